@@ -1,0 +1,61 @@
+//! The JSON messages of the devbox listener. None of them carries a plaintext; the join token travels as
+//! `Authorization: Bearer`, outside them.
+
+use serde::{Deserialize, Serialize};
+
+/// Redeems a join token (sent as `Authorization: Bearer`) for a certificate: [`EnrollRequest`] → [`IssuedIdentity`].
+pub const ENROLL_PATH: &str = "/v1/devbox/enroll";
+/// A new certificate for the client certificate's own devbox: [`EnrollRequest`] → [`IssuedIdentity`].
+pub const RENEW_PATH: &str = "/v1/devbox/renew";
+/// The devbox's sealed values: [`BundleRequest`] → [`crate::bundle`] or `204 No Content`.
+pub const BUNDLE_PATH: &str = "/v1/devbox/bundle";
+
+/// Media type of a bundle.
+pub const BUNDLE_MEDIA_TYPE: &str = "application/vnd.devbox-secrets.bundle";
+
+/// Longest time that the server holds a bundle request, in milliseconds.
+pub const MAX_WAIT_MS: u32 = 60_000;
+
+/// Body of [`ENROLL_PATH`] and [`RENEW_PATH`].
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrollRequest {
+    /// Certificate signing request (PKCS #10, PEM). Its common name is the devbox id; a request for another devbox is
+    /// refused.
+    pub csr: String,
+}
+
+/// A devbox's new identity.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuedIdentity {
+    /// The devbox that the certificate names.
+    pub devbox_id: String,
+    /// The devbox's certificate (PEM), SAN `spiffe://<trust domain>/devbox/<id>`.
+    pub certificate: String,
+    /// Certificates of the devbox CA to trust from now on (PEM, one or more).
+    pub ca: String,
+}
+
+/// Body of [`BUNDLE_PATH`].
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BundleRequest {
+    /// The daemon's ephemeral X-Wing public key, base64 (RFC 4648 section 4).
+    pub hpke_public_key: String,
+    /// The revision that the daemon holds; none on its first request.
+    #[serde(default)]
+    pub known_revision: Option<u64>,
+    /// How long to hold the request when nothing has changed, in milliseconds; at most [`MAX_WAIT_MS`].
+    #[serde(default)]
+    pub wait_ms: u32,
+}
+
+/// Body of every error of either listener.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// A stable word for programs.
+    pub code: String,
+    /// What is wrong and what to do, for people. Repeats no value and no token.
+    pub message: String,
+}
