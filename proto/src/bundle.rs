@@ -135,8 +135,7 @@ impl BundleWriter {
         ciphertext: &[u8],
         tag: &[u8; TAG_LEN],
     ) -> Result<(), InvalidBundle> {
-        let sealed_len =
-            u32::try_from(ciphertext.len() + TAG_LEN).map_err(|_| InvalidBundle::Length)?;
+        let sealed_len = u32::try_from(ciphertext.len() + TAG_LEN).map_err(|_| InvalidBundle::Length)?;
         for text in [label.env, label.secret, label.secret_id] {
             self.0.push(u8::try_from(text.len()).map_err(|_| InvalidBundle::Length)?);
             self.0.extend_from_slice(text.as_bytes());

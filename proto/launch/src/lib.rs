@@ -1,1 +1,42 @@
-//! .
+//! The launch protocol: what `devbox-exec` and `devbox-secretsd` say to each other over `launch.sock`, a Unix stream
+//! socket. One request and one answer a connection; no `std`, no allocation, no I/O, no secret.
+//!
+//! All numbers are little-endian: both ends run on one machine.
+//!
+//! ```text
+//! request = "DXRQ"  version:u8  flags:u8  0:u16  wait in ms:u32  length:u32  item*          (16 bytes, then `length`)
+//! item    = kind:u8  length:u16  text
+//! answer  = "DXAN"  version:u8  kind:u8  error:u16  count:u32  length:u32  payload?         (16 bytes)
+//! ```
+//!
+//! - *descriptor*: the first byte of the answer carries one descriptor (`SCM_RIGHTS`), a `memfd_secret(2)` made for this
+//!   launch, whose first `length` bytes are `count` strings `NAME=VALUE\0`, in ascending order of name. No payload.
+//! - *inline*: the same `length` bytes follow as payload, where `memfd_secret` is missing or the launcher cannot map it.
+//! - *names*: `length` bytes of `count` strings `NAME\0` follow, in ascending order.
+//! - *error*: `length` bytes of UTF-8 text, one line without control characters, follow: what is wrong and what to do.
+//!
+//! A later version keeps the first five bytes of both messages, so that each side can name a mismatch.
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod answer;
+mod request;
+
+pub use answer::{Answer, AnswerHeader, ErrorCode, InvalidAnswer, MAX_ERROR_LEN};
+pub use request::{
+    Flags, InvalidRequest, Item, Items, MAX_REQUEST_BODY, RequestBuilder, RequestHeader, RequestTooLarge,
+};
+
+/// The protocol's version.
+pub const VERSION: u8 = 1;
+
+/// Length of either header, in bytes.
+pub const HEADER_LEN: usize = 16;
+
+fn u16_at(bytes: &[u8; HEADER_LEN], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8; HEADER_LEN], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
