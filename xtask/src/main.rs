@@ -1,2 +1,65 @@
-//! .
-fn main() {}
+//! Everything a person runs, by one name each: `cargo xtask --help`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks to its terminal")]
+
+mod bench;
+mod build;
+mod demo;
+mod programs;
+mod suite;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Demo, tests and benchmarks of Devbox Secrets.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Start a server and a daemon, store a random secret over the real API, and run COMMAND with it.
+    ///
+    /// Everything lives in a temporary directory and on free loopback ports, and is stopped and removed at the end. The
+    /// secret is in the command's environment as DEMO_SECRET. Exit status: the command's own.
+    Demo {
+        /// What to run under devbox-exec [default: a script that shows name, length and SHA-256 of what it got]
+        #[arg(last = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
+    /// Build everything and run every test.
+    ///
+    /// As root it installs the Debian packages that the tests need; otherwise it says which are missing.
+    Test {
+        /// Run only the tests whose names contain one of these
+        filters: Vec<String>,
+    },
+    /// Measure launches, throughput, memory, boot and size, as ratios against baselines of the same run.
+    ///
+    /// Builds the release profile first. Prints a table and draws target/bench/launch.svg.
+    Bench {
+        /// Also write every figure to FILE, as JSON
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Launches of each kind and size
+        #[arg(long, value_name = "N", default_value_t = 2_000)]
+        runs: usize,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Task::Demo { command } => demo::run(command),
+        Task::Test { filters } => suite::run(&filters),
+        Task::Bench { json, runs } => bench::run(json.as_deref(), runs),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,177 @@
+//! `cargo xtask bench`: what a launch costs, beside what it replaces, in one run.
+//!
+//! Every time is a ratio to a baseline measured in turns with it, because machines are noisy: a launch against a bare
+//! `execve` of the same command with the same environment, the daemon against a bare echo on the same kind of socket.
+
+mod figures;
+mod launches;
+mod plot;
+mod spawn;
+mod throughput;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use crate::build::{self, Profile, Programs};
+use crate::programs::{Daemon, Server};
+use figures::median;
+
+/// Secrets in a launch.
+const SIZES: [usize; 4] = [1, 10, 100, 1_000];
+/// Bytes in each value.
+const VALUE_LEN: usize = 64;
+/// Secrets for the daemon's memory at its fullest.
+const MANY: usize = 5_000;
+/// Daemons started to time the boot.
+const BOOTS: usize = 15;
+
+/// Where the bench and what it launches run, and where the daemon does.
+const LAUNCH_CPU: usize = 1;
+const DAEMON_CPU: usize = 0;
+
+/// Runs every benchmark.
+pub(crate) fn run(json_file: Option<&Path>, runs: usize) -> Result<ExitCode> {
+    let programs = build::programs(Profile::Release)?;
+    let directory = tempfile::Builder::new().prefix("devbox-secrets-bench-").tempdir()?;
+    let server = Server::start(&programs, directory.path())?;
+    let mut bench = Bench { programs: &programs, server: &server, directory: directory.path(), daemons: 0 };
+
+    println!("Storing {} secrets of {VALUE_LEN} bytes over the API", SIZES[3]);
+    bench.store(0..SIZES[3])?;
+    let launches = bench.launches(runs)?;
+    let throughput = bench.throughput()?;
+    let boot = bench.boot()?;
+    let memory = bench.memory()?;
+    let shim_bytes = std::fs::metadata(&programs.shim)?.len();
+
+    println!("\nShim: {:.1} KiB (aim: at most 64)", shim_bytes as f64 / 1024.0);
+    let drawing = build::target_directory().join("bench/launch.svg");
+    plot::draw(&drawing, &launches).context("the figure could not be drawn")?;
+    println!("Drawn: {}", drawing.display());
+    if let Some(file) = json_file {
+        let figures = json!({
+            "launches": launches.iter().map(launches::Row::to_json).collect::<Vec<_>>(),
+            "throughput": throughput, "boot": boot, "memory": memory, "shim_bytes": shim_bytes,
+        });
+        std::fs::write(file, format!("{figures:#}\n")).with_context(|| file.display().to_string())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Bench<'a> {
+    programs: &'a Programs,
+    server: &'a Server,
+    directory: &'a Path,
+    daemons: usize,
+}
+
+impl Bench<'_> {
+    fn store(&self, range: std::ops::Range<usize>) -> Result<()> {
+        range.into_iter().try_for_each(|i| self.server.create_secret(&name(i), &"v".repeat(VALUE_LEN)))
+    }
+
+    /// A daemon of a new devbox that is bound to the first `count` secrets.
+    fn daemon(&mut self, count: usize) -> Result<Daemon> {
+        self.daemons += 1;
+        let directory = self.directory.join(format!("devbox-{}", self.daemons));
+        std::fs::create_dir(&directory)?;
+        let names: Vec<String> = (0..count).map(name).collect();
+        let join_token = self.server.create_bound_devbox(&format!("bench-{}", self.daemons), &names)?;
+        let daemon = Daemon::start(self.programs, &directory, self.server, &join_token)?;
+        pin(daemon.pid(), DAEMON_CPU)?;
+        Ok(daemon)
+    }
+
+    fn launches(&mut self, runs: usize) -> Result<Vec<launches::Row>> {
+        println!(
+            "\nLaunches of /usr/bin/true, {runs} of each kind in turns, median and p99 in µs, ratio to bare"
+        );
+        println!("{}", launches::HEADING);
+        pin(Pid::this(), LAUNCH_CPU)?;
+        let mut rows = Vec::new();
+        for count in SIZES {
+            let daemon = self.daemon(count)?;
+            let row = launches::measure(self.programs, &daemon, self.directory, count, runs)?;
+            println!("{row}");
+            rows.push(row);
+        }
+        println!("Aims: ratio 1.25 at 10 secrets, 1.35 at 1,000");
+        Ok(rows)
+    }
+
+    fn throughput(&mut self) -> Result<serde_json::Value> {
+        let daemon = self.daemon(10)?;
+        let daemon_rate = throughput::launches(&daemon.socket)?;
+        let echo_rate = throughput::echoes(self.directory, DAEMON_CPU)?;
+        let ratio = daemon_rate / echo_rate;
+        println!(
+            "\nLaunches served a second (10 secrets): {daemon_rate:.0}; bare echo {echo_rate:.0}; ratio {ratio:.2}"
+        );
+        Ok(json!({ "launches_per_second": daemon_rate, "echoes_per_second": echo_rate, "ratio": ratio }))
+    }
+
+    fn boot(&mut self) -> Result<serde_json::Value> {
+        let (mut ready, mut enroll, mut fetch) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..BOOTS {
+            let daemon = self.daemon(10)?;
+            let timings = daemon.status()?["timings"].clone();
+            ready.push(milliseconds(daemon.ready_after));
+            enroll.push(timings["enroll_ms"].as_f64().context("no timings in the status")?);
+            fetch.push(timings["fetch_ms"].as_f64().context("no timings in the status")?);
+        }
+        let (ready, enroll, fetch) = (median(&mut ready), median(&mut enroll), median(&mut fetch));
+        println!(
+            "\nBoot, median of {BOOTS}: program start to ready {ready:.1} ms; enrol {enroll:.1} + fetch {fetch:.1} ms \
+             (aim: under 50)"
+        );
+        Ok(json!({ "ready_ms": ready, "enroll_ms": enroll, "fetch_ms": fetch }))
+    }
+
+    fn memory(&mut self) -> Result<serde_json::Value> {
+        let idle = resident_bytes(self.daemon(1)?.pid())?;
+        self.store(SIZES[3]..MANY)?;
+        let full = resident_bytes(self.daemon(MANY)?.pid())?;
+        println!(
+            "\nDaemon, resident: {:.1} MiB with 1 secret (aim: at most 8), {:.1} MiB with {MANY} (aim: at most 10)",
+            mebibytes(idle),
+            mebibytes(full)
+        );
+        Ok(json!({ "idle_bytes": idle, "full_bytes": full }))
+    }
+}
+
+fn name(index: usize) -> String {
+    format!("BENCH_SECRET_{index:05}")
+}
+
+/// Pins a process, with every thread that it has by now.
+fn pin(process: Pid, cpu: usize) -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu)?;
+    for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        let thread = thread?.file_name().to_string_lossy().parse()?;
+        sched_setaffinity(Pid::from_raw(thread), &cpus).context("two processors are needed")?;
+    }
+    Ok(())
+}
+
+fn resident_bytes(process: Pid) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kibibytes * 1024)
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}

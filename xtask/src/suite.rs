@@ -1,0 +1,68 @@
+//! `cargo xtask test`: every test, with what it needs.
+
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::build::{cargo, succeed};
+
+/// A program that tests run, and the Debian packages that bring it.
+struct Need {
+    program: &'static str,
+    probe: &'static [&'static str],
+    packages: &'static [&'static str],
+    why: &'static str,
+}
+
+const NEEDS: &[Need] = &[
+    Need {
+        program: "python3",
+        probe: &["-c", "import ensurepip, venv"],
+        packages: &["python3", "python3-venv"],
+        why: "the official Python SDK and an API fuzzer as clients",
+    },
+    Need {
+        program: "npm",
+        probe: &["--version"],
+        packages: &["nodejs", "npm"],
+        why: "the official TypeScript SDK as a client",
+    },
+];
+
+/// Runs every test, or those that `filters` name.
+pub(crate) fn run(filters: &[String]) -> Result<ExitCode> {
+    install_needs()?;
+    // Integration tests start the real programs; `cargo test` alone would not build all of them.
+    succeed(cargo().args(["build", "--workspace"])).context("the workspace does not build")?;
+    let mut test = cargo();
+    test.args(["test", "--workspace", "--no-fail-fast"]);
+    if !filters.is_empty() {
+        test.arg("--").args(filters);
+    }
+    succeed(&mut test).context("tests failed")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn install_needs() -> Result<()> {
+    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !is_there(need)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().flat_map(|need| need.packages).copied().collect();
+    for need in &missing {
+        println!("Missing: {} ({})", need.program, need.why);
+    }
+    if !nix::unistd::geteuid().is_root() || !Path::new("/usr/bin/apt-get").exists() {
+        bail!("install what is missing, on Debian: sudo apt-get install {}", packages.join(" "));
+    }
+    succeed(Command::new("apt-get").args(["update", "-qq"]))?;
+    succeed(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages))
+        .context("the packages could not be installed")
+}
+
+fn is_there(need: &Need) -> bool {
+    let mut probe = Command::new(need.program);
+    probe.args(need.probe).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    probe.status().is_ok_and(|status| status.success())
+}
