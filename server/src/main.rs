@@ -1,2 +1,210 @@
-//! .
-fn main() {}
+//! `devbox-secrets-server`: parse, harden, run, and say how it ended.
+
+use std::error::Error as _;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use devbox_secrets_server::app::{App, KeyPolicy, StartError, open_registry, settings};
+use devbox_secrets_server::cli::{Cli, Command, DevAddresses, Exit, Place};
+use devbox_secrets_server::config::{Config, ConfigError, StateConfig};
+use devbox_secrets_server::harden::{HardenError, harden, raise_open_files};
+use devbox_secrets_server::logs::{self, LogConfig};
+use devbox_secrets_server::operator::{self, OperatorError};
+use devbox_secrets_server::registry::{Refusal, Settings};
+use devbox_secrets_server::shutdown::{ShutdownTrigger, shutdown_signal};
+use devbox_secrets_server::tls::{self, TlsError};
+use serde::Serialize;
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
+use zeroizing_alloc::ZeroAlloc;
+
+/// Everything that is freed is wiped: request buffers, TLS records, parsed values.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
+
+/// Why the program ends early.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error("the process could not be protected")]
+    Harden(#[source] HardenError),
+    #[error("this command needs {0}")]
+    Place(&'static str),
+    #[error(transparent)]
+    Config(ConfigError),
+    #[error("the configuration names files that cannot be used")]
+    Tls(#[source] TlsError),
+    #[error("the runtime could not be started")]
+    Runtime(#[source] io::Error),
+    #[error("the server does not start")]
+    Start(#[source] StartError),
+    #[error("the development account could not be made")]
+    Account(#[source] Refusal),
+    #[error("standard output is closed")]
+    Output(#[source] io::Error),
+    #[error(transparent)]
+    Operator(OperatorError),
+}
+
+impl Failure {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Place(_) | Self::Config(_) | Self::Tls(_) => Exit::Usage,
+            _ => Exit::Failed,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match protected(cli) {
+        Ok(()) => Exit::Done.into(),
+        Err(failure) => {
+            report(&failure);
+            failure.exit().into()
+        }
+    }
+}
+
+/// Hardens the process, then does what was asked.
+fn protected(cli: Cli) -> Result<(), Failure> {
+    harden().map_err(Failure::Harden)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
+    runtime.block_on(run(cli))
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Serve => serve(&cli.place).await,
+        Command::Check => check(&cli.place),
+        Command::Dev(addresses) => dev(&cli.place, addresses).await,
+        Command::Operator(command) => operate(&cli.place, command).await,
+    }
+}
+
+async fn serve(place: &Place) -> Result<(), Failure> {
+    let config = load(place)?;
+    logs::start(config.log);
+    tracing::info!(?config, "starting");
+    let app = start(&config, KeyPolicy::Load).await?;
+    tracing::info!(bound = %app.bound(), "ready");
+    run_to_end(app).await
+}
+
+fn check(place: &Place) -> Result<(), Failure> {
+    let config = load(place)?;
+    if let Some(files) = &config.api.tls {
+        tls::public_acceptor(files).map_err(Failure::Tls)?;
+    }
+    print_line(b"the configuration is good\n")
+}
+
+async fn dev(place: &Place, addresses: DevAddresses) -> Result<(), Failure> {
+    let state = place.state.as_ref().ok_or(Failure::Place("--state DIR"))?;
+    let config = Config::dev(&absolute(state)?, addresses.api, addresses.devbox).map_err(Failure::Config)?;
+    logs::start(config.log);
+    let app = start(&config, KeyPolicy::LoadOrCreate).await?;
+    announce(&app).await?;
+    run_to_end(app).await
+}
+
+async fn operate(place: &Place, command: operator::Command) -> Result<(), Failure> {
+    logs::start(LogConfig { level: tracing::level_filters::LevelFilter::WARN, ..LogConfig::default() });
+    let (state, settings) = match (&place.config, &place.state) {
+        (Some(_), _) => {
+            let config = load(place)?;
+            (config.state, settings(&config.devbox))
+        }
+        (None, Some(directory)) => (StateConfig::in_directory(&absolute(directory)?), Settings::default()),
+        (None, None) => return Err(Failure::Place("--config FILE or --state DIR")),
+    };
+    let registry = open_registry(&state, settings, KeyPolicy::Load).await.map_err(Failure::Start)?;
+    operator::run(command, &registry).await.map_err(Failure::Operator)
+}
+
+/// Binds the server, which will stop at SIGTERM or SIGINT.
+async fn start(config: &Config, keys: KeyPolicy) -> Result<App, Failure> {
+    raise_open_files();
+    let (trigger, shutdown) = shutdown_signal();
+    stop_on_signals(trigger)?;
+    App::start(config, keys, shutdown).await.map_err(Failure::Start)
+}
+
+async fn run_to_end(app: App) -> Result<(), Failure> {
+    app.run().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Handlers are in place before the first request can be.
+fn stop_on_signals(trigger: ShutdownTrigger) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Runtime)?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        trigger.stop();
+    });
+    Ok(())
+}
+
+/// What `dev` prints when ready.
+#[derive(Serialize)]
+struct Announcement<'a> {
+    api: String,
+    devbox: String,
+    account: &'a str,
+    token: &'a str,
+}
+
+async fn announce(app: &App) -> Result<(), Failure> {
+    let development = app.registry().development_account().await.map_err(Failure::Account)?;
+    let announcement = Announcement {
+        api: app.bound().api_url(),
+        devbox: app.bound().devbox_url(),
+        account: development.account.id.as_str(),
+        token: development.token.expose_token(),
+    };
+    let mut line = Zeroizing::new(Vec::new());
+    serde_json::to_writer(&mut *line, &announcement).map_err(|error| Failure::Output(error.into()))?;
+    line.push(b'\n');
+    print_line(&line)
+}
+
+/// Writes past the buffer of standard output, which would keep the token.
+fn print_line(line: &[u8]) -> Result<(), Failure> {
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(Failure::Output)?;
+    File::from(stdout).write_all(line).map_err(Failure::Output)
+}
+
+fn load(place: &Place) -> Result<Config, Failure> {
+    let path = place.config.as_ref().ok_or(Failure::Place("--config FILE"))?;
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    Config::load(path, credentials.as_deref()).map_err(Failure::Config)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(Failure::Runtime)
+}
+
+/// The failure and its causes, once.
+fn report(failure: &Failure) {
+    let mut text = format!("devbox-secrets-server: {failure}");
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    // Nobody is left to tell where standard error is closed.
+    let _ = writeln!(io::stderr(), "{text}");
+}

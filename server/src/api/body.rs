@@ -1,0 +1,163 @@
+//! Request bodies: bounded, on a deadline, wiped.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use super::error::ApiError;
+use super::json::{Object, parse};
+
+/// Longest body, in bytes: the longest value fits, JSON-escaped.
+pub(super) const MAX_BODY_LEN: usize = 1024 * 1024;
+/// Longest time for a body to arrive.
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The request's body, which has to be a JSON object of the form `T`.
+pub(super) struct JsonObject<T>(pub(super) T);
+
+impl<S: Sync, T: Object> FromRequest<S> for JsonObject<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let bytes = json_bytes(request, T::MAX_LEN).await?;
+        if !bytes.is_empty() {
+            return object(&bytes).map(Self);
+        }
+        let required: Vec<&str> = T::FIELDS.iter().filter(|f| f.required).map(|f| f.name).collect();
+        if required.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        let message = format!("the request has no body: send a JSON object with {}", required.join(", "));
+        Err(ApiError::invalid("invalid_body", message))
+    }
+}
+
+/// A request that says all in its path: its body is absent, or `{}`.
+pub(super) struct NoFields;
+
+impl<S: Sync> FromRequest<S> for NoFields {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let bytes = json_bytes(request, MAX_BODY_LEN).await?;
+        if !bytes.is_empty() {
+            object::<Empty>(&bytes)?;
+        }
+        Ok(Self)
+    }
+}
+
+/// An object without fields.
+#[derive(Default)]
+struct Empty;
+
+impl Object for Empty {
+    const FIELDS: &'static [super::json::Field] = &[];
+
+    fn read<'de, A: serde::de::MapAccess<'de>>(&mut self, _: usize, _: &mut A) -> Result<(), A::Error> {
+        Ok(())
+    }
+}
+
+fn object<T: Object>(bytes: &[u8]) -> Result<T, ApiError> {
+    parse(bytes).map_err(|error| ApiError::invalid("invalid_body", error.to_string()))
+}
+
+/// The whole body, which is JSON by its content type where there is one.
+async fn json_bytes(request: Request, max_len: usize) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+    let (parts, body) = request.into_parts();
+    let bytes = timeout(BODY_TIMEOUT, collect(body, max_len)).await.map_err(|_| too_slow())??;
+    if !bytes.is_empty() && !is_json(&parts.headers) {
+        return Err(ApiError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "send the body as content-type: application/json, without a content-encoding",
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Collects at most `max_len` bytes, whatever the announced length.
+async fn collect(mut body: Body, max_len: usize) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > max_len {
+        return Err(too_large(max_len));
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(announced));
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| ApiError::invalid("incomplete_body", "the body ended early: send it again"))?;
+        let data = frame.data_ref().map_or(&[][..], |data| data);
+        if bytes.len() + data.len() > max_len {
+            return Err(too_large(max_len));
+        }
+        append(&mut bytes, data);
+    }
+    Ok(bytes)
+}
+
+/// Appends, moving to a larger buffer where needed; the old one is wiped.
+fn append(bytes: &mut Zeroizing<Vec<u8>>, data: &[u8]) {
+    let needed = bytes.len() + data.len();
+    if needed > bytes.capacity() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(needed.next_power_of_two()));
+        larger.extend_from_slice(bytes);
+        *bytes = larger;
+    }
+    bytes.extend_from_slice(data);
+}
+
+fn too_large(max_len: usize) -> ApiError {
+    let message = format!("a body here has at most {max_len} bytes");
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+}
+
+fn too_slow() -> ApiError {
+    let message = "the body did not arrive within 30 seconds: send it again";
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", message)
+}
+
+/// `application/json`, with any parameters (RFC 9110 section 8.3), not encoded.
+fn is_json(headers: &HeaderMap) -> bool {
+    let plain = headers.get(CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity");
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    plain && essence.eq_ignore_ascii_case("application/json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_known_by_its_essence() {
+        for (value, json) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/json-patch+json", false),
+            ("text/plain", false),
+            ("", false),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, value.parse().unwrap())]);
+            assert_eq!(is_json(&headers), json, "{value}");
+        }
+        let encoded = [(CONTENT_TYPE, "application/json"), (CONTENT_ENCODING, "gzip")];
+        assert!(!is_json(&HeaderMap::from_iter(encoded.map(|(name, value)| (name, value.parse().unwrap())))));
+    }
+
+    #[test]
+    fn appending_keeps_every_byte() {
+        let mut bytes = Zeroizing::new(Vec::new());
+        for chunk in [&b"abc"[..], b"", b"defghij", &[b'x'; 100]] {
+            append(&mut bytes, chunk);
+        }
+        assert_eq!(bytes[..12], *b"abcdefghijxx");
+        assert_eq!(bytes.len(), 110);
+    }
+}

@@ -1,0 +1,203 @@
+//! One HTTP connection: who is at the other end, whether it is in use, and when it has to end.
+//!
+//! hyper keeps a connection's read buffer, and in it the bytes of past requests, for as long as the connection lives. So
+//! a connection that carried something secret ends after its answer: that frees the buffers, and the allocator wipes what
+//! it frees. HTTP/1.1 clients are told by `connection: close`, HTTP/2 clients by GOAWAY (RFC 9113 section 6.8).
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Request, Version};
+use axum::response::Response;
+use hyper::body::{Body, Incoming};
+use hyper::rt::{Read, Write};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use rustls::pki_types::CertificateDer;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use crate::shutdown::Shutdown;
+
+/// Longest time from a connection's start to its first request, and to the end of each request's header.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest time between two requests of an HTTP/2 connection.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest life of a connection after it was told to end. A request in it ends earlier: see
+/// [`BODY_TIMEOUT`](super::body::BODY_TIMEOUT).
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(40);
+/// HTTP/1.1: most bytes of a request's header, and of what is read ahead.
+const MAX_HEADER_LEN: usize = 64 * 1024;
+/// HTTP/2: most requests at once in one connection.
+const MAX_STREAMS: u32 = 128;
+/// Most body bytes that cannot carry a value: an empty JSON object.
+const HARMLESS_BODY_LEN: u64 = 2;
+
+/// Which of a listener's requests end their connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyPrivacy {
+    /// Every request with a body: it may hold a value.
+    Secret,
+    /// None, unless its handler says so: bodies hold no secret.
+    Open,
+}
+
+/// What requests know of their connection: an extension of each.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// The address at the other end.
+    pub(super) remote: SocketAddr,
+    /// The client's certificate, which the devbox CA signed; none where the client showed none.
+    pub(super) certificate: Option<CertificateDer<'static>>,
+    closing: AtomicBool,
+    close: Notify,
+    in_flight: AtomicUsize,
+    last_use: Mutex<Option<Instant>>,
+}
+
+/// A request in flight.
+struct InFlight(Arc<Connection>);
+
+impl Connection {
+    pub(super) fn new(remote: SocketAddr, certificate: Option<CertificateDer<'static>>) -> Arc<Self> {
+        Arc::new(Self {
+            remote,
+            certificate,
+            closing: AtomicBool::new(false),
+            close: Notify::new(),
+            in_flight: AtomicUsize::new(0),
+            last_use: Mutex::new(None),
+        })
+    }
+
+    /// Ends the connection once what is in flight is answered, and with it every buffer of it.
+    pub(super) fn close_after_answer(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.close.notify_one();
+    }
+
+    fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+
+    /// When to look at the connection again; none where it has been unused for too long.
+    fn next_look(&self, now: Instant) -> Option<Instant> {
+        if self.in_flight.load(Ordering::Relaxed) > 0 {
+            return Some(now + IDLE_TIMEOUT);
+        }
+        let last_use = *self.last_use.lock().unwrap_or_else(PoisonError::into_inner);
+        last_use.map(|last_use| last_use + IDLE_TIMEOUT).filter(|deadline| *deadline > now)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        *self.0.last_use.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves `router` on one connection, to its end.
+pub(super) async fn serve<I>(
+    io: I,
+    router: Router,
+    connection: Arc<Connection>,
+    privacy: BodyPrivacy,
+    shutdown: &Shutdown,
+) where
+    I: Read + Write + Unpin + Send + 'static,
+{
+    let service =
+        ConnectionService { router: TowerToHyperService::new(router), connection: connection.clone(), privacy };
+    let builder = builder();
+    let mut serving = pin!(builder.serve_connection(io, service));
+    let mut deadline = Instant::now() + HEADER_TIMEOUT;
+    let mut closing = false;
+    loop {
+        let close = tokio::select! {
+            result = serving.as_mut() => return report_end(result, &connection),
+            () = connection.close.notified(), if !closing => true,
+            () = shutdown.requested(), if !closing => true,
+            () = sleep_until(deadline), if closing => return,
+            () = sleep_until(deadline), if !closing => match connection.next_look(Instant::now()) {
+                Some(look) => {
+                    deadline = look;
+                    false
+                }
+                None => true,
+            },
+        };
+        if close {
+            closing = true;
+            deadline = Instant::now() + CLOSE_TIMEOUT;
+            serving.as_mut().graceful_shutdown();
+        }
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER_LEN);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(HEADER_TIMEOUT)
+        .keep_alive_timeout(HEADER_TIMEOUT);
+    builder
+}
+
+/// A connection that ends badly is the client's matter: worth a line to who debugs it.
+fn report_end(result: Result<(), Box<dyn std::error::Error + Send + Sync>>, connection: &Connection) {
+    if let Err(error) = result {
+        tracing::debug!(remote = %connection.remote, %error, "connection ended early");
+    }
+}
+
+/// Gives each request its connection, and ends the connection after a request that may hold a value.
+#[derive(Clone)]
+struct ConnectionService {
+    router: TowerToHyperService<Router>,
+    connection: Arc<Connection>,
+    privacy: BodyPrivacy,
+}
+
+impl hyper::service::Service<Request<Incoming>> for ConnectionService {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let in_flight = self.connection.begin();
+        if self.privacy == BodyPrivacy::Secret && may_hold_a_value(request.body()) {
+            self.connection.close_after_answer();
+        }
+        let version = request.version();
+        request.extensions_mut().insert(Arc::clone(&self.connection));
+        let answer = self.router.call(request);
+        Box::pin(async move {
+            let mut response = answer.await?;
+            let closing = in_flight.0.closing.load(Ordering::Relaxed);
+            if closing && version < Version::HTTP_2 {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response)
+        })
+    }
+}
+
+fn may_hold_a_value(body: &Incoming) -> bool {
+    !body.is_end_stream() && body.size_hint().upper().is_none_or(|len| len > HARMLESS_BODY_LEN)
+}

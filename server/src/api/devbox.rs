@@ -1,0 +1,158 @@
+//! What daemons call, over TLS 1.3: a join token buys a certificate, and a certificate buys what its devbox may have.
+//!
+//! Messages are those of [`devbox_secrets_proto::devbox`].
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Extension, Router};
+use devbox_secrets_proto::devbox::{
+    BUNDLE_MEDIA_TYPE, BUNDLE_PATH, BundleRequest, ENROLL_PATH, IssuedIdentity, RENEW_PATH,
+};
+use devbox_secrets_proto::secret::SecretBytes;
+use serde::de::MapAccess;
+
+use super::answer::Answer;
+use super::body::JsonObject;
+use super::connection::Connection;
+use super::error::ApiError;
+use super::json::{Field, Object};
+use super::observe::CallerId;
+use super::public::{finish, named, take_bearer};
+use crate::registry::{DevboxPeer, Registry};
+use crate::shutdown::Shutdown;
+
+/// Longest body of this listener, in bytes: a request for a certificate, or an X-Wing key in base64.
+const MAX_LEN: usize = 16 * 1024;
+
+/// What the handlers share.
+#[derive(Debug, Clone)]
+struct Context {
+    registry: Registry,
+    shutdown: Shutdown,
+}
+
+/// The devbox listener's service. Held bundle requests are answered when `shutdown` comes.
+pub fn router(registry: &Registry, shutdown: &Shutdown) -> Router {
+    let router = Router::new()
+        .route(ENROLL_PATH, named(ENROLL_PATH, post(enroll)))
+        .route(RENEW_PATH, named(RENEW_PATH, post(renew)))
+        .route(BUNDLE_PATH, named(BUNDLE_PATH, post(bundle)));
+    let context = Context { registry: registry.clone(), shutdown: shutdown.clone() };
+    finish(router, "devbox").with_state(context)
+}
+
+/// Body of enrolment and renewal.
+#[derive(Default)]
+struct Csr {
+    csr: String,
+}
+
+impl Object for Csr {
+    const FIELDS: &'static [Field] =
+        &[Field { name: "csr", form: "a certificate signing request (PEM)", required: true }];
+    const MAX_LEN: usize = MAX_LEN;
+
+    fn read<'de, A: MapAccess<'de>>(&mut self, _: usize, map: &mut A) -> Result<(), A::Error> {
+        self.csr = map.next_value()?;
+        Ok(())
+    }
+}
+
+/// Body of a bundle request.
+struct Bundle(BundleRequest);
+
+impl Default for Bundle {
+    fn default() -> Self {
+        Self(BundleRequest { hpke_public_key: String::new(), known_revision: None, wait_ms: 0 })
+    }
+}
+
+impl Object for Bundle {
+    const FIELDS: &'static [Field] = &[
+        Field { name: "hpke_public_key", form: "an X-Wing public key in base64", required: true },
+        Field { name: "known_revision", form: "a revision's number, or null", required: false },
+        Field { name: "wait_ms", form: "a number of milliseconds", required: false },
+    ];
+    const MAX_LEN: usize = MAX_LEN;
+
+    fn read<'de, A: MapAccess<'de>>(&mut self, field: usize, map: &mut A) -> Result<(), A::Error> {
+        match field {
+            0 => self.0.hpke_public_key = map.next_value()?,
+            1 => self.0.known_revision = map.next_value()?,
+            _ => self.0.wait_ms = map.next_value()?,
+        }
+        Ok(())
+    }
+}
+
+/// The bearer of enrolment, looked for before the body is.
+struct JoinBearer(SecretBytes);
+
+impl<S: Sync> FromRequestParts<S> for JoinBearer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        take_bearer(&mut parts.headers).map(Self).ok_or_else(|| {
+            ApiError::unauthenticated("send the join token, once: `Authorization: Bearer <join token>`")
+        })
+    }
+}
+
+/// The devbox that the client's certificate names, looked for before the body is.
+struct Peer(DevboxPeer);
+
+impl FromRequestParts<Context> for Peer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, ApiError> {
+        let connection = parts.extensions.get::<Arc<Connection>>();
+        let remote = connection.map(|connection| connection.remote.ip());
+        let certificate = connection.and_then(|connection| connection.certificate.as_ref()).ok_or_else(|| {
+            ApiError::unauthenticated("show the devbox's certificate in the TLS handshake; enrolment issues one")
+        })?;
+        Ok(Self(context.registry.ca().peer(certificate, remote)?))
+    }
+}
+
+async fn enroll(
+    State(context): State<Context>,
+    Extension(connection): Extension<Arc<Connection>>,
+    JoinBearer(token): JoinBearer,
+    JsonObject(body): JsonObject<Csr>,
+) -> Result<Answer<IssuedIdentity>, ApiError> {
+    // The join token was in the header, so it is in the connection's buffer.
+    connection.close_after_answer();
+    Ok(Answer(context.registry.enroll(&token, &body.csr, Some(connection.remote.ip())).await?))
+}
+
+async fn renew(
+    State(context): State<Context>,
+    Peer(peer): Peer,
+    JsonObject(body): JsonObject<Csr>,
+) -> Result<Answer<IssuedIdentity>, ApiError> {
+    Ok(Answer(context.registry.renew(&peer, &body.csr).await?))
+}
+
+async fn bundle(
+    State(context): State<Context>,
+    Peer(peer): Peer,
+    JsonObject(body): JsonObject<Bundle>,
+) -> Result<Response, ApiError> {
+    let bundle = tokio::select! {
+        bundle = context.registry.bundle(&peer, &body.0) => bundle?,
+        () = context.shutdown.requested() => None,
+    };
+    let mut response = match bundle {
+        Some(bundle) => ([(CONTENT_TYPE, BUNDLE_MEDIA_TYPE)], Body::from(bundle)).into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
+    };
+    response.extensions_mut().insert(CallerId(peer.devbox_id().to_string()));
+    Ok(response)
+}

@@ -1,0 +1,21 @@
+//! HTTP: what is on the wire becomes a question to the [`registry`](crate::registry), and its answer goes back.
+//!
+//! - [`listener`]: sockets, TLS, limits; one accept loop for both listeners;
+//! - [`public`]: the Secrets API and the registry of devboxes, one table of routes;
+//! - [`devbox`]: what daemons call, over mutual TLS;
+//! - [`openapi`]: the document that says what the public listener does.
+
+mod admission;
+mod answer;
+mod body;
+mod connection;
+pub mod devbox;
+mod error;
+mod json;
+pub mod listener;
+mod observe;
+pub mod openapi;
+pub mod public;
+mod devboxes;
+mod query;
+mod secrets;

@@ -1,0 +1,116 @@
+//! What surrounds every request: an id, one line in the log, common headers, and an answer even to a panic.
+//!
+//! The line has the method, the route's template (never the path or query that was sent), the status, the time taken, the
+//! account or devbox, and the request's id.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::task::JoinSet;
+use tracing::Instrument;
+
+use super::connection::Connection;
+use super::error::ApiError;
+use crate::crypto::id::hex;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest request id that is taken from a caller.
+const MAX_REQUEST_ID_LEN: usize = 128;
+
+/// Left on an answer by its route: the path's template.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RouteTemplate(pub(super) &'static str);
+
+/// Left on an answer by who identified the caller: an account or devbox id.
+#[derive(Debug, Clone)]
+pub(super) struct CallerId(pub(super) String);
+
+/// The outermost layer of both listeners.
+pub(super) async fn observe(State(listener): State<&'static str>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let remote = request.extensions().get::<Arc<Connection>>().map(|connection| connection.remote);
+    let id = request_id(request.headers());
+    let span = tracing::info_span!("request", request_id = id.to_str().unwrap_or_default());
+    let mut response = contained(next.run(request)).instrument(span.clone()).await;
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    span.in_scope(|| {
+        let extensions = response.extensions();
+        tracing::info!(
+            listener,
+            %method,
+            route = extensions.get::<RouteTemplate>().map(|route| route.0),
+            status = response.status().as_u16(),
+            duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+            caller = extensions.get::<CallerId>().map(|caller| caller.0.as_str()),
+            remote = remote.map(tracing::field::display),
+            "request"
+        );
+    });
+    response
+}
+
+/// Runs a request in a task of its own, so that a panic in it ends that task alone. Where the program is built to abort
+/// on panic, the process ends instead.
+async fn contained(request: impl Future<Output = Response> + Send + 'static) -> Response {
+    let mut task = JoinSet::new();
+    task.spawn(request.in_current_span());
+    match task.join_next().await {
+        Some(Ok(response)) => response,
+        _ => {
+            tracing::error!("a request handler panicked");
+            ApiError::internal().into_response()
+        }
+    }
+}
+
+/// The caller's own id where it is short and printable, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let own = headers.get(&REQUEST_ID).filter(|id| is_sound(id.as_bytes()));
+    own.cloned().unwrap_or_else(|| {
+        let mut bytes = [0; 16];
+        // An id is no secret: without random numbers every request has the same one, and nothing else suffers.
+        let _ = aws_lc_rs::rand::fill(&mut bytes);
+        HeaderValue::from_str(&format!("req_{}", hex(&bytes))).unwrap_or(HeaderValue::from_static("req_0"))
+    })
+}
+
+fn is_sound(id: &[u8]) -> bool {
+    (1..=MAX_REQUEST_ID_LEN).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(id: &str) -> HeaderMap {
+        HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_str(id).unwrap())])
+    }
+
+    #[test]
+    fn a_sound_request_id_is_kept() {
+        assert_eq!(request_id(&headers("stainless-node-retry-1234")), "stainless-node-retry-1234");
+    }
+
+    #[test]
+    fn any_other_request_id_is_replaced() {
+        for bad in ["", "a b", "\u{e9}", &"x".repeat(MAX_REQUEST_ID_LEN + 1)] {
+            let id = request_id(&headers(bad));
+            assert!(id.to_str().unwrap().starts_with("req_"), "{bad}");
+        }
+        assert_ne!(request_id(&HeaderMap::new()), request_id(&HeaderMap::new()));
+    }
+
+    #[tokio::test]
+    async fn a_panicking_handler_is_answered_with_500() {
+        let response = contained(async { panic!("on purpose") }).await;
+        assert_eq!(response.status(), 500);
+    }
+}

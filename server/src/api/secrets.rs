@@ -1,0 +1,143 @@
+//! Secrets, by name and by id. A value comes in and is never sent back.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Path, State};
+use devbox_secrets_proto::secret::SecretBytes;
+use serde::de::MapAccess;
+
+use super::answer::Answer;
+use super::body::{JsonObject, NoFields};
+use super::error::ApiError;
+use super::json::{Field, Object, SecretText};
+use super::query::ListQuery;
+use crate::registry::{Caller, Registry, SecretPage, SecretSelector, SecretView};
+
+type Asked<T> = Result<Answer<T>, ApiError>;
+type By = Extension<Arc<Caller>>;
+
+const VALUE: Field = Field { name: "value", form: "a string", required: true };
+
+/// Body of a creation.
+#[derive(Default)]
+pub(super) struct NewSecret {
+    name: String,
+    value: SecretText,
+}
+
+impl Object for NewSecret {
+    const FIELDS: &'static [Field] = &[Field { name: "name", form: "a string", required: true }, VALUE];
+
+    fn read<'de, A: MapAccess<'de>>(&mut self, field: usize, map: &mut A) -> Result<(), A::Error> {
+        match field {
+            0 => self.name = map.next_value()?,
+            _ => self.value = map.next_value()?,
+        }
+        Ok(())
+    }
+}
+
+/// Body of an update.
+#[derive(Default)]
+pub(super) struct NewValue {
+    value: SecretText,
+}
+
+impl Object for NewValue {
+    const FIELDS: &'static [Field] = &[VALUE];
+
+    fn read<'de, A: MapAccess<'de>>(&mut self, _: usize, map: &mut A) -> Result<(), A::Error> {
+        self.value = map.next_value()?;
+        Ok(())
+    }
+}
+
+pub(super) async fn create(
+    State(registry): State<Registry>,
+    Extension(caller): By,
+    JsonObject(body): JsonObject<NewSecret>,
+) -> Asked<SecretView> {
+    Ok(Answer(registry.create_secret(&caller, &body.name, body.value.0).await?))
+}
+
+pub(super) async fn list(
+    State(registry): State<Registry>,
+    Extension(caller): By,
+    query: ListQuery,
+) -> Asked<SecretPage> {
+    Ok(Answer(registry.list_secrets(&caller, query.limit).await?))
+}
+
+pub(super) async fn get_by_name(
+    State(registry): State<Registry>,
+    Extension(caller): By,
+    Path(name): Path<String>,
+) -> Asked<SecretView> {
+    Ok(Answer(registry.secret(&caller, SecretSelector::Name(&name)).await?))
+}
+
+pub(super) async fn get_by_id(
+    State(registry): State<Registry>,
+    Extension(caller): By,
+    Path(id): Path<String>,
+) -> Asked<SecretView> {
+    Ok(Answer(registry.secret(&caller, SecretSelector::Id(&id)).await?))
+}
+
+pub(super) async fn update_by_name(
+    State(registry): State<Registry>,
+    Extension(caller): By,
+    Path(name): Path<String>,
+    JsonObject(body): JsonObject<NewValue>,
+) -> Asked<SecretView> {
+    update(&registry, &caller, SecretSelector::Name(&name), body.value.0).await
+}
+
+pub(super) async fn update_by_id(
+    State(registry): State<Registry>,
+    Extension(caller): By,
+    Path(id): Path<String>,
+    JsonObject(body): JsonObject<NewValue>,
+) -> Asked<SecretView> {
+    update(&registry, &caller, SecretSelector::Id(&id), body.value.0).await
+}
+
+pub(super) async fn delete_by_name(
+    State(registry): State<Registry>,
+    Extension(caller): By,
+    Path(name): Path<String>,
+    _: NoFields,
+) -> Asked<SecretView> {
+    delete(&registry, &caller, SecretSelector::Name(&name)).await
+}
+
+pub(super) async fn delete_by_id(
+    State(registry): State<Registry>,
+    Extension(caller): By,
+    Path(id): Path<String>,
+    _: NoFields,
+) -> Asked<SecretView> {
+    delete(&registry, &caller, SecretSelector::Id(&id)).await
+}
+
+pub(super) async fn delete_the_one_named_id(
+    State(registry): State<Registry>,
+    Extension(caller): By,
+    _: NoFields,
+) -> Asked<SecretView> {
+    delete(&registry, &caller, SecretSelector::Name("id")).await
+}
+
+async fn update(
+    registry: &Registry,
+    caller: &Caller,
+    selector: SecretSelector<'_>,
+    value: SecretBytes,
+) -> Asked<SecretView> {
+    Ok(Answer(registry.update_secret(caller, selector, value).await?))
+}
+
+async fn delete(registry: &Registry, caller: &Caller, selector: SecretSelector<'_>) -> Asked<SecretView> {
+    Ok(Answer(registry.delete_secret(caller, selector).await?))
+}

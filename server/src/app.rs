@@ -1,0 +1,198 @@
+//! Wires the parts: state, keys, registry, and the two listeners, bound before anybody is told that they are.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use thiserror::Error;
+use tokio::net::TcpListener;
+
+use crate::api::listener::{BodyPrivacy, Listener, Transport};
+use crate::api::{devbox, public};
+use crate::config::{Config, DevboxConfig, StateConfig};
+use crate::crypto::{MasterKey, MasterKeyError};
+use crate::registry::{OpenError, Registry, Settings};
+use crate::shutdown::Shutdown;
+use crate::store::{StateDirectory, StateError};
+use crate::tls::{TlsError, devbox_acceptor, public_acceptor};
+
+/// Why the server does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The state directory cannot be used.
+    #[error("the state directory cannot be used")]
+    State(#[source] StateError),
+    /// There is no master key.
+    #[error("there is no master key to open the state with")]
+    MasterKey(#[source] MasterKeyError),
+    /// The state does not open.
+    #[error("the state does not open")]
+    Open(#[source] OpenError),
+    /// A listener has no TLS.
+    #[error("the {listener} listener has no TLS")]
+    Tls {
+        /// Which one.
+        listener: &'static str,
+        /// Why.
+        #[source]
+        source: TlsError,
+    },
+    /// An address is not to be had.
+    #[error("the {listener} listener cannot use {address}: is another process on it, does this machine have it?")]
+    Bind {
+        /// Which one.
+        listener: &'static str,
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Whether a missing master key is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyPolicy {
+    /// It has to be there.
+    Load,
+    /// It is made where there is none: for `dev`.
+    LoadOrCreate,
+}
+
+/// Where the server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// The public listener.
+    pub api: SocketAddr,
+    /// Whether it speaks TLS.
+    pub api_tls: bool,
+    /// The devbox listener; it speaks TLS.
+    pub devbox: SocketAddr,
+}
+
+impl Bound {
+    /// The public listener's URL.
+    #[must_use]
+    pub fn api_url(&self) -> String {
+        let scheme = if self.api_tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.api)
+    }
+
+    /// The devbox listener's URL.
+    #[must_use]
+    pub fn devbox_url(&self) -> String {
+        format!("https://{}", self.devbox)
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "api {} devbox {}", self.api_url(), self.devbox_url())
+    }
+}
+
+/// A server that is bound and not yet serving.
+#[derive(Debug)]
+pub struct App {
+    registry: Registry,
+    api: Listener,
+    devbox: Listener,
+    bound: Bound,
+    shutdown: Shutdown,
+}
+
+/// Opens the state that `config` names, with the settings of `devbox`.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn open_registry(
+    config: &StateConfig,
+    settings: Settings,
+    keys: KeyPolicy,
+) -> Result<Registry, StartError> {
+    let directory = StateDirectory::open(&config.directory).map_err(StartError::State)?;
+    let master = match keys {
+        KeyPolicy::Load => MasterKey::load(&config.master_key_file),
+        KeyPolicy::LoadOrCreate => MasterKey::load_or_create(&config.master_key_file),
+    };
+    let master = master.map_err(StartError::MasterKey)?;
+    Registry::open(&directory, master, settings).await.map_err(StartError::Open)
+}
+
+/// What the registry has to know of the configuration.
+#[must_use]
+pub fn settings(config: &DevboxConfig) -> Settings {
+    Settings {
+        trust_domain: config.trust_domain.clone(),
+        certificate_lifetime: config.certificate_lifetime,
+        ..Settings::default()
+    }
+}
+
+impl App {
+    /// Opens the state and binds both listeners.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing was served then.
+    pub async fn start(config: &Config, keys: KeyPolicy, shutdown: Shutdown) -> Result<Self, StartError> {
+        let registry = open_registry(&config.state, settings(&config.devbox), keys).await?;
+        let (api, api_address) = public_listener(config, &registry).await?;
+        let (devbox, devbox_address) = devbox_listener(&config.devbox, &registry, &shutdown).await?;
+        let bound = Bound { api: api_address, api_tls: config.api.tls.is_some(), devbox: devbox_address };
+        Ok(Self { registry, api, devbox, bound, shutdown })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn bound(&self) -> Bound {
+        self.bound
+    }
+
+    /// What it decides with.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Serves until the shutdown signal, and a few seconds longer for requests in flight.
+    pub async fn run(self) {
+        let Self { registry, api, devbox, shutdown, .. } = self;
+        let serving = async { tokio::join!(api.serve(shutdown.clone()), devbox.serve(shutdown.clone())) };
+        tokio::select! {
+            _ = serving => {}
+            // Never ends by itself.
+            () = registry.watch() => {}
+        }
+    }
+}
+
+async fn public_listener(config: &Config, registry: &Registry) -> Result<(Listener, SocketAddr), StartError> {
+    let transport = match &config.api.tls {
+        None => Transport::Plain,
+        Some(files) => public_acceptor(files)
+            .map(Transport::Tls)
+            .map_err(|source| StartError::Tls { listener: "api", source })?,
+    };
+    let (tcp, address) = bind("api", config.api.listen).await?;
+    let router = public::router(registry);
+    Ok((Listener { name: "api", tcp, transport, router, privacy: BodyPrivacy::Secret }, address))
+}
+
+async fn devbox_listener(
+    config: &DevboxConfig,
+    registry: &Registry,
+    shutdown: &Shutdown,
+) -> Result<(Listener, SocketAddr), StartError> {
+    let acceptor = devbox_acceptor(registry, config.server_names.clone())
+        .map_err(|source| StartError::Tls { listener: "devbox", source })?;
+    let (tcp, address) = bind("devbox", config.listen).await?;
+    let router = devbox::router(registry, shutdown);
+    let transport = Transport::Tls(acceptor);
+    Ok((Listener { name: "devbox", tcp, transport, router, privacy: BodyPrivacy::Open }, address))
+}
+
+async fn bind(listener: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Bind { listener, address, source };
+    let tcp = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = tcp.local_addr().map_err(failed)?;
+    Ok((tcp, bound))
+}

@@ -1,0 +1,140 @@
+//! The command line, and the exit codes.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::operator;
+
+const EXAMPLES: &str = "\
+Examples:
+  Try it: everything in one directory, plain HTTP on a free loopback port
+    devbox-secrets-server dev --state ./state
+
+  Serve, with every setting in a file
+    devbox-secrets-server check --config /etc/devbox-secrets/server.toml
+    devbox-secrets-server serve --config /etc/devbox-secrets/server.toml
+
+  Make an account and a token for it, store a secret (its value comes from standard input)
+    devbox-secrets-server --config /etc/devbox-secrets/server.toml account create acme
+    devbox-secrets-server --config /etc/devbox-secrets/server.toml token create --account acme
+    devbox-secrets-server --config /etc/devbox-secrets/server.toml secret set --account acme DB_PASSWORD < password
+
+Files:
+  /etc/devbox-secrets/server.toml  the configuration, by convention; sections [state] [api] [devbox] [log]
+  DIRECTORY of [state]             the database, mode 0700; encrypted values and the devbox CA
+  master_key_file of [state]       32 bytes, raw or base64, mode 0600; without it the database cannot be opened:
+                                   back it up, apart from the database
+  $CREDENTIALS_DIRECTORY/master-key  the same, as a systemd credential
+
+Environment:
+  RUST_LOG  overrides the log level
+
+Signals:
+  SIGTERM, SIGINT  stop: requests in flight have five seconds to end
+
+Exit codes:
+  0  done, or stopped by a signal
+  1  it failed while running; the reason is on standard error
+  2  the command line or the configuration is wrong; every mistake is on standard error";
+
+/// How the program ends. The table in `--help` says the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, or stopped by a signal.
+    Done = 0,
+    /// It failed while running.
+    Failed = 1,
+    /// The command line or the configuration is wrong.
+    Usage = 2,
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Devbox Secrets: the control plane
+///
+/// Stores secrets encrypted, serves the Secrets API to people and SDKs, and sealed values to the daemons of registered
+/// devboxes.
+#[derive(Debug, Parser)]
+#[command(name = "devbox-secrets-server", version, after_long_help = EXAMPLES, after_help = "See --help for examples, files and exit codes.")]
+#[command(disable_help_subcommand = true)]
+pub struct Cli {
+    /// Where the state is.
+    #[command(flatten)]
+    pub place: Place,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Where the state is: as a configuration says, or in a directory that `dev` made.
+#[derive(Debug, Clone, Args)]
+pub struct Place {
+    /// The configuration (TOML)
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "state")]
+    pub config: Option<PathBuf>,
+    /// The state directory of `dev`, the master key in it
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve as --config FILE says
+    Serve,
+    /// Check --config FILE and the files that it names, and report every mistake
+    Check,
+    /// Serve from --state DIR for development: one account, a new token each time, plain HTTP on loopback
+    ///
+    /// Makes DIR (mode 0700) and the master key in it where there are none. When ready, prints one line of JSON:
+    /// {"api": URL, "devbox": URL, "account": ID, "token": TOKEN}
+    Dev(DevAddresses),
+    /// Operators' commands; they work beside a running server.
+    #[command(flatten)]
+    Operator(operator::Command),
+}
+
+/// Where `dev` listens.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct DevAddresses {
+    /// The public listener, on a loopback address; port 0 is any free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
+    pub api: SocketAddr,
+    /// The devbox listener; port 0 is any free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
+    pub devbox: SocketAddr,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_place_is_taken_before_and_after_the_command() {
+        for line in [["s", "serve", "--config", "/c"], ["s", "--config", "/c", "serve"]] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert_eq!(cli.place.config.as_deref(), Some(std::path::Path::new("/c")));
+        }
+        assert!(Cli::try_parse_from(["s", "--config", "/c", "--state", "/d", "serve"]).is_err());
+    }
+
+    #[test]
+    fn help_lists_every_exit_code() {
+        for exit in [Exit::Done, Exit::Failed, Exit::Usage] {
+            assert!(EXAMPLES.contains(&format!("\n  {}  ", exit as u8)));
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The configuration file: parsed once into types, with every mistake reported at once.
+//!
+//! ```toml
+//! [state]
+//! directory = "/var/lib/devbox-secrets"
+//! # Without it: the systemd credential `master-key`.
+//! master_key_file = "/etc/devbox-secrets/master.key"
+//!
+//! [api]
+//! listen = "127.0.0.1:8080"
+//! # Needed unless `listen` is a loopback address.
+//! tls_certificate = "/etc/devbox-secrets/api.pem"
+//! tls_key = "/etc/devbox-secrets/api.key"
+//!
+//! [devbox]
+//! listen = "0.0.0.0:8443"
+//! # Names and addresses by which devboxes reach this listener.
+//! server_names = ["secrets.example.com"]
+//! trust_domain = "devbox-secrets.internal"
+//! certificate_lifetime = "24h"
+//!
+//! [log]
+//! format = "auto"
+//! level = "info"
+//! ```
+
+mod document;
+mod duration;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use thiserror::Error;
+
+use crate::logs::{LogConfig, LogFormat, parse_level};
+
+use document::{Document, Section};
+
+pub use document::Mistake;
+pub use duration::parse_duration;
+
+/// The trust domain where the configuration names none.
+pub const DEFAULT_TRUST_DOMAIN: &str = "devbox-secrets.internal";
+/// How long a devbox's certificate lives where the configuration does not say.
+pub const DEFAULT_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+/// File of the master key in a state directory that `dev` made.
+pub const DEV_MASTER_KEY: &str = "master.key";
+
+const SECTIONS: [&str; 4] = ["state", "api", "devbox", "log"];
+const LIFETIMES: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(300)..=Duration::from_secs(30 * 86_400);
+
+/// Everything that the server can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where data and master key are.
+    pub state: StateConfig,
+    /// The public listener.
+    pub api: ApiConfig,
+    /// The devbox listener.
+    pub devbox: DevboxConfig,
+    /// Logs.
+    pub log: LogConfig,
+}
+
+/// `[state]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateConfig {
+    /// The database's directory, 0700.
+    pub directory: PathBuf,
+    /// The master key's file, 0600. Never inside a backup of `directory`.
+    pub master_key_file: PathBuf,
+}
+
+/// `[api]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// Port 0: any free one.
+    pub listen: SocketAddr,
+    /// None: plain HTTP, on a loopback address only.
+    pub tls: Option<TlsFiles>,
+}
+
+/// A certificate chain and its key, PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, leaf first.
+    pub certificate: PathBuf,
+    /// The leaf's private key.
+    pub key: PathBuf,
+}
+
+/// `[devbox]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DevboxConfig {
+    /// Port 0: any free one.
+    pub listen: SocketAddr,
+    /// DNS names and IP addresses of the listener's certificate.
+    pub server_names: Vec<String>,
+    /// Host part of the devboxes' SPIFFE ids.
+    pub trust_domain: String,
+    /// How long a devbox's certificate lives.
+    pub certificate_lifetime: Duration,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration {} cannot be read: does it exist, and may this user read it?", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file has mistakes.
+    #[error("the configuration {} has {}:\n{}", path.display(), Count(mistakes.len()), Lines(mistakes))]
+    Mistakes {
+        /// The file.
+        path: PathBuf,
+        /// All of them, in the order of the file.
+        mistakes: Vec<Mistake>,
+    },
+    /// `dev` was told to speak plain HTTP to a network.
+    #[error("dev speaks plain HTTP and so only listens on a loopback address: use --api 127.0.0.1:PORT, or serve with TLS")]
+    PlainDev,
+}
+
+struct Count(usize);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 1 { f.write_str("1 mistake") } else { write!(f, "{} mistakes", self.0) }
+    }
+}
+
+struct Lines<'a>(&'a [Mistake]);
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(|mistake| format!("  {mistake}")).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl Config {
+    /// Reads the file at `path`. `credentials` is systemd's `$CREDENTIALS_DIRECTORY` (systemd.exec(5)), if there is one.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the file cannot be read, or every mistake in it.
+    pub fn load(path: &Path, credentials: Option<&Path>) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, credentials)
+            .map_err(|mistakes| ConfigError::Mistakes { path: path.to_owned(), mistakes })
+    }
+
+    /// What `dev` runs with: everything in `state`, plain HTTP on a loopback address.
+    ///
+    /// # Errors
+    /// [`ConfigError::PlainDev`].
+    pub fn dev(state: &Path, api: SocketAddr, devbox: SocketAddr) -> Result<Self, ConfigError> {
+        if !api.ip().is_loopback() {
+            return Err(ConfigError::PlainDev);
+        }
+        let mut server_names = loopback_names();
+        if !devbox.ip().is_loopback() && !devbox.ip().is_unspecified() {
+            server_names.push(devbox.ip().to_string());
+        }
+        Ok(Self {
+            state: StateConfig::in_directory(state),
+            api: ApiConfig { listen: api, tls: None },
+            devbox: DevboxConfig {
+                listen: devbox,
+                server_names,
+                trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),
+                certificate_lifetime: DEFAULT_CERTIFICATE_LIFETIME,
+            },
+            log: LogConfig::default(),
+        })
+    }
+
+    /// Parses a whole document.
+    ///
+    /// # Errors
+    /// Every mistake, in the order of the file.
+    pub fn parse(text: &str, credentials: Option<&Path>) -> Result<Self, Vec<Mistake>> {
+        let mut document = Document::parse(text);
+        let state = document.section("state", |section| state(section, credentials));
+        let api = document.section("api", api);
+        let devbox = document.section("devbox", devbox);
+        let log = document.section("log", log);
+        document.only_sections(&SECTIONS);
+        let mistakes = document.finish();
+        match (state, api, devbox) {
+            (Some(state), Some(api), Some(devbox)) if mistakes.is_empty() => Ok(Self { state, api, devbox, log }),
+            _ => Err(mistakes),
+        }
+    }
+}
+
+impl StateConfig {
+    /// A state directory as `dev` makes it, the master key inside.
+    #[must_use]
+    pub fn in_directory(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), master_key_file: directory.join(DEV_MASTER_KEY) }
+    }
+}
+
+fn state(section: &mut Section<'_, '_>, credentials: Option<&Path>) -> Option<StateConfig> {
+    let directory = section.parsed("directory", absolute_path);
+    section.missing("directory", "the directory of the database, as in \"/var/lib/devbox-secrets\"");
+    let credential = credentials.map(|directory| directory.join("master-key"));
+    let master_key_file = section.parsed("master_key_file", absolute_path).or(credential);
+    if master_key_file.is_none() {
+        section.missing(
+            "master_key_file",
+            "name the file, or pass the key as a systemd credential: LoadCredential=master-key:FILE",
+        );
+    }
+    Some(StateConfig { directory: directory?, master_key_file: master_key_file? })
+}
+
+fn api(section: &mut Section<'_, '_>) -> Option<ApiConfig> {
+    let listen = section.parsed("listen", socket_address);
+    section.missing("listen", "an address and a port, as in \"127.0.0.1:8080\"");
+    let certificate = section.parsed("tls_certificate", absolute_path);
+    let key = section.parsed("tls_key", absolute_path);
+    if section.has("tls_certificate") != section.has("tls_key") {
+        section.missing("tls_certificate", "the certificate chain (PEM) that belongs to tls_key");
+        section.missing("tls_key", "the private key (PEM) that belongs to tls_certificate");
+    }
+    let tls = certificate.zip(key).map(|(certificate, key)| TlsFiles { certificate, key });
+    let listen = listen?;
+    let plain = !section.has("tls_certificate") && !section.has("tls_key");
+    if plain && !listen.ip().is_loopback() {
+        section.mistake(
+            "listen",
+            "plain HTTP is served on a loopback address only: set tls_certificate and tls_key, or listen on 127.0.0.1",
+        );
+    }
+    Some(ApiConfig { listen, tls })
+}
+
+fn devbox(section: &mut Section<'_, '_>) -> Option<DevboxConfig> {
+    let listen = section.parsed("listen", socket_address);
+    section.missing("listen", "an address and a port, as in \"0.0.0.0:8443\"");
+    let names = section.list("server_names", server_name);
+    if names.as_ref().is_some_and(Vec::is_empty) {
+        section.mistake("server_names", "name at least one DNS name or IP address by which devboxes reach this server");
+    }
+    let on_loopback = listen.is_some_and(|listen| listen.ip().is_loopback());
+    if !on_loopback {
+        section.missing("server_names", "the DNS names and IP addresses by which devboxes reach this server");
+    }
+    let trust_domain = section.parsed("trust_domain", trust_domain);
+    let certificate_lifetime = section.parsed("certificate_lifetime", certificate_lifetime);
+    Some(DevboxConfig {
+        listen: listen?,
+        server_names: names.unwrap_or_else(loopback_names),
+        trust_domain: trust_domain.unwrap_or_else(|| DEFAULT_TRUST_DOMAIN.to_owned()),
+        certificate_lifetime: certificate_lifetime.unwrap_or(DEFAULT_CERTIFICATE_LIFETIME),
+    })
+}
+
+fn log(section: &mut Section<'_, '_>) -> LogConfig {
+    let default = LogConfig::default();
+    LogConfig {
+        format: section.parsed("format", str::parse::<LogFormat>).unwrap_or(default.format),
+        level: section.parsed("level", parse_level).unwrap_or(default.level),
+    }
+}
+
+fn loopback_names() -> Vec<String> {
+    ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec()
+}
+
+fn absolute_path(text: &str) -> Result<PathBuf, &'static str> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err("write an absolute path, from /") }
+}
+
+fn socket_address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "write an IP address and a port, as in \"127.0.0.1:8080\" or \"[::]:8443\"")
+}
+
+fn server_name(text: &str) -> Result<String, &'static str> {
+    ServerName::try_from(text)
+        .map(|_| text.to_owned())
+        .map_err(|_| "not a DNS name or an IP address (no port, no wildcard)")
+}
+
+/// SPIFFE-ID, section 2.1: the characters of a trust domain.
+fn trust_domain(text: &str) -> Result<String, &'static str> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+    if (1..=255).contains(&text.len()) && text.bytes().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err("a trust domain has 1 to 255 lower-case letters, digits, '.', '-' and '_'")
+    }
+}
+
+fn certificate_lifetime(text: &str) -> Result<Duration, &'static str> {
+    let lifetime = parse_duration(text)?;
+    if LIFETIMES.contains(&lifetime) { Ok(lifetime) } else { Err("a certificate lives between \"5m\" and \"30d\"") }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+use tracing::level_filters::LevelFilter;
+
+use super::*;
+
+const WHOLE: &str = r#"
+[state]
+directory = "/var/lib/x"
+master_key_file = "/etc/x/master.key"
+
+[api]
+listen = "0.0.0.0:443"
+tls_certificate = "/etc/x/api.pem"
+tls_key = "/etc/x/api.key"
+
+[devbox]
+listen = "[::]:8443"
+server_names = ["secrets.example.com", "10.0.0.5"]
+trust_domain = "example.com"
+certificate_lifetime = "1h"
+
+[log]
+format = "json"
+level = "debug"
+"#;
+
+fn mistakes(text: &str) -> Vec<(Option<usize>, String)> {
+    let mistakes = Config::parse(text, None).unwrap_err();
+    mistakes.into_iter().map(|mistake| (mistake.line, mistake.text)).collect()
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = Config::parse(WHOLE, None).unwrap();
+    assert_eq!(config.state.directory, Path::new("/var/lib/x"));
+    assert_eq!(config.api.tls.unwrap().key, Path::new("/etc/x/api.key"));
+    assert_eq!(config.devbox.server_names, ["secrets.example.com", "10.0.0.5"]);
+    assert_eq!(config.devbox.trust_domain, "example.com");
+    assert_eq!(config.devbox.certificate_lifetime, Duration::from_secs(3_600));
+    assert_eq!(config.log, LogConfig { format: LogFormat::Json, level: LevelFilter::DEBUG });
+}
+
+#[test]
+fn the_example_of_the_documentation_is_a_configuration() {
+    let source = include_str!("mod.rs");
+    let lines = source.lines().map_while(|line| line.strip_prefix("//!"));
+    let example = lines.skip_while(|line| !line.contains("```toml")).skip(1).take_while(|line| !line.contains("```"));
+    let text: Vec<&str> = example.collect();
+    Config::parse(&text.join("\n"), None).unwrap();
+}
+
+#[test]
+fn what_has_a_default_may_be_left_out() {
+    let text = "[state]\ndirectory='/d'\n[api]\nlisten='127.0.0.1:0'\n[devbox]\nlisten='127.0.0.1:0'\n";
+    let config = Config::parse(text, Some(Path::new("/run/credentials/x"))).unwrap();
+    assert_eq!(config.state.master_key_file, Path::new("/run/credentials/x/master-key"));
+    assert_eq!(config.devbox.server_names, ["localhost", "127.0.0.1", "::1"]);
+    assert_eq!(config.devbox.certificate_lifetime, DEFAULT_CERTIFICATE_LIFETIME);
+    assert_eq!(config.log, LogConfig::default());
+}
+
+#[test]
+fn every_mistake_is_reported_at_once_with_its_line() {
+    let text = r#"[state]
+directory = "relative"
+master_key = "/typo"
+[api]
+listen = 8080
+tls_key = "/only/half"
+[devbox]
+listen = "0.0.0.0:8443"
+server_names = ["ok.example.com", 7,
+  "not a name"]
+trust_domain = "UPPER"
+certificate_lifetime = "1s"
+[log]
+level = "loud"
+format = "xml"
+[unknown]
+"#;
+    let found = mistakes(text);
+    let lines: Vec<Option<usize>> = found.iter().map(|(line, _)| *line).collect();
+    let expected = [2, 3, 5, 9, 10, 11, 12, 14, 15, 16].map(Some);
+    assert_eq!(lines[..expected.len()], expected, "{found:#?}");
+    assert_eq!(lines[expected.len()..], [None, None], "{found:#?}");
+    assert!(found[1].1.contains("unknown key `master_key` in [state]; there are: directory, master_key_file"));
+    assert!(found[2].1.contains("expected a string, found a value of type integer"));
+    assert!(found[10].1.contains("master_key_file is missing"));
+    assert!(found[11].1.contains("tls_certificate is missing"));
+}
+
+#[test]
+fn plain_http_on_a_network_is_refused_with_the_remedy() {
+    let text = WHOLE.replace("tls_certificate = \"/etc/x/api.pem\"\ntls_key = \"/etc/x/api.key\"\n", "");
+    let found = mistakes(&text);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].0, Some(7));
+    assert!(found[0].1.contains("set tls_certificate and tls_key"), "{found:?}");
+    assert!(matches!(
+        Config::dev(Path::new("/d"), "0.0.0.0:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()),
+        Err(ConfigError::PlainDev)
+    ));
+}
+
+#[test]
+fn several_faults_of_syntax_are_each_named_and_hide_no_other_mistake() {
+    let found = mistakes("[state]\ndirectory = \n[api]\nlisten = \"x\"\n= 3\n");
+    let lines: Vec<Option<usize>> = found.iter().map(|(line, _)| *line).collect();
+    assert!(lines.contains(&Some(2)) && lines.contains(&Some(4)) && lines.contains(&Some(5)), "{found:?}");
+    assert!(found.iter().all(|(line, _)| line.is_some()), "no guess at what is missing: {found:?}");
+}
+
+#[test]
+fn an_empty_file_names_all_that_is_missing() {
+    let found = mistakes("");
+    let text: String = found.iter().map(|(_, text)| text.as_str()).collect();
+    for key in ["[state] directory", "[state] master_key_file", "[api] listen", "[devbox] listen", "server_names"] {
+        assert!(text.contains(key), "{key}: {text}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let error = Config::load(Path::new("/nonexistent/server.toml"), None).unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/server.toml"));
+}

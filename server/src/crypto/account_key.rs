@@ -1,0 +1,102 @@
+//! An account's key, which seals its values: each bound to its account, secret and version.
+
+use std::ops::Range;
+
+use devbox_secrets_proto::secret::SecretBytes;
+
+use super::id::{AccountId, SecretId};
+use super::sealed::{CipherKey, CryptoError};
+
+/// Where in an account a value is stored.
+#[derive(Debug, Clone, Copy)]
+pub struct ValueLocation<'a> {
+    /// The secret.
+    pub secret: &'a SecretId,
+    /// The secret's version: 1 at creation, one more at each update.
+    pub version: u64,
+}
+
+/// One account's AES-256-GCM key, unwrapped for the time of one operation.
+#[derive(Debug)]
+pub struct AccountKey {
+    account: AccountId,
+    cipher: CipherKey,
+}
+
+impl AccountKey {
+    pub(super) fn new(account: AccountId, cipher: CipherKey) -> Self {
+        Self { account, cipher }
+    }
+
+    /// Encrypts `value` for its place. The caller's copy stays as it is.
+    ///
+    /// # Errors
+    /// [`CryptoError::Seal`].
+    pub fn seal(&self, location: ValueLocation<'_>, value: &SecretBytes) -> Result<Vec<u8>, CryptoError> {
+        self.cipher.seal(&self.additional_data(location), value.expose_secret())
+    }
+
+    /// Decrypts `record` in its own buffer.
+    ///
+    /// # Errors
+    /// [`CryptoError::Open`] where it was sealed for another account, secret or version.
+    pub fn open(&self, location: ValueLocation<'_>, record: Vec<u8>) -> Result<SecretBytes, CryptoError> {
+        self.cipher.open(&self.additional_data(location), record)
+    }
+
+    /// Decrypts `record` where it stands and says where in it the value is. The caller wipes the buffer.
+    ///
+    /// # Errors
+    /// As [`AccountKey::open`].
+    pub fn open_in_place(
+        &self,
+        location: ValueLocation<'_>,
+        record: &mut [u8],
+    ) -> Result<Range<usize>, CryptoError> {
+        self.cipher.open_in_place(&self.additional_data(location), record)
+    }
+
+    /// Length-prefixed, so that no two places share an encoding.
+    fn additional_data(&self, location: ValueLocation<'_>) -> Vec<u8> {
+        let mut data = Vec::new();
+        for field in [self.account.as_str(), location.secret.as_str()] {
+            data.extend_from_slice(&(field.len() as u64).to_be_bytes());
+            data.extend_from_slice(field.as_bytes());
+        }
+        data.extend_from_slice(&location.version.to_be_bytes());
+        data
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(account: &str) -> AccountKey {
+        AccountKey::new(AccountId::new(account), CipherKey::new(&[3; 32]))
+    }
+
+    #[test]
+    fn a_value_moved_to_another_account_secret_or_version_does_not_open() {
+        let (first, second) = (SecretId::new("sec_1"), SecretId::new("sec_2"));
+        let location = ValueLocation { secret: &first, version: 1 };
+        let record = key("acc_1").seal(location, &SecretBytes::new(b"value".to_vec())).unwrap();
+        let open = |account, location| key(account).open(location, record.clone());
+
+        assert_eq!(open("acc_1", location).unwrap().expose_secret(), b"value");
+        assert_eq!(open("acc_2", location).err(), Some(CryptoError::Open));
+        assert_eq!(
+            open("acc_1", ValueLocation { secret: &second, ..location }).err(),
+            Some(CryptoError::Open)
+        );
+        assert_eq!(open("acc_1", ValueLocation { version: 2, ..location }).err(), Some(CryptoError::Open));
+    }
+
+    #[test]
+    fn fields_cannot_be_shifted_into_each_other() {
+        let (short, long) = (SecretId::new("b"), SecretId::new("ab"));
+        let record = key("aa").seal(ValueLocation { secret: &short, version: 1 }, &SecretBytes::new(vec![1]));
+        let opened = key("a").open(ValueLocation { secret: &long, version: 1 }, record.unwrap());
+        assert_eq!(opened.err(), Some(CryptoError::Open));
+    }
+}

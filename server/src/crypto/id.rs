@@ -1,0 +1,99 @@
+//! Identifiers: a prefix that says of what, and 128 random bits, so that nobody can guess or enumerate them.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::sealed::CryptoError;
+
+/// Random bytes in an identifier.
+const ID_LEN: usize = 16;
+
+macro_rules! identifiers {
+    ($($(#[$doc:meta])* $name:ident = $prefix:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// What every identifier of this kind starts with.
+            pub const PREFIX: &'static str = $prefix;
+
+            /// A new one from the system's random numbers.
+            ///
+            /// # Errors
+            /// [`CryptoError::Random`].
+            pub fn generate() -> Result<Self, CryptoError> {
+                random_id($prefix).map(Self)
+            }
+
+            /// The text, as given. Whether such a thing exists is for the store to say.
+            #[must_use]
+            pub fn new(text: impl Into<String>) -> Self {
+                Self(text.into())
+            }
+
+            /// The printed form.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )*};
+}
+
+identifiers! {
+    /// An account's identifier, `acc_…`.
+    AccountId = "acc_";
+    /// An API token's identifier, `tok_…`. It is no secret.
+    TokenId = "tok_";
+    /// A secret's identifier, `sec_…`.
+    SecretId = "sec_";
+    /// A devbox's identifier, `dbx_…`.
+    DevboxId = "dbx_";
+}
+
+fn random_id(prefix: &str) -> Result<String, CryptoError> {
+    let mut bytes = [0; ID_LEN];
+    super::sealed::fill_random(&mut bytes)?;
+    let mut text = prefix.to_owned();
+    push_hex(&mut text, &bytes);
+    Ok(text)
+}
+
+/// Appends `bytes` in lowercase hexadecimal. Does not reallocate where `out` has room for two characters a byte.
+pub(crate) fn push_hex(out: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        out.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+}
+
+/// `bytes` in lowercase hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    push_hex(&mut text, bytes);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_say_what_they_name_and_never_repeat() {
+        let (first, second) = (SecretId::generate().unwrap(), SecretId::generate().unwrap());
+        assert_ne!(first, second);
+        assert!(first.as_str().starts_with("sec_"));
+        assert_eq!(first.as_str().len(), "sec_".len() + 2 * ID_LEN);
+    }
+}

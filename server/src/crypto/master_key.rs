@@ -1,0 +1,286 @@
+//! The master key: one file, never in the database. It wraps the accounts' keys and the devbox CA's private key.
+//!
+//! A wrapped record is `master key id:[u8; 8]  record`, so that a rotation can tell what is still under the old key.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use devbox_secrets_proto::secret::SecretBytes;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::account_key::AccountKey;
+use super::id::AccountId;
+use super::sealed::{CipherKey, CryptoError, KEY_LEN, fill_random};
+
+/// Length of the master key, in bytes.
+pub const MASTER_KEY_LEN: usize = KEY_LEN;
+
+/// Length of a master key's id, in bytes.
+const ID_LEN: usize = 8;
+
+/// Longest file that is looked at, in bytes: the key in base64 and some white space.
+const MAX_FILE_LEN: usize = 128;
+
+/// Why there is no master key. Never repeats its bytes.
+#[derive(Debug, Error)]
+pub enum MasterKeyError {
+    /// The file cannot be read.
+    #[error("the master key {path} cannot be read: restore it from its backup, or name the right file")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Others than the owner may read or write the file.
+    #[error("the master key {path} is open to others (mode {mode:04o}): run chmod 600 {path}")]
+    Mode {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file holds something else.
+    #[error(
+        "the master key {path} holds neither 32 raw bytes nor 32 bytes in base64: restore it from its backup"
+    )]
+    Content {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be created.
+    #[error("the master key {path} cannot be created (an existing one is never overwritten)")]
+    Create {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// No random numbers.
+    #[error("a master key cannot be made")]
+    Random(#[source] CryptoError),
+}
+
+/// The key that all other keys are wrapped under. Its bytes are wiped once the cipher is set up.
+pub struct MasterKey {
+    cipher: CipherKey,
+    id: [u8; ID_LEN],
+}
+
+impl MasterKey {
+    /// Reads the key from `path`: 32 raw bytes, or their base64 (RFC 4648 section 4) with white space around it.
+    ///
+    /// # Errors
+    /// [`MasterKeyError`]; a file that group or others may touch is refused.
+    pub fn load(path: &Path) -> Result<Self, MasterKeyError> {
+        let unreadable = |source| MasterKeyError::Read { path: path.to_owned(), source };
+        let mut file = File::open(path).map_err(unreadable)?;
+        let mode = file.metadata().map_err(unreadable)?.mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(MasterKeyError::Mode { path: path.to_owned(), mode });
+        }
+        let mut buffer = Zeroizing::new([0; MAX_FILE_LEN]);
+        let len = read_up_to(&mut file, &mut *buffer).map_err(unreadable)?;
+        let key = decode(&buffer[..len]).ok_or_else(|| MasterKeyError::Content { path: path.to_owned() })?;
+        Ok(Self::from_bytes(&key))
+    }
+
+    /// Makes a new random key and writes it to `path` (base64, mode 0600, on disk before this returns).
+    ///
+    /// # Errors
+    /// [`MasterKeyError::Create`], also where `path` exists.
+    pub fn create(path: &Path) -> Result<Self, MasterKeyError> {
+        let mut key = Zeroizing::new([0; KEY_LEN]);
+        fill_random(&mut *key).map_err(MasterKeyError::Random)?;
+        write_new(path, &key).map_err(|source| MasterKeyError::Create { path: path.to_owned(), source })?;
+        Ok(Self::from_bytes(&key))
+    }
+
+    /// The key at `path`, made first where there is no such file.
+    ///
+    /// # Errors
+    /// As [`MasterKey::load`] and [`MasterKey::create`].
+    pub fn load_or_create(path: &Path) -> Result<Self, MasterKeyError> {
+        match Self::load(path) {
+            Err(MasterKeyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Self::create(path)
+            }
+            loaded => loaded,
+        }
+    }
+
+    fn from_bytes(key: &[u8; KEY_LEN]) -> Self {
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), b"devbox-secrets master key id");
+        let mut id = [0; ID_LEN];
+        id.copy_from_slice(&tag.as_ref()[..ID_LEN]);
+        Self { cipher: CipherKey::new(key), id }
+    }
+
+    /// Encrypts `plaintext` for the place `purpose`.
+    ///
+    /// # Errors
+    /// [`CryptoError::Seal`].
+    pub fn wrap(&self, purpose: &str, plaintext: &[u8]) -> Result<Vec<u8>, CryptoError> {
+        let record = self.cipher.seal(purpose.as_bytes(), plaintext)?;
+        Ok([&self.id[..], &record].concat())
+    }
+
+    /// Opens what [`MasterKey::wrap`] made for the same `purpose`.
+    ///
+    /// # Errors
+    /// [`CryptoError::Open`] where it was written under another master key or for another purpose.
+    pub fn unwrap(&self, purpose: &str, wrapped: &[u8]) -> Result<SecretBytes, CryptoError> {
+        let (id, record) = wrapped.split_first_chunk::<ID_LEN>().ok_or(CryptoError::Format)?;
+        if *id != self.id {
+            return Err(CryptoError::Open);
+        }
+        self.cipher.open(purpose.as_bytes(), record.to_vec())
+    }
+
+    /// A new account's random key in its wrapped form.
+    ///
+    /// # Errors
+    /// [`CryptoError`].
+    pub fn new_account_key(&self, account: &AccountId) -> Result<Vec<u8>, CryptoError> {
+        let mut key = Zeroizing::new([0; KEY_LEN]);
+        fill_random(&mut *key)?;
+        self.wrap(&account_purpose(account), &*key)
+    }
+
+    /// Unwraps `account`'s key.
+    ///
+    /// # Errors
+    /// [`CryptoError`].
+    pub fn account_key(&self, account: &AccountId, wrapped: &[u8]) -> Result<AccountKey, CryptoError> {
+        let key = self.unwrap(&account_purpose(account), wrapped)?;
+        let key = key.expose_secret().try_into().map_err(|_| CryptoError::Format)?;
+        Ok(AccountKey::new(account.clone(), CipherKey::new(key)))
+    }
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKey")
+    }
+}
+
+fn account_purpose(account: &AccountId) -> String {
+    format!("account key {account}")
+}
+
+/// Fills `buffer` as far as the file reaches.
+fn read_up_to(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut len = 0;
+    while len < buffer.len() {
+        match file.read(&mut buffer[len..])? {
+            0 => break,
+            read => len += read,
+        }
+    }
+    Ok(len)
+}
+
+fn decode(content: &[u8]) -> Option<Zeroizing<[u8; KEY_LEN]>> {
+    let mut key = Zeroizing::new([0; KEY_LEN]);
+    if content.len() == KEY_LEN {
+        key.copy_from_slice(content);
+        return Some(key);
+    }
+    // The decoder asks for room of a whole multiple of three bytes.
+    let mut decoded = Zeroizing::new([0; MAX_FILE_LEN]);
+    let len = STANDARD.decode_slice(content.trim_ascii(), &mut *decoded).ok()?;
+    (len == KEY_LEN).then(|| {
+        key.copy_from_slice(&decoded[..KEY_LEN]);
+        key
+    })
+}
+
+fn write_new(path: &Path, key: &[u8; KEY_LEN]) -> io::Result<()> {
+    let mut text = Zeroizing::new([0; MAX_FILE_LEN]);
+    let len = STANDARD.encode_slice(key, &mut *text).map_err(io::Error::other)?;
+    text[len] = b'\n';
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(&text[..=len])?;
+    file.sync_all()?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn write(path: &Path, content: &[u8]) {
+        fs::write(path, content).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    #[test]
+    fn a_created_key_is_private_and_loads_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("master.key");
+        let wrapped = MasterKey::create(&path).unwrap().wrap("test", b"wrapped").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let opened = MasterKey::load(&path).unwrap().unwrap("test", &wrapped).unwrap();
+        assert_eq!(opened.expose_secret(), b"wrapped");
+    }
+
+    #[test]
+    fn an_existing_key_is_never_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("master.key");
+        MasterKey::create(&path).unwrap();
+        let before = fs::read(&path).unwrap();
+        assert!(matches!(MasterKey::create(&path), Err(MasterKeyError::Create { .. })));
+        MasterKey::load_or_create(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn raw_bytes_and_base64_are_the_same_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let (raw, text) = (directory.path().join("raw"), directory.path().join("text"));
+        write(&raw, &[7; KEY_LEN]);
+        write(&text, format!("  {}\n\n", STANDARD.encode([7; KEY_LEN])).as_bytes());
+        let wrapped = MasterKey::load(&raw).unwrap().wrap("test", b"x").unwrap();
+        assert!(MasterKey::load(&text).unwrap().unwrap("test", &wrapped).is_ok());
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_or_that_is_damaged_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("master.key");
+        assert!(matches!(MasterKey::load(&path), Err(MasterKeyError::Read { .. })));
+        for content in [&b""[..], b"short", &[7; 33], &[b'A'; 200], b"not base64!"] {
+            write(&path, content);
+            assert!(matches!(MasterKey::load(&path), Err(MasterKeyError::Content { .. })), "{content:?}");
+        }
+        write(&path, &[7; KEY_LEN]);
+        for mode in [0o640, 0o604, 0o620, 0o660] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(matches!(MasterKey::load(&path), Err(MasterKeyError::Mode { .. })), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn another_master_key_or_purpose_opens_nothing() {
+        let (one, other) = (MasterKey::from_bytes(&[1; KEY_LEN]), MasterKey::from_bytes(&[2; KEY_LEN]));
+        let account = AccountId::new("acc_1");
+        let wrapped = one.new_account_key(&account).unwrap();
+        assert!(one.account_key(&account, &wrapped).is_ok());
+        assert_eq!(other.account_key(&account, &wrapped).err(), Some(CryptoError::Open));
+        assert_eq!(one.account_key(&AccountId::new("acc_2"), &wrapped).err(), Some(CryptoError::Open));
+    }
+}

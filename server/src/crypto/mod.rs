@@ -1,0 +1,21 @@
+//! The keys that values and private keys are stored under, API tokens, identifiers.
+//!
+//! ```text
+//! master key (file, never in the database) ──wraps──▶ account key ──seals──▶ values
+//!                                          └─wraps──▶ private key of the devbox CA
+//! ```
+//!
+//! Everything at rest is AES-256-GCM with a fresh random nonce, bound by additional data to the place that it was stored at.
+
+pub mod id;
+
+mod account_key;
+mod master_key;
+mod sealed;
+mod token;
+
+pub use account_key::{AccountKey, ValueLocation};
+pub use master_key::{MASTER_KEY_LEN, MasterKey, MasterKeyError};
+pub(crate) use sealed::fill_random;
+pub use sealed::{CryptoError, plaintext_len};
+pub use token::{ApiToken, InvalidToken, JoinSecret, TOKEN_PREFIX, TokenHash};

@@ -1,0 +1,123 @@
+//! `devbox`: an account's devboxes. A join token is printed once, at the registration.
+
+use std::io::{self, Write};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::OperatorError;
+use super::output::{Output, optional_time, table, time};
+use crate::registry::{DevboxView, NewDevbox, Registry};
+
+/// `devbox …`.
+#[derive(Debug, Args)]
+pub struct DevboxArgs {
+    /// Print JSON, for scripts
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: DevboxCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum DevboxCommand {
+    /// Register a devbox and print its join token, once
+    Register {
+        /// The account's name or id
+        #[arg(long)]
+        account: String,
+        /// What to call it
+        name: String,
+        /// A secret, by name or id, under this environment name; may be repeated. Without: every secret of the account
+        /// under its own name
+        #[arg(long = "secret", value_name = "ENV=SECRET", value_parser = parse_binding)]
+        secrets: Vec<(String, String)>,
+    },
+    /// List an account's devboxes, newest first
+    List {
+        /// The account's name or id
+        #[arg(long)]
+        account: String,
+        /// How many at most, up to 5000
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+        /// Go on after this devbox
+        #[arg(long, value_name = "ID")]
+        starting_after: Option<String>,
+    },
+    /// Shut a devbox down: it may fetch nothing any more
+    Shutdown {
+        /// The account's name or id
+        #[arg(long)]
+        account: String,
+        /// The devbox's id, dbx_…
+        id: String,
+    },
+}
+
+/// What `register --json` prints.
+#[derive(Serialize)]
+struct Registered<'a> {
+    #[serde(flatten)]
+    view: &'a DevboxView,
+    join_token: &'a str,
+}
+
+pub(super) async fn run(args: DevboxArgs, registry: &Registry, user: &str) -> Result<(), OperatorError> {
+    let output = Output { json: args.json };
+    match args.command {
+        DevboxCommand::Register { account, name, secrets } => {
+            register(registry, user, &account, new_devbox(name, secrets), output).await
+        }
+        DevboxCommand::List { account, limit, starting_after } => {
+            let caller = registry.operator(user, &account).await?;
+            let page = registry.list_devboxes(&caller, limit, starting_after.as_deref()).await?;
+            output.print(&page, |out| rows(out, &page.devboxes))
+        }
+        DevboxCommand::Shutdown { account, id } => {
+            let caller = registry.operator(user, &account).await?;
+            let devbox = registry.shutdown_devbox(&caller, &id).await?;
+            output.print(&devbox, |out| rows(out, std::slice::from_ref(&devbox)))
+        }
+    }
+}
+
+async fn register(
+    registry: &Registry,
+    user: &str,
+    account: &str,
+    new: NewDevbox,
+    output: Output,
+) -> Result<(), OperatorError> {
+    let caller = registry.operator(user, account).await?;
+    let (view, token) = registry.create_devbox(&caller, new).await?;
+    let token = token.expose_token();
+    output.print(&Registered { view: &view, join_token: &token }, |out| {
+        rows(out, std::slice::from_ref(&view))?;
+        writeln!(out, "\n{}\n\nThe join token is shown only now; it works once, for ten minutes.", *token)
+    })
+}
+
+fn new_devbox(name: String, secrets: Vec<(String, String)>) -> NewDevbox {
+    let secrets = if secrets.is_empty() { None } else { Some(secrets.into_iter().collect()) };
+    NewDevbox { name: Some(name), secrets, ..NewDevbox::default() }
+}
+
+fn parse_binding(text: &str) -> Result<(String, String), &'static str> {
+    let (env, secret) = text.split_once('=').ok_or("a binding has the form ENV=SECRET")?;
+    Ok((env.to_owned(), secret.to_owned()))
+}
+
+fn rows(out: &mut dyn Write, devboxes: &[DevboxView]) -> io::Result<()> {
+    let row = |devbox: &DevboxView| {
+        [
+            devbox.id.to_string(),
+            devbox.name.clone().unwrap_or_default(),
+            devbox.status.as_str().to_owned(),
+            devbox.secrets.as_ref().map_or_else(|| "all".to_owned(), |secrets| secrets.len().to_string()),
+            time(devbox.create_time_ms),
+            optional_time(devbox.end_time_ms),
+        ]
+    };
+    table(out, ["ID", "NAME", "STATUS", "SECRETS", "CREATED", "ENDED"], devboxes.iter().map(row))
+}

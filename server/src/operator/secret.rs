@@ -1,0 +1,97 @@
+//! `secret`: an account's secrets. Values go in; none comes out.
+
+use std::io::{self, Write};
+
+use clap::{Args, Subcommand};
+use devbox_secrets_proto::secret::SecretBytes;
+
+use super::output::{Output, table, time};
+use super::{OperatorError, value};
+use crate::registry::{Caller, Refusal, RefusalKind, Registry, SecretSelector, SecretView};
+
+/// `secret …`.
+#[derive(Debug, Args)]
+pub struct SecretArgs {
+    /// Print JSON, for scripts
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: SecretCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SecretCommand {
+    /// Create a secret, or replace its value
+    ///
+    /// The value is every byte of standard input, a line end at its end too, or one line typed at a prompt without echo.
+    Set {
+        /// The account's name or id
+        #[arg(long)]
+        account: String,
+        /// The secret's name: letters, digits and _, not a digit first
+        name: String,
+        /// Cut one line end off the end of the value, as `echo` and editors add
+        #[arg(long)]
+        trim_newline: bool,
+    },
+    /// List an account's secrets, without their values
+    List {
+        /// The account's name or id
+        #[arg(long)]
+        account: String,
+        /// How many at most, up to 5000
+        #[arg(long, default_value_t = 5000)]
+        limit: u32,
+    },
+    /// Delete a secret for good, also from every devbox
+    Delete {
+        /// The account's name or id
+        #[arg(long)]
+        account: String,
+        /// The secret's name
+        name: String,
+    },
+}
+
+pub(super) async fn run(args: SecretArgs, registry: &Registry, user: &str) -> Result<(), OperatorError> {
+    let output = Output { json: args.json };
+    match args.command {
+        SecretCommand::Set { account, name, trim_newline } => {
+            let caller = registry.operator(user, &account).await?;
+            let secret = set(registry, &caller, &name, value::read(trim_newline)?).await?;
+            output.print(&secret, |out| rows(out, std::slice::from_ref(&secret)))
+        }
+        SecretCommand::List { account, limit } => {
+            let caller = registry.operator(user, &account).await?;
+            let page = registry.list_secrets(&caller, limit).await?;
+            output.print(&page, |out| rows(out, &page.secrets))
+        }
+        SecretCommand::Delete { account, name } => {
+            let caller = registry.operator(user, &account).await?;
+            let secret = registry.delete_secret(&caller, SecretSelector::Name(&name)).await?;
+            output.print(&secret, |out| rows(out, std::slice::from_ref(&secret)))
+        }
+    }
+}
+
+async fn set(
+    registry: &Registry,
+    caller: &Caller,
+    name: &str,
+    value: SecretBytes,
+) -> Result<SecretView, Refusal> {
+    match registry.secret(caller, SecretSelector::Name(name)).await {
+        Ok(_) => registry.update_secret(caller, SecretSelector::Name(name), value).await,
+        Err(refusal) if refusal.kind() == RefusalKind::NotFound => {
+            registry.create_secret(caller, name, value).await
+        }
+        Err(refusal) => Err(refusal),
+    }
+}
+
+fn rows(out: &mut dyn Write, secrets: &[SecretView]) -> io::Result<()> {
+    let row = |secret: &SecretView| {
+        [secret.id.to_string(), secret.name.clone(), time(secret.create_time_ms), time(secret.update_time_ms)]
+    };
+    table(out, ["ID", "NAME", "CREATED", "UPDATED"], secrets.iter().map(row))
+}

@@ -1,0 +1,103 @@
+//! `token`: an account's API tokens. A token is printed once, at its creation, and never again.
+
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::OperatorError;
+use super::output::{Output, optional_time, table, time};
+use crate::config::parse_duration;
+use crate::registry::{Actor, Registry, TokenView};
+use crate::store::TimeMs;
+
+/// `token …`.
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// Print JSON, for scripts
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Create a token and print it, once
+    Create {
+        /// The account's name or id
+        #[arg(long)]
+        account: String,
+        /// What to call it
+        #[arg(long, default_value = "operator")]
+        name: String,
+        /// When it ends, from now: 90s, 15m, 24h, 30d. Without: never
+        #[arg(long, value_name = "SPAN", value_parser = parse_duration)]
+        expires: Option<Duration>,
+    },
+    /// List an account's tokens, without the tokens themselves
+    List {
+        /// The account's name or id
+        #[arg(long)]
+        account: String,
+    },
+    /// Revoke a token, at once and for good
+    Revoke {
+        /// The account's name or id
+        #[arg(long)]
+        account: String,
+        /// The token's id, tok_…
+        id: String,
+    },
+}
+
+/// What `create --json` prints.
+#[derive(Serialize)]
+struct CreatedToken<'a> {
+    #[serde(flatten)]
+    view: &'a TokenView,
+    token: &'a str,
+}
+
+pub(super) async fn run(args: TokenArgs, registry: &Registry, actor: &Actor) -> Result<(), OperatorError> {
+    let output = Output { json: args.json };
+    match args.command {
+        TokenCommand::Create { account, name, expires } => {
+            let expire_time_ms = expires.map(from_now).transpose()?;
+            let (view, token) = registry.create_token(actor, &account, &name, expire_time_ms).await?;
+            let token = token.expose_token();
+            output.print(&CreatedToken { view: &view, token }, |out| {
+                rows(out, std::slice::from_ref(&view))?;
+                writeln!(out, "\n{token}\n\nThis is the only time that the token is shown.")
+            })
+        }
+        TokenCommand::List { account } => {
+            let tokens = registry.list_tokens(&account).await?;
+            output.print(&tokens, |out| rows(out, &tokens))
+        }
+        TokenCommand::Revoke { account, id } => {
+            let token = registry.revoke_token(actor, &account, &id).await?;
+            output.print(&token, |out| rows(out, std::slice::from_ref(&token)))
+        }
+    }
+}
+
+fn from_now(span: Duration) -> Result<TimeMs, OperatorError> {
+    let end = SystemTime::now().checked_add(span).ok_or(OperatorError::Expiry)?;
+    let since_epoch = end.duration_since(UNIX_EPOCH).map_err(|_| OperatorError::Expiry)?;
+    TimeMs::try_from(since_epoch.as_millis()).map_err(|_| OperatorError::Expiry)
+}
+
+fn rows(out: &mut dyn Write, tokens: &[TokenView]) -> io::Result<()> {
+    let row = |token: &TokenView| {
+        [
+            token.id.to_string(),
+            token.name.clone(),
+            time(token.create_time_ms),
+            optional_time(token.expire_time_ms),
+            optional_time(token.revoke_time_ms),
+        ]
+    };
+    table(out, ["ID", "NAME", "CREATED", "EXPIRES", "REVOKED"], tokens.iter().map(row))
+}

@@ -1,0 +1,91 @@
+//! Reading a value: every byte of standard input, or one line typed without echo.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, stdin};
+use std::os::fd::AsFd;
+
+use devbox_secrets_proto::name::MAX_ARG_STRLEN;
+use devbox_secrets_proto::secret::SecretBytes;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::OperatorError;
+
+/// Reads a value from standard input, or by a prompt where that is a terminal.
+pub(super) fn read(trim_newline: bool) -> Result<SecretBytes, OperatorError> {
+    let input = stdin();
+    if input.is_terminal() {
+        let typed = rpassword::prompt_password("Value: ").map_err(OperatorError::Input)?;
+        return Ok(SecretBytes::new(typed.into_bytes()));
+    }
+    // Standard input's own buffer would keep a copy for the life of the process.
+    let input = input.as_fd().try_clone_to_owned().map_err(OperatorError::Input)?;
+    let mut bytes = read_all(File::from(input))?;
+    if trim_newline {
+        trim(&mut bytes);
+    }
+    Ok(SecretBytes::new(std::mem::take(&mut *bytes)))
+}
+
+/// Reads into a buffer that never moves.
+fn read_all(mut input: impl Read) -> Result<Zeroizing<Vec<u8>>, OperatorError> {
+    let mut bytes = Zeroizing::new(vec![0; MAX_ARG_STRLEN]);
+    let mut len = 0;
+    while len < bytes.len() {
+        match input.read(&mut bytes[len..]) {
+            Ok(0) => {
+                bytes.truncate(len);
+                return Ok(bytes);
+            }
+            Ok(read) => len += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(OperatorError::Input(error)),
+        }
+    }
+    Err(OperatorError::TooLong { max: MAX_ARG_STRLEN - 1 })
+}
+
+/// Cuts one line end off: `\n` or `\r\n`.
+fn trim(bytes: &mut Vec<u8>) {
+    for end in [b'\n', b'\r'] {
+        if bytes.last() != Some(&end) {
+            break;
+        }
+        let last = bytes.len() - 1;
+        bytes[last].zeroize();
+        bytes.truncate(last);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trimmed(text: &[u8]) -> Vec<u8> {
+        let mut bytes = text.to_vec();
+        trim(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn bytes_are_kept_as_they_come() {
+        for input in [&b""[..], b"line\n", b"a\r\n\n", &[0xff; 100_000]] {
+            assert_eq!(*read_all(input).unwrap(), input);
+        }
+    }
+
+    #[test]
+    fn at_most_one_line_end_is_cut_off() {
+        assert_eq!(trimmed(b"value\n"), b"value");
+        assert_eq!(trimmed(b"value\r\n"), b"value");
+        assert_eq!(trimmed(b"value\n\n"), b"value\n");
+        assert_eq!(trimmed(b"value\r"), b"value\r");
+        assert_eq!(trimmed(b""), b"");
+    }
+
+    #[test]
+    fn more_than_any_variable_holds_is_refused() {
+        let endless = io::repeat(b'x');
+        assert!(matches!(read_all(endless), Err(OperatorError::TooLong { .. })));
+        assert!(read_all(&vec![b'x'; MAX_ARG_STRLEN - 1][..]).is_ok());
+    }
+}

@@ -1,0 +1,128 @@
+//! Accounts: for operators only.
+
+use serde::Serialize;
+
+use super::audit::Attempt;
+use super::{Refusal, Registry, limits, now_ms};
+use crate::crypto::ApiToken;
+use crate::crypto::id::AccountId;
+use crate::store::{Account, Action, Actor, StoreError, TimeMs};
+
+/// The account that `dev` works in.
+const DEVELOPMENT_ACCOUNT: &str = "dev";
+
+/// An account, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AccountView {
+    /// Its identifier.
+    pub id: AccountId,
+    /// Its name.
+    pub name: String,
+    /// Whether it may use the API at all.
+    pub devbox_capability: bool,
+    /// When it was created.
+    pub create_time_ms: TimeMs,
+}
+
+/// What `dev` announces.
+#[derive(Debug)]
+pub struct DevelopmentAccount {
+    /// The account; the same at each start.
+    pub account: AccountView,
+    /// A new token.
+    pub token: ApiToken,
+}
+
+impl From<Account> for AccountView {
+    fn from(account: Account) -> Self {
+        let Account { id, name, devbox_capability, create_time_ms, .. } = account;
+        Self { id, name, devbox_capability, create_time_ms }
+    }
+}
+
+impl Registry {
+    /// Creates an account with a key of its own.
+    ///
+    /// # Errors
+    /// 400 for a bad or taken name.
+    pub async fn create_account(
+        &self,
+        actor: &Actor,
+        name: &str,
+        devbox_capability: bool,
+    ) -> Result<AccountView, Refusal> {
+        limits::text("an account's name", name)?;
+        let id = AccountId::generate()?;
+        let wrapped_key = self.0.master.new_account_key(&id)?;
+        let name = name.to_owned();
+        let account = Account { id, name, wrapped_key, devbox_capability, create_time_ms: now_ms() };
+        let audit = attempt(actor, &account.id, Action::AccountCreate).done().named(&account.name);
+        match self.store().insert_account(&account, &audit).await {
+            Ok(()) => Ok(account.into()),
+            Err(StoreError::Taken) => {
+                Err(Refusal::invalid("name_taken", format!("there is an account {}", account.name)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// All accounts, by name.
+    ///
+    /// # Errors
+    /// 500.
+    pub async fn list_accounts(&self) -> Result<Vec<AccountView>, Refusal> {
+        Ok(self.store().accounts().await?.into_iter().map(AccountView::from).collect())
+    }
+
+    /// One account, by name or id.
+    ///
+    /// # Errors
+    /// 404.
+    pub async fn account(&self, name_or_id: &str) -> Result<AccountView, Refusal> {
+        Ok(self.find_account(name_or_id).await?.into())
+    }
+
+    /// Grants or withdraws an account's devbox capability.
+    ///
+    /// # Errors
+    /// 404.
+    pub async fn set_devbox_capability(
+        &self,
+        actor: &Actor,
+        account: &str,
+        granted: bool,
+    ) -> Result<AccountView, Refusal> {
+        let account = self.find_account(account).await?;
+        let facts = if granted { "granted" } else { "withdrawn" };
+        let audit =
+            attempt(actor, &account.id, Action::AccountCapability).done().named(&account.name).because(facts);
+        self.store().set_devbox_capability(&account.id, granted, &audit).await?;
+        Ok(AccountView { devbox_capability: granted, ..account.into() })
+    }
+
+    /// The account that `dev` works in, created where there is none, and a new token for it.
+    ///
+    /// # Errors
+    /// 500.
+    pub async fn development_account(&self) -> Result<DevelopmentAccount, Refusal> {
+        let account = match self.store().account_by_name(DEVELOPMENT_ACCOUNT).await? {
+            Some(account) => account.into(),
+            None => self.create_account(&Actor::Server, DEVELOPMENT_ACCOUNT, true).await?,
+        };
+        let (_, token) = self.create_token(&Actor::Server, account.id.as_str(), "dev", None).await?;
+        Ok(DevelopmentAccount { account, token })
+    }
+
+    pub(super) async fn find_account(&self, name_or_id: &str) -> Result<Account, Refusal> {
+        if let Some(account) = self.store().account(&AccountId::new(name_or_id)).await? {
+            return Ok(account);
+        }
+        let by_name = self.store().account_by_name(name_or_id).await?;
+        by_name.ok_or_else(|| Refusal::not_found(format!("there is no account {name_or_id:.80}")))
+    }
+}
+
+fn attempt(actor: &Actor, account: &AccountId, action: Action) -> Attempt {
+    let (account, object) = (Some(account.clone()), account.to_string());
+    Attempt { account, actor: actor.clone(), action, object, remote: None }
+}

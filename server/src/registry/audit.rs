@@ -1,0 +1,81 @@
+//! Writing down what was done and what was refused.
+
+use std::net::IpAddr;
+
+use super::{Refusal, RefusalKind, Registry, now_ms};
+use crate::crypto::id::AccountId;
+use crate::store::{Action, Actor, AuditEntry, AuditRecord, Outcome, StoreError};
+
+/// Somebody's attempt, before it is known what comes of it.
+#[derive(Debug, Clone)]
+pub(super) struct Attempt {
+    pub(super) account: Option<AccountId>,
+    pub(super) actor: Actor,
+    pub(super) action: Action,
+    pub(super) object: String,
+    pub(super) remote: Option<IpAddr>,
+}
+
+impl Attempt {
+    /// The row for a success.
+    pub(super) fn done(self) -> AuditRecord {
+        AuditRecord {
+            time_ms: now_ms(),
+            account: self.account,
+            actor: self.actor,
+            action: self.action,
+            object: self.object,
+            object_name: None,
+            outcome: Outcome::Done,
+            reason: None,
+            remote: self.remote,
+        }
+    }
+
+    fn refused(self, reason: &str) -> AuditRecord {
+        AuditRecord { outcome: Outcome::Refused, reason: Some(reason.to_owned()), ..self.done() }
+    }
+}
+
+impl AuditRecord {
+    /// Adds the object's name.
+    pub(super) fn named(self, name: &str) -> Self {
+        Self { object_name: Some(name.to_owned()), ..self }
+    }
+
+    /// Adds a few facts.
+    pub(super) fn because(self, reason: impl Into<String>) -> Self {
+        Self { reason: Some(reason.into()), ..self }
+    }
+}
+
+impl Registry {
+    /// Writes the refusal down, then returns it as the error. A refusal stays one where the audit cannot be written.
+    pub(super) async fn refuse<T>(&self, attempt: Attempt, refusal: Refusal) -> Result<T, Refusal> {
+        debug_assert_ne!(refusal.kind(), RefusalKind::Internal);
+        if let Err(error) = self.store().record(&attempt.refused(refusal.code())).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "a refusal could not be audited");
+        }
+        Err(refusal)
+    }
+
+    /// The newest `limit` rows of the audit, newest first; of one account or of all.
+    ///
+    /// # Errors
+    /// 500.
+    pub async fn audit(&self, account: Option<&AccountId>, limit: u32) -> Result<Vec<AuditEntry>, Refusal> {
+        Ok(self.store().audit(account, limit).await?)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::internal(error)
+    }
+}
+
+impl From<crate::crypto::CryptoError> for Refusal {
+    fn from(error: crate::crypto::CryptoError) -> Self {
+        Self::internal(error)
+    }
+}

@@ -1,0 +1,158 @@
+//! Bundles: a devbox's values, each opened, sealed to the daemon in the same buffer, and gone.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use devbox_secrets_proto::bundle::BundleWriter;
+use devbox_secrets_proto::devbox::{BundleRequest, MAX_WAIT_MS};
+use devbox_secrets_proto::name::{check_name, max_value_len};
+use devbox_secrets_proto::seal::{Context, Label, PUBLIC_KEY_LEN, SealError, Sealer, TAG_LEN};
+use tokio::time::{Instant, timeout_at};
+use zeroize::Zeroizing;
+
+use super::audit::Attempt;
+use super::peer::shut_down;
+use super::{DevboxPeer, Refusal, Registry};
+use crate::crypto::id::{AccountId, DevboxId};
+use crate::crypto::{AccountKey, ValueLocation, plaintext_len};
+use crate::store::{Action, Actor, BoundValue, BundleContents};
+
+/// Room in a bundle for an entry's lengths, ids and version, in bytes.
+const ENTRY_OVERHEAD: usize = 128;
+
+impl Registry {
+    /// The devbox's bundle; `None` where nothing has changed since `known_revision` for `wait_ms` (at most
+    /// [`MAX_WAIT_MS`]). A held request asks again whether the devbox may, before it answers.
+    ///
+    /// # Errors
+    /// 400 for a bad key, 403 for a stranger's certificate or a devbox that is shut down; the latter are audited.
+    pub async fn bundle(
+        &self,
+        peer: &DevboxPeer,
+        request: &BundleRequest,
+    ) -> Result<Option<Vec<u8>>, Refusal> {
+        let public_key = decode_key(&request.hpke_public_key)?;
+        let deadline = Instant::now() + Duration::from_millis(u64::from(request.wait_ms.min(MAX_WAIT_MS)));
+        loop {
+            let account = self.admit(peer, Action::DevboxBundle).await?;
+            let mut revisions = self.0.changes.subscribe(&account);
+            let contents = self.contents(peer, &account).await?;
+            let revision = contents.revision;
+            if request.known_revision != Some(revision) {
+                return self.deliver(peer, &account, &public_key, contents).await.map(Some);
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            drop(contents);
+            // Ended by a newer revision or by the deadline: either way, look again.
+            let _ = timeout_at(deadline, revisions.wait_for(|newest| *newest > revision)).await;
+        }
+    }
+
+    async fn contents(&self, peer: &DevboxPeer, account: &AccountId) -> Result<BundleContents, Refusal> {
+        match self.store().bundle_contents(account, peer.devbox_id()).await? {
+            Some(contents) => Ok(contents),
+            None => self.refuse(attempt(peer, account), shut_down()).await,
+        }
+    }
+
+    async fn deliver(
+        &self,
+        peer: &DevboxPeer,
+        account: &AccountId,
+        public_key: &[u8],
+        mut contents: BundleContents,
+    ) -> Result<Vec<u8>, Refusal> {
+        contents.values.retain(fits_its_name);
+        let facts = format!("revision {}, {} values", contents.revision, contents.values.len());
+        let key = self.key_of(account).await?;
+        let bundle = seal_bundle(peer.devbox_id(), &key, public_key, contents)?;
+        self.store().record(&attempt(peer, account).done().because(facts)).await?;
+        Ok(bundle)
+    }
+
+    async fn key_of(&self, account: &AccountId) -> Result<AccountKey, Refusal> {
+        let found = self.store().account(account).await?;
+        let row = found.ok_or_else(|| Refusal::internal("an account of a devbox is missing"))?;
+        Ok(self.0.master.account_key(account, &row.wrapped_key)?)
+    }
+}
+
+fn attempt(peer: &DevboxPeer, account: &AccountId) -> Attempt {
+    Attempt {
+        account: Some(account.clone()),
+        actor: Actor::Devbox(peer.devbox_id().clone()),
+        action: Action::DevboxBundle,
+        object: peer.devbox_id().to_string(),
+        remote: peer.remote(),
+    }
+}
+
+fn decode_key(text: &str) -> Result<Vec<u8>, Refusal> {
+    let key = STANDARD.decode(text).ok().filter(|key| key.len() == PUBLIC_KEY_LEN);
+    key.ok_or_else(invalid_key)
+}
+
+fn invalid_key() -> Refusal {
+    Refusal::invalid("invalid_key", "hpke_public_key is not an X-Wing public key in base64")
+}
+
+/// A value that outgrew its environment name, by an update at the moment of the binding, would make the whole bundle
+/// unreadable.
+fn fits_its_name(value: &BoundValue) -> bool {
+    let fits =
+        check_name(&value.env).is_ok() && plaintext_len(&value.secret.sealed) <= max_value_len(&value.env);
+    if !fits {
+        tracing::warn!(env = value.env, "a value is too long for the name it is bound to and is left out");
+    }
+    fits
+}
+
+fn seal_bundle(
+    devbox: &DevboxId,
+    key: &AccountKey,
+    public_key: &[u8],
+    contents: BundleContents,
+) -> Result<Vec<u8>, Refusal> {
+    let BundleContents { revision, values } = contents;
+    let count = u32::try_from(values.len()).map_err(Refusal::internal)?;
+    let context = Context { devbox_id: devbox.as_str(), revision, count };
+    let (mut sealer, encapped_key) = Sealer::new(public_key, context).map_err(|error| match error {
+        SealError::PublicKey => invalid_key(),
+        other => Refusal::internal(other),
+    })?;
+    let capacity = values.iter().map(entry_len).sum();
+    let mut writer = BundleWriter::new(revision, &encapped_key, count, capacity);
+    for value in values {
+        push(&mut writer, &mut sealer, key, value)?;
+    }
+    Ok(writer.finish())
+}
+
+fn entry_len(value: &BoundValue) -> usize {
+    ENTRY_OVERHEAD + value.env.len() + value.secret.secret.name.len() + value.secret.sealed.len()
+}
+
+/// Opens one value and seals it to the daemon in a buffer that is wiped at the end.
+fn push(
+    writer: &mut BundleWriter,
+    sealer: &mut Sealer,
+    key: &AccountKey,
+    value: BoundValue,
+) -> Result<(), Refusal> {
+    let secret = value.secret.secret;
+    let location = ValueLocation { secret: &secret.id, version: secret.version };
+    let mut buffer = Zeroizing::new(value.secret.sealed);
+    let range = key.open_in_place(location, &mut buffer)?;
+    let plaintext = &mut buffer[range];
+    let label = Label {
+        env: &value.env,
+        secret: &secret.name,
+        secret_id: secret.id.as_str(),
+        version: secret.version,
+    };
+    let tag: [u8; TAG_LEN] = sealer.seal(label, plaintext).map_err(Refusal::internal)?;
+    writer.push(label, plaintext, &tag).map_err(Refusal::internal)
+}

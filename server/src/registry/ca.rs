@@ -1,0 +1,282 @@
+//! The devbox CA: made at the first start, its private key wrapped by the master key.
+//!
+//! It signs devboxes' certificates (`clientAuth`, SAN `spiffe://<trust domain>/devbox/<id>`) and the devbox listener's
+//! own (`serverAuth`). ECDSA P-256; of a request for a certificate only the public key is taken over (RFC 5280, SPIFFE
+//! X.509-SVID).
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, DnValue,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use thiserror::Error;
+
+use super::peer::DevboxPeer;
+use super::{Refusal, milliseconds};
+use crate::crypto::id::{DevboxId, hex};
+use crate::crypto::{CryptoError, MasterKey, fill_random};
+use crate::store::IssuedCertificate;
+
+/// How long the CA itself is valid.
+const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// Certificates begin a little in the past, for devboxes whose clocks are behind.
+const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+
+/// Longest request for a certificate that is looked at, in bytes.
+const MAX_CSR_LEN: usize = 16 * 1024;
+
+const SERIAL_LEN: usize = 16;
+
+const KEY_PURPOSE: &str = "devbox CA key";
+
+/// Why the CA cannot be made, read or used.
+#[derive(Debug, Error)]
+pub enum CaError {
+    /// The stored key does not open, or there are no random numbers.
+    #[error("the devbox CA's key is not available")]
+    Crypto(#[from] CryptoError),
+    /// A certificate or key is malformed, or could not be made.
+    #[error("a certificate or key of the devbox CA could not be made or read")]
+    Certificate(#[from] rcgen::Error),
+}
+
+/// Why a request for a certificate is refused.
+#[derive(Debug, Error, PartialEq, Eq, Clone, Copy)]
+pub(super) enum InvalidRequest {
+    #[error("the certificate request is not a PKCS #10 request in PEM with a valid signature")]
+    Form,
+    #[error("the certificate request's key is none of ECDSA P-256, ECDSA P-384, Ed25519")]
+    Algorithm,
+    #[error("the certificate request names another devbox than the one that asks")]
+    OtherDevbox,
+}
+
+/// The public key of a request that was checked to be for one devbox.
+#[derive(Debug)]
+pub(super) struct CheckedRequest(rcgen::PublicKey);
+
+/// A certificate that was just signed.
+#[derive(Debug)]
+pub(super) struct SignedCertificate {
+    pub(super) record: IssuedCertificate,
+    pub(super) pem: String,
+}
+
+/// The devbox listener's certificate and key.
+#[derive(Debug)]
+pub struct ServerIdentity {
+    /// The leaf, then the CA.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The leaf's private key.
+    pub key: PrivateKeyDer<'static>,
+    /// When the leaf ends.
+    pub not_after: SystemTime,
+}
+
+/// The devbox CA.
+#[derive(Debug)]
+pub struct DevboxCa {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    pem: String,
+    fingerprint: [u8; 32],
+    trust_domain: String,
+}
+
+impl DevboxCa {
+    /// A new CA, and its private key in the form to be stored.
+    pub(super) fn create(master: &MasterKey, trust_domain: &str) -> Result<(Self, Vec<u8>), CaError> {
+        let key = KeyPair::generate()?;
+        let wrapped = master.wrap(KEY_PURPOSE, key.serialized_der())?;
+        let mut params = validity(CertificateParams::default(), CA_LIFETIME);
+        params.distinguished_name.push(DnType::CommonName, "Devbox Secrets devbox CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.serial_number = Some(serial()?);
+        let certificate = params.self_signed(&key)?.der().clone();
+        Ok((Self::assemble(certificate, key, trust_domain)?, wrapped))
+    }
+
+    /// The stored CA.
+    pub(super) fn load(
+        certificate: Vec<u8>,
+        wrapped_key: &[u8],
+        master: &MasterKey,
+        trust_domain: &str,
+    ) -> Result<Self, CaError> {
+        let pkcs8 = master.unwrap(KEY_PURPOSE, wrapped_key)?;
+        let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(pkcs8.expose_secret()))?;
+        Self::assemble(certificate.into(), key, trust_domain)
+    }
+
+    fn assemble(
+        certificate: CertificateDer<'static>,
+        key: KeyPair,
+        trust_domain: &str,
+    ) -> Result<Self, CaError> {
+        let mut fingerprint = [0; 32];
+        fingerprint.copy_from_slice(digest(&SHA256, &certificate).as_ref());
+        Ok(Self {
+            issuer: Issuer::from_ca_cert_der(&certificate, key)?,
+            pem: pem(&certificate),
+            certificate,
+            fingerprint,
+            trust_domain: trust_domain.to_owned(),
+        })
+    }
+
+    /// The CA's certificate.
+    #[must_use]
+    pub fn certificate_der(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// The CA's certificate in PEM.
+    #[must_use]
+    pub fn certificate_pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// SHA-256 over the CA's certificate (DER): what join tokens pin.
+    #[must_use]
+    pub fn fingerprint(&self) -> &[u8; 32] {
+        &self.fingerprint
+    }
+
+    /// The trust domain of the identities that it issues.
+    #[must_use]
+    pub fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
+    /// A new key and certificate for the devbox listener, valid for `names` (DNS names or IP addresses).
+    ///
+    /// # Errors
+    /// [`CaError::Certificate`] where a name is neither.
+    pub fn issue_server(&self, names: &[String], lifetime: Duration) -> Result<ServerIdentity, CaError> {
+        let mut params = validity(CertificateParams::new(names)?, lifetime);
+        params.distinguished_name.push(DnType::CommonName, "Devbox Secrets devbox listener");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let key = KeyPair::generate()?;
+        let leaf = self.sign(params, serial()?, &key)?;
+        let not_after = SystemTime::now() + lifetime;
+        Ok(ServerIdentity { chain: vec![leaf, self.certificate.clone()], key: key.into(), not_after })
+    }
+
+    /// The devbox that a client certificate names. Call it on a leaf that was verified against this CA.
+    ///
+    /// # Errors
+    /// 401 where it names none of this trust domain.
+    pub fn peer(&self, leaf: &[u8], remote: Option<IpAddr>) -> Result<DevboxPeer, Refusal> {
+        DevboxPeer::from_certificate(leaf, &self.trust_domain, remote)
+    }
+
+    /// Signs a certificate for `devbox` over the request's public key.
+    pub(super) fn issue_devbox(
+        &self,
+        devbox: &DevboxId,
+        request: &CheckedRequest,
+        lifetime: Duration,
+    ) -> Result<SignedCertificate, CaError> {
+        let mut params = validity(CertificateParams::default(), lifetime);
+        params.distinguished_name.push(DnType::CommonName, devbox.as_str());
+        params.subject_alt_names = vec![SanType::URI(self.spiffe_id(devbox).try_into()?)];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let serial = serial()?;
+        let issue_time_ms = super::now_ms();
+        let record = IssuedCertificate {
+            serial: hex(serial.as_ref()),
+            issue_time_ms,
+            not_after_time_ms: issue_time_ms.saturating_add(milliseconds(lifetime)),
+        };
+        let leaf = self.sign(params, serial, &request.0)?;
+        Ok(SignedCertificate { record, pem: pem(&leaf) })
+    }
+
+    /// Checks that a request is well formed, signed by its own key, and for `devbox`.
+    pub(super) fn check_request(
+        &self,
+        csr_pem: &str,
+        devbox: &DevboxId,
+    ) -> Result<CheckedRequest, InvalidRequest> {
+        if csr_pem.len() > MAX_CSR_LEN {
+            return Err(InvalidRequest::Form);
+        }
+        let request = CertificateSigningRequestParams::from_pem(csr_pem).map_err(|_| InvalidRequest::Form)?;
+        let known = [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519];
+        if !known.contains(&request.public_key.algorithm()) {
+            return Err(InvalidRequest::Algorithm);
+        }
+        if self.names_only(&request.params, devbox) {
+            Ok(CheckedRequest(request.public_key))
+        } else {
+            Err(InvalidRequest::OtherDevbox)
+        }
+    }
+
+    fn names_only(&self, params: &CertificateParams, devbox: &DevboxId) -> bool {
+        let spiffe_id = self.spiffe_id(devbox);
+        let is_own = |san: &SanType| matches!(san, SanType::URI(uri) if uri.as_str() == spiffe_id);
+        let common_name = params.distinguished_name.get(&DnType::CommonName).and_then(text);
+        common_name == Some(devbox.as_str()) && params.subject_alt_names.iter().all(is_own)
+    }
+
+    fn spiffe_id(&self, devbox: &DevboxId) -> String {
+        super::peer::spiffe_id(&self.trust_domain, devbox)
+    }
+
+    fn sign(
+        &self,
+        mut params: CertificateParams,
+        serial: SerialNumber,
+        key: &impl PublicKeyData,
+    ) -> Result<CertificateDer<'static>, CaError> {
+        params.serial_number = Some(serial);
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
+        Ok(params.signed_by(key, &self.issuer)?.der().clone())
+    }
+}
+
+fn validity(mut params: CertificateParams, lifetime: Duration) -> CertificateParams {
+    let now = SystemTime::now();
+    params.not_before = (now - CLOCK_SKEW).into();
+    params.not_after = (now + lifetime).into();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params
+}
+
+/// Random, positive and without leading zeros, so that it has one encoding (RFC 5280 section 4.1.2.2).
+fn serial() -> Result<SerialNumber, CryptoError> {
+    let mut bytes = [0; SERIAL_LEN];
+    fill_random(&mut bytes)?;
+    bytes[0] = bytes[0] & 0x3f | 0x40;
+    Ok(SerialNumber::from_slice(&bytes))
+}
+
+fn text(value: &DnValue) -> Option<&str> {
+    match value {
+        DnValue::Utf8String(text) => Some(text),
+        DnValue::PrintableString(text) => Some(text.as_str()),
+        _ => None,
+    }
+}
+
+/// RFC 7468.
+fn pem(certificate: &[u8]) -> String {
+    use base64::Engine;
+    let encoded = base64::engine::general_purpose::STANDARD.encode(certificate);
+    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in encoded.as_bytes().chunks(64) {
+        text.extend(line.iter().map(|byte| char::from(*byte)));
+        text.push('\n');
+    }
+    text.push_str("-----END CERTIFICATE-----\n");
+    text
+}

@@ -1,0 +1,124 @@
+//! Who calls the public API: an API token's account, or an operator on the server's machine.
+
+use std::net::IpAddr;
+
+use devbox_secrets_proto::secret::SecretBytes;
+
+use super::audit::Attempt;
+use super::{Refusal, Registry, now_ms};
+use crate::crypto::ApiToken;
+use crate::crypto::id::{AccountId, TokenId};
+use crate::store::{Account, Action, Actor, AuditRecord, Token};
+
+/// Somebody who is known, acting in one account.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    account: Account,
+    actor: Actor,
+    may_use_devboxes: bool,
+    remote: Option<IpAddr>,
+}
+
+impl Caller {
+    /// The account that the caller acts in.
+    #[must_use]
+    pub fn account(&self) -> &AccountId {
+        &self.account.id
+    }
+
+    /// The API token that the caller presented.
+    #[must_use]
+    pub fn token_id(&self) -> Option<&TokenId> {
+        match &self.actor {
+            Actor::Token(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Whether the caller may do anything at all in its account.
+    ///
+    /// # Errors
+    /// 403 without the devbox capability.
+    pub fn check_devbox_capability(&self) -> Result<(), Refusal> {
+        if self.may_use_devboxes {
+            return Ok(());
+        }
+        let message = "the account lacks the devbox capability: ask the server's operator to grant it";
+        Err(Refusal::forbidden("no_devbox_capability", message))
+    }
+
+    pub(super) fn row(&self) -> &Account {
+        &self.account
+    }
+
+    pub(super) fn attempt(&self, action: Action, object: impl Into<String>) -> Attempt {
+        Attempt {
+            account: Some(self.account.id.clone()),
+            actor: self.actor.clone(),
+            action,
+            object: object.into(),
+            remote: self.remote,
+        }
+    }
+
+    pub(super) fn done(&self, action: Action, object: impl Into<String>) -> AuditRecord {
+        self.attempt(action, object).done()
+    }
+}
+
+impl Registry {
+    /// Who presents this API token.
+    ///
+    /// # Errors
+    /// 401 for a malformed, unknown, expired or revoked token; the last two are audited.
+    pub async fn authenticate(
+        &self,
+        bearer: &SecretBytes,
+        remote: Option<IpAddr>,
+    ) -> Result<Caller, Refusal> {
+        let hash = ApiToken::hash_presented(bearer)
+            .map_err(|error| Refusal::unauthenticated("invalid_token", error.to_string()))?;
+        let Some((token, account)) = self.store().token_by_hash(hash).await? else {
+            return Err(Refusal::unauthenticated("unknown_token", "this server knows no such API token"));
+        };
+        let actor = Actor::Token(token.id.clone());
+        let caller = Caller { may_use_devboxes: account.devbox_capability, account, actor, remote };
+        match usable(&token) {
+            Ok(()) => Ok(caller),
+            Err(refusal) => self.refuse(caller.attempt(Action::TokenUse, token.id.as_str()), refusal).await,
+        }
+    }
+
+    /// An operator acting in an account, given by name or id. The devbox capability does not bind operators: it is
+    /// theirs to grant.
+    ///
+    /// # Errors
+    /// 404 where there is no such account.
+    pub async fn operator(&self, user: &str, account: &str) -> Result<Caller, Refusal> {
+        let account = self.find_account(account).await?;
+        Ok(Caller { account, actor: Actor::Operator(user.to_owned()), may_use_devboxes: true, remote: None })
+    }
+
+    /// Refuses, and writes it down, where the caller lacks the devbox capability.
+    pub(super) async fn check_capability(
+        &self,
+        caller: &Caller,
+        action: Action,
+        object: &str,
+    ) -> Result<(), Refusal> {
+        match caller.check_devbox_capability() {
+            Ok(()) => Ok(()),
+            Err(refusal) => self.refuse(caller.attempt(action, object), refusal).await,
+        }
+    }
+}
+
+fn usable(token: &Token) -> Result<(), Refusal> {
+    if token.revoke_time_ms.is_some() {
+        return Err(Refusal::unauthenticated("revoked_token", "the API token was revoked: create a new one"));
+    }
+    if token.expire_time_ms.is_some_and(|expires| expires <= now_ms()) {
+        return Err(Refusal::unauthenticated("expired_token", "the API token has expired: create a new one"));
+    }
+    Ok(())
+}

@@ -1,0 +1,226 @@
+//! The registry of devboxes: what each may have, and its one-time join token. No machine is started.
+
+use std::collections::BTreeMap;
+
+use devbox_secrets_proto::join_token::JoinToken;
+use devbox_secrets_proto::name::{InvalidVariable, max_value_len};
+use serde::Serialize;
+
+use super::{Caller, Refusal, Registry, SecretSelector, limits, now_ms};
+use crate::crypto::id::{DevboxId, SecretId};
+use crate::crypto::{JoinSecret, plaintext_len};
+use crate::store::{Action, Devbox, DevboxStatus, GatewayBinding, JoinGrant, Page, SealedSecret, TimeMs};
+
+/// How long a join token is valid, in milliseconds.
+pub const JOIN_TOKEN_LIFETIME_MS: TimeMs = 10 * 60 * 1000;
+
+/// A devbox to be registered.
+#[derive(Debug, Clone, Default)]
+pub struct NewDevbox {
+    /// What people call it.
+    pub name: Option<String>,
+    /// Environment name → a secret's name or id. None: every secret of the account under its own name, those created
+    /// later too. An empty map: none at all.
+    pub secrets: Option<BTreeMap<String, String>>,
+    /// Environment prefix → gateway binding.
+    pub gateways: BTreeMap<String, GatewayBinding>,
+    /// Whatever the registrant wants to write down.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A registered devbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DevboxView {
+    /// Its identifier.
+    pub id: DevboxId,
+    /// What people call it.
+    pub name: Option<String>,
+    /// Whether it may still have anything.
+    pub status: DevboxStatus,
+    /// When it was registered.
+    pub create_time_ms: TimeMs,
+    /// When it was shut down.
+    pub end_time_ms: Option<TimeMs>,
+    /// Whatever the registrant wrote down.
+    pub metadata: BTreeMap<String, String>,
+    /// Environment name → secret, deleted ones too; none: every secret of the account under its own name.
+    pub secrets: Option<BTreeMap<String, SecretId>>,
+    /// Environment prefix → gateway binding.
+    pub gateways: BTreeMap<String, GatewayBinding>,
+}
+
+/// A part of the list of an account's devboxes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DevboxPage {
+    /// Newest first.
+    pub devboxes: Vec<DevboxView>,
+    /// Whether there are more after these.
+    pub has_more: bool,
+    /// How many there are in all.
+    pub total_count: u64,
+}
+
+impl From<Devbox> for DevboxView {
+    fn from(devbox: Devbox) -> Self {
+        Self {
+            id: devbox.id,
+            name: devbox.name,
+            status: devbox.status,
+            create_time_ms: devbox.create_time_ms,
+            end_time_ms: devbox.end_time_ms,
+            metadata: devbox.metadata,
+            secrets: devbox.bindings,
+            gateways: devbox.gateways,
+        }
+    }
+}
+
+impl From<Page<Devbox>> for DevboxPage {
+    fn from(page: Page<Devbox>) -> Self {
+        let devboxes = page.rows.into_iter().map(DevboxView::from).collect();
+        Self { devboxes, has_more: page.has_more, total_count: page.total_count }
+    }
+}
+
+impl Registry {
+    /// Registers a devbox and makes its join token: valid once, for [`JOIN_TOKEN_LIFETIME_MS`].
+    ///
+    /// # Errors
+    /// 400 for a bad name or a binding to an unknown secret, 403 without the devbox capability.
+    pub async fn create_devbox(
+        &self,
+        caller: &Caller,
+        new: NewDevbox,
+    ) -> Result<(DevboxView, JoinToken), Refusal> {
+        self.check_capability(caller, Action::DevboxCreate, "").await?;
+        check(&new)?;
+        let bindings = self.resolve_bindings(caller, new.secrets).await?;
+        let devbox = Devbox {
+            id: DevboxId::generate()?,
+            name: new.name,
+            status: DevboxStatus::Running,
+            create_time_ms: now_ms(),
+            end_time_ms: None,
+            metadata: new.metadata,
+            bindings,
+            gateways: new.gateways,
+        };
+        let token = self.insert_devbox(caller, &devbox).await?;
+        Ok((devbox.into(), token))
+    }
+
+    /// One devbox.
+    ///
+    /// # Errors
+    /// 403 without the devbox capability, 404.
+    pub async fn devbox(&self, caller: &Caller, id: &str) -> Result<DevboxView, Refusal> {
+        self.check_capability(caller, Action::DevboxRead, "").await?;
+        self.find_devbox(caller, &DevboxId::new(id)).await
+    }
+
+    /// `limit` devboxes (a limit over 5000 is served as 5000), newest first, from the one after `starting_after`.
+    ///
+    /// # Errors
+    /// 400 where the account has no devbox `starting_after`, 403 without the devbox capability.
+    pub async fn list_devboxes(
+        &self,
+        caller: &Caller,
+        limit: u32,
+        starting_after: Option<&str>,
+    ) -> Result<DevboxPage, Refusal> {
+        self.check_capability(caller, Action::DevboxRead, "").await?;
+        let after = starting_after.map(DevboxId::new);
+        let page =
+            self.store().devboxes(caller.account(), limit.min(limits::MAX_PAGE), after.as_ref()).await?;
+        page.map(DevboxPage::from).ok_or_else(|| {
+            Refusal::invalid(
+                "unknown_cursor",
+                "starting_after is no devbox of the account: start over without it",
+            )
+        })
+    }
+
+    /// Ends a devbox for good: its certificates and join token are refused from now on. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// 403 without the devbox capability, 404.
+    pub async fn shutdown_devbox(&self, caller: &Caller, id: &str) -> Result<DevboxView, Refusal> {
+        let id = DevboxId::new(id);
+        self.check_capability(caller, Action::DevboxShutdown, "").await?;
+        let audit = caller.done(Action::DevboxShutdown, id.as_str());
+        if let Some(revision) = self.store().shutdown_devbox(caller.account(), &id, &audit).await? {
+            self.0.changes.publish(caller.account(), revision);
+        }
+        self.find_devbox(caller, &id).await
+    }
+
+    async fn find_devbox(&self, caller: &Caller, id: &DevboxId) -> Result<DevboxView, Refusal> {
+        let found = self.store().devbox(caller.account(), id).await?;
+        found.map(DevboxView::from).ok_or_else(|| {
+            Refusal::not_found("the account has no such devbox: list its devboxes for their ids")
+        })
+    }
+
+    async fn insert_devbox(&self, caller: &Caller, devbox: &Devbox) -> Result<JoinToken, Refusal> {
+        let secret = JoinSecret::generate()?;
+        let expire_time_ms = devbox.create_time_ms.saturating_add(JOIN_TOKEN_LIFETIME_MS);
+        let grant = JoinGrant { hash: secret.hash(), expire_time_ms };
+        let audit = caller.done(Action::DevboxCreate, devbox.id.as_str());
+        let audit = match &devbox.name {
+            Some(name) => audit.named(name),
+            None => audit,
+        };
+        let revision = self.store().insert_devbox(caller.account(), devbox, grant, &audit).await?;
+        self.0.changes.publish(caller.account(), revision);
+        JoinToken::new(devbox.id.as_str(), secret.into_secret(), *self.ca().fingerprint())
+            .map_err(Refusal::internal)
+    }
+
+    async fn resolve_bindings(
+        &self,
+        caller: &Caller,
+        named: Option<BTreeMap<String, String>>,
+    ) -> Result<Option<BTreeMap<String, SecretId>>, Refusal> {
+        let Some(named) = named else {
+            return Ok(None);
+        };
+        let mut bindings = BTreeMap::new();
+        for (env, secret) in named {
+            let bound = self.resolve_binding(caller, &env, &secret).await?;
+            bindings.insert(env, bound);
+        }
+        Ok(Some(bindings))
+    }
+
+    async fn resolve_binding(&self, caller: &Caller, env: &str, secret: &str) -> Result<SecretId, Refusal> {
+        limits::env_name(env)?;
+        let found = self.secret_by_either(caller, secret).await?.ok_or_else(|| {
+            let message = format!("binding {env}: the account has no secret {secret:.80?}: create it first");
+            Refusal::invalid("unknown_secret", message)
+        })?;
+        let (len, max) = (plaintext_len(&found.sealed), max_value_len(env));
+        if len > max {
+            return Err(limits::invalid_value(env, InvalidVariable::ValueLength { len, max }));
+        }
+        Ok(found.secret.id)
+    }
+
+    /// By id where the text looks like one, else, or where there is none, by name.
+    async fn secret_by_either(&self, caller: &Caller, text: &str) -> Result<Option<SealedSecret>, Refusal> {
+        if text.starts_with(SecretId::PREFIX) {
+            let by_id = self.store().secret(caller.account(), SecretSelector::Id(text)).await?;
+            if by_id.is_some() {
+                return Ok(by_id);
+            }
+        }
+        Ok(self.store().secret(caller.account(), SecretSelector::Name(text)).await?)
+    }
+}
+
+fn check(new: &NewDevbox) -> Result<(), Refusal> {
+    if let Some(name) = &new.name {
+        limits::text("a devbox's name", name)?;
+    }
+    limits::metadata(&new.metadata)?;
+    limits::gateways(&new.gateways)
+}

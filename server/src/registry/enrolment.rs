@@ -1,0 +1,129 @@
+//! How a devbox gets its certificate: once by join token, then again and again by the certificate that it has.
+
+use std::net::IpAddr;
+
+use devbox_secrets_proto::devbox::IssuedIdentity;
+use devbox_secrets_proto::join_token::JoinToken;
+use devbox_secrets_proto::secret::SecretBytes;
+
+use super::audit::Attempt;
+use super::ca::{CheckedRequest, InvalidRequest, SignedCertificate};
+use super::peer::shut_down;
+use super::{DevboxPeer, Refusal, Registry, now_ms};
+use crate::crypto::id::{AccountId, DevboxId};
+use crate::crypto::{JoinSecret, TokenHash};
+use crate::store::{Action, Actor, JoinRefusal};
+
+impl Registry {
+    /// Redeems a join token (the whole bearer) for a certificate over the request's key. Of any number of attempts, one
+    /// succeeds. A request for another devbox leaves the token usable.
+    ///
+    /// # Errors
+    /// 401 for a malformed, unknown, used or expired token; 400 for a malformed request; 403 for a request for another
+    /// devbox or a devbox that is shut down. Audited, but for tokens of devboxes that do not exist.
+    pub async fn enroll(
+        &self,
+        bearer: &SecretBytes,
+        csr_pem: &str,
+        remote: Option<IpAddr>,
+    ) -> Result<IssuedIdentity, Refusal> {
+        let token = JoinToken::parse(bearer.expose_secret())
+            .map_err(|error| Refusal::unauthenticated("invalid_join_token", error.to_string()))?;
+        let devbox = DevboxId::new(token.devbox_id());
+        let Some((account, _)) = self.store().devbox_owner(&devbox).await? else {
+            tracing::warn!(?remote, "a join token for a devbox that does not exist was refused");
+            return Err(join_refusal(JoinRefusal::Unknown));
+        };
+        let attempt = attempt(&account, &devbox, Action::DevboxEnroll, remote);
+        let hash = JoinSecret::hash_presented(token.secret());
+        if let Err(refusal) = self.store().check_join(&devbox, hash, now_ms()).await? {
+            return self.refuse(attempt, join_refusal(refusal)).await;
+        }
+        let signed = match self.ca().check_request(csr_pem, &devbox) {
+            Ok(request) => self.sign(&devbox, &request)?,
+            Err(error) => return self.refuse(attempt, request_refusal(error)).await,
+        };
+        self.redeem(attempt, &devbox, hash, signed).await
+    }
+
+    /// A new certificate for the devbox of a verified client certificate.
+    ///
+    /// # Errors
+    /// 403 for a stranger's certificate, a devbox that is shut down or a request for another devbox; 400 for a malformed
+    /// request. Audited.
+    pub async fn renew(&self, peer: &DevboxPeer, csr_pem: &str) -> Result<IssuedIdentity, Refusal> {
+        let account = self.admit(peer, Action::DevboxRenew).await?;
+        let devbox = peer.devbox_id();
+        let attempt = attempt(&account, devbox, Action::DevboxRenew, peer.remote());
+        let signed = match self.ca().check_request(csr_pem, devbox) {
+            Ok(request) => self.sign(devbox, &request)?,
+            Err(error) => return self.refuse(attempt, request_refusal(error)).await,
+        };
+        let audit = attempt.clone().done().because(format!("serial {}", signed.record.serial));
+        if self.store().insert_certificate(devbox, &signed.record, &audit).await? {
+            Ok(self.identity(devbox, signed))
+        } else {
+            self.refuse(attempt, shut_down()).await
+        }
+    }
+
+    /// The certificate is handed out only if this call is the one that used the token up.
+    async fn redeem(
+        &self,
+        attempt: Attempt,
+        devbox: &DevboxId,
+        hash: TokenHash,
+        signed: SignedCertificate,
+    ) -> Result<IssuedIdentity, Refusal> {
+        let audit = attempt.clone().done().because(format!("serial {}", signed.record.serial));
+        match self.store().redeem_join(devbox, hash, &signed.record, &audit).await? {
+            Ok(()) => Ok(self.identity(devbox, signed)),
+            Err(refusal) => self.refuse(attempt, join_refusal(refusal)).await,
+        }
+    }
+
+    fn sign(&self, devbox: &DevboxId, request: &CheckedRequest) -> Result<SignedCertificate, Refusal> {
+        let lifetime = self.settings().certificate_lifetime;
+        self.ca().issue_devbox(devbox, request, lifetime).map_err(Refusal::internal)
+    }
+
+    fn identity(&self, devbox: &DevboxId, signed: SignedCertificate) -> IssuedIdentity {
+        IssuedIdentity {
+            devbox_id: devbox.to_string(),
+            certificate: signed.pem,
+            ca: self.ca().certificate_pem().to_owned(),
+        }
+    }
+}
+
+fn attempt(account: &AccountId, devbox: &DevboxId, action: Action, remote: Option<IpAddr>) -> Attempt {
+    let (account, actor) = (Some(account.clone()), Actor::Devbox(devbox.clone()));
+    Attempt { account, actor, action, object: devbox.to_string(), remote }
+}
+
+fn join_refusal(refusal: JoinRefusal) -> Refusal {
+    match refusal {
+        JoinRefusal::Unknown => Refusal::unauthenticated(
+            "unknown_join_token",
+            "this server knows no such join token: register the devbox and use the token it answers with",
+        ),
+        JoinRefusal::Used => Refusal::unauthenticated(
+            "used_join_token",
+            "the join token was redeemed before; if not by this devbox, shut the devbox down. Register a new one",
+        ),
+        JoinRefusal::Expired => Refusal::unauthenticated(
+            "expired_join_token",
+            "the join token has expired: register the devbox anew",
+        ),
+        JoinRefusal::Shutdown => shut_down(),
+    }
+}
+
+fn request_refusal(error: InvalidRequest) -> Refusal {
+    match error {
+        InvalidRequest::OtherDevbox => Refusal::forbidden("other_devbox", error.to_string()),
+        InvalidRequest::Form | InvalidRequest::Algorithm => {
+            Refusal::invalid("invalid_certificate_request", error.to_string())
+        }
+    }
+}

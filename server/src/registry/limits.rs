@@ -1,0 +1,67 @@
+//! What callers may name and write down, and how long.
+
+use std::collections::BTreeMap;
+
+use devbox_secrets_proto::name::{InvalidVariable, check_name, check_value};
+use devbox_secrets_proto::secret::SecretBytes;
+
+use super::Refusal;
+use crate::store::GatewayBinding;
+
+/// Most rows of one answer.
+pub(super) const MAX_PAGE: u32 = 5000;
+
+/// Longest name of an account, token or devbox, and longest text of a gateway binding, in bytes.
+const MAX_TEXT_LEN: usize = 255;
+
+/// Most bytes of all keys and values of a devbox's metadata.
+const MAX_METADATA_LEN: usize = 16 * 1024;
+
+/// A secret's name.
+pub(super) fn secret_name(name: &str) -> Result<(), Refusal> {
+    check_name(name).map_err(|error| Refusal::invalid("invalid_name", error.to_string()))
+}
+
+/// A value under the name that it has in a devbox's environment.
+pub(super) fn value(env: &str, value: &SecretBytes) -> Result<(), Refusal> {
+    check_value(env, value.expose_secret()).map_err(|error| invalid_value(env, error))
+}
+
+pub(super) fn invalid_value(env: &str, error: InvalidVariable) -> Refusal {
+    Refusal::invalid("invalid_value", format!("{env}: {error}"))
+}
+
+/// A name of an environment variable that a devbox gets a secret under.
+pub(super) fn env_name(env: &str) -> Result<(), Refusal> {
+    let invalid = |error| Refusal::invalid("invalid_binding", format!("binding {env:.80?}: {error}"));
+    check_name(env).map_err(invalid)
+}
+
+/// A text for people: `what` says which.
+pub(super) fn text(what: &str, text: &str) -> Result<(), Refusal> {
+    if text.is_empty() || text.len() > MAX_TEXT_LEN || text.chars().any(char::is_control) {
+        let message = format!("{what} has 1 to {MAX_TEXT_LEN} bytes and no control characters");
+        return Err(Refusal::invalid("invalid_text", message));
+    }
+    Ok(())
+}
+
+/// A devbox's metadata.
+pub(super) fn metadata(metadata: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    let len: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if len > MAX_METADATA_LEN {
+        let message = format!("metadata has {len} bytes; at most {MAX_METADATA_LEN} are kept");
+        return Err(Refusal::invalid("invalid_metadata", message));
+    }
+    Ok(())
+}
+
+/// A devbox's gateway bindings.
+pub(super) fn gateways(gateways: &BTreeMap<String, GatewayBinding>) -> Result<(), Refusal> {
+    for (prefix, binding) in gateways {
+        env_name(prefix)?;
+        text("a gateway binding's gateway", &binding.gateway)?;
+        text("a gateway binding's secret", &binding.secret)?;
+    }
+    Ok(())
+}

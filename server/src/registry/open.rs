@@ -1,0 +1,169 @@
+//! Opening a state: the check that this is its master key, and the devbox CA, made at the first start.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::changes::Changes;
+use super::{CaError, DevboxCa, Parts, Registry, Settings};
+use crate::crypto::{CryptoError, MasterKey, MasterKeyError};
+use crate::store::{MetaKey, SqliteStore, StateDirectory, StateError, Store, StoreError};
+
+/// What the key check's record holds.
+const KEY_CHECK: &[u8] = b"devbox-secrets";
+
+const KEY_CHECK_PURPOSE: &str = "master key check";
+
+/// Why a state cannot be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The master key cannot be used.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
+    /// The database cannot be used.
+    #[error("the state in {place} cannot be opened")]
+    Store {
+        /// Where the state is.
+        place: String,
+        /// What went wrong.
+        #[source]
+        source: StoreError,
+    },
+    /// The state belongs to another master key.
+    #[error(
+        "the state in {place} was written under another master key: restore that key's file from its backup \
+         (without it the values are lost; nothing was changed)"
+    )]
+    OtherMasterKey {
+        /// Where the state is.
+        place: String,
+    },
+    /// The state is there, its master key is not.
+    #[error(
+        "there is a state but no master key {path}: restore the file from its backup (nothing was changed)"
+    )]
+    LostMasterKey {
+        /// Where the key should be.
+        path: PathBuf,
+    },
+    /// The state lacks a part that is written at the first start.
+    #[error("the state in {place} is damaged ({missing} is missing): restore it from a backup")]
+    Damaged {
+        /// Where the state is.
+        place: String,
+        /// What is missing.
+        missing: &'static str,
+    },
+    /// A key could not be made.
+    #[error("the state's keys could not be set up")]
+    Crypto(#[from] CryptoError),
+    /// The devbox CA could not be made or read.
+    #[error("the devbox CA could not be set up")]
+    Ca(#[from] CaError),
+}
+
+impl Registry {
+    /// Opens the SQLite state in `state`, and sets it up at the first start. Waits while another program does.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing is written under a master key that is not the state's.
+    pub async fn open(
+        state: &StateDirectory,
+        master: MasterKey,
+        settings: Settings,
+    ) -> Result<Self, OpenError> {
+        let _lock = state.lock()?;
+        state.touch_database()?;
+        let place = state.path().display().to_string();
+        let store = match SqliteStore::open(state).await {
+            Ok(store) => Arc::new(store),
+            Err(source) => return Err(OpenError::Store { place, source }),
+        };
+        Self::over(store, place, master, settings).await
+    }
+
+    /// As [`Registry::open`] with the master key inside `state`, made at the first start.
+    ///
+    /// # Errors
+    /// [`OpenError`]; a state without its key gets no new one.
+    pub async fn open_with_own_key(state: &StateDirectory, settings: Settings) -> Result<Self, OpenError> {
+        let path = state.master_key();
+        if state.has_database() && !path.exists() {
+            return Err(OpenError::LostMasterKey { path });
+        }
+        Self::open(state, MasterKey::load_or_create(&path)?, settings).await
+    }
+
+    /// Over any store. `place` names it in errors; hold whatever keeps other programs from setting it up meanwhile.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn over(
+        store: Arc<dyn Store>,
+        place: String,
+        master: MasterKey,
+        settings: Settings,
+    ) -> Result<Self, OpenError> {
+        let ca = match store.meta(MetaKey::KeyCheck).await {
+            Ok(Some(check)) => {
+                check_master_key(&master, &check, &place)?;
+                load_ca(&*store, &master, &settings, &place).await?
+            }
+            Ok(None) => set_up(&*store, &master, &settings, &place).await?,
+            Err(source) => return Err(OpenError::Store { place, source }),
+        };
+        Ok(Self(Arc::new(Parts { store, master, ca, changes: Changes::default(), settings })))
+    }
+}
+
+fn check_master_key(master: &MasterKey, check: &[u8], place: &str) -> Result<(), OpenError> {
+    match master.unwrap(KEY_CHECK_PURPOSE, check) {
+        Ok(opened) if opened.expose_secret() == KEY_CHECK => Ok(()),
+        _ => Err(OpenError::OtherMasterKey { place: place.to_owned() }),
+    }
+}
+
+async fn set_up(
+    store: &dyn Store,
+    master: &MasterKey,
+    settings: &Settings,
+    place: &str,
+) -> Result<DevboxCa, OpenError> {
+    let (ca, wrapped_key) = DevboxCa::create(master, &settings.trust_domain)?;
+    let check = master.wrap(KEY_CHECK_PURPOSE, KEY_CHECK)?;
+    let facts = [
+        (MetaKey::KeyCheck, &check[..]),
+        (MetaKey::CaCertificate, ca.certificate_der()),
+        (MetaKey::CaKey, &wrapped_key),
+    ];
+    let stored = store.insert_meta(&facts).await;
+    stored.map_err(|source| OpenError::Store { place: place.to_owned(), source })?;
+    Ok(ca)
+}
+
+async fn load_ca(
+    store: &dyn Store,
+    master: &MasterKey,
+    settings: &Settings,
+    place: &str,
+) -> Result<DevboxCa, OpenError> {
+    let certificate = required(store, MetaKey::CaCertificate, place, "the devbox CA's certificate").await?;
+    let wrapped_key = required(store, MetaKey::CaKey, place, "the devbox CA's key").await?;
+    Ok(DevboxCa::load(certificate, &wrapped_key, master, &settings.trust_domain)?)
+}
+
+async fn required(
+    store: &dyn Store,
+    key: MetaKey,
+    place: &str,
+    missing: &'static str,
+) -> Result<Vec<u8>, OpenError> {
+    let found = store.meta(key).await;
+    found
+        .map_err(|source| OpenError::Store { place: place.to_owned(), source })?
+        .ok_or_else(|| OpenError::Damaged { place: place.to_owned(), missing })
+}

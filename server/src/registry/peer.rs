@@ -1,0 +1,104 @@
+//! Who is at the other end of the devbox listener: the devbox that a verified client certificate names.
+
+use std::net::IpAddr;
+
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use super::audit::Attempt;
+use super::{Refusal, Registry, now_ms};
+use crate::crypto::id::{AccountId, DevboxId, hex};
+use crate::store::{Action, Actor, DevboxStatus};
+
+/// The name and serial number of a client certificate that the devbox CA signed.
+#[derive(Debug, Clone)]
+pub struct DevboxPeer {
+    devbox: DevboxId,
+    serial: String,
+    remote: Option<IpAddr>,
+}
+
+impl DevboxPeer {
+    pub(super) fn from_certificate(
+        leaf: &[u8],
+        trust_domain: &str,
+        remote: Option<IpAddr>,
+    ) -> Result<Self, Refusal> {
+        let named = X509Certificate::from_der(leaf).ok().and_then(|(_, certificate)| {
+            let devbox = named_devbox(&certificate, trust_domain)?;
+            Some(Self { devbox, serial: hex(certificate.raw_serial()), remote })
+        });
+        named.ok_or_else(|| {
+            let message = "the client certificate names no devbox of this server: enrol with a join token";
+            Refusal::unauthenticated("unknown_certificate", message)
+        })
+    }
+
+    /// The devbox that the certificate names.
+    #[must_use]
+    pub fn devbox_id(&self) -> &DevboxId {
+        &self.devbox
+    }
+
+    pub(super) fn remote(&self) -> Option<IpAddr> {
+        self.remote
+    }
+}
+
+/// The identity of a devbox (SPIFFE ID section 2).
+pub(super) fn spiffe_id(trust_domain: &str, devbox: &DevboxId) -> String {
+    format!("spiffe://{trust_domain}/devbox/{devbox}")
+}
+
+/// Exactly one URI, as an X.509-SVID has it.
+fn named_devbox(certificate: &X509Certificate<'_>, trust_domain: &str) -> Option<DevboxId> {
+    let names = certificate.subject_alternative_name().ok()??;
+    let [GeneralName::URI(uri)] = names.value.general_names[..] else {
+        return None;
+    };
+    let path = uri.strip_prefix("spiffe://")?.strip_prefix(trust_domain)?;
+    let id = path.strip_prefix("/devbox/")?;
+    id.starts_with(DevboxId::PREFIX).then(|| DevboxId::new(id))
+}
+
+impl Registry {
+    /// The account of a peer whose certificate was issued here to a devbox that still runs.
+    pub(super) async fn admit(&self, peer: &DevboxPeer, action: Action) -> Result<AccountId, Refusal> {
+        let owner = self.store().devbox_owner(&peer.devbox).await?;
+        let attempt = Attempt {
+            account: owner.as_ref().map(|(account, _)| account.clone()),
+            actor: Actor::Devbox(peer.devbox.clone()),
+            action,
+            object: peer.devbox.to_string(),
+            remote: peer.remote,
+        };
+        let issued =
+            self.store().certificate(&peer.serial).await?.filter(|(devbox, _)| *devbox == peer.devbox);
+        match (issued, owner) {
+            (Some((_, certificate)), _) if certificate.not_after_time_ms <= now_ms() => {
+                self.refuse(attempt, expired_certificate()).await
+            }
+            (Some(_), Some((account, DevboxStatus::Running))) => Ok(account),
+            (Some(_), Some((_, DevboxStatus::Shutdown))) => self.refuse(attempt, shut_down()).await,
+            _ => self.refuse(attempt, strange_certificate()).await,
+        }
+    }
+}
+
+pub(super) fn shut_down() -> Refusal {
+    Refusal::forbidden(
+        "devbox_shutdown",
+        "the devbox is shut down: register a new one and join with its token",
+    )
+}
+
+fn expired_certificate() -> Refusal {
+    Refusal::forbidden("certificate_expired", "the client certificate has ended: join with a new join token")
+}
+
+fn strange_certificate() -> Refusal {
+    let message =
+        "the client certificate was not issued by this server to this devbox: join with a join token";
+    Refusal::forbidden("unknown_certificate", message)
+}

@@ -1,0 +1,104 @@
+//! Why the registry says no: what the caller may read and what the log keeps differ by type.
+//!
+//! Neither part ever holds a value or a token.
+
+use std::error::Error;
+use std::fmt;
+
+/// The kinds of refusal, one HTTP status each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// 400: the request is wrong and would be wrong again.
+    Invalid,
+    /// 401: nobody knows who calls.
+    Unauthenticated,
+    /// 403: the caller is known and may not.
+    Forbidden,
+    /// 404: no such thing in the caller's account.
+    NotFound,
+    /// 500: the server is at fault; [`Refusal::detail`] says how.
+    Internal,
+}
+
+/// One refusal: a kind, a stable code and a message for the caller, and a private cause for the log.
+#[derive(Debug)]
+pub struct Refusal {
+    kind: RefusalKind,
+    code: &'static str,
+    message: String,
+    detail: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Refusal {
+    /// 400 with a stable `code` such as `name_taken`.
+    #[must_use]
+    pub fn invalid(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(RefusalKind::Invalid, code, message)
+    }
+
+    /// 401.
+    #[must_use]
+    pub fn unauthenticated(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(RefusalKind::Unauthenticated, code, message)
+    }
+
+    /// 403.
+    #[must_use]
+    pub fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(RefusalKind::Forbidden, code, message)
+    }
+
+    /// 404.
+    #[must_use]
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(RefusalKind::NotFound, "not_found", message)
+    }
+
+    /// 500. `detail` is for the log; the caller reads only that the server failed.
+    #[must_use]
+    pub fn internal(detail: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        let message =
+            "the server could not do this; try again, and if it persists look into the server's log";
+        Self { detail: Some(detail.into()), ..Self::new(RefusalKind::Internal, "internal", message) }
+    }
+
+    fn new(kind: RefusalKind, code: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, code, message: message.into(), detail: None }
+    }
+
+    /// What decides the HTTP status.
+    #[must_use]
+    pub fn kind(&self) -> RefusalKind {
+        self.kind
+    }
+
+    /// A stable word for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// What the caller may read: what is wrong and what to do.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What only the log may read.
+    #[must_use]
+    pub fn detail(&self) -> Option<&(dyn Error + Send + Sync)> {
+        self.detail.as_deref()
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Refusal {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.detail.as_deref().map(|detail| detail as &(dyn Error + 'static))
+    }
+}

@@ -1,0 +1,178 @@
+//! Secrets: their values go in here and come out only in bundles.
+
+use devbox_secrets_proto::secret::SecretBytes;
+use serde::Serialize;
+
+use super::{Caller, Refusal, Registry, SecretSelector, limits, now_ms};
+use crate::crypto::id::SecretId;
+use crate::crypto::{AccountKey, ValueLocation};
+use crate::store::{Action, Page, SealedSecret, Secret, StoreError, TimeMs};
+
+/// A secret without its value. Serialises to the API's `SecretView`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SecretView {
+    /// Its identifier.
+    pub id: SecretId,
+    /// Its name, unique in the account.
+    pub name: String,
+    /// When it was created.
+    pub create_time_ms: TimeMs,
+    /// When its value was last written.
+    pub update_time_ms: TimeMs,
+}
+
+/// The beginning of the list of an account's secrets. Serialises to the API's `SecretListView`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SecretPage {
+    /// By name.
+    pub secrets: Vec<SecretView>,
+    /// Whether there are more than these.
+    pub has_more: bool,
+    /// How many there are in all.
+    pub total_count: u64,
+}
+
+impl From<Secret> for SecretView {
+    fn from(secret: Secret) -> Self {
+        let Secret { id, name, create_time_ms, update_time_ms, .. } = secret;
+        Self { id, name, create_time_ms, update_time_ms }
+    }
+}
+
+impl From<Page<Secret>> for SecretPage {
+    fn from(page: Page<Secret>) -> Self {
+        let secrets = page.rows.into_iter().map(SecretView::from).collect();
+        Self { secrets, has_more: page.has_more, total_count: page.total_count }
+    }
+}
+
+impl Registry {
+    /// Stores a new secret.
+    ///
+    /// # Errors
+    /// 400 for a bad name or value or a taken name, 403 without the devbox capability.
+    pub async fn create_secret(
+        &self,
+        caller: &Caller,
+        name: &str,
+        value: SecretBytes,
+    ) -> Result<SecretView, Refusal> {
+        self.check_capability(caller, Action::SecretCreate, printable(name)).await?;
+        limits::secret_name(name)?;
+        limits::value(name, &value)?;
+        let secret = self.seal_new(caller, name, value)?;
+        let audit = caller.done(Action::SecretCreate, secret.secret.id.as_str()).named(name);
+        match self.store().insert_secret(caller.account(), &secret, &audit).await {
+            Ok(revision) => {
+                self.0.changes.publish(caller.account(), revision);
+                Ok(secret.secret.into())
+            }
+            Err(StoreError::Taken) => Err(name_taken(name)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Replaces a secret's value.
+    ///
+    /// # Errors
+    /// 400 for a bad value, 403 without the devbox capability, 404.
+    pub async fn update_secret(
+        &self,
+        caller: &Caller,
+        selector: SecretSelector<'_>,
+        value: SecretBytes,
+    ) -> Result<SecretView, Refusal> {
+        let Secret { id, name, .. } = self.find_secret(caller, selector, Action::SecretUpdate).await?.secret;
+        limits::value(&name, &value)?;
+        if let Some(env) = self.store().longest_binding(caller.account(), &id).await? {
+            limits::value(&env, &value)?;
+        }
+        let key = self.account_key(caller)?;
+        let seal = |version| key.seal(ValueLocation { secret: &id, version }, &value);
+        let audit = caller.done(Action::SecretUpdate, id.as_str()).named(&name);
+        let updated = self.store().update_secret(caller.account(), &id, &seal, &audit).await?;
+        let (secret, revision) = updated.ok_or_else(|| unknown_secret(selector))?;
+        self.0.changes.publish(caller.account(), revision);
+        Ok(secret.into())
+    }
+
+    /// One secret's view.
+    ///
+    /// # Errors
+    /// 403 without the devbox capability, 404.
+    pub async fn secret(&self, caller: &Caller, selector: SecretSelector<'_>) -> Result<SecretView, Refusal> {
+        Ok(self.find_secret(caller, selector, Action::SecretRead).await?.secret.into())
+    }
+
+    /// Deletes a secret for good, also from every devbox.
+    ///
+    /// # Errors
+    /// 403 without the devbox capability, 404.
+    pub async fn delete_secret(
+        &self,
+        caller: &Caller,
+        selector: SecretSelector<'_>,
+    ) -> Result<SecretView, Refusal> {
+        let secret = self.find_secret(caller, selector, Action::SecretDelete).await?.secret;
+        let audit = caller.done(Action::SecretDelete, secret.id.as_str()).named(&secret.name);
+        let deleted = self.store().delete_secret(caller.account(), &secret.id, &audit).await?;
+        let revision = deleted.ok_or_else(|| unknown_secret(selector))?;
+        self.0.changes.publish(caller.account(), revision);
+        Ok(secret.into())
+    }
+
+    /// The first `limit` secrets by name; a limit over 5000 is served as 5000.
+    ///
+    /// # Errors
+    /// 403 without the devbox capability.
+    pub async fn list_secrets(&self, caller: &Caller, limit: u32) -> Result<SecretPage, Refusal> {
+        self.check_capability(caller, Action::SecretRead, "").await?;
+        Ok(self.store().secrets(caller.account(), limit.min(limits::MAX_PAGE)).await?.into())
+    }
+
+    pub(super) async fn find_secret(
+        &self,
+        caller: &Caller,
+        selector: SecretSelector<'_>,
+        action: Action,
+    ) -> Result<SealedSecret, Refusal> {
+        let (SecretSelector::Name(object) | SecretSelector::Id(object)) = selector;
+        self.check_capability(caller, action, printable(object)).await?;
+        let found = self.store().secret(caller.account(), selector).await?;
+        found.ok_or_else(|| unknown_secret(selector))
+    }
+
+    /// Encrypts `value`, which ends here.
+    fn seal_new(&self, caller: &Caller, name: &str, value: SecretBytes) -> Result<SealedSecret, Refusal> {
+        let (id, version, now) = (SecretId::generate()?, 1, now_ms());
+        let sealed = self.account_key(caller)?.seal(ValueLocation { secret: &id, version }, &value)?;
+        drop(value);
+        let secret = Secret { id, name: name.to_owned(), version, create_time_ms: now, update_time_ms: now };
+        Ok(SealedSecret { secret, sealed })
+    }
+
+    fn account_key(&self, caller: &Caller) -> Result<AccountKey, Refusal> {
+        Ok(self.0.master.account_key(caller.account(), &caller.row().wrapped_key)?)
+    }
+}
+
+/// What somebody named, for the audit: nothing where it cannot be a name or an id.
+fn printable(object: &str) -> &str {
+    if limits::secret_name(object).is_ok() { object } else { "" }
+}
+
+fn name_taken(name: &str) -> Refusal {
+    let message = format!("there is a secret {name} already: update it, or choose another name");
+    Refusal::invalid("name_taken", message)
+}
+
+/// 404. What cannot be a name or an id is not repeated.
+pub(super) fn unknown_secret(selector: SecretSelector<'_>) -> Refusal {
+    let (SecretSelector::Name(text) | SecretSelector::Id(text)) = selector;
+    match printable(text) {
+        "" => Refusal::not_found("the account has no such secret: list its secrets for their names and ids"),
+        known => {
+            Refusal::not_found(format!("the account has no secret {known}: list its secrets for the others"))
+        }
+    }
+}

@@ -1,0 +1,203 @@
+use std::time::Instant;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use devbox_secrets_proto::bundle::Bundle;
+use devbox_secrets_proto::devbox::BundleRequest;
+use devbox_secrets_proto::seal::{BundleKey, Context};
+
+use super::*;
+
+/// A daemon as far as bundles go.
+struct Daemon {
+    key: BundleKey,
+    peer: DevboxPeer,
+}
+
+impl Daemon {
+    fn new(peer: DevboxPeer) -> Self {
+        Self { key: BundleKey::generate(), peer }
+    }
+
+    fn request(&self, known_revision: Option<u64>, wait_ms: u32) -> BundleRequest {
+        BundleRequest { hpke_public_key: STANDARD.encode(self.key.public_key()), known_revision, wait_ms }
+    }
+
+    async fn fetch(&self, registry: &Registry) -> (u64, Vec<(String, String)>) {
+        let message = registry.bundle(&self.peer, &self.request(None, 0)).await.unwrap().unwrap();
+        self.open(&message)
+    }
+
+    fn open(&self, message: &[u8]) -> (u64, Vec<(String, String)>) {
+        let bundle = Bundle::parse(message).unwrap();
+        let context = Context {
+            devbox_id: self.peer.devbox_id().as_str(),
+            revision: bundle.revision,
+            count: u32::try_from(bundle.entries.len()).unwrap(),
+        };
+        let mut opener = self.key.opener(bundle.encapped_key, context).unwrap();
+        let values = bundle.entries.iter().map(|entry| {
+            let mut value = vec![0; entry.value_len()];
+            opener.open_into(entry.label, entry.sealed, &mut value).unwrap();
+            (entry.label.env.to_owned(), String::from_utf8(value).unwrap())
+        });
+        (bundle.revision, values.collect())
+    }
+}
+
+fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
+    pairs.map(|(env, value)| (env.to_owned(), value.to_owned())).into()
+}
+
+#[tokio::test]
+async fn a_bundle_opens_to_the_bound_values() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    world.secret(&caller, "DATABASE_PASSWORD", "db = \"ü\"\nline two").await;
+    world.secret(&caller, "OTHER", "").await;
+    let (_, bound) = world.joined(&caller, &[("DB", "DATABASE_PASSWORD")]).await;
+    let (_, every) = world.joined(&caller, &[]).await;
+    let db = "db = \"ü\"\nline two";
+    assert_eq!(Daemon::new(bound).fetch(&world.registry).await.1, pairs([("DB", db)]));
+    let all = pairs([("DATABASE_PASSWORD", db), ("OTHER", "")]);
+    assert_eq!(Daemon::new(every).fetch(&world.registry).await.1, all);
+    let (action, outcome, reason) = world.newest().await;
+    assert_eq!((action.as_str(), outcome.as_str()), ("devbox.bundle", "done"));
+    assert!(reason.ends_with("2 values"), "{reason}");
+}
+
+#[tokio::test]
+async fn updates_and_deletions_show_in_the_next_bundle() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    world.secret(&caller, "A", "one").await;
+    world.secret(&caller, "B", "two").await;
+    let (_, peer) = world.joined(&caller, &[("A", "A"), ("B", "B")]).await;
+    let daemon = Daemon::new(peer);
+    let (first, _) = daemon.fetch(&world.registry).await;
+    world.registry.update_secret(&caller, SecretSelector::Name("A"), bytes("changed")).await.unwrap();
+    world.registry.delete_secret(&caller, SecretSelector::Name("B")).await.unwrap();
+    let (second, values) = daemon.fetch(&world.registry).await;
+    assert_eq!(values, pairs([("A", "changed")]));
+    assert_eq!(second, first + 2);
+    // A new secret of the old name is another one.
+    world.secret(&caller, "B", "new").await;
+    assert_eq!(daemon.fetch(&world.registry).await.1, pairs([("A", "changed")]));
+}
+
+#[tokio::test]
+async fn nothing_new_is_said_without_a_bundle_and_without_a_row() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    let (_, peer) = world.joined(&caller, &[]).await;
+    let daemon = Daemon::new(peer);
+    let (revision, _) = daemon.fetch(&world.registry).await;
+    let rows = world.registry.audit(None, 1000).await.unwrap().len();
+    let answer = world.registry.bundle(&daemon.peer, &daemon.request(Some(revision), 5)).await.unwrap();
+    assert!(answer.is_none());
+    assert_eq!(world.registry.audit(None, 1000).await.unwrap().len(), rows);
+    // A revision from the future, after a restore: the daemon's is not the server's.
+    let future = daemon.request(Some(revision + 10), 60_000);
+    assert!(world.registry.bundle(&daemon.peer, &future).await.unwrap().is_some());
+}
+
+/// Starts a held request and returns once it waits.
+async fn held(
+    registry: &Registry,
+    daemon: &Daemon,
+    account: &AccountId,
+    revision: u64,
+) -> tokio::task::JoinHandle<Result<Option<Vec<u8>>, Refusal>> {
+    let (asked, peer) = (registry.clone(), daemon.peer.clone());
+    let request = daemon.request(Some(revision), 60_000);
+    let held = tokio::spawn(async move { asked.bundle(&peer, &request).await });
+    while !registry.0.changes.is_waited_for(account) {
+        tokio::task::yield_now().await;
+    }
+    held
+}
+
+#[tokio::test]
+async fn a_held_request_is_answered_by_the_next_write() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    let (_, peer) = world.joined(&caller, &[]).await;
+    let daemon = Daemon::new(peer);
+    let (revision, _) = daemon.fetch(&world.registry).await;
+    let held = held(&world.registry, &daemon, caller.account(), revision).await;
+    let start = Instant::now();
+    world.secret(&caller, "NEW", "value").await;
+    let message = held.await.unwrap().unwrap().unwrap();
+    assert!(start.elapsed().as_secs() < 10);
+    assert_eq!(daemon.open(&message), (revision + 1, pairs([("NEW", "value")])));
+}
+
+#[tokio::test]
+async fn a_held_request_is_answered_by_another_programs_write() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    let (_, peer) = world.joined(&caller, &[]).await;
+    let daemon = Daemon::new(peer);
+    let (revision, _) = daemon.fetch(&world.registry).await;
+    let watching = world.registry.clone();
+    let watcher = tokio::spawn(async move { watching.watch().await });
+    let held = held(&world.registry, &daemon, caller.account(), revision).await;
+    let operator = open(&world.state).await.unwrap();
+    operator.create_secret(&caller, "NEW", bytes("value")).await.unwrap();
+    let message = held.await.unwrap().unwrap().unwrap();
+    assert_eq!(daemon.open(&message).1, pairs([("NEW", "value")]));
+    watcher.abort();
+}
+
+#[tokio::test]
+async fn shutting_a_devbox_down_refuses_its_held_request() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    let (devbox, peer) = world.joined(&caller, &[]).await;
+    let daemon = Daemon::new(peer);
+    let (revision, _) = daemon.fetch(&world.registry).await;
+    let held = held(&world.registry, &daemon, caller.account(), revision).await;
+    world.registry.shutdown_devbox(&caller, devbox.id.as_str()).await.unwrap();
+    assert_eq!(refusal(held.await.unwrap()), (RefusalKind::Forbidden, "devbox_shutdown"));
+    world.audited_refusal("devbox.bundle", "devbox_shutdown").await;
+}
+
+#[tokio::test]
+async fn a_write_in_another_account_answers_nobody_here() {
+    let world = World::new().await;
+    let (caller, other) = (world.caller("acme").await, world.caller("other").await);
+    let (_, peer) = world.joined(&caller, &[]).await;
+    let daemon = Daemon::new(peer);
+    let (revision, _) = daemon.fetch(&world.registry).await;
+    let held = held(&world.registry, &daemon, caller.account(), revision).await;
+    world.secret(&other, "THEIRS", "value").await;
+    tokio::task::yield_now().await;
+    assert!(!held.is_finished());
+    world.secret(&caller, "OURS", "value").await;
+    let message = held.await.unwrap().unwrap().unwrap();
+    assert_eq!(daemon.open(&message).1, pairs([("OURS", "value")]));
+}
+
+#[tokio::test]
+async fn a_key_that_is_none_is_refused() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    let (_, peer) = world.joined(&caller, &[]).await;
+    for key in [String::new(), "!".to_owned(), STANDARD.encode([1; 32]), STANDARD.encode([0xff; 1217])] {
+        let request = BundleRequest { hpke_public_key: key, known_revision: None, wait_ms: 0 };
+        let refused = world.registry.bundle(&peer, &request).await;
+        assert_eq!(refusal(refused), (RefusalKind::Invalid, "invalid_key"));
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_is_for_the_devbox_that_asks_only() {
+    let world = World::new().await;
+    let (caller, other) = (world.caller("acme").await, world.caller("other").await);
+    world.secret(&caller, "OURS", "ours").await;
+    world.secret(&other, "THEIRS", "theirs").await;
+    let (_, ours) = world.joined(&caller, &[]).await;
+    let (_, theirs) = world.joined(&other, &[]).await;
+    assert_eq!(Daemon::new(ours).fetch(&world.registry).await.1, pairs([("OURS", "ours")]));
+    assert_eq!(Daemon::new(theirs).fetch(&world.registry).await.1, pairs([("THEIRS", "theirs")]));
+}

@@ -1,0 +1,81 @@
+use super::*;
+
+fn bound(env: &str, secret: &str) -> NewDevbox {
+    let secrets = Some(BTreeMap::from([(env.to_owned(), secret.to_owned())]));
+    NewDevbox { secrets, ..NewDevbox::default() }
+}
+
+#[tokio::test]
+async fn a_binding_names_a_secret_by_name_or_id() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    let secret = world.secret(&caller, "DATABASE_PASSWORD", "v").await;
+    for named in ["DATABASE_PASSWORD", secret.id.as_str()] {
+        let (devbox, _) = world.devbox(&caller, &[("DB_PASS", named)]).await;
+        assert_eq!(devbox.secrets, Some(BTreeMap::from([("DB_PASS".to_owned(), secret.id.clone())])));
+    }
+    let (every, _) = world.devbox(&caller, &[]).await;
+    assert_eq!(every.secrets, None);
+}
+
+#[tokio::test]
+async fn a_secret_whose_name_looks_like_an_id_can_be_bound() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    let secret = world.secret(&caller, "sec_ret", "v").await;
+    let (devbox, _) = world.devbox(&caller, &[("KEY", "sec_ret")]).await;
+    assert_eq!(devbox.secrets.unwrap()["KEY"], secret.id);
+}
+
+#[tokio::test]
+async fn bindings_to_unknown_secrets_and_bad_names_are_refused_by_name() {
+    let world = World::new().await;
+    let (caller, other) = (world.caller("acme").await, world.caller("other").await);
+    let theirs = world.secret(&other, "THEIRS", "v").await;
+    for unknown in ["NOPE", "THEIRS", theirs.id.as_str()] {
+        let refused = world.registry.create_devbox(&caller, bound("ENV", unknown)).await.unwrap_err();
+        assert_eq!((refused.kind(), refused.code()), (RefusalKind::Invalid, "unknown_secret"));
+        assert!(refused.message().contains(unknown) && refused.message().contains("ENV"));
+    }
+    let refused = world.registry.create_devbox(&caller, bound("9ENV", "NOPE")).await;
+    assert_eq!(refusal(refused), (RefusalKind::Invalid, "invalid_binding"));
+}
+
+#[tokio::test]
+async fn what_a_devbox_is_told_about_itself_is_bounded() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    let refused = async |new| refusal(world.registry.create_devbox(&caller, new).await).1;
+    let name = Some("a\u{1b}b".to_owned());
+    assert_eq!(refused(NewDevbox { name, ..NewDevbox::default() }).await, "invalid_text");
+    let metadata = BTreeMap::from([("k".to_owned(), "v".repeat(20_000))]);
+    assert_eq!(refused(NewDevbox { metadata, ..NewDevbox::default() }).await, "invalid_metadata");
+    let binding = GatewayBinding { gateway: String::new(), secret: "KEY".to_owned() };
+    let gateways = BTreeMap::from([("GW".to_owned(), binding)]);
+    assert_eq!(refused(NewDevbox { gateways, ..NewDevbox::default() }).await, "invalid_text");
+}
+
+#[tokio::test]
+async fn devboxes_of_another_account_are_not_found() {
+    let world = World::new().await;
+    let (owner, stranger) = (world.caller("owner").await, world.caller("stranger").await);
+    let (devbox, _) = world.devbox(&owner, &[]).await;
+    let (registry, id) = (&world.registry, devbox.id.as_str());
+    assert_eq!(refusal(registry.devbox(&stranger, id).await).0, RefusalKind::NotFound);
+    assert_eq!(refusal(registry.shutdown_devbox(&stranger, id).await).0, RefusalKind::NotFound);
+    let after = registry.list_devboxes(&stranger, 10, Some(id)).await;
+    assert_eq!(refusal(after), (RefusalKind::Invalid, "unknown_cursor"));
+    assert_eq!(registry.list_devboxes(&stranger, 10, None).await.unwrap().total_count, 0);
+    assert_eq!(registry.devbox(&owner, id).await.unwrap(), devbox);
+}
+
+#[tokio::test]
+async fn shutting_down_twice_changes_nothing() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    let (devbox, _) = world.devbox(&caller, &[]).await;
+    let ended = world.registry.shutdown_devbox(&caller, devbox.id.as_str()).await.unwrap();
+    assert_eq!(ended.status, DevboxStatus::Shutdown);
+    assert!(ended.end_time_ms.is_some());
+    assert_eq!(world.registry.shutdown_devbox(&caller, devbox.id.as_str()).await.unwrap(), ended);
+}

@@ -1,0 +1,114 @@
+//! The decisions, over a real SQLite state.
+
+mod bundles;
+mod devboxes;
+mod enrolment;
+mod open;
+mod secrets;
+mod tokens;
+
+use std::collections::BTreeMap;
+
+use devbox_secrets_proto::devbox::IssuedIdentity;
+use devbox_secrets_proto::join_token::JoinToken;
+use devbox_secrets_proto::secret::SecretBytes;
+use rcgen::{CertificateParams, DnType, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::StateDirectory;
+
+/// A server's decisions over a new state.
+struct World {
+    registry: Registry,
+    state: StateDirectory,
+    _directory: TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(directory.path()).unwrap();
+        let registry = open(&state).await.unwrap();
+        Self { registry, state, _directory: directory }
+    }
+
+    /// An account, and somebody with a token for it.
+    async fn caller(&self, account: &str) -> Caller {
+        self.registry.create_account(&Actor::Server, account, true).await.unwrap();
+        let token = self.token(account).await;
+        self.registry.authenticate(&token, None).await.unwrap()
+    }
+
+    async fn token(&self, account: &str) -> SecretBytes {
+        let (_, token) = self.registry.create_token(&Actor::Server, account, "test", None).await.unwrap();
+        bytes(token.expose_token())
+    }
+
+    async fn secret(&self, caller: &Caller, name: &str, value: &str) -> SecretView {
+        self.registry.create_secret(caller, name, bytes(value)).await.unwrap()
+    }
+
+    async fn devbox(&self, caller: &Caller, bindings: &[(&str, &str)]) -> (DevboxView, JoinToken) {
+        let secrets = bindings.iter().map(|(env, name)| ((*env).to_owned(), (*name).to_owned()));
+        let secrets: BTreeMap<_, _> = secrets.collect();
+        let secrets = if secrets.is_empty() { None } else { Some(secrets) };
+        let new = NewDevbox { name: Some("box".to_owned()), secrets, ..NewDevbox::default() };
+        self.registry.create_devbox(caller, new).await.unwrap()
+    }
+
+    async fn enrol(&self, token: &JoinToken) -> Result<IssuedIdentity, Refusal> {
+        let csr = csr(token.devbox_id());
+        self.registry.enroll(&bytes(&token.expose_token()), &csr, None).await
+    }
+
+    /// A devbox that has joined.
+    async fn joined(&self, caller: &Caller, bindings: &[(&str, &str)]) -> (DevboxView, DevboxPeer) {
+        let (devbox, token) = self.devbox(caller, bindings).await;
+        let identity = self.enrol(&token).await.unwrap();
+        (devbox, self.peer(&identity))
+    }
+
+    fn peer(&self, identity: &IssuedIdentity) -> DevboxPeer {
+        let leaf = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
+        self.registry.ca().peer(&leaf, Some([192, 0, 2, 7].into())).unwrap()
+    }
+
+    /// The newest row of the audit: action, outcome, reason.
+    async fn newest(&self) -> (String, String, String) {
+        let entry = self.registry.audit(None, 1).await.unwrap().remove(0);
+        (entry.action, entry.outcome, entry.reason.unwrap_or_default())
+    }
+
+    async fn audited_refusal(&self, action: &str, reason: &str) {
+        assert_eq!(self.newest().await, (action.to_owned(), "refused".to_owned(), reason.to_owned()));
+    }
+}
+
+async fn open(state: &StateDirectory) -> Result<Registry, OpenError> {
+    Registry::open_with_own_key(state, Settings::default()).await
+}
+
+fn bytes(text: &str) -> SecretBytes {
+    SecretBytes::new(text.as_bytes().to_vec())
+}
+
+/// A request for a certificate that names `devbox`.
+fn csr(devbox: &str) -> String {
+    csr_with(devbox, vec![])
+}
+
+fn csr_with(devbox: &str, subject_alt_names: Vec<rcgen::SanType>) -> String {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, devbox);
+    params.subject_alt_names = subject_alt_names;
+    params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap()
+}
+
+/// The kind and the code of what should be a refusal.
+fn refusal<T: std::fmt::Debug>(result: Result<T, Refusal>) -> (RefusalKind, &'static str) {
+    let refusal = result.unwrap_err();
+    (refusal.kind(), refusal.code())
+}

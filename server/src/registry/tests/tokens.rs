@@ -1,0 +1,99 @@
+use super::*;
+
+#[tokio::test]
+async fn a_token_tells_its_account() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    let account = world.registry.account("acme").await.unwrap();
+    assert_eq!(caller.account(), &account.id);
+    assert!(caller.token_id().is_some());
+}
+
+#[tokio::test]
+async fn unknown_and_malformed_tokens_are_refused() {
+    let world = World::new().await;
+    let unknown = ApiToken::generate().unwrap();
+    let unknown = world.registry.authenticate(&bytes(unknown.expose_token()), None).await;
+    assert_eq!(refusal(unknown), (RefusalKind::Unauthenticated, "unknown_token"));
+    for text in ["", "dbs_", "x", &"a".repeat(10_000)] {
+        let malformed = world.registry.authenticate(&bytes(text), None).await;
+        assert_eq!(refusal(malformed), (RefusalKind::Unauthenticated, "invalid_token"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_refused_at_once_and_audited() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    let token = world.token("acme").await;
+    let tokens = world.registry.list_tokens("acme").await.unwrap();
+    for view in &tokens {
+        world.registry.revoke_token(&Actor::Server, "acme", view.id.as_str()).await.unwrap();
+    }
+    assert_eq!(tokens.len(), 2);
+    let refused = world.registry.authenticate(&token, None).await;
+    assert_eq!(refusal(refused), (RefusalKind::Unauthenticated, "revoked_token"));
+    world.audited_refusal("token.use", "revoked_token").await;
+    assert!(caller.check_devbox_capability().is_ok());
+}
+
+#[tokio::test]
+async fn an_expired_token_is_refused_and_audited() {
+    let world = World::new().await;
+    world.caller("acme").await;
+    let create = async |expires| {
+        let created = world.registry.create_token(&Actor::Server, "acme", "t", Some(expires)).await.unwrap();
+        bytes(created.1.expose_token())
+    };
+    let (over, lasting) = (create(now_ms()).await, create(now_ms() + 60_000).await);
+    assert!(world.registry.authenticate(&lasting, None).await.is_ok());
+    let refused = world.registry.authenticate(&over, None).await;
+    assert_eq!(refusal(refused), (RefusalKind::Unauthenticated, "expired_token"));
+    world.audited_refusal("token.use", "expired_token").await;
+}
+
+#[tokio::test]
+async fn a_token_of_another_account_cannot_be_revoked() {
+    let world = World::new().await;
+    world.caller("acme").await;
+    world.caller("other").await;
+    let id = world.registry.list_tokens("acme").await.unwrap().remove(0).id;
+    let refused = world.registry.revoke_token(&Actor::Server, "other", id.as_str()).await;
+    assert_eq!(refusal(refused).0, RefusalKind::NotFound);
+}
+
+#[tokio::test]
+async fn accounts_have_printable_names_of_their_own() {
+    let world = World::new().await;
+    world.caller("acme").await;
+    let again = world.registry.create_account(&Actor::Server, "acme", true).await;
+    assert_eq!(refusal(again), (RefusalKind::Invalid, "name_taken"));
+    for name in ["", "a\nb", &"n".repeat(256)] {
+        let bad = world.registry.create_account(&Actor::Server, name, true).await;
+        assert_eq!(refusal(bad), (RefusalKind::Invalid, "invalid_text"), "{name:?}");
+    }
+    assert_eq!(refusal(world.registry.account("nobody").await).0, RefusalKind::NotFound);
+}
+
+#[tokio::test]
+async fn without_the_devbox_capability_everything_is_forbidden_and_audited() {
+    let world = World::new().await;
+    world.caller("acme").await;
+    world.registry.set_devbox_capability(&Actor::Server, "acme", false).await.unwrap();
+    let caller = world.registry.authenticate(&world.token("acme").await, None).await.unwrap();
+    let (registry, key) = (&world.registry, SecretSelector::Name("KEY"));
+    let refusals = [
+        refusal(registry.create_secret(&caller, "KEY", bytes("v")).await),
+        refusal(registry.update_secret(&caller, key, bytes("v")).await),
+        refusal(registry.secret(&caller, key).await),
+        refusal(registry.delete_secret(&caller, key).await),
+        refusal(registry.list_secrets(&caller, 1).await),
+        refusal(registry.create_devbox(&caller, NewDevbox::default()).await),
+        refusal(registry.devbox(&caller, "dbx_1").await),
+        refusal(registry.list_devboxes(&caller, 1, None).await),
+        refusal(registry.shutdown_devbox(&caller, "dbx_1").await),
+    ];
+    assert_eq!(refusals, [(RefusalKind::Forbidden, "no_devbox_capability"); 9]);
+    let audit = registry.audit(Some(caller.account()), 9).await.unwrap();
+    assert!(audit.iter().all(|entry| entry.outcome == "refused"));
+}

@@ -1,0 +1,82 @@
+//! API tokens: for operators only. A token is shown once and stored as a hash.
+
+use serde::Serialize;
+
+use super::audit::Attempt;
+use super::{Refusal, Registry, limits, now_ms};
+use crate::crypto::ApiToken;
+use crate::crypto::id::TokenId;
+use crate::store::{Action, Actor, TimeMs, Token};
+
+/// An API token, for people: everything but the token itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TokenView {
+    /// Its identifier.
+    pub id: TokenId,
+    /// What people call it.
+    pub name: String,
+    /// When it was created.
+    pub create_time_ms: TimeMs,
+    /// From when on it is refused; none: never.
+    pub expire_time_ms: Option<TimeMs>,
+    /// Since when it is refused.
+    pub revoke_time_ms: Option<TimeMs>,
+}
+
+impl From<Token> for TokenView {
+    fn from(token: Token) -> Self {
+        let Token { id, name, create_time_ms, expire_time_ms, revoke_time_ms, .. } = token;
+        Self { id, name, create_time_ms, expire_time_ms, revoke_time_ms }
+    }
+}
+
+impl Registry {
+    /// Creates an API token for an account, given by name or id. It is refused from `expire_time_ms` on.
+    ///
+    /// # Errors
+    /// 400 for a bad name, 404 for an unknown account.
+    pub async fn create_token(
+        &self,
+        actor: &Actor,
+        account: &str,
+        name: &str,
+        expire_time_ms: Option<TimeMs>,
+    ) -> Result<(TokenView, ApiToken), Refusal> {
+        limits::text("a token's name", name)?;
+        let account = self.find_account(account).await?.id;
+        let (id, secret) = (TokenId::generate()?, ApiToken::generate()?);
+        let name = name.to_owned();
+        let token =
+            Token { id, account, name, create_time_ms: now_ms(), expire_time_ms, revoke_time_ms: None };
+        let audit = attempt(actor, &token.account, &token.id, Action::TokenCreate).done().named(&token.name);
+        self.store().insert_token(&token, secret.hash(), &audit).await?;
+        Ok((token.into(), secret))
+    }
+
+    /// An account's tokens, oldest first.
+    ///
+    /// # Errors
+    /// 404 for an unknown account.
+    pub async fn list_tokens(&self, account: &str) -> Result<Vec<TokenView>, Refusal> {
+        let account = self.find_account(account).await?.id;
+        Ok(self.store().tokens(&account).await?.into_iter().map(TokenView::from).collect())
+    }
+
+    /// Revokes a token at once and for good.
+    ///
+    /// # Errors
+    /// 404 where the account has no such token.
+    pub async fn revoke_token(&self, actor: &Actor, account: &str, id: &str) -> Result<TokenView, Refusal> {
+        let (account, id) = (self.find_account(account).await?.id, TokenId::new(id));
+        let audit = attempt(actor, &account, &id, Action::TokenRevoke).done();
+        let revoked = self.store().revoke_token(&account, &id, &audit).await?;
+        revoked
+            .map(TokenView::from)
+            .ok_or_else(|| Refusal::not_found("the account has no such API token: see `token list`"))
+    }
+}
+
+fn attempt(actor: &Actor, account: &super::AccountId, token: &TokenId, action: Action) -> Attempt {
+    let (account, object) = (Some(account.clone()), token.to_string());
+    Attempt { account, actor: actor.clone(), action, object, remote: None }
+}

@@ -1,0 +1,33 @@
+//! One signal that everything which waits looks at: the server is stopping.
+
+use tokio::sync::watch;
+
+/// The side that stops the server.
+#[derive(Debug)]
+pub struct ShutdownTrigger(watch::Sender<bool>);
+
+/// The side that waits for it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Shutdown(watch::Receiver<bool>);
+
+/// A new signal, not given yet.
+#[must_use]
+pub fn shutdown_signal() -> (ShutdownTrigger, Shutdown) {
+    let (sender, receiver) = watch::channel(false);
+    (ShutdownTrigger(sender), Shutdown(receiver))
+}
+
+impl ShutdownTrigger {
+    /// Gives the signal. Dropping the trigger gives it too.
+    pub fn stop(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Shutdown {
+    /// Returns once the signal was given.
+    pub async fn requested(&self) {
+        // An error means that the trigger is gone, and with it whoever could stop the server otherwise.
+        let _ = self.0.clone().wait_for(|stopping| *stopping).await;
+    }
+}

@@ -1,0 +1,166 @@
+//! The audit's records: who did what to which name, and what came of it. Never a value, never a token.
+
+use std::net::IpAddr;
+
+use super::model::TimeMs;
+use crate::crypto::id::{AccountId, DevboxId, TokenId};
+
+/// Who acts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Actor {
+    /// Somebody with an API token.
+    Token(TokenId),
+    /// A devbox with its certificate or join token.
+    Devbox(DevboxId),
+    /// An operator on the server's machine, by the name of the user.
+    Operator(String),
+    /// The server itself.
+    Server,
+}
+
+impl Actor {
+    /// The kind of actor, for the audit's column.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Token(_) => "token",
+            Self::Devbox(_) => "devbox",
+            Self::Operator(_) => "operator",
+            Self::Server => "server",
+        }
+    }
+
+    /// Which one of its kind.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Token(id) => id.as_str(),
+            Self::Devbox(id) => id.as_str(),
+            Self::Operator(user) => user,
+            Self::Server => "",
+        }
+    }
+}
+
+macro_rules! actions {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// What was done, or refused.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Action {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Action {
+            /// The stored and printed form.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+actions! {
+    /// An account was created.
+    AccountCreate = "account.create",
+    /// The devbox capability was granted or withdrawn.
+    AccountCapability = "account.capability",
+    /// An API token was created.
+    TokenCreate = "token.create",
+    /// An API token was revoked.
+    TokenRevoke = "token.revoke",
+    /// An API token was presented (only refusals are written down).
+    TokenUse = "token.use",
+    /// A secret was created.
+    SecretCreate = "secret.create",
+    /// A secret's value was replaced.
+    SecretUpdate = "secret.update",
+    /// A secret was deleted.
+    SecretDelete = "secret.delete",
+    /// A secret's view was read (only refusals are written down).
+    SecretRead = "secret.read",
+    /// A devbox was registered.
+    DevboxCreate = "devbox.create",
+    /// A devbox was shut down.
+    DevboxShutdown = "devbox.shutdown",
+    /// A devbox's view was read (only refusals are written down).
+    DevboxRead = "devbox.read",
+    /// A join token was redeemed.
+    DevboxEnroll = "devbox.enroll",
+    /// A certificate was renewed.
+    DevboxRenew = "devbox.renew",
+    /// A bundle was delivered.
+    DevboxBundle = "devbox.bundle",
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was done.
+    Done,
+    /// It was refused.
+    Refused,
+}
+
+impl Outcome {
+    /// The stored and printed form.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// One row to be written, in the transaction of what it reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRecord {
+    /// When.
+    pub time_ms: TimeMs,
+    /// In which account, where one is known.
+    pub account: Option<AccountId>,
+    /// Who.
+    pub actor: Actor,
+    /// What.
+    pub action: Action,
+    /// To which identifier, or name where there is no identifier.
+    pub object: String,
+    /// The object's name, where it has one beside its identifier.
+    pub object_name: Option<String>,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// A stable word for a refusal, or a few facts.
+    pub reason: Option<String>,
+    /// From where.
+    pub remote: Option<IpAddr>,
+}
+
+/// One row as it is read back.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct AuditEntry {
+    /// Its number; later rows have greater ones.
+    pub sequence: i64,
+    /// When.
+    pub time_ms: TimeMs,
+    /// In which account.
+    pub account: Option<String>,
+    /// The kind of actor.
+    pub actor_kind: String,
+    /// Which one of its kind.
+    pub actor: String,
+    /// What, such as `secret.create`.
+    pub action: String,
+    /// To which identifier.
+    pub object: String,
+    /// The object's name.
+    pub object_name: Option<String>,
+    /// `done` or `refused`.
+    pub outcome: String,
+    /// A stable word for a refusal, or a few facts.
+    pub reason: Option<String>,
+    /// From where.
+    pub remote_address: Option<String>,
+}

@@ -1,0 +1,156 @@
+//! The state directory: its paths, its permissions, and the lock under which it is set up.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// Why a state directory cannot be used.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// It cannot be created, read or written.
+    #[error("the state directory {path} cannot be used: it must be a directory that this user may write")]
+    Access {
+        /// The directory or the file in it.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Others than the owner may enter it.
+    #[error("the state directory {path} is open to others (mode {mode:04o}): run chmod 700 {path}")]
+    Mode {
+        /// The directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+}
+
+/// A directory that only its owner may enter.
+#[derive(Debug, Clone)]
+pub struct StateDirectory(PathBuf);
+
+/// Held while a state is opened, so that two programs do not both set it up.
+#[derive(Debug)]
+pub struct OpenLock {
+    _file: File,
+}
+
+impl StateDirectory {
+    /// Makes the directory (mode 0700) where there is none. An empty one is closed to others; one that holds something
+    /// and is open to others is refused.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        Self::prepare(path).map_err(|source| StateError::Access { path: path.to_owned(), source })?;
+        let state = Self(path.to_owned());
+        match state.mode()? & 0o777 {
+            mode if mode & 0o077 != 0 => Err(StateError::Mode { path: path.to_owned(), mode }),
+            _ => Ok(state),
+        }
+    }
+
+    fn prepare(path: &Path) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        if fs::read_dir(path)?.next().is_none() {
+            fs::set_permissions(path, Permissions::from_mode(0o700))?;
+        }
+        Ok(())
+    }
+
+    fn mode(&self) -> Result<u32, StateError> {
+        let metadata = fs::metadata(&self.0);
+        metadata.map(|found| found.mode()).map_err(|source| self.access(&self.0, source))
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.0.join("state.sqlite3")
+    }
+
+    /// Whether a state was set up here before, or at least begun.
+    #[must_use]
+    pub fn has_database(&self) -> bool {
+        self.database().exists()
+    }
+
+    /// Where the master key is, unless the configuration names another file.
+    #[must_use]
+    pub fn master_key(&self) -> PathBuf {
+        self.0.join("master.key")
+    }
+
+    /// Waits for the lock under which the state is set up.
+    ///
+    /// # Errors
+    /// [`StateError::Access`].
+    pub fn lock(&self) -> Result<OpenLock, StateError> {
+        let path = self.0.join("open.lock");
+        let file = private_file(&path).and_then(|file| file.lock().map(|()| file));
+        file.map(|file| OpenLock { _file: file }).map_err(|source| self.access(&path, source))
+    }
+
+    /// Makes the database's file (mode 0600) where there is none: its companions take over the mode.
+    ///
+    /// # Errors
+    /// [`StateError::Access`].
+    pub fn touch_database(&self) -> Result<(), StateError> {
+        let path = self.database();
+        private_file(&path).map(drop).map_err(|source| self.access(&path, source))
+    }
+
+    fn access(&self, path: &Path, source: io::Error) -> StateError {
+        StateError::Access { path: path.to_owned(), source }
+    }
+}
+
+fn private_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[test]
+    fn a_new_or_empty_directory_is_closed_to_others() {
+        let parent = tempfile::tempdir().unwrap();
+        let (new, empty) = (parent.path().join("a/b"), parent.path().join("empty"));
+        fs::create_dir(&empty).unwrap();
+        for path in [&new, &empty] {
+            let state = StateDirectory::open(path).unwrap();
+            state.touch_database().unwrap();
+            assert_eq!((mode(path), mode(&state.database())), (0o700, 0o600));
+        }
+    }
+
+    #[test]
+    fn a_used_directory_that_is_open_to_others_is_refused_and_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        fs::write(parent.path().join("somebody's file"), b"").unwrap();
+        fs::set_permissions(parent.path(), Permissions::from_mode(0o755)).unwrap();
+        assert!(matches!(StateDirectory::open(parent.path()), Err(StateError::Mode { mode: 0o755, .. })));
+        assert_eq!(mode(parent.path()), 0o755);
+    }
+
+    #[test]
+    fn a_file_is_no_state_directory() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(matches!(StateDirectory::open(file.path()), Err(StateError::Access { .. })));
+    }
+}

@@ -1,0 +1,298 @@
+//! What is kept, behind one trait: [`Store`]. SQL is in its implementations and nowhere else.
+//!
+//! Every implementation promises:
+//! - a write and its audit row are one transaction, on disk before the call returns;
+//! - a look-up takes the account and returns that account's rows only; the few that find out *which* account
+//!   ([`Identities`], [`Accounts::token_by_hash`]) say so;
+//! - a write of an account's secrets, devboxes or bindings adds one to the account's revision, in the same transaction.
+//!
+//! The tests in `suite.rs` are the behaviour that each must show.
+
+mod audit;
+mod directory;
+mod model;
+mod sqlite;
+#[cfg(test)]
+mod suite;
+
+use std::fmt;
+
+use async_trait::async_trait;
+use thiserror::Error;
+
+pub use audit::{Action, Actor, AuditEntry, AuditRecord, Outcome};
+pub use directory::{OpenLock, StateDirectory, StateError};
+pub use model::{
+    Account, BoundValue, BundleContents, Devbox, DevboxStatus, GatewayBinding, IssuedCertificate, JoinGrant,
+    JoinRefusal, Page, SealedSecret, Secret, SecretSelector, TimeMs, Token,
+};
+pub use sqlite::SqliteStore;
+
+use crate::crypto::id::{AccountId, DevboxId, SecretId, TokenId};
+use crate::crypto::{CryptoError, TokenHash};
+
+/// Why the store did not do something.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The name belongs to another row.
+    #[error("the name is taken")]
+    Taken,
+    /// The state was written by a newer program.
+    #[error(
+        "the state was written by a newer version of this program (schema {found}, known up to {known}): \
+         start that version, or restore the backup made before the upgrade"
+    )]
+    Newer {
+        /// The schema's number in the state.
+        found: i64,
+        /// The newest that this program knows.
+        known: i64,
+    },
+    /// A schema change failed.
+    #[error("the state's schema could not be brought up to date")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// A row has a form that this program never writes.
+    #[error("the state has a damaged row ({0}): restore it from a backup")]
+    Damaged(&'static str),
+    /// A value could not be sealed in the middle of a transaction.
+    #[error("a value could not be stored")]
+    Seal(#[source] CryptoError),
+    /// The database said no.
+    #[error("the database failed: look at free disk space, permissions and the state directory")]
+    Database(#[source] sqlx::Error),
+}
+
+/// Seals a value for the version that it will have.
+pub type SealFor<'a> = dyn Fn(u64) -> Result<Vec<u8>, CryptoError> + Send + Sync + 'a;
+
+/// Facts of the whole state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetaKey {
+    /// A constant under the master key.
+    KeyCheck,
+    /// The devbox CA's certificate, DER.
+    CaCertificate,
+    /// The devbox CA's private key, PKCS #8 under the master key.
+    CaKey,
+}
+
+impl MetaKey {
+    /// The stored form.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::KeyCheck => "master-key-check",
+            Self::CaCertificate => "devbox-ca-certificate",
+            Self::CaKey => "devbox-ca-key",
+        }
+    }
+}
+
+/// Facts of the whole state, and of its changes.
+#[async_trait]
+pub trait Meta {
+    /// Reads one fact.
+    async fn meta(&self, key: MetaKey) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Writes facts that are not there yet, all or none.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] where one is there.
+    async fn insert_meta(&self, facts: &[(MetaKey, &[u8])]) -> Result<(), StoreError>;
+
+    /// Returns when somebody, perhaps in another process, may have written since the last call. One caller at a time.
+    async fn changed(&self) -> Result<(), StoreError>;
+}
+
+/// Accounts and their API tokens.
+#[async_trait]
+pub trait Accounts {
+    /// Adds an account.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] where the name is.
+    async fn insert_account(&self, account: &Account, audit: &AuditRecord) -> Result<(), StoreError>;
+
+    /// The account with this id.
+    async fn account(&self, id: &AccountId) -> Result<Option<Account>, StoreError>;
+
+    /// The account with this name.
+    async fn account_by_name(&self, name: &str) -> Result<Option<Account>, StoreError>;
+
+    /// All accounts, by name.
+    async fn accounts(&self) -> Result<Vec<Account>, StoreError>;
+
+    /// Grants or withdraws the devbox capability; false where there is no such account.
+    async fn set_devbox_capability(
+        &self,
+        id: &AccountId,
+        granted: bool,
+        audit: &AuditRecord,
+    ) -> Result<bool, StoreError>;
+
+    /// The account's revision; 0 where there is no such account.
+    async fn revision(&self, id: &AccountId) -> Result<u64, StoreError>;
+
+    /// Adds an API token.
+    async fn insert_token(
+        &self,
+        token: &Token,
+        hash: TokenHash,
+        audit: &AuditRecord,
+    ) -> Result<(), StoreError>;
+
+    /// The account's tokens, oldest first.
+    async fn tokens(&self, account: &AccountId) -> Result<Vec<Token>, StoreError>;
+
+    /// Revokes a token; the time of an earlier revocation stays.
+    async fn revoke_token(
+        &self,
+        account: &AccountId,
+        id: &TokenId,
+        audit: &AuditRecord,
+    ) -> Result<Option<Token>, StoreError>;
+
+    /// Whose token this is: one of the look-ups that find out which account.
+    async fn token_by_hash(&self, hash: TokenHash) -> Result<Option<(Token, Account)>, StoreError>;
+}
+
+/// Secrets of an account.
+#[async_trait]
+pub trait Secrets {
+    /// Adds a secret; returns the account's new revision.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] where the account has one of that name.
+    async fn insert_secret(
+        &self,
+        account: &AccountId,
+        secret: &SealedSecret,
+        audit: &AuditRecord,
+    ) -> Result<u64, StoreError>;
+
+    /// One secret.
+    async fn secret(
+        &self,
+        account: &AccountId,
+        selector: SecretSelector<'_>,
+    ) -> Result<Option<SealedSecret>, StoreError>;
+
+    /// Replaces a secret's value: `seal` gets the new version. Returns the secret and the account's new revision.
+    async fn update_secret(
+        &self,
+        account: &AccountId,
+        id: &SecretId,
+        seal: &SealFor<'_>,
+        audit: &AuditRecord,
+    ) -> Result<Option<(Secret, u64)>, StoreError>;
+
+    /// Deletes a secret for good; returns the account's new revision.
+    async fn delete_secret(
+        &self,
+        account: &AccountId,
+        id: &SecretId,
+        audit: &AuditRecord,
+    ) -> Result<Option<u64>, StoreError>;
+
+    /// The first `limit` secrets by name.
+    async fn secrets(&self, account: &AccountId, limit: u32) -> Result<Page<Secret>, StoreError>;
+
+    /// The longest environment name under which a running devbox of the account has the secret.
+    async fn longest_binding(&self, account: &AccountId, id: &SecretId)
+    -> Result<Option<String>, StoreError>;
+}
+
+/// Devboxes of an account.
+#[async_trait]
+pub trait Devboxes {
+    /// Registers a devbox; returns the account's new revision.
+    async fn insert_devbox(
+        &self,
+        account: &AccountId,
+        devbox: &Devbox,
+        join: JoinGrant,
+        audit: &AuditRecord,
+    ) -> Result<u64, StoreError>;
+
+    /// One devbox.
+    async fn devbox(&self, account: &AccountId, id: &DevboxId) -> Result<Option<Devbox>, StoreError>;
+
+    /// `limit` devboxes, newest first, from the one after `after`; `None` where the account has no devbox `after`.
+    async fn devboxes(
+        &self,
+        account: &AccountId,
+        limit: u32,
+        after: Option<&DevboxId>,
+    ) -> Result<Option<Page<Devbox>>, StoreError>;
+
+    /// Shuts a running devbox down; returns the account's new revision, `None` where no such devbox runs.
+    async fn shutdown_devbox(
+        &self,
+        account: &AccountId,
+        id: &DevboxId,
+        audit: &AuditRecord,
+    ) -> Result<Option<u64>, StoreError>;
+
+    /// What the devbox may have now; `None` where no such devbox runs.
+    async fn bundle_contents(
+        &self,
+        account: &AccountId,
+        id: &DevboxId,
+    ) -> Result<Option<BundleContents>, StoreError>;
+}
+
+/// Who a devbox is: look-ups that find out which account.
+#[async_trait]
+pub trait Identities {
+    /// The account and the status of a devbox.
+    async fn devbox_owner(&self, id: &DevboxId) -> Result<Option<(AccountId, DevboxStatus)>, StoreError>;
+
+    /// Whether a join token would be redeemed at `now_ms`.
+    async fn check_join(
+        &self,
+        devbox: &DevboxId,
+        hash: TokenHash,
+        now_ms: TimeMs,
+    ) -> Result<Result<(), JoinRefusal>, StoreError>;
+
+    /// Redeems a join token for a certificate: of any number of attempts, one succeeds. A refusal writes nothing.
+    async fn redeem_join(
+        &self,
+        devbox: &DevboxId,
+        hash: TokenHash,
+        certificate: &IssuedCertificate,
+        audit: &AuditRecord,
+    ) -> Result<Result<(), JoinRefusal>, StoreError>;
+
+    /// Adds a renewed certificate of a running devbox; false where no such devbox runs.
+    async fn insert_certificate(
+        &self,
+        devbox: &DevboxId,
+        certificate: &IssuedCertificate,
+        audit: &AuditRecord,
+    ) -> Result<bool, StoreError>;
+
+    /// The certificate with this serial number (lowercase hexadecimal), and the devbox that it was issued to.
+    async fn certificate(&self, serial: &str) -> Result<Option<(DevboxId, IssuedCertificate)>, StoreError>;
+}
+
+/// The append-only record of who did what.
+#[async_trait]
+pub trait AuditLog {
+    /// Writes one row that belongs to no other write: a refusal, or a delivery.
+    async fn record(&self, audit: &AuditRecord) -> Result<(), StoreError>;
+
+    /// The newest `limit` rows, newest first; of one account or of all.
+    async fn audit(&self, account: Option<&AccountId>, limit: u32) -> Result<Vec<AuditEntry>, StoreError>;
+}
+
+/// Everything that is kept.
+pub trait Store:
+    Meta + Accounts + Secrets + Devboxes + Identities + AuditLog + fmt::Debug + Send + Sync + 'static
+{
+}
+
+impl<T> Store for T where
+    T: Meta + Accounts + Secrets + Devboxes + Identities + AuditLog + fmt::Debug + Send + Sync + 'static
+{
+}

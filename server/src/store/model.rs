@@ -1,0 +1,199 @@
+//! What is kept: plain rows, none of which holds a plaintext or a token.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::crypto::TokenHash;
+use crate::crypto::id::{AccountId, DevboxId, SecretId, TokenId};
+
+/// Milliseconds since the Unix epoch.
+pub type TimeMs = i64;
+
+/// An owner of secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Its identifier.
+    pub id: AccountId,
+    /// Its name, unique in the server.
+    pub name: String,
+    /// Its key, wrapped by the master key.
+    pub wrapped_key: Vec<u8>,
+    /// Whether it may use the API at all (403 without).
+    pub devbox_capability: bool,
+    /// When it was created.
+    pub create_time_ms: TimeMs,
+}
+
+/// An API token, but for the token itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Its identifier.
+    pub id: TokenId,
+    /// Whose it is.
+    pub account: AccountId,
+    /// What people call it; may be empty.
+    pub name: String,
+    /// When it was created.
+    pub create_time_ms: TimeMs,
+    /// From when on it is refused; none: never.
+    pub expire_time_ms: Option<TimeMs>,
+    /// Since when it is refused.
+    pub revoke_time_ms: Option<TimeMs>,
+}
+
+/// Which secret of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretSelector<'a> {
+    /// By its name.
+    Name(&'a str),
+    /// By its identifier, `sec_…`.
+    Id(&'a str),
+}
+
+impl fmt::Display for SecretSelector<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(text) | Self::Id(text) => f.write_str(text),
+        }
+    }
+}
+
+/// A secret, but for its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// Its identifier.
+    pub id: SecretId,
+    /// Its name, unique in the account.
+    pub name: String,
+    /// 1 at creation, one more at each update.
+    pub version: u64,
+    /// When it was created.
+    pub create_time_ms: TimeMs,
+    /// When its value was last written.
+    pub update_time_ms: TimeMs,
+}
+
+/// A secret and its value as the account's key sealed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedSecret {
+    /// The secret.
+    pub secret: Secret,
+    /// The record that [`crate::crypto::AccountKey`] opens.
+    pub sealed: Vec<u8>,
+}
+
+/// Whether a devbox may still have anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DevboxStatus {
+    /// It may join, renew and fetch.
+    Running,
+    /// It may nothing any more.
+    Shutdown,
+}
+
+impl DevboxStatus {
+    /// The stored and printed form.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// A gateway binding, kept as given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayBinding {
+    /// The gateway config's name or identifier.
+    pub gateway: String,
+    /// The secret's name or identifier.
+    pub secret: String,
+}
+
+/// A registered machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Devbox {
+    /// Its identifier.
+    pub id: DevboxId,
+    /// What people call it.
+    pub name: Option<String>,
+    /// Whether it may still have anything.
+    pub status: DevboxStatus,
+    /// When it was registered.
+    pub create_time_ms: TimeMs,
+    /// When it was shut down.
+    pub end_time_ms: Option<TimeMs>,
+    /// Whatever the registrant wrote down.
+    pub metadata: BTreeMap<String, String>,
+    /// Environment name → secret; none: every secret of the account under its own name.
+    pub bindings: Option<BTreeMap<String, SecretId>>,
+    /// Environment prefix → gateway binding.
+    pub gateways: BTreeMap<String, GatewayBinding>,
+}
+
+/// What is stored of a join token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JoinGrant {
+    /// SHA-256 of the secret part.
+    pub hash: TokenHash,
+    /// From when on it is refused.
+    pub expire_time_ms: TimeMs,
+}
+
+/// Why a join token is not redeemed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinRefusal {
+    /// No such devbox, or another secret.
+    Unknown,
+    /// It was redeemed before.
+    Used,
+    /// Its time is over.
+    Expired,
+    /// The devbox is shut down.
+    Shutdown,
+}
+
+/// A certificate that was issued to a devbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuedCertificate {
+    /// Its serial number, lowercase hexadecimal.
+    pub serial: String,
+    /// When it was issued.
+    pub issue_time_ms: TimeMs,
+    /// From when on it is invalid.
+    pub not_after_time_ms: TimeMs,
+}
+
+/// One value of a bundle, still sealed by the account's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundValue {
+    /// Its environment name in the devbox.
+    pub env: String,
+    /// The secret and its sealed value.
+    pub secret: SealedSecret,
+}
+
+/// What a devbox may have at one revision, read in one transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleContents {
+    /// The account's revision.
+    pub revision: u64,
+    /// The values, in ascending byte order of `env`. Bindings to deleted secrets are absent.
+    pub values: Vec<BoundValue>,
+}
+
+/// Some rows of a longer list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The rows, in the list's order.
+    pub rows: Vec<T>,
+    /// Whether there are rows after these.
+    pub has_more: bool,
+    /// How many rows the whole list has.
+    pub total_count: u64,
+}

@@ -1,0 +1,95 @@
+//! Accounts, and the look-ups of [`Accounts`] that are about tokens (in `tokens.rs`).
+
+use async_trait::async_trait;
+use sqlx::Row;
+
+use super::rows::{self, account_columns};
+use super::{SqliteStore, tokens};
+use crate::crypto::TokenHash;
+use crate::crypto::id::{AccountId, TokenId};
+use crate::store::{Account, Accounts, AuditRecord, StoreError, Token};
+
+#[async_trait]
+impl Accounts for SqliteStore {
+    async fn insert_account(&self, account: &Account, audit: &AuditRecord) -> Result<(), StoreError> {
+        let mut write = self.begin().await?;
+        sqlx::query(
+            "INSERT INTO accounts (id, name, wrapped_key, devbox_capability, create_time_ms)
+             VALUES (?, ?, ?, ?, ?)",
+        )
+        .bind(account.id.as_str())
+        .bind(&account.name)
+        .bind(&account.wrapped_key)
+        .bind(account.devbox_capability)
+        .bind(account.create_time_ms)
+        .execute(&mut *write)
+        .await?;
+        self.commit(write, audit).await
+    }
+
+    async fn account(&self, id: &AccountId) -> Result<Option<Account>, StoreError> {
+        const BY_ID: &str = concat!("SELECT ", account_columns!(), " FROM accounts WHERE id = ?");
+        let row = sqlx::query(BY_ID).bind(id.as_str()).fetch_optional(&self.readers).await?;
+        row.as_ref().map(rows::account).transpose()
+    }
+
+    async fn account_by_name(&self, name: &str) -> Result<Option<Account>, StoreError> {
+        const BY_NAME: &str = concat!("SELECT ", account_columns!(), " FROM accounts WHERE name = ?");
+        let row = sqlx::query(BY_NAME).bind(name).fetch_optional(&self.readers).await?;
+        row.as_ref().map(rows::account).transpose()
+    }
+
+    async fn accounts(&self) -> Result<Vec<Account>, StoreError> {
+        const ALL: &str = concat!("SELECT ", account_columns!(), " FROM accounts ORDER BY name");
+        let all = sqlx::query(ALL).fetch_all(&self.readers).await?;
+        all.iter().map(rows::account).collect()
+    }
+
+    async fn set_devbox_capability(
+        &self,
+        id: &AccountId,
+        granted: bool,
+        audit: &AuditRecord,
+    ) -> Result<bool, StoreError> {
+        let mut write = self.begin().await?;
+        let update = sqlx::query("UPDATE accounts SET devbox_capability = ? WHERE id = ?");
+        let updated = update.bind(granted).bind(id.as_str()).execute(&mut *write).await?;
+        if updated.rows_affected() == 0 {
+            return Ok(false);
+        }
+        self.commit_revision(write, id, audit).await?;
+        Ok(true)
+    }
+
+    async fn revision(&self, id: &AccountId) -> Result<u64, StoreError> {
+        let query = sqlx::query("SELECT revision FROM accounts WHERE id = ?").bind(id.as_str());
+        let row = query.fetch_optional(&self.readers).await?;
+        row.map_or(Ok(0), |row| rows::unsigned(row.try_get(0)?))
+    }
+
+    async fn insert_token(
+        &self,
+        token: &Token,
+        hash: TokenHash,
+        audit: &AuditRecord,
+    ) -> Result<(), StoreError> {
+        tokens::insert(self, token, hash, audit).await
+    }
+
+    async fn tokens(&self, account: &AccountId) -> Result<Vec<Token>, StoreError> {
+        tokens::list(self, account).await
+    }
+
+    async fn revoke_token(
+        &self,
+        account: &AccountId,
+        id: &TokenId,
+        audit: &AuditRecord,
+    ) -> Result<Option<Token>, StoreError> {
+        tokens::revoke(self, account, id, audit).await
+    }
+
+    async fn token_by_hash(&self, hash: TokenHash) -> Result<Option<(Token, Account)>, StoreError> {
+        tokens::by_hash(self, hash).await
+    }
+}

@@ -1,0 +1,122 @@
+//! Who a devbox is: join tokens and certificates.
+
+use async_trait::async_trait;
+use sqlx::{Row, SqliteConnection};
+
+use super::{SqliteStore, rows};
+use crate::crypto::TokenHash;
+use crate::crypto::id::{AccountId, DevboxId};
+use crate::store::{
+    AuditRecord, DevboxStatus, Identities, IssuedCertificate, JoinRefusal, StoreError, TimeMs,
+};
+
+#[async_trait]
+impl Identities for SqliteStore {
+    async fn devbox_owner(&self, id: &DevboxId) -> Result<Option<(AccountId, DevboxStatus)>, StoreError> {
+        let query = sqlx::query("SELECT account_id, status FROM devboxes WHERE id = ?").bind(id.as_str());
+        let Some(row) = query.fetch_optional(&self.readers).await? else {
+            return Ok(None);
+        };
+        Ok(Some((AccountId::new(row.try_get::<String, _>(0)?), rows::status(row.try_get(1)?)?)))
+    }
+
+    async fn check_join(
+        &self,
+        devbox: &DevboxId,
+        hash: TokenHash,
+        now_ms: TimeMs,
+    ) -> Result<Result<(), JoinRefusal>, StoreError> {
+        let mut read = self.readers.acquire().await?;
+        check(&mut read, devbox, hash, now_ms).await
+    }
+
+    async fn redeem_join(
+        &self,
+        devbox: &DevboxId,
+        hash: TokenHash,
+        certificate: &IssuedCertificate,
+        audit: &AuditRecord,
+    ) -> Result<Result<(), JoinRefusal>, StoreError> {
+        let mut write = self.begin().await?;
+        if let Err(refusal) = check(&mut write, devbox, hash, audit.time_ms).await? {
+            return Ok(Err(refusal));
+        }
+        let query = sqlx::query("UPDATE join_tokens SET use_time_ms = ? WHERE devbox_id = ?");
+        query.bind(audit.time_ms).bind(devbox.as_str()).execute(&mut *write).await?;
+        insert_certificate(&mut write, devbox, certificate).await?;
+        self.commit(write, audit).await.map(Ok)
+    }
+
+    async fn insert_certificate(
+        &self,
+        devbox: &DevboxId,
+        certificate: &IssuedCertificate,
+        audit: &AuditRecord,
+    ) -> Result<bool, StoreError> {
+        let mut write = self.begin().await?;
+        let query = sqlx::query("SELECT 1 FROM devboxes WHERE id = ? AND status = 'running'");
+        if query.bind(devbox.as_str()).fetch_optional(&mut *write).await?.is_none() {
+            return Ok(false);
+        }
+        insert_certificate(&mut write, devbox, certificate).await?;
+        self.commit(write, audit).await?;
+        Ok(true)
+    }
+
+    async fn certificate(&self, serial: &str) -> Result<Option<(DevboxId, IssuedCertificate)>, StoreError> {
+        let query = sqlx::query(
+            "SELECT devbox_id, serial, issue_time_ms, not_after_time_ms FROM certificates WHERE serial = ?",
+        );
+        let Some(row) = query.bind(serial).fetch_optional(&self.readers).await? else {
+            return Ok(None);
+        };
+        let certificate = IssuedCertificate {
+            serial: row.try_get(1)?,
+            issue_time_ms: row.try_get(2)?,
+            not_after_time_ms: row.try_get(3)?,
+        };
+        Ok(Some((DevboxId::new(row.try_get::<String, _>(0)?), certificate)))
+    }
+}
+
+async fn check(
+    connection: &mut SqliteConnection,
+    devbox: &DevboxId,
+    hash: TokenHash,
+    now_ms: TimeMs,
+) -> Result<Result<(), JoinRefusal>, StoreError> {
+    let query = sqlx::query(
+        "SELECT use_time_ms, expire_time_ms, status FROM join_tokens
+         JOIN devboxes ON devboxes.id = join_tokens.devbox_id WHERE devbox_id = ? AND hash = ?",
+    );
+    let row = query.bind(devbox.as_str()).bind(hash.as_bytes()).fetch_optional(connection).await?;
+    let Some(row) = row else {
+        return Ok(Err(JoinRefusal::Unknown));
+    };
+    let used: Option<TimeMs> = row.try_get("use_time_ms")?;
+    let expires: TimeMs = row.try_get("expire_time_ms")?;
+    let status = rows::status(row.try_get("status")?)?;
+    Ok(match (used, status) {
+        (Some(_), _) => Err(JoinRefusal::Used),
+        (None, DevboxStatus::Shutdown) => Err(JoinRefusal::Shutdown),
+        (None, DevboxStatus::Running) if now_ms >= expires => Err(JoinRefusal::Expired),
+        (None, DevboxStatus::Running) => Ok(()),
+    })
+}
+
+async fn insert_certificate(
+    write: &mut SqliteConnection,
+    devbox: &DevboxId,
+    certificate: &IssuedCertificate,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO certificates (serial, devbox_id, issue_time_ms, not_after_time_ms) VALUES (?, ?, ?, ?)",
+    )
+    .bind(&certificate.serial)
+    .bind(devbox.as_str())
+    .bind(certificate.issue_time_ms)
+    .bind(certificate.not_after_time_ms)
+    .execute(write)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! The embedded backend: SQLite in WAL mode with `synchronous=FULL`.
+//!
+//! One connection writes, in `BEGIN IMMEDIATE` transactions, so that a server and operators' commands can have the same
+//! file open; a few others only read. A write waits [`BUSY_TIMEOUT`] for another process's before it fails.
+
+mod accounts;
+mod audit;
+mod devboxes;
+mod identities;
+mod meta;
+mod rows;
+mod secrets;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::pool::PoolOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, Row, Sqlite, SqliteConnection, SqlitePool, Transaction};
+use tokio::sync::Mutex;
+
+use super::audit::AuditRecord;
+use super::directory::StateDirectory;
+use super::{AccountId, StoreError};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
+
+/// How long a write waits for another process's.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+const READERS: u32 = 4;
+
+/// The state in one SQLite file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    watcher: Mutex<meta::Watcher>,
+}
+
+impl SqliteStore {
+    /// Opens the database of `state`, makes it where there is none, and brings its schema up to date.
+    /// Hold [`StateDirectory::lock`] meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`], [`StoreError::Migrate`], [`StoreError::Database`].
+    pub async fn open(state: &StateDirectory) -> Result<Self, StoreError> {
+        let options = options(&state.database());
+        let writer = pool(1).connect_with(options.clone()).await?;
+        migrate(&writer).await?;
+        let reader = options.pragma("query_only", "ON");
+        let readers = pool(READERS).connect_with(reader.clone()).await?;
+        let watcher = Mutex::new(meta::Watcher::new(reader.connect().await?));
+        Ok(Self { writer, readers, watcher })
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    /// Ends a write: its audit row, then the commit.
+    async fn commit(
+        &self,
+        mut write: Transaction<'static, Sqlite>,
+        audit: &AuditRecord,
+    ) -> Result<(), StoreError> {
+        audit::insert(&mut write, audit).await?;
+        Ok(write.commit().await?)
+    }
+
+    /// As [`Self::commit`], and one more on the account's revision, which it returns.
+    async fn commit_revision(
+        &self,
+        mut write: Transaction<'static, Sqlite>,
+        account: &AccountId,
+        audit: &AuditRecord,
+    ) -> Result<u64, StoreError> {
+        let bumped =
+            sqlx::query("UPDATE accounts SET revision = revision + 1 WHERE id = ? RETURNING revision")
+                .bind(account.as_str())
+                .fetch_one(&mut *write)
+                .await?;
+        let revision = rows::unsigned(bumped.try_get(0)?)?;
+        self.commit(write, audit).await?;
+        Ok(revision)
+    }
+}
+
+fn options(database: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(database)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        // What is deleted is overwritten, though it is encrypted anyway.
+        .pragma("secure_delete", "ON")
+        .disable_statement_logging()
+}
+
+fn pool(size: u32) -> PoolOptions<Sqlite> {
+    PoolOptions::new()
+        .min_connections(size)
+        .max_connections(size)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .after_release(|connection, _| Box::pin(has_ended_its_transaction(connection)))
+}
+
+/// SQLite itself rolls a transaction back when the disk is full or fails (lang_transaction.html, section 3.1). sqlx then
+/// believes it open for ever, and every later write on the connection would fail: such a connection is replaced.
+async fn has_ended_its_transaction(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
+}
+
+async fn migrate(writer: &SqlitePool) -> Result<(), StoreError> {
+    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+    match MIGRATIONS.run(writer).await {
+        Ok(()) => Ok(()),
+        Err(MigrateError::VersionMissing(found)) => Err(StoreError::Newer { found, known }),
+        Err(error) => Err(StoreError::Migrate(error)),
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(database) if database.is_unique_violation() => Self::Taken,
+            _ => Self::Database(error),
+        }
+    }
+}
+
+/// Reads one row with the first column a number.
+async fn count(
+    query: &'static str,
+    account: &AccountId,
+    connection: &mut SqliteConnection,
+) -> Result<u64, StoreError> {
+    let row: SqliteRow = sqlx::query(query).bind(account.as_str()).fetch_one(connection).await?;
+    rows::unsigned(row.try_get(0)?)
+}

@@ -1,0 +1,152 @@
+//! What only this backend promises.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use super::*;
+use crate::store::{Action, Actor, AuditLog, Meta, MetaKey, Outcome};
+
+async fn open(state: &StateDirectory) -> Result<SqliteStore, StoreError> {
+    SqliteStore::open(state).await
+}
+
+fn state() -> (tempfile::TempDir, StateDirectory) {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDirectory::open(directory.path()).unwrap();
+    state.touch_database().unwrap();
+    (directory, state)
+}
+
+fn record() -> AuditRecord {
+    AuditRecord {
+        time_ms: 1,
+        account: None,
+        actor: Actor::Server,
+        action: Action::TokenUse,
+        object: String::new(),
+        object_name: None,
+        outcome: Outcome::Done,
+        reason: None,
+        remote: None,
+    }
+}
+
+async fn pragma(connection: impl sqlx::SqliteExecutor<'_>, query: &'static str) -> String {
+    let row = sqlx::query(query).fetch_one(connection).await.unwrap();
+    row.try_get::<String, _>(0).unwrap_or_else(|_| row.get::<i64, _>(0).to_string())
+}
+
+#[tokio::test]
+async fn every_connection_is_durable_and_checks_references() {
+    let (_directory, state) = state();
+    let store = open(&state).await.unwrap();
+    for pool in [&store.writer, &store.readers] {
+        assert_eq!(pragma(pool, "PRAGMA journal_mode").await, "wal");
+        assert_eq!(pragma(pool, "PRAGMA synchronous").await, "2");
+        assert_eq!(pragma(pool, "PRAGMA foreign_keys").await, "1");
+    }
+    let write = sqlx::query("DELETE FROM meta").execute(&store.readers).await;
+    assert!(write.is_err(), "readers only read");
+}
+
+#[tokio::test]
+async fn the_audit_table_is_append_only() {
+    let (_directory, state) = state();
+    let store = open(&state).await.unwrap();
+    store.record(&record()).await.unwrap();
+    for change in ["UPDATE audit SET actor = 'nobody'", "DELETE FROM audit"] {
+        let refused = sqlx::query(change).execute(&store.writer).await.unwrap_err();
+        assert!(refused.to_string().contains("append-only"), "{change}: {refused}");
+    }
+    assert_eq!(store.audit(None, 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn every_file_of_the_state_is_private() {
+    let (directory, state) = state();
+    let store = open(&state).await.unwrap();
+    store.record(&record()).await.unwrap();
+    let files: Vec<_> = fs::read_dir(directory.path()).unwrap().map(Result::unwrap).collect();
+    assert!(files.len() >= 3, "the database, its log and its index");
+    for file in files {
+        assert_eq!(file.metadata().unwrap().mode() & 0o077, 0, "{:?}", file.path());
+    }
+}
+
+#[tokio::test]
+async fn a_state_of_a_newer_program_is_refused() {
+    let (_directory, state) = state();
+    let store = open(&state).await.unwrap();
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (9000, 'to come', 1, x'00', 0)",
+    )
+    .execute(&store.writer)
+    .await
+    .unwrap();
+    drop(store);
+    let refused = open(&state).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Newer { found: 9000, known: 1 }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn two_programs_write_to_one_state() {
+    let (_directory, state) = state();
+    let (one, other) = (open(&state).await.unwrap(), open(&state).await.unwrap());
+    let mut writes = tokio::task::JoinSet::new();
+    for store in [one, other] {
+        writes.spawn(async move {
+            for _ in 0..50 {
+                store.record(&record()).await.unwrap();
+            }
+            store
+        });
+    }
+    let stores = writes.join_all().await;
+    assert_eq!(stores[0].audit(None, 1000).await.unwrap().len(), 100);
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_opening_again() {
+    let (_directory, state) = state();
+    open(&state).await.unwrap().insert_meta(&[(MetaKey::KeyCheck, b"kept")]).await.unwrap();
+    let reopened = open(&state).await.unwrap();
+    assert_eq!(reopened.meta(MetaKey::KeyCheck).await.unwrap().as_deref(), Some(&b"kept"[..]));
+}
+
+#[tokio::test]
+async fn a_transaction_that_sqlite_ended_by_itself_costs_no_later_write() {
+    let (_directory, state) = state();
+    let store = open(&state).await.unwrap();
+    let mut write = store.begin().await.unwrap();
+    sqlx::query("ROLLBACK").execute(&mut *write).await.unwrap();
+    assert!(store.commit(write, &record()).await.is_err());
+    store.record(&record()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_database_refuses_and_recovers() {
+    let (_directory, state) = state();
+    let store = open(&state).await.unwrap();
+    sqlx::query("PRAGMA max_page_count = 1").execute(&store.writer).await.unwrap();
+    let big = AuditRecord { object: "x".repeat(1 << 20), ..record() };
+    assert!(matches!(store.record(&big).await, Err(StoreError::Database(_))));
+    sqlx::query("PRAGMA max_page_count = 1000000").execute(&store.writer).await.unwrap();
+    store.record(&big).await.unwrap();
+    assert_eq!(store.audit(None, 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn writes_given_up_halfway_leave_the_writer_usable() {
+    let (_directory, state) = state();
+    let store = std::sync::Arc::new(open(&state).await.unwrap());
+    for _ in 0..200 {
+        let write = tokio::spawn({
+            let store = store.clone();
+            async move { store.record(&record()).await }
+        });
+        tokio::task::yield_now().await;
+        write.abort();
+    }
+    store.record(&record()).await.unwrap();
+}

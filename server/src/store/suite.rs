@@ -1,0 +1,471 @@
+//! The behaviour that every backend must show. Each promise is one function; each backend runs them all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::crypto::{ApiToken, JoinSecret};
+
+/// A backend opened for one test, and what must outlive it.
+struct Opened {
+    store: Arc<dyn Store>,
+    _state: TempDir,
+}
+
+async fn sqlite() -> Opened {
+    let state = tempfile::tempdir().unwrap();
+    let directory = StateDirectory::open(state.path()).unwrap();
+    let store = Arc::new(SqliteStore::open(&directory).await.unwrap());
+    Opened { store, _state: state }
+}
+
+macro_rules! run_on {
+    ($backend:ident: $($promise:ident,)*) => {
+        mod $backend {
+            $(
+                #[tokio::test]
+                async fn $promise() {
+                    let opened = super::$backend().await;
+                    super::$promise(opened.store.clone()).await;
+                }
+            )*
+        }
+    };
+}
+
+run_on! { sqlite:
+    facts_are_written_once_and_together,
+    a_taken_account_name_is_told_and_writes_nothing,
+    a_token_is_found_by_its_hash_only,
+    a_revocation_keeps_its_first_time,
+    nothing_of_one_account_is_found_from_another,
+    every_write_of_an_account_adds_one_to_its_revision,
+    names_are_unique_in_an_account_only,
+    secrets_are_listed_by_name_and_counted,
+    an_update_gets_the_next_version_and_nothing_is_written_when_sealing_fails,
+    updates_at_once_each_get_a_version_of_their_own,
+    devboxes_are_listed_newest_first_page_by_page,
+    a_devbox_is_read_back_as_it_was_registered,
+    a_bundle_holds_what_is_bound_in_order_and_no_deleted_secret,
+    a_devbox_that_is_shut_down_has_no_bundle,
+    only_bindings_of_running_devboxes_count_as_bindings,
+    a_join_token_is_redeemed_once_by_any_number_of_attempts,
+    a_join_token_is_refused_when_it_is_another_or_over_or_its_devbox_is,
+    a_certificate_is_known_by_its_serial_number,
+    each_write_leaves_one_audit_row,
+    a_change_by_another_connection_is_noticed,
+}
+
+fn record(action: Action) -> AuditRecord {
+    AuditRecord {
+        time_ms: 1000,
+        account: None,
+        actor: Actor::Server,
+        action,
+        object: String::new(),
+        object_name: None,
+        outcome: Outcome::Done,
+        reason: None,
+        remote: None,
+    }
+}
+
+fn done() -> AuditRecord {
+    record(Action::SecretCreate)
+}
+
+async fn account(store: &Arc<dyn Store>, name: &str) -> AccountId {
+    let id = AccountId::generate().unwrap();
+    let account = Account {
+        id: id.clone(),
+        name: name.to_owned(),
+        wrapped_key: vec![1, 2, 3],
+        devbox_capability: true,
+        create_time_ms: 5,
+    };
+    store.insert_account(&account, &done()).await.unwrap();
+    id
+}
+
+fn sealed(name: &str) -> SealedSecret {
+    let id = SecretId::generate().unwrap();
+    let secret = Secret { id, name: name.to_owned(), version: 1, create_time_ms: 5, update_time_ms: 5 };
+    SealedSecret { secret, sealed: format!("sealed {name}").into_bytes() }
+}
+
+async fn secret(store: &Arc<dyn Store>, account: &AccountId, name: &str) -> SecretId {
+    let sealed = sealed(name);
+    store.insert_secret(account, &sealed, &done()).await.unwrap();
+    sealed.secret.id
+}
+
+fn devbox(bindings: Option<&[(&str, &SecretId)]>) -> Devbox {
+    let bindings =
+        bindings.map(|all| all.iter().map(|(env, id)| ((*env).to_owned(), (*id).clone())).collect());
+    Devbox {
+        id: DevboxId::generate().unwrap(),
+        name: Some("box".to_owned()),
+        status: DevboxStatus::Running,
+        create_time_ms: 5,
+        end_time_ms: None,
+        metadata: BTreeMap::from([("key".to_owned(), "\"quoted\"\nvalue".to_owned())]),
+        bindings,
+        gateways: BTreeMap::from([(
+            "ANTHROPIC".to_owned(),
+            GatewayBinding { gateway: "gwc_1".to_owned(), secret: "KEY".to_owned() },
+        )]),
+    }
+}
+
+async fn register(store: &Arc<dyn Store>, account: &AccountId, devbox: &Devbox) -> TokenHash {
+    let hash = JoinSecret::generate().unwrap().hash();
+    let grant = JoinGrant { hash, expire_time_ms: 2000 };
+    store.insert_devbox(account, devbox, grant, &done()).await.unwrap();
+    hash
+}
+
+fn certificate(serial: &str) -> IssuedCertificate {
+    IssuedCertificate { serial: serial.to_owned(), issue_time_ms: 5, not_after_time_ms: 6 }
+}
+
+async fn facts_are_written_once_and_together(store: Arc<dyn Store>) {
+    assert_eq!(store.meta(MetaKey::CaKey).await.unwrap(), None);
+    store.insert_meta(&[(MetaKey::KeyCheck, b"check")]).await.unwrap();
+    let again = store.insert_meta(&[(MetaKey::CaKey, b"key"), (MetaKey::KeyCheck, b"other")]).await;
+    assert!(matches!(again, Err(StoreError::Taken)));
+    assert_eq!(store.meta(MetaKey::KeyCheck).await.unwrap().as_deref(), Some(&b"check"[..]));
+    assert_eq!(store.meta(MetaKey::CaKey).await.unwrap(), None);
+}
+
+async fn a_taken_account_name_is_told_and_writes_nothing(store: Arc<dyn Store>) {
+    let id = account(&store, "acme").await;
+    let other = Account {
+        id: AccountId::generate().unwrap(),
+        name: "acme".to_owned(),
+        wrapped_key: vec![],
+        devbox_capability: false,
+        create_time_ms: 9,
+    };
+    assert!(matches!(store.insert_account(&other, &done()).await, Err(StoreError::Taken)));
+    let all = store.accounts().await.unwrap();
+    assert_eq!(all.iter().map(|row| &row.id).collect::<Vec<_>>(), [&id]);
+    assert_eq!(store.audit(None, 10).await.unwrap().len(), 1);
+}
+
+async fn a_token_is_found_by_its_hash_only(store: Arc<dyn Store>) {
+    let account = account(&store, "acme").await;
+    let (token, hash) = token(&account);
+    store.insert_token(&token, hash, &done()).await.unwrap();
+    let (found, owner) = store.token_by_hash(hash).await.unwrap().unwrap();
+    assert_eq!((found, owner.id), (token, account));
+    let unknown = ApiToken::generate().unwrap().hash();
+    assert!(store.token_by_hash(unknown).await.unwrap().is_none());
+}
+
+fn token(account: &AccountId) -> (Token, TokenHash) {
+    let token = Token {
+        id: TokenId::generate().unwrap(),
+        account: account.clone(),
+        name: "ci".to_owned(),
+        create_time_ms: 5,
+        expire_time_ms: Some(9),
+        revoke_time_ms: None,
+    };
+    (token, ApiToken::generate().unwrap().hash())
+}
+
+async fn a_revocation_keeps_its_first_time(store: Arc<dyn Store>) {
+    let account = account(&store, "acme").await;
+    let (token, hash) = token(&account);
+    store.insert_token(&token, hash, &done()).await.unwrap();
+    for time_ms in [1000, 2000] {
+        let audit = AuditRecord { time_ms, ..done() };
+        let revoked = store.revoke_token(&account, &token.id, &audit).await.unwrap().unwrap();
+        assert_eq!(revoked.revoke_time_ms, Some(1000));
+    }
+    assert_eq!(store.tokens(&account).await.unwrap()[0].revoke_time_ms, Some(1000));
+}
+
+async fn nothing_of_one_account_is_found_from_another(store: Arc<dyn Store>) {
+    let (owner, stranger) = (account(&store, "owner").await, account(&store, "stranger").await);
+    let secret_id = secret(&store, &owner, "KEY").await;
+    let devbox = devbox(Some(&[("KEY", &secret_id)]));
+    register(&store, &owner, &devbox).await;
+    let (token, hash) = token(&owner);
+    store.insert_token(&token, hash, &done()).await.unwrap();
+    let before = store.revision(&owner).await.unwrap();
+
+    for selector in [SecretSelector::Name("KEY"), SecretSelector::Id(secret_id.as_str())] {
+        assert_eq!(store.secret(&stranger, selector).await.unwrap(), None);
+    }
+    let seal = |_| Ok(vec![]);
+    assert_eq!(store.update_secret(&stranger, &secret_id, &seal, &done()).await.unwrap(), None);
+    assert_eq!(store.delete_secret(&stranger, &secret_id, &done()).await.unwrap(), None);
+    assert_eq!(store.secrets(&stranger, 10).await.unwrap().total_count, 0);
+    assert_eq!(store.longest_binding(&stranger, &secret_id).await.unwrap(), None);
+    assert_eq!(store.devbox(&stranger, &devbox.id).await.unwrap(), None);
+    assert_eq!(store.devboxes(&stranger, 10, None).await.unwrap().unwrap().total_count, 0);
+    assert_eq!(store.devboxes(&stranger, 10, Some(&devbox.id)).await.unwrap(), None);
+    assert_eq!(store.shutdown_devbox(&stranger, &devbox.id, &done()).await.unwrap(), None);
+    assert_eq!(store.bundle_contents(&stranger, &devbox.id).await.unwrap(), None);
+    assert!(store.tokens(&stranger).await.unwrap().is_empty());
+    assert_eq!(store.revoke_token(&stranger, &token.id, &done()).await.unwrap(), None);
+
+    assert_eq!(store.revision(&owner).await.unwrap(), before);
+    assert!(store.secret(&owner, SecretSelector::Name("KEY")).await.unwrap().is_some());
+    // A binding that names another account's secret gives nothing.
+    let thief = self::devbox(Some(&[("KEY", &secret_id)]));
+    register(&store, &stranger, &thief).await;
+    assert!(store.bundle_contents(&stranger, &thief.id).await.unwrap().unwrap().values.is_empty());
+}
+
+async fn every_write_of_an_account_adds_one_to_its_revision(store: Arc<dyn Store>) {
+    let (account, other) = (account(&store, "acme").await, account(&store, "other").await);
+    let start = store.revision(&account).await.unwrap();
+    let sealed = sealed("KEY");
+    let id = &sealed.secret.id;
+    let devbox = devbox(None);
+    let grant = JoinGrant { hash: JoinSecret::generate().unwrap().hash(), expire_time_ms: 1 };
+    let revisions = [
+        store.insert_secret(&account, &sealed, &done()).await.unwrap(),
+        store.update_secret(&account, id, &|_| Ok(vec![1]), &done()).await.unwrap().unwrap().1,
+        store.insert_devbox(&account, &devbox, grant, &done()).await.unwrap(),
+        store.shutdown_devbox(&account, &devbox.id, &done()).await.unwrap().unwrap(),
+        store.delete_secret(&account, id, &done()).await.unwrap().unwrap(),
+    ];
+    assert_eq!(revisions, [start + 1, start + 2, start + 3, start + 4, start + 5]);
+    assert_eq!(store.revision(&account).await.unwrap(), start + 5);
+    assert_eq!(store.revision(&other).await.unwrap(), start);
+    assert_eq!(store.revision(&AccountId::new("acc_none")).await.unwrap(), 0);
+}
+
+async fn names_are_unique_in_an_account_only(store: Arc<dyn Store>) {
+    let (one, other) = (account(&store, "one").await, account(&store, "other").await);
+    secret(&store, &one, "KEY").await;
+    secret(&store, &other, "KEY").await;
+    let before = store.revision(&one).await.unwrap();
+    assert!(matches!(store.insert_secret(&one, &sealed("KEY"), &done()).await, Err(StoreError::Taken)));
+    assert_eq!(store.revision(&one).await.unwrap(), before);
+}
+
+async fn secrets_are_listed_by_name_and_counted(store: Arc<dyn Store>) {
+    let account = account(&store, "acme").await;
+    for name in ["b", "A", "_", "a"] {
+        secret(&store, &account, name).await;
+    }
+    let page = store.secrets(&account, 3).await.unwrap();
+    assert_eq!(page.rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["A", "_", "a"]);
+    assert_eq!((page.has_more, page.total_count), (true, 4));
+    let all = store.secrets(&account, 4).await.unwrap();
+    assert_eq!((all.rows.len(), all.has_more), (4, false));
+}
+
+async fn an_update_gets_the_next_version_and_nothing_is_written_when_sealing_fails(store: Arc<dyn Store>) {
+    let account = account(&store, "acme").await;
+    let id = secret(&store, &account, "KEY").await;
+    let seal = |version: u64| Ok(version.to_be_bytes().to_vec());
+    let (updated, _) = store.update_secret(&account, &id, &seal, &done()).await.unwrap().unwrap();
+    assert_eq!((updated.version, updated.create_time_ms, updated.update_time_ms), (2, 5, 1000));
+
+    let before = store.revision(&account).await.unwrap();
+    let failed = store.update_secret(&account, &id, &|_| Err(CryptoError::Seal), &done()).await;
+    assert!(matches!(failed, Err(StoreError::Seal(_))));
+    let kept = store.secret(&account, SecretSelector::Name("KEY")).await.unwrap().unwrap();
+    assert_eq!((kept.secret, kept.sealed), (updated, 2u64.to_be_bytes().to_vec()));
+    assert_eq!(store.revision(&account).await.unwrap(), before);
+}
+
+async fn updates_at_once_each_get_a_version_of_their_own(store: Arc<dyn Store>) {
+    let account = account(&store, "acme").await;
+    let id = secret(&store, &account, "KEY").await;
+    let mut updates = JoinSet::new();
+    for _ in 0..20 {
+        let (store, account, id) = (store.clone(), account.clone(), id.clone());
+        updates.spawn(async move {
+            store.update_secret(&account, &id, &|_| Ok(vec![]), &done()).await.unwrap().unwrap().0.version
+        });
+    }
+    let mut versions = updates.join_all().await;
+    versions.sort_unstable();
+    assert_eq!(versions, (2..22).collect::<Vec<_>>());
+}
+
+async fn devboxes_are_listed_newest_first_page_by_page(store: Arc<dyn Store>) {
+    let account = account(&store, "acme").await;
+    let mut expected = Vec::new();
+    for create_time_ms in [1, 2, 2, 3] {
+        let devbox = Devbox { create_time_ms, ..devbox(None) };
+        register(&store, &account, &devbox).await;
+        expected.push((create_time_ms, devbox.id));
+    }
+    expected.sort();
+    expected.reverse();
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.devboxes(&account, 3, after.as_ref()).await.unwrap().unwrap();
+        assert_eq!(page.total_count, 4);
+        seen.extend(page.rows.into_iter().map(|row| (row.create_time_ms, row.id)));
+        after = seen.last().map(|(_, id)| id.clone());
+        if !page.has_more {
+            break;
+        }
+    }
+    assert_eq!(seen, expected);
+}
+
+async fn a_devbox_is_read_back_as_it_was_registered(store: Arc<dyn Store>) {
+    let account = account(&store, "acme").await;
+    let id = secret(&store, &account, "KEY").await;
+    for bindings in [None, Some(&[][..]), Some(&[("A", &id), ("B", &id)][..])] {
+        let devbox = devbox(bindings);
+        register(&store, &account, &devbox).await;
+        assert_eq!(store.devbox(&account, &devbox.id).await.unwrap(), Some(devbox));
+    }
+}
+
+async fn a_bundle_holds_what_is_bound_in_order_and_no_deleted_secret(store: Arc<dyn Store>) {
+    let account = account(&store, "acme").await;
+    let (first, second) = (secret(&store, &account, "FIRST").await, secret(&store, &account, "SECOND").await);
+    let bound = devbox(Some(&[("Z", &first), ("A", &second), ("B", &first)]));
+    let every = devbox(None);
+    register(&store, &account, &bound).await;
+    register(&store, &account, &every).await;
+
+    assert_eq!(
+        names(&store, &account, &bound).await,
+        [("A", "SECOND"), ("B", "FIRST"), ("Z", "FIRST")].map(owned)
+    );
+    assert_eq!(names(&store, &account, &every).await, [("FIRST", "FIRST"), ("SECOND", "SECOND")].map(owned));
+    store.delete_secret(&account, &first, &done()).await.unwrap();
+    assert_eq!(names(&store, &account, &bound).await, [("A", "SECOND")].map(owned));
+    assert_eq!(names(&store, &account, &every).await, [("SECOND", "SECOND")].map(owned));
+    let contents = store.bundle_contents(&account, &bound.id).await.unwrap().unwrap();
+    assert_eq!(contents.revision, store.revision(&account).await.unwrap());
+    assert_eq!(contents.values[0].secret.sealed, b"sealed SECOND");
+}
+
+fn owned((env, name): (&str, &str)) -> (String, String) {
+    (env.to_owned(), name.to_owned())
+}
+
+async fn names(store: &Arc<dyn Store>, account: &AccountId, devbox: &Devbox) -> Vec<(String, String)> {
+    let contents = store.bundle_contents(account, &devbox.id).await.unwrap().unwrap();
+    contents.values.into_iter().map(|value| (value.env, value.secret.secret.name)).collect()
+}
+
+async fn a_devbox_that_is_shut_down_has_no_bundle(store: Arc<dyn Store>) {
+    let account = account(&store, "acme").await;
+    let devbox = devbox(None);
+    register(&store, &account, &devbox).await;
+    assert!(store.shutdown_devbox(&account, &devbox.id, &done()).await.unwrap().is_some());
+    assert_eq!(store.bundle_contents(&account, &devbox.id).await.unwrap(), None);
+    let ended = store.devbox(&account, &devbox.id).await.unwrap().unwrap();
+    assert_eq!((ended.status, ended.end_time_ms), (DevboxStatus::Shutdown, Some(1000)));
+    assert_eq!(store.shutdown_devbox(&account, &devbox.id, &done()).await.unwrap(), None);
+    assert!(!store.insert_certificate(&devbox.id, &certificate("aa"), &done()).await.unwrap());
+}
+
+async fn only_bindings_of_running_devboxes_count_as_bindings(store: Arc<dyn Store>) {
+    let account = account(&store, "acme").await;
+    let id = secret(&store, &account, "KEY").await;
+    let (short, long) = (devbox(Some(&[("A", &id)])), devbox(Some(&[("LONGER", &id)])));
+    register(&store, &account, &short).await;
+    register(&store, &account, &long).await;
+    assert_eq!(store.longest_binding(&account, &id).await.unwrap().as_deref(), Some("LONGER"));
+    store.shutdown_devbox(&account, &long.id, &done()).await.unwrap();
+    assert_eq!(store.longest_binding(&account, &id).await.unwrap().as_deref(), Some("A"));
+}
+
+async fn a_join_token_is_redeemed_once_by_any_number_of_attempts(store: Arc<dyn Store>) {
+    let account = account(&store, "acme").await;
+    let devbox = devbox(None);
+    let hash = register(&store, &account, &devbox).await;
+    let mut attempts = JoinSet::new();
+    for attempt in 0..20 {
+        let (store, id) = (store.clone(), devbox.id.clone());
+        attempts.spawn(async move {
+            let certificate = certificate(&format!("{attempt:02x}"));
+            let redeemed = store.redeem_join(&id, hash, &certificate, &done()).await.unwrap();
+            (redeemed, certificate.serial)
+        });
+    }
+    let outcomes = attempts.join_all().await;
+    assert_eq!(outcomes.iter().filter(|(outcome, _)| outcome.is_ok()).count(), 1);
+    for (outcome, serial) in outcomes {
+        let known = store.certificate(&serial).await.unwrap();
+        assert_eq!(known.is_some(), outcome.is_ok(), "{serial}");
+        assert!(matches!(outcome, Ok(()) | Err(JoinRefusal::Used)));
+    }
+}
+
+async fn a_join_token_is_refused_when_it_is_another_or_over_or_its_devbox_is(store: Arc<dyn Store>) {
+    let account = account(&store, "acme").await;
+    let (devbox, other) = (devbox(None), devbox(None));
+    let hash = register(&store, &account, &devbox).await;
+    let other_hash = register(&store, &account, &other).await;
+    let check = async |id: &DevboxId, hash, now_ms| {
+        let checked = store.check_join(id, hash, now_ms).await.unwrap();
+        let audit = AuditRecord { time_ms: now_ms, ..done() };
+        if let Err(refusal) = checked {
+            assert_eq!(store.redeem_join(id, hash, &certificate("bb"), &audit).await.unwrap(), Err(refusal));
+        }
+        checked
+    };
+    assert_eq!(check(&devbox.id, hash, 1999).await, Ok(()));
+    assert_eq!(check(&devbox.id, hash, 2000).await, Err(JoinRefusal::Expired));
+    assert_eq!(check(&devbox.id, other_hash, 1).await, Err(JoinRefusal::Unknown));
+    assert_eq!(check(&DevboxId::new("dbx_none"), hash, 1).await, Err(JoinRefusal::Unknown));
+    store.shutdown_devbox(&account, &devbox.id, &done()).await.unwrap();
+    assert_eq!(check(&devbox.id, hash, 1).await, Err(JoinRefusal::Shutdown));
+    assert_eq!(check(&other.id, other_hash, 1).await, Ok(()));
+}
+
+async fn a_certificate_is_known_by_its_serial_number(store: Arc<dyn Store>) {
+    let account = account(&store, "acme").await;
+    let devbox = devbox(None);
+    register(&store, &account, &devbox).await;
+    assert!(store.insert_certificate(&devbox.id, &certificate("0a"), &done()).await.unwrap());
+    let known = store.certificate("0a").await.unwrap();
+    assert_eq!(known, Some((devbox.id.clone(), certificate("0a"))));
+    assert_eq!(store.certificate("0b").await.unwrap(), None);
+    let owner = store.devbox_owner(&devbox.id).await.unwrap();
+    assert_eq!(owner, Some((account, DevboxStatus::Running)));
+}
+
+async fn each_write_leaves_one_audit_row(store: Arc<dyn Store>) {
+    let (account, other) = (account(&store, "acme").await, account(&store, "other").await);
+    let audit = AuditRecord {
+        account: Some(account.clone()),
+        actor: Actor::Operator("root".to_owned()),
+        object: "sec_1".to_owned(),
+        object_name: Some("KEY".to_owned()),
+        outcome: Outcome::Refused,
+        reason: Some("because".to_owned()),
+        remote: Some([127, 0, 0, 1].into()),
+        ..record(Action::SecretDelete)
+    };
+    store.record(&audit).await.unwrap();
+    let newest = &store.audit(Some(&account), 1).await.unwrap()[0];
+    assert_eq!((newest.time_ms, newest.account.as_deref()), (1000, Some(account.as_str())));
+    assert_eq!((newest.actor_kind.as_str(), newest.actor.as_str()), ("operator", "root"));
+    assert_eq!((newest.action.as_str(), newest.outcome.as_str()), ("secret.delete", "refused"));
+    assert_eq!((newest.object.as_str(), newest.object_name.as_deref()), ("sec_1", Some("KEY")));
+    assert_eq!(newest.reason.as_deref(), Some("because"));
+    assert_eq!(newest.remote_address.as_deref(), Some("127.0.0.1"));
+    assert!(store.audit(Some(&other), 10).await.unwrap().is_empty());
+    assert_eq!(store.audit(None, 10).await.unwrap().len(), 3);
+}
+
+async fn a_change_by_another_connection_is_noticed(store: Arc<dyn Store>) {
+    // The first call has nothing to compare with.
+    store.changed().await.unwrap();
+    let watching = tokio::spawn({
+        let store = store.clone();
+        async move { store.changed().await }
+    });
+    account(&store, "acme").await;
+    watching.await.unwrap().unwrap();
+}

@@ -1,0 +1,213 @@
+//! The devbox listener over real TLS: who gets in, and what they get.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use devbox_secrets_proto::bundle::Bundle;
+use devbox_secrets_proto::devbox::{BUNDLE_MEDIA_TYPE, BUNDLE_PATH, ENROLL_PATH, IssuedIdentity, RENEW_PATH};
+use devbox_secrets_proto::seal::{BundleKey, Context};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ClientConfig, NamedGroup};
+use serde_json::json;
+use crate::support::{Answer, Call, TestServer, csr, get, post};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A registered devbox and its join token.
+async fn register(server: &TestServer) -> (String, String) {
+    let created = server.call(post("/v1/devboxes", "{}")).await.expect(200);
+    (created.text("id"), created.text("join_token"))
+}
+
+fn enrolment(token: &str, csr: &str) -> Call {
+    post(ENROLL_PATH, &json!({"csr": csr}).to_string()).header("authorization", &format!("Bearer {token}"))
+}
+
+fn client(server: &TestServer, identity: &IssuedIdentity, key: &rcgen::KeyPair) -> ClientConfig {
+    let chain = vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap()];
+    server.identified(chain, PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))
+}
+
+async fn enrolled(server: &TestServer) -> (String, ClientConfig) {
+    let (id, token) = register(server).await;
+    let (key, csr) = csr(&id);
+    let answer = server.devbox_call(server.anonymous(), enrolment(&token, &csr)).await.unwrap().expect(200);
+    let identity: IssuedIdentity = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(identity.devbox_id, id);
+    (id, client(server, &identity, &key))
+}
+
+fn bundle_request(key: &BundleKey, known: Option<u64>, wait_ms: u32) -> Call {
+    let key = STANDARD.encode(key.public_key());
+    let body = json!({"hpke_public_key": key, "known_revision": known, "wait_ms": wait_ms});
+    post(BUNDLE_PATH, &body.to_string())
+}
+
+fn value_of(answer: &Answer, key: &BundleKey, devbox_id: &str) -> (u64, Vec<u8>) {
+    assert_eq!(answer.header("content-type"), BUNDLE_MEDIA_TYPE);
+    let bundle = Bundle::parse(&answer.body).unwrap();
+    let count = u32::try_from(bundle.entries.len()).unwrap();
+    let context = Context { devbox_id, revision: bundle.revision, count };
+    let mut opener = key.opener(bundle.encapped_key, context).unwrap();
+    let entry = bundle.entries[0];
+    let mut value = vec![0; entry.value_len()];
+    opener.open_into(entry.label, entry.sealed, &mut value).unwrap();
+    (bundle.revision, value)
+}
+
+#[tokio::test]
+async fn a_join_token_becomes_a_certificate_and_a_certificate_the_sealed_values() {
+    let server = TestServer::start().await;
+    server.call(post("/v1/secrets", r#"{"name": "A", "value": "the value"}"#)).await.expect(200);
+    let (id, client) = enrolled(&server).await;
+    let key = BundleKey::generate();
+    let answer = server.devbox_call(client.clone(), bundle_request(&key, None, 0)).await.unwrap().expect(200);
+    let (revision, value) = value_of(&answer, &key, &id);
+    assert_eq!(value, b"the value");
+    assert!(!answer.body.windows(9).any(|window| window == b"the value"), "sealed inside TLS too");
+    let unchanged = bundle_request(&key, Some(revision), 0);
+    assert_eq!(server.devbox_call(client, unchanged).await.unwrap().status, 204);
+}
+
+#[tokio::test]
+async fn a_held_request_is_answered_as_soon_as_a_secret_changes() {
+    let server = TestServer::start().await;
+    server.call(post("/v1/secrets", r#"{"name": "A", "value": "one"}"#)).await.expect(200);
+    let (id, client) = enrolled(&server).await;
+    let key = BundleKey::generate();
+    let first = server.devbox_call(client.clone(), bundle_request(&key, None, 0)).await.unwrap();
+    let (revision, _) = value_of(&first, &key, &id);
+    let held = server.devbox_call(client, bundle_request(&key, Some(revision), 30_000));
+    let update = server.call(post("/v1/secrets/A", r#"{"value": "two"}"#));
+    let (held, _) = tokio::join!(tokio::time::timeout(Duration::from_secs(10), held), update);
+    assert_eq!(value_of(&held.unwrap().unwrap(), &key, &id).1, b"two");
+}
+
+#[tokio::test]
+async fn a_stopping_server_answers_held_requests() {
+    let server = TestServer::start().await;
+    let (_, client) = enrolled(&server).await;
+    let key = BundleKey::generate();
+    let first = server.devbox_call(client.clone(), bundle_request(&key, None, 0)).await.unwrap().expect(200);
+    let revision = Bundle::parse(&first.body).unwrap().revision;
+    let stream = server.tls(client).await.unwrap();
+    let (read, mut write) = tokio::io::split(stream);
+    let call = bundle_request(&key, Some(revision), 60_000);
+    let head = format!(
+        "POST {BUNDLE_PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\nexpect: 100-continue\r\n\r\n",
+        call.body.len()
+    );
+    write.write_all(head.as_bytes()).await.unwrap();
+    let mut read = read;
+    let mut start = [0; 12];
+    // The handler asks for the body, so the request is in flight.
+    read.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 100");
+    write.write_all(&call.body).await.unwrap();
+    let stopped = tokio::spawn(server.stop());
+    let mut rest = Vec::new();
+    let _ = read.read_to_end(&mut rest).await;
+    assert!(String::from_utf8_lossy(&rest).contains("HTTP/1.1 204"), "{}", String::from_utf8_lossy(&rest));
+    tokio::time::timeout(Duration::from_secs(10), stopped).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_for_its_own_devbox_only() {
+    let server = TestServer::start().await;
+    let (id, config) = enrolled(&server).await;
+    let (key, own) = csr(&id);
+    let renewal = post(RENEW_PATH, &json!({"csr": own}).to_string());
+    let answer = server.devbox_call(config.clone(), renewal).await.unwrap().expect(200);
+    let identity: IssuedIdentity = serde_json::from_slice(&answer.body).unwrap();
+    let renewed = client(&server, &identity, &key);
+    let bundle = bundle_request(&BundleKey::generate(), None, 0);
+    server.devbox_call(renewed, bundle).await.unwrap().expect(200);
+
+    let (other, _) = register(&server).await;
+    let renewal = post(RENEW_PATH, &json!({"csr": csr(&other).1}).to_string());
+    server.devbox_call(config, renewal).await.unwrap().expect(403);
+}
+
+#[tokio::test]
+async fn a_join_token_works_once_and_for_its_devbox_only() {
+    let server = TestServer::start().await;
+    let (id, token) = register(&server).await;
+    let (other, _) = register(&server).await;
+    let call = |token: &str, devbox: &str| server.devbox_call(server.anonymous(), enrolment(token, &csr(devbox).1));
+    call(&token, &other).await.unwrap().expect(403);
+    call(&token, &id).await.unwrap().expect(200);
+    call(&token, &id).await.unwrap().expect(401);
+    call("nonsense", &id).await.unwrap().expect(401);
+}
+
+#[tokio::test]
+async fn without_a_certificate_there_is_nothing_but_enrolment() {
+    let server = TestServer::start().await;
+    let bundle = bundle_request(&BundleKey::generate(), None, 0);
+    server.devbox_call(server.anonymous(), bundle).await.unwrap().expect(401);
+    let renewal = post(RENEW_PATH, r#"{"csr": "x"}"#);
+    server.devbox_call(server.anonymous(), renewal).await.unwrap().expect(401);
+    server.devbox_call(server.anonymous(), post(ENROLL_PATH, r#"{"csr": "x"}"#)).await.unwrap().expect(401);
+    server.devbox_call(server.anonymous(), get("/v1/secrets")).await.unwrap().expect(404);
+}
+
+#[tokio::test]
+async fn the_certificate_of_a_devbox_that_was_shut_down_gets_nothing() {
+    let server = TestServer::start().await;
+    let (id, client) = enrolled(&server).await;
+    server.call(post(&format!("/v1/devboxes/{id}/shutdown"), "")).await.expect(200);
+    let bundle = bundle_request(&BundleKey::generate(), None, 0);
+    server.devbox_call(client.clone(), bundle).await.unwrap().expect(403);
+    let renewal = post(RENEW_PATH, &json!({"csr": csr(&id).1}).to_string());
+    server.devbox_call(client, renewal).await.unwrap().expect(403);
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_ca_is_refused_in_the_handshake() {
+    let server = TestServer::start().await;
+    let stranger = TestServer::start().await;
+    let (_, token) = register(&stranger).await;
+    let id = token.split('.').next().unwrap();
+    let (key, csr) = csr(id);
+    let answer = stranger.devbox_call(stranger.anonymous(), enrolment(&token, &csr)).await.unwrap().expect(200);
+    let identity: IssuedIdentity = serde_json::from_slice(&answer.body).unwrap();
+    let config = client(&server, &identity, &key);
+    let bundle = bundle_request(&BundleKey::generate(), None, 0);
+    assert!(server.devbox_call(config, bundle).await.is_err());
+}
+
+#[tokio::test]
+async fn the_handshake_is_hybrid_tls_1_3_and_shows_the_ca() {
+    let server = TestServer::start().await;
+    let stream = server.tls(server.anonymous()).await.unwrap();
+    let (_, session) = stream.get_ref();
+    assert_eq!(session.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    let group = session.negotiated_key_exchange_group().map(|group| group.name());
+    assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
+    let chain = session.peer_certificates().unwrap();
+    assert_eq!(chain.len(), 2, "leaf and CA");
+    assert_eq!(&chain[1], server.registry.ca().certificate_der());
+}
+
+#[tokio::test]
+async fn a_client_without_tls_is_closed_and_harms_nobody() {
+    let server = TestServer::start().await;
+    let mut stream = TcpStream::connect(server.bound.devbox).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    enrolled(&server).await;
+}
+
+#[tokio::test]
+async fn bodies_are_small_and_strict() {
+    let server = TestServer::start().await;
+    let (_, client) = enrolled(&server).await;
+    for body in ["{}", r#"{"hpke_public_key": "x"}"#, r#"{"hpke_public_key": "", "extra": 1}"#, "[]"] {
+        server.devbox_call(client.clone(), post(BUNDLE_PATH, body)).await.unwrap().expect(400);
+    }
+    server.devbox_call(client, post(BUNDLE_PATH, &" ".repeat(20_000))).await.unwrap().expect(413);
+}

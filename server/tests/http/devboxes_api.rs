@@ -1,0 +1,89 @@
+//! The registry of devboxes over HTTP.
+
+use serde_json::{Value, json};
+use crate::support::{TestServer, get, post};
+
+#[tokio::test]
+async fn a_devbox_lives_from_registration_to_shutdown() {
+    let server = TestServer::start().await;
+    let secret = post("/v1/secrets", r#"{"name": "DATABASE_PASSWORD", "value": "v"}"#);
+    let secret_id = server.call(secret).await.expect(200).text("id");
+    let body = json!({"name": "box", "secrets": {"DB_PASS": "DATABASE_PASSWORD"}, "metadata": {"a": "b"}});
+    let created = server.call(post("/v1/devboxes", &body.to_string())).await.expect(200);
+    let id = created.text("id");
+    assert!(created.text("join_token").starts_with(&format!("{id}.")));
+
+    let view = server.call(get(&format!("/v1/devboxes/{id}"))).await.expect(200).json();
+    assert_eq!(view["secrets"], json!({"DB_PASS": secret_id}));
+    assert_eq!(view["status"], "running");
+    assert_eq!(view["join_token"], Value::Null, "a join token is shown once");
+    for (field, empty) in [("capabilities", json!([])), ("launch_parameters", json!({})), ("end_time_ms", Value::Null)] {
+        assert_eq!(view[field], empty, "what official clients expect");
+    }
+
+    let shut = server.call(post(&format!("/v1/devboxes/{id}/shutdown"), "{}")).await.expect(200).json();
+    assert_eq!(shut["status"], "shutdown");
+    assert!(shut["end_time_ms"].as_i64() >= shut["create_time_ms"].as_i64());
+    let statuses: Vec<&Value> =
+        shut["state_transitions"].as_array().unwrap().iter().map(|t| &t["status"]).collect();
+    assert_eq!(statuses, ["running", "shutdown"]);
+}
+
+#[tokio::test]
+async fn nothing_has_to_be_said_to_register_a_devbox() {
+    let server = TestServer::start().await;
+    for body in ["", "{}", r#"{"name": null, "secrets": null, "gateways": null, "metadata": null}"#] {
+        let view = server.call(post("/v1/devboxes", body)).await.expect(200).json();
+        assert_eq!(view["secrets"], Value::Null, "every secret of the account: {body}");
+    }
+}
+
+#[tokio::test]
+async fn fields_that_describe_a_machine_are_refused_by_name() {
+    let server = TestServer::start().await;
+    for field in ["blueprint_id", "environment_variables", "launch_parameters", "mounts", "snapshot_id"] {
+        let body = json!({field: {}}).to_string();
+        let message = server.call(post("/v1/devboxes", &body)).await.expect(400).text("message");
+        assert!(message.contains(field) && message.contains("starts no machine"), "{message}");
+    }
+    for body in [
+        r#"{"nope": 1}"#,
+        r#"{"secrets": {"A": 1}}"#,
+        r#"{"secrets": {"A": "NO_SUCH"}}"#,
+        r#"{"secrets": {"A": "X", "A": "Y"}}"#,
+        r#"{"gateways": {"A": {"gateway": "g"}}}"#,
+    ] {
+        server.call(post("/v1/devboxes", body)).await.expect(400);
+    }
+}
+
+#[tokio::test]
+async fn lists_of_devboxes_are_paged() {
+    let server = TestServer::start().await;
+    for _ in 0..5 {
+        server.call(post("/v1/devboxes", "{}")).await.expect(200);
+    }
+    let mut seen = Vec::new();
+    let mut query = "limit=2".to_owned();
+    loop {
+        let page = server.call(get(&format!("/v1/devboxes?{query}"))).await.expect(200).json();
+        assert_eq!(page["total_count"], 5);
+        let ids = page["devboxes"].as_array().unwrap().iter().map(|d| d["id"].as_str().unwrap().to_owned());
+        seen.extend(ids);
+        if page["has_more"] == false {
+            break;
+        }
+        query = format!("limit=2&starting_after={}", seen.last().unwrap());
+    }
+    assert_eq!(seen.len(), 5);
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 5, "no devbox comes twice");
+}
+
+#[tokio::test]
+async fn unknown_devboxes_are_404() {
+    let server = TestServer::start().await;
+    server.call(get("/v1/devboxes/dbx_1")).await.expect(404);
+    server.call(post("/v1/devboxes/dbx_1/shutdown", "")).await.expect(404);
+}

@@ -1,0 +1,205 @@
+//! The program itself: what it prints, how it ends, what it refuses to start with.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_devbox-secrets-server");
+
+/// A running `dev`; killed on drop.
+pub(crate) struct Dev {
+    pub(crate) child: Child,
+    pub(crate) announced: Value,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Dev {
+    pub(crate) fn start(state: &Path) -> Self {
+        let mut child = Command::new(PROGRAM)
+            .args(["dev", "--state"])
+            .arg(state)
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(state.with_extension("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let announced = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+        Self { child, announced, stdout }
+    }
+
+    pub(crate) fn text(&self, field: &str) -> &str {
+        self.announced[field].as_str().unwrap()
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        self.text("api").strip_prefix("http://").unwrap()
+    }
+
+    /// Sends `signal` and returns the exit code and what else was printed.
+    fn end(mut self, signal: Signal) -> (Option<i32>, String) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+        let status = self.child.wait().unwrap();
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).unwrap();
+        (status.code(), rest)
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn run(args: &[&str]) -> Output {
+    Command::new(PROGRAM).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn dev_announces_itself_on_one_line_and_ends_well_at_a_signal() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let dev = Dev::start(&state);
+        let mut fields: Vec<&String> = dev.announced.as_object().unwrap().keys().collect();
+        fields.sort();
+        assert_eq!(fields, ["account", "api", "devbox", "token"]);
+        assert!(dev.text("api").starts_with("http://127.0.0.1:"));
+        assert!(dev.text("devbox").starts_with("https://127.0.0.1:"));
+        assert_eq!(dev.end(signal), (Some(0), String::new()), "nothing else on standard output");
+    }
+}
+
+#[test]
+fn dev_on_the_same_directory_has_the_same_account_and_a_new_token() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let first = Dev::start(&state);
+    let (account, token) = (first.text("account").to_owned(), first.text("token").to_owned());
+    first.end(Signal::SIGTERM);
+    let second = Dev::start(&state);
+    assert_eq!(second.text("account"), account);
+    assert_ne!(second.text("token"), token);
+}
+
+#[test]
+fn what_dev_makes_is_private() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let _dev = Dev::start(&state);
+    assert_eq!(mode(&state), 0o700);
+    for entry in fs::read_dir(&state).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+}
+
+#[test]
+fn the_running_program_is_not_dumpable_and_writes_no_core() {
+    let directory = tempfile::tempdir().unwrap();
+    let dev = Dev::start(&directory.path().join("state"));
+    let limits = fs::read_to_string(format!("/proc/{}/limits", dev.child.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let fields: Vec<&str> = core.split_whitespace().collect();
+    assert_eq!(fields[4..6], ["0", "0"], "{core}");
+}
+
+#[test]
+fn the_log_has_neither_token_nor_value() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let dev = Dev::start(&state);
+    let token = dev.text("token").to_owned();
+    let canary = "canary-51b0c3";
+    let request = crate::memory::post_value(&token, canary);
+    let answer = crate::memory::exchange(dev.address(), &request);
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    dev.end(Signal::SIGTERM);
+    let log = fs::read_to_string(state.with_extension("log")).unwrap();
+    assert!(log.contains("\"route\":\"/v1/secrets\""), "{log}");
+    assert!(!log.contains(canary) && !log.contains(&token), "{log}");
+}
+
+#[test]
+fn check_reports_every_mistake_of_a_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("server.toml");
+    fs::write(&file, "[state]\ndirectory = \"/s\"\nmaster = 1\n[api]\nlisten = \"0.0.0.0:80\"\n").unwrap();
+    for command in ["check", "serve"] {
+        let output = run(&[command, "--config", file.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(2));
+        let text = stderr(&output);
+        for part in ["line 3", "line 5", "[devbox] listen is missing", "master_key_file is missing"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_code_2_with_the_remedy() {
+    for (args, part) in [
+        (&["serve"][..], "--config FILE"),
+        (&["dev"], "--state DIR"),
+        (&["dev", "--state", "/nonexistent/x", "--api", "0.0.0.0:0"], "loopback"),
+        (&["account", "list"], "--config FILE or --state DIR"),
+        (&["serve", "--config", "/nonexistent/x.toml"], "/nonexistent/x.toml"),
+        (&["nonsense"], "nonsense"),
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr(&output).contains(part), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn serve_without_its_master_key_fails_and_names_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    Dev::start(&state).end(Signal::SIGTERM);
+    let key = state.join("master.key");
+    fs::rename(&key, state.join("moved.key")).unwrap();
+    let file = directory.path().join("server.toml");
+    let text = format!(
+        "[state]\ndirectory = {state:?}\nmaster_key_file = {key:?}\n[api]\nlisten = \"127.0.0.1:0\"\n[devbox]\nlisten = \"127.0.0.1:0\"\n"
+    );
+    fs::write(&file, text).unwrap();
+    let output = run(&["serve", "--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("master.key"), "{}", stderr(&output));
+}
+
+#[test]
+fn operators_commands_work_beside_a_running_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let dev = Dev::start(&state);
+    let output = run(&["--state", state.to_str().unwrap(), "account", "list", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains(dev.text("account")));
+}
+
+#[test]
+fn long_help_has_examples_files_and_exit_codes() {
+    let output = run(&["--help"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for part in ["Examples:", "Files:", "Exit codes:", "Signals:"] {
+        assert!(text.contains(part), "{part}");
+    }
+}

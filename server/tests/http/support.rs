@@ -1,0 +1,240 @@
+//! A real server on free ports and a temporary state, and clients for both of its listeners.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use devbox_secrets_server::app::{App, Bound, KeyPolicy};
+use devbox_secrets_server::config::Config;
+use devbox_secrets_server::registry::Registry;
+use devbox_secrets_server::shutdown::{ShutdownTrigger, shutdown_signal};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::{http1, http2};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::rt::{Read, Write};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// A server in this process.
+pub(crate) struct TestServer {
+    pub(crate) bound: Bound,
+    pub(crate) registry: Registry,
+    pub(crate) token: String,
+    pub(crate) account: String,
+    pub(crate) state: TempDir,
+    trigger: ShutdownTrigger,
+    serving: JoinHandle<()>,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// A request in the making.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) method: &'static str,
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Which HTTP to speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Http {
+    One,
+    Two,
+}
+
+impl TestServer {
+    pub(crate) async fn start() -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let config = Config::dev(&state.path().join("state"), any, any).unwrap();
+        let (trigger, shutdown) = shutdown_signal();
+        let app = App::start(&config, KeyPolicy::LoadOrCreate, shutdown).await.unwrap();
+        let development = app.registry().development_account().await.unwrap();
+        Self {
+            bound: app.bound(),
+            registry: app.registry().clone(),
+            token: development.token.expose_token().to_owned(),
+            account: development.account.id.to_string(),
+            state,
+            trigger,
+            serving: tokio::spawn(app.run()),
+        }
+    }
+
+    /// Sends an authorised request over a connection of its own, HTTP/1.1.
+    pub(crate) async fn call(&self, call: Call) -> Answer {
+        self.call_by(Http::One, call.header("authorization", &format!("Bearer {}", self.token))).await
+    }
+
+    /// Sends `call` as it is.
+    pub(crate) async fn call_by(&self, http: Http, call: Call) -> Answer {
+        let stream = TcpStream::connect(self.bound.api).await.unwrap();
+        send(http, TokioIo::new(stream), call.request("localhost")).await.unwrap()
+    }
+
+    pub(crate) async fn tls(&self, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(self.bound.devbox).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    }
+
+    /// Sends `call` to the devbox listener.
+    pub(crate) async fn devbox_call(&self, config: ClientConfig, call: Call) -> Result<Answer, String> {
+        let stream = self.tls(config).await.map_err(|error| error.to_string())?;
+        send(Http::One, TokioIo::new(stream), call.request("localhost")).await.map_err(|error| error.to_string())
+    }
+
+    /// What a client trusts that was given the CA.
+    pub(crate) fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.registry.ca().certificate_der().clone()).unwrap();
+        roots
+    }
+
+    pub(crate) fn anonymous(&self) -> ClientConfig {
+        tls_client(self.roots()).with_no_client_auth()
+    }
+
+    pub(crate) fn identified(&self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> ClientConfig {
+        tls_client(self.roots()).with_client_auth_cert(chain, key).unwrap()
+    }
+
+    /// Stops it and waits for its end.
+    pub(crate) async fn stop(self) {
+        self.trigger.stop();
+        self.serving.await.unwrap();
+    }
+}
+
+pub(crate) fn tls_client(
+    roots: RootCertStore,
+) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+}
+
+pub(crate) fn get(path: &str) -> Call {
+    Call { method: "GET", path: path.to_owned(), headers: Vec::new(), body: Vec::new() }
+}
+
+pub(crate) fn post(path: &str, body: &str) -> Call {
+    let call = Call { method: "POST", path: path.to_owned(), headers: Vec::new(), body: body.as_bytes().to_vec() };
+    if body.is_empty() { call } else { call.header("content-type", "application/json") }
+}
+
+impl Call {
+    pub(crate) fn method(mut self, method: &'static str) -> Self {
+        self.method = method;
+        self
+    }
+
+    /// Sets a header; an earlier one of that name goes.
+    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.retain(|(other, _)| *other != name);
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+
+    fn request(self, host: &str) -> Request<Full<Bytes>> {
+        let uri = format!("http://{host}{}", self.path);
+        let mut request = Request::builder().method(self.method).uri(uri).body(Full::from(self.body)).unwrap();
+        request.headers_mut().insert("host", HeaderValue::from_str(host).unwrap());
+        for (name, value) in self.headers {
+            let value = HeaderValue::from_str(&value).unwrap();
+            request.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+        request
+    }
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub(crate) fn text(&self, field: &str) -> String {
+        self.json()[field].as_str().unwrap_or_else(|| panic!("no {field} in {self:?}")).to_owned()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
+    }
+
+    /// Fails unless the status is `status` and, for an error, the body is of the promised form.
+    pub(crate) fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{self:?}");
+        if status >= 400 {
+            let body = self.json();
+            assert!(body["code"].is_string() && body["message"].is_string(), "{self:?}");
+            assert_eq!(body.as_object().unwrap().len(), 2, "{self:?}");
+        }
+        self
+    }
+}
+
+pub(crate) async fn send<I>(http: Http, io: I, request: Request<Full<Bytes>>) -> hyper::Result<Answer>
+where
+    I: Read + Write + Unpin + Send + 'static,
+{
+    let response = match http {
+        Http::One => {
+            let (mut sender, connection) = http1::handshake(io).await?;
+            tokio::spawn(connection);
+            sender.send_request(request).await?
+        }
+        Http::Two => {
+            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+            tokio::spawn(connection);
+            sender.send_request(request).await?
+        }
+    };
+    read(response).await
+}
+
+async fn read(response: Response<Incoming>) -> hyper::Result<Answer> {
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await?.to_bytes();
+    Ok(Answer { status: parts.status, headers: parts.headers, body })
+}
+
+/// A key and a request for a certificate, as a daemon makes them.
+pub(crate) fn csr(devbox: &str) -> (rcgen::KeyPair, String) {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, devbox);
+    let pem = params.serialize_request(&key).unwrap().pem().unwrap();
+    (key, pem)
+}
+
+/// Whether any file under `directory` holds `needle`.
+pub(crate) fn on_disk(directory: &Path, needle: &[u8]) -> bool {
+    std::fs::read_dir(directory).unwrap().any(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            return on_disk(&path, needle);
+        }
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        bytes.windows(needle.len()).any(|window| window == needle)
+    })
+}
