@@ -1,1 +1,26 @@
-//! .
+//! `devbox-secretsd`: the privileged daemon in a devbox. It fetches the devbox's sealed bundle from the control plane,
+//! holds the plaintext in locked memory, and hands each launch what the policy grants its process.
+//!
+//! - [`config`]: the configuration file, checked whole; [`app`]: the parts, wired;
+//! - [`identity`]: who this devbox is to the control plane; [`control_plane`]: the connection to it;
+//! - [`sync`]: keeps the bundle current, and ends service when it cannot;
+//! - [`memory`]: the only pages that hold a plaintext; [`launch`]: what a launch asks and gets;
+//! - [`credentials`]: what systemd asks for on behalf of a unit, and gets;
+//! - [`policy`]: who may have what; [`peer`]: who asks, as the kernel says it;
+//! - [`admin`]: health and status on a local socket; [`telemetry`]: logs and the service manager;
+//! - [`harden`]: closes the process before it reads a secret; [`socket`]: Unix sockets.
+
+pub mod admin;
+pub mod app;
+pub mod config;
+pub mod control_plane;
+pub mod credentials;
+pub mod harden;
+pub mod identity;
+pub mod launch;
+pub mod memory;
+pub mod peer;
+pub mod policy;
+pub mod socket;
+pub mod sync;
+pub mod telemetry;

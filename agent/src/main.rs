@@ -1,2 +1,154 @@
-//! .
-fn main() {}
+//! `devbox-secretsd`: see `devbox-secretsd --help` and the library's documentation.
+#![forbid(unsafe_code)]
+
+mod command;
+
+use std::alloc::System;
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use devbox_secretsd::admin::{Report, client, table};
+use devbox_secretsd::app::App;
+use devbox_secretsd::config::{self, Settings};
+use devbox_secretsd::harden::{self, Hardening};
+use devbox_secretsd::identity::{self, Credentials};
+use devbox_secretsd::telemetry::{chain, log};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use zeroizing_alloc::ZeroAlloc;
+
+use command::{Action, Command, Options, StatusOptions};
+
+/// Everything that is freed is wiped: ciphertext, TLS state, private keys, the join token.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
+
+/// Stack of the threads that look up host names, in bytes.
+const RESOLVER_STACK: usize = 512 * 1024;
+
+/// How the program ends; the numbers are in `--help`.
+enum Failure {
+    /// 1.
+    Runtime(String),
+    /// 2.
+    Usage(String),
+}
+
+impl<E: Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Runtime(chain(&error))
+    }
+}
+
+fn main() -> ExitCode {
+    let hardening = harden::process();
+    let outcome = match Command::parse().action {
+        Action::Run(options) => run(&options, hardening),
+        Action::Status(options) => status(&options),
+        Action::Check(options) => check(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Runtime(message)) => fail(&message, 1),
+        Err(Failure::Usage(message)) => fail(&message, 2),
+    }
+}
+
+/// Told on standard error whatever the log's level; a closed one is nobody's loss.
+fn fail(message: &str, code: u8) -> ExitCode {
+    let _ = message.lines().try_for_each(|line| writeln!(io::stderr(), "devbox-secretsd: {line}"));
+    ExitCode::from(code)
+}
+
+fn run(options: &Options, hardening: Hardening) -> Result<(), Failure> {
+    let settings = load(options)?;
+    log::start(&settings.log.level, settings.log.format)?;
+    let credentials = identity::read(&settings.identity)?;
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(serve(options, settings, credentials, hardening));
+    // A look-up that hangs must not hold up the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(
+    options: &Options,
+    settings: Settings,
+    credentials: Credentials,
+    hardening: Hardening,
+) -> Result<(), Failure> {
+    let mut stop = Stop::new()?;
+    let app = App::start(settings, credentials, hardening)?;
+    tokio::spawn(app.reload(options.config.clone(), options.overrides()).at_hangup());
+    let (asked, told) = tokio::sync::oneshot::channel::<()>();
+    let served = app.run(async { drop(told.await) });
+    let stopped_twice = async {
+        stop.signal().await;
+        drop(asked);
+        stop.signal().await;
+    };
+    tokio::select! {
+        outcome = served => Ok(outcome?),
+        () = stopped_twice => Err(Failure::Runtime("stopped at once by a second signal".to_owned())),
+    }
+}
+
+/// The signals that end the daemon.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn signal(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn status(options: &StatusOptions) -> Result<(), Failure> {
+    let json = runtime()?.block_on(client::status(&options.admin_socket))?;
+    let text = String::from_utf8_lossy(&json);
+    if options.json { print(&format!("{text}\n")) } else { print(&table::print(&report(&text)?)) }
+}
+
+fn report(json: &str) -> Result<Report, Failure> {
+    serde_json::from_str(json).map_err(|error| {
+        Failure::Runtime(format!(
+            "the daemon is of another version than this program (--json works): {error}"
+        ))
+    })
+}
+
+fn check(options: &Options) -> Result<(), Failure> {
+    print(&load(options)?.to_string())
+}
+
+fn load(options: &Options) -> Result<Settings, Failure> {
+    config::load(options.config.as_deref(), &options.overrides())
+        .map_err(|mistakes| Failure::Usage(mistakes.to_string()))
+}
+
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2)
+        .thread_stack_size(RESOLVER_STACK)
+        .build()
+}
+
+/// A reader that went away early (`| head`) is not a failure.
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

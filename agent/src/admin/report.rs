@@ -1,0 +1,107 @@
+//! What `GET /status` answers. A stable interface for programs: fields are added, never renamed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::harden::Hardening;
+
+/// In which state the daemon is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It has not had any secrets yet.
+    Starting,
+    /// It serves secrets.
+    Ready,
+    /// It wiped its secrets when the control plane had been away for longer than `max_stale`.
+    Stale,
+    /// It wiped its secrets for another reason.
+    Lost,
+}
+
+impl State {
+    /// The word that people read.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Stale => "stale",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// What keeps the daemon from synchronising.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastError {
+    /// What, with its causes, on one line.
+    pub message: String,
+    /// Since when, in milliseconds since the epoch.
+    pub since_ms: i64,
+}
+
+/// Locked memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// `memfd_secret` or `mlock`.
+    pub backing: String,
+    /// Why it is not `memfd_secret`.
+    pub fallback_reason: Option<String>,
+    /// Bytes of secret memory that are locked right now.
+    pub bytes_locked: usize,
+    /// Most that one bundle may take, in bytes.
+    pub limit: usize,
+}
+
+/// Launches since the daemon started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launches {
+    /// Got what they asked for.
+    pub served: u64,
+    /// Were refused.
+    pub refused: u64,
+}
+
+/// One variable, without its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variable {
+    /// Its name in the environment.
+    pub env: String,
+    /// The secret's name in its account.
+    pub secret: String,
+    /// The secret's version.
+    pub version: u64,
+}
+
+/// Everything that an operator may know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The program's version.
+    pub version: String,
+    /// Which devbox this is; none before it has joined.
+    pub devbox_id: Option<String>,
+    /// The control plane.
+    pub server: String,
+    /// In which state the daemon is.
+    pub state: State,
+    /// Why it is not ready.
+    pub reason: Option<String>,
+    /// The revision that is held.
+    pub revision: Option<u64>,
+    /// Seconds since the control plane last answered that all is well.
+    pub last_sync_age_s: Option<u64>,
+    /// What fails at present.
+    pub last_error: Option<LastError>,
+    /// Seconds until the secrets are wiped unless it answers.
+    pub lease_left_s: Option<u64>,
+    /// End of the devbox's certificate, in milliseconds since the epoch.
+    pub certificate_expires_ms: Option<i64>,
+    /// Locked memory.
+    pub memory: Memory,
+    /// What protects the process.
+    pub hardening: Hardening,
+    /// Launches since the start.
+    pub launches: Launches,
+    /// What is held, in ascending order of `env`.
+    pub secrets: Vec<Variable>,
+}

@@ -1,0 +1,109 @@
+//! A status for people.
+
+use std::fmt::{self, Display, Write};
+
+use super::report::{Report, Variable};
+use crate::config::quantity::print_size;
+use crate::harden::Step;
+use crate::identity::certificate::now_ms;
+
+/// Prints a report as aligned lines, then one line a variable.
+#[must_use]
+pub fn print(report: &Report) -> String {
+    let mut out = String::new();
+    // A String takes everything that is written to it.
+    let _ = write_report(&mut out, report);
+    out
+}
+
+fn write_report(out: &mut String, report: &Report) -> fmt::Result {
+    let state = report.reason.as_ref().map_or_else(
+        || report.state.word().to_owned(),
+        |reason| format!("{}: {reason}", report.state.word()),
+    );
+    line(out, "state", state)?;
+    line(out, "devbox", report.devbox_id.as_deref().unwrap_or("not joined yet"))?;
+    line(out, "server", &report.server)?;
+    line(out, "revision", or_none(report.revision))?;
+    line(
+        out,
+        "last sync",
+        report.last_sync_age_s.map_or("never".to_owned(), |age| format!("{} ago", span(age))),
+    )?;
+    if let Some(error) = &report.last_error {
+        let since = u64::try_from((now_ms() - error.since_ms) / 1_000).unwrap_or(0);
+        line(out, "failing", format!("for {}: {}", span(since), error.message))?;
+    }
+    line(out, "lease left", report.lease_left_s.map_or("none".to_owned(), span))?;
+    line(out, "certificate", report.certificate_expires_ms.map_or("none".to_owned(), expiry))?;
+    write_process(out, report)?;
+    write_variables(out, &report.secrets)
+}
+
+fn write_process(out: &mut String, report: &Report) -> fmt::Result {
+    let memory = &report.memory;
+    let locked = format!("{}, {} locked", memory.backing, print_size(memory.bytes_locked));
+    let fallback = memory.fallback_reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+    line(out, "memory", locked + &fallback)?;
+    line(out, "core dumps", step(&report.hardening.no_core_dump, "off"))?;
+    line(out, "dumpable", step(&report.hardening.not_dumpable, "no"))?;
+    line(out, "all locked", step(&report.hardening.memory_locked, "yes"))?;
+    line(out, "launches", format!("{} served, {} refused", report.launches.served, report.launches.refused))?;
+    line(out, "version", &report.version)
+}
+
+fn write_variables(out: &mut String, variables: &[Variable]) -> fmt::Result {
+    let width = |name: fn(&Variable) -> &str, title: &str| {
+        variables.iter().map(|variable| name(variable).len()).chain([title.len()]).max().unwrap_or(0)
+    };
+    let (env, secret) = (width(|v| &v.env, "NAME"), width(|v| &v.secret, "SECRET"));
+    writeln!(out, "\n{:env$}  {:secret$}  VERSION", "NAME", "SECRET")?;
+    variables.iter().try_for_each(|v| writeln!(out, "{:env$}  {:secret$}  {}", v.env, v.secret, v.version))
+}
+
+fn line(out: &mut String, name: &str, value: impl Display) -> fmt::Result {
+    writeln!(out, "{name:<12} {value}")
+}
+
+fn or_none(number: Option<u64>) -> String {
+    number.map_or_else(|| "none".to_owned(), |number| number.to_string())
+}
+
+fn step(step: &Step, achieved: &str) -> String {
+    match &step.reason {
+        None => achieved.to_owned(),
+        Some(reason) => format!("NOT: {reason}"),
+    }
+}
+
+fn expiry(at_ms: i64) -> String {
+    match u64::try_from((at_ms - now_ms()) / 1_000) {
+        Ok(left) => format!("expires in {}", span(left)),
+        Err(_) => "expired".to_owned(),
+    }
+}
+
+/// A time in its two largest units.
+fn span(seconds: u64) -> String {
+    let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+    let first = units.iter().position(|(_, unit)| seconds >= *unit).unwrap_or(units.len() - 1);
+    let parts = units[first..].iter().take(2).scan(seconds, |rest, (name, unit)| {
+        let count = *rest / unit;
+        *rest %= unit;
+        Some(format!("{count} {name}"))
+    });
+    parts.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_their_two_largest_units() {
+        assert_eq!(span(0), "0 s");
+        assert_eq!(span(59), "59 s");
+        assert_eq!(span(3_600), "1 h 0 m");
+        assert_eq!(span(90_061), "1 d 1 h");
+    }
+}

@@ -1,0 +1,115 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use devbox_secretsd::config::Overrides;
+use devbox_secretsd::telemetry::log::Format;
+
+const AFTER_HELP: &str = "\
+Exit status:
+  0  done
+  1  failure: the reason is on standard error
+  2  a mistake on the command line or in the configuration
+
+Files:
+  /etc/devbox-secrets/agent.toml     configuration, if it exists
+  /run/devbox-secrets/launch.sock    devbox-exec asks here
+  /run/devbox-secrets/admin.sock     status asks here
+
+Examples:
+  devbox-secretsd run --server https://secrets.example:8443 --join-token-file /run/join-token
+  devbox-secretsd check --config /etc/devbox-secrets/agent.toml
+  devbox-secretsd status --json";
+
+/// Holds a devbox's secrets in locked memory and gives each launch what the policy grants its process.
+#[derive(Debug, Parser)]
+#[command(name = "devbox-secretsd", version, after_help = AFTER_HELP)]
+pub(crate) struct Command {
+    #[command(subcommand)]
+    pub(crate) action: Action,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Action {
+    /// Join the control plane, fetch the secrets and serve launches until SIGTERM
+    ///
+    /// Settings come from the configuration file; each option given here wins over it. Without a configuration file the
+    /// only rule is that the daemon's own user may have every secret.
+    ///
+    /// SIGTERM and SIGINT wipe everything and end the daemon, a second one at once. SIGHUP takes up changed rules.
+    #[command(after_help = AFTER_HELP)]
+    Run(Options),
+    /// Tell how a running daemon is: state, last sync, lease, memory, names and versions; never a value
+    #[command(after_help = AFTER_HELP)]
+    Status(StatusOptions),
+    /// Check the configuration, and print what would be in force
+    ///
+    /// Every mistake is told at once, with its line and what to write instead.
+    #[command(after_help = AFTER_HELP)]
+    Check(Options),
+}
+
+/// Options of `run` and `check`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Configuration file (TOML) [default: /etc/devbox-secrets/agent.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The server's devbox listener, https://HOST:PORT
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// File with the one-time join token; - is standard input
+    #[arg(long, value_name = "FILE")]
+    join_token_file: Option<PathBuf>,
+    /// The devbox's certificate (PEM), instead of a join token
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The devbox CA (PEM)
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Socket that launches ask [default: /run/devbox-secrets/launch.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Socket for status and health [default: admin.sock beside launch.sock, PATH.admin beside any other socket]
+    #[arg(long, value_name = "PATH")]
+    admin_socket: Option<PathBuf>,
+    /// error, warn, info, debug or trace, or target=level,… [default: info]
+    #[arg(long, value_name = "LEVEL", env = "RUST_LOG")]
+    log_level: Option<String>,
+    /// auto, human, json or journald [default: auto]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<Format>,
+}
+
+/// Options of `status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusOptions {
+    /// The daemon's admin socket
+    #[arg(long, value_name = "PATH", default_value = "/run/devbox-secrets/admin.sock")]
+    pub(crate) admin_socket: PathBuf,
+    /// Print the daemon's JSON as it is
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Options {
+    /// What wins over the configuration file.
+    pub(crate) fn overrides(&self) -> Overrides {
+        Overrides {
+            server: self.server.clone(),
+            join_token_file: self.join_token_file.clone(),
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            ca: self.ca.clone(),
+            socket: self.socket.clone(),
+            admin_socket: self.admin_socket.clone(),
+            log_level: self.log_level.clone(),
+            log_format: self.log_format,
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The daemon's settings: from its configuration file and its command line, which wins.
+//!
+//! [`load`] answers with settings that are usable as they stand, or with every mistake at once.
+
+mod document;
+mod file;
+mod identity;
+mod mistake;
+pub mod quantity;
+mod rules;
+mod settings;
+
+pub use mistake::{Mistake, Mistakes};
+pub use settings::{Log, Memory, Overrides, Server, Settings, Sockets, admin_beside};
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use mistake::Collector;
+
+/// Read where no other file is named, if it exists.
+pub const DEFAULT_FILE: &str = "/etc/devbox-secrets/agent.toml";
+
+/// Longest configuration file, in bytes.
+const MAX_FILE_LEN: u64 = 1 << 20;
+
+/// Reads `file`, or [`DEFAULT_FILE`] if it exists, and puts `overrides` over it.
+///
+/// # Errors
+/// Every [`Mistakes`] of both.
+pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Settings, Mistakes> {
+    let file = file.map(Path::to_owned).or_else(default_file);
+    let mut mistakes = Collector::default();
+    let text = file.as_deref().map(|path| read(path, &mut mistakes));
+    let from_file = text.as_deref().map(|text| file::read(text, &mut mistakes));
+    let settings = settings::settle(from_file.unwrap_or_default(), overrides, &mut mistakes);
+    let settings = settings.map(|settings| settings.of_file(file.clone()));
+    mistakes.finish(file, settings)
+}
+
+fn default_file() -> Option<PathBuf> {
+    let path = Path::new(DEFAULT_FILE);
+    path.exists().then(|| path.to_owned())
+}
+
+/// The file's text; an empty one where it cannot be read, which is reported.
+fn read(path: &Path, mistakes: &mut Collector) -> String {
+    match read_trusted(path) {
+        Ok(text) => text,
+        Err(error) => {
+            mistakes.anywhere(format!("the file cannot be used: {error}"));
+            String::new()
+        }
+    }
+}
+
+/// Who may change this file may grant themselves every secret.
+fn read_trusted(path: &Path) -> io::Result<String> {
+    let metadata = fs::metadata(path)?;
+    if metadata.mode() & 0o022 != 0 {
+        return Err(io::Error::other("other users may change it: chmod go-w it"));
+    }
+    if metadata.len() > MAX_FILE_LEN {
+        return Err(io::Error::other("it has more than 1 MiB: is it the right file?"));
+    }
+    fs::read_to_string(path)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,19 @@
+//! How the daemon speaks to the control plane: one HTTP/1.1 connection over TLS 1.3, kept while it works.
+//!
+//! - [`url`]: where it is;
+//! - [`tls`]: what every connection to it must be;
+//! - [`client`]: one request at a time, each with a deadline and a bound on its answer; [`reply`], [`error`]: its ends;
+//! - [`backoff`]: how long to wait after a failure.
+
+pub mod backoff;
+pub mod client;
+pub mod error;
+pub mod reply;
+pub mod tls;
+pub mod url;
+
+pub use backoff::Backoff;
+pub use client::{Client, Post};
+pub use error::TransportError;
+pub use reply::{Refusal, Reply};
+pub use url::ServerUrl;

@@ -1,0 +1,109 @@
+//! What every connection to the control plane is: TLS 1.3, X25519MLKEM768 preferred, never resumed.
+
+use std::sync::Arc;
+
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::TLS13;
+use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
+
+use crate::identity::pin::WrongPin;
+
+/// The only application protocol (RFC 7301).
+const ALPN: &[u8] = b"http/1.1";
+
+/// The cryptography of every connection: aws-lc, whose first key exchange is X25519MLKEM768.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// A configuration without a client certificate, for the first connection of all.
+///
+/// # Errors
+/// [`rustls::Error`] where the provider cannot do TLS 1.3.
+pub fn anonymous(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, Error> {
+    let config = builder()?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    Ok(finish(config))
+}
+
+/// A configuration with a client certificate, that trusts `roots` only.
+///
+/// # Errors
+/// [`rustls::Error`] where the provider cannot do TLS 1.3, or `roots` is empty.
+pub fn mutual(roots: RootCertStore, certified_key: CertifiedKey) -> Result<ClientConfig, Error> {
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .map_err(|error| Error::General(error.to_string()))?;
+    let config = builder()?
+        .with_webpki_verifier(verifier)
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified_key)));
+    Ok(finish(config))
+}
+
+fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, Error> {
+    ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13])
+}
+
+/// No resumption: each connection proves both certificates anew, and no session secret waits in memory.
+fn finish(mut config: ClientConfig) -> ClientConfig {
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    config
+}
+
+/// What to do about a failed handshake.
+#[must_use]
+pub fn remedy(error: &Error) -> &'static str {
+    match error {
+        Error::InvalidCertificate(problem) => certificate_remedy(problem),
+        Error::InvalidMessage(_) => {
+            "does the URL name the server's devbox listener, and does that speak TLS?"
+        }
+        Error::AlertReceived(_) => {
+            "the server refused this devbox's certificate or TLS version: join anew if the devbox was shut down \
+             or the certificate has expired"
+        }
+        _ => "is something between devbox and server taking TLS apart?",
+    }
+}
+
+fn certificate_remedy(problem: &CertificateError) -> &'static str {
+    use CertificateError as Problem;
+    match problem {
+        Problem::NotValidForName | Problem::NotValidForNameContext { .. } => {
+            "the server's certificate is for another name: use a host that its [devbox] server_names lists"
+        }
+        Problem::Expired | Problem::ExpiredContext { .. } => {
+            "the server's certificate has expired: check the devbox's clock, then the server"
+        }
+        Problem::NotValidYet | Problem::NotValidYetContext { .. } => {
+            "the server's certificate is not valid yet: check the devbox's clock"
+        }
+        _ => "the server's certificate is not from the devbox CA: check the URL and the CA's file",
+    }
+}
+
+/// Whether the server is not the one that a join token pins.
+pub(super) fn is_wrong_pin(error: &Error) -> bool {
+    let Error::InvalidCertificate(CertificateError::Other(other)) = error else { return false };
+    other.0.is::<WrongPin>()
+}
+
+/// Whether a failed handshake stays failed until somebody changes something.
+#[must_use]
+pub fn is_permanent(error: &Error) -> bool {
+    use CertificateError as Problem;
+    let clock = |problem: &Problem| {
+        matches!(
+            problem,
+            Problem::Expired
+                | Problem::ExpiredContext { .. }
+                | Problem::NotValidYet
+                | Problem::NotValidYetContext { .. }
+        )
+    };
+    matches!(error, Error::InvalidCertificate(problem) if !clock(problem))
+}

@@ -1,0 +1,128 @@
+//! The control plane's address: `https://HOST[:PORT]` and nothing more.
+
+use std::fmt;
+use std::str::FromStr;
+
+use hyper::Uri;
+use rustls::pki_types::ServerName;
+use thiserror::Error;
+
+/// The port of an URL that names none (RFC 9110 section 4.2.2).
+const HTTPS_PORT: u16 = 443;
+
+/// Where the control plane's devbox listener is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerUrl {
+    /// A name or an address, an IPv6 one without its brackets.
+    host: String,
+    port: u16,
+}
+
+/// Why a text is not the control plane's URL. Never repeats the text: it could hold a password.
+#[derive(Debug, Error, PartialEq, Eq, Clone, Copy)]
+pub enum InvalidUrl {
+    /// Not an URL with a host.
+    #[error("not an URL: write https://HOST:PORT")]
+    Form,
+    /// Another scheme than https.
+    #[error("secrets only travel over TLS: write https://HOST:PORT")]
+    Scheme,
+    /// A user, a path or a query.
+    #[error("the server's URL has a host and a port only: write https://HOST:PORT")]
+    Extra,
+    /// A host that is neither a DNS name nor an IP address.
+    #[error("the URL's host is neither a DNS name nor an IP address")]
+    Host,
+}
+
+impl ServerUrl {
+    /// The name or address to connect to.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port to connect to.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What the server's certificate must be for.
+    ///
+    /// # Errors
+    /// [`InvalidUrl::Host`].
+    pub fn server_name(&self) -> Result<ServerName<'static>, InvalidUrl> {
+        ServerName::try_from(self.host.clone()).map_err(|_| InvalidUrl::Host)
+    }
+
+    /// Value of the `Host` header field.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "https://{}", self.authority())
+    }
+}
+
+impl FromStr for ServerUrl {
+    type Err = InvalidUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidUrl> {
+        let uri: Uri = text.parse().map_err(|_| InvalidUrl::Form)?;
+        let authority = uri.authority().ok_or(InvalidUrl::Form)?;
+        if uri.scheme_str() != Some("https") {
+            return Err(InvalidUrl::Scheme);
+        }
+        if authority.as_str().contains('@') || uri.path() != "/" || uri.query().is_some() {
+            return Err(InvalidUrl::Extra);
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let url = Self { host, port: authority.port_u16().unwrap_or(HTTPS_PORT) };
+        url.server_name().map(|_| url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_and_port_are_found() {
+        let cases = [
+            ("https://secrets.example", "secrets.example", 443),
+            ("https://secrets.example:8443/", "secrets.example", 8443),
+            ("https://127.0.0.1:1", "127.0.0.1", 1),
+            ("https://[::1]:2", "::1", 2),
+        ];
+        for (text, host, port) in cases {
+            let url: ServerUrl = text.parse().unwrap();
+            assert_eq!((url.host(), url.port()), (host, port));
+            assert_eq!(url.to_string().parse(), Ok(url), "{text}");
+        }
+    }
+
+    #[test]
+    fn anything_but_https_host_and_port_is_refused() {
+        let cases = [
+            ("", InvalidUrl::Form),
+            ("secrets.example", InvalidUrl::Scheme),
+            ("http://secrets.example", InvalidUrl::Scheme),
+            ("https://user:hunter2@secrets.example", InvalidUrl::Extra),
+            ("https://secrets.example/v1", InvalidUrl::Extra),
+            ("https://secrets.example/?a", InvalidUrl::Extra),
+            ("https://secrets_example..", InvalidUrl::Host),
+        ];
+        for (text, error) in cases {
+            assert_eq!(text.parse::<ServerUrl>(), Err(error), "{text}");
+        }
+    }
+}

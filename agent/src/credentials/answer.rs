@@ -1,0 +1,83 @@
+//! What goes over the wire: a value's bytes and the end, or a refusal that systemd cannot mistake for a value.
+
+use std::io;
+
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::SndBuf;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+
+use super::address::Question;
+use super::refusal::Refusal;
+use super::rules::CredentialRules;
+use crate::memory::Generation;
+
+/// systemd takes at most 1 MiB of credentials for a unit, and fails the unit's start when there is more. To close without
+/// a byte would leave an empty credential, and the unit would start: so a refusal is too long to be one.
+const REFUSAL_LEN: usize = (1 << 20) + REFUSAL_CHUNK;
+const REFUSAL_CHUNK: usize = 64 * 1024;
+
+/// Room for a whole value in the kernel's buffer, in bytes: it is handed over in one piece or not at all.
+const SEND_BUFFER: usize = 256 * 1024;
+
+/// The variable that answers `question`: the one that is called as the credential, else as the credential in capitals with
+/// `-` and `.` as `_` (`db-password`: `DB_PASSWORD`).
+pub(super) fn variable(
+    generation: &Generation,
+    rules: &CredentialRules,
+    question: &Question,
+) -> Result<usize, Refusal> {
+    let credential = &question.credential;
+    let name = if generation.find(credential.as_bytes()).is_some() {
+        credential.clone()
+    } else {
+        capitals(credential)
+    };
+    let unit = question.unit.clone();
+    // Denied before missing: who may not have a name does not learn whether it exists.
+    if !rules.grants(&unit, &name) {
+        return Err(Refusal::Denied { unit, name });
+    }
+    let missing = || Refusal::Missing { unit, credential: credential.clone(), name: name.clone() };
+    generation.find(name.as_bytes()).ok_or_else(missing)
+}
+
+fn capitals(credential: &str) -> String {
+    let capital = |c: char| if matches!(c, '-' | '.') { '_' } else { c.to_ascii_uppercase() };
+    credential.chars().map(capital).collect()
+}
+
+/// Sends the value of variable `at`, straight from its locked page, and nothing else.
+pub(super) async fn send_value(
+    stream: &mut UnixStream,
+    generation: &Generation,
+    at: usize,
+) -> io::Result<()> {
+    // Best effort: a value that does not fit at once is sent in pieces.
+    let _ = setsockopt(stream, SndBuf, &SEND_BUFFER);
+    let before_value = generation.name(at).len() + "=".len();
+    let string = generation.string(at);
+    stream.write_all(&string[before_value..string.len() - "\0".len()]).await?;
+    stream.shutdown().await
+}
+
+/// Sends more than a credential can be: `text` again and again.
+pub(super) async fn send_refusal(stream: &mut UnixStream, text: &str) -> io::Result<()> {
+    let line = format!("devbox-secretsd: refused: {text}\n");
+    let lines = line.repeat(REFUSAL_CHUNK.div_ceil(line.len()));
+    for _ in 0..REFUSAL_LEN.div_ceil(lines.len()) {
+        stream.write_all(lines.as_bytes()).await?;
+    }
+    stream.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credentials_name_in_capitals_is_a_variables() {
+        assert_eq!(capitals("db-password"), "DB_PASSWORD");
+        assert_eq!(capitals("app.Token_2"), "APP_TOKEN_2");
+    }
+}

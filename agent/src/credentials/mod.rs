@@ -1,0 +1,136 @@
+//! Credentials for systemd units: `LoadCredential=db_password:/run/devbox-secrets/credentials.sock`.
+//!
+//! systemd connects once for each credential at each start of a unit, and reads to the end ([`address`] has how it says
+//! what it asks for). It is believed only from uid 0 in the unit's own cgroup ([`cgroups`]); [`rules`] say which variables
+//! a unit may load. A refusal makes the unit's start fail at once, with the reason in this daemon's log.
+//!
+//! A connection is accepted only when it can be answered: one that waits in the kernel's queue survives a restart of this
+//! daemon, while one that was accepted and then lost would be an empty credential.
+
+pub mod address;
+mod answer;
+mod caller;
+pub mod cgroups;
+mod refusal;
+pub mod rules;
+pub mod unit;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, error, info, warn};
+
+use self::address::Question;
+use self::cgroups::Cgroups;
+use self::refusal::Refusal;
+use self::rules::CredentialRules;
+use crate::memory::{Generation, Holding, Loss, Vault};
+use crate::telemetry::chain;
+
+/// How long units wait for the first secrets, from the daemon's start. systemd gives a unit 90 s unless told otherwise.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Time for the peer to take an answer.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Answers under way at once. The others wait in the kernel's queue.
+const PLACES: usize = 32;
+/// Pause after a failed accept, so that exhausted descriptors do not make a busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What all answers share.
+#[derive(Debug)]
+pub struct Credentials {
+    vault: Arc<Vault>,
+    rules: ArcSwap<CredentialRules>,
+    cgroups: Cgroups,
+}
+
+impl Credentials {
+    /// Units are answered from `vault` by `rules`.
+    #[must_use]
+    pub fn new(vault: Arc<Vault>, rules: CredentialRules) -> Self {
+        Self { vault, rules: ArcSwap::from_pointee(rules), cgroups: Cgroups::of_this_machine() }
+    }
+
+    /// Answers from now on are decided by `rules`.
+    pub fn set_rules(&self, rules: CredentialRules) {
+        self.rules.store(Arc::new(rules));
+    }
+
+    /// Serves `listener` for ever.
+    pub async fn serve(self: Arc<Self>, listener: UnixListener) {
+        if timeout(PATIENCE, self.not_starting()).await.is_err() {
+            warn!("there are no secrets yet: units that ask for credentials are refused until there are");
+        }
+        let places = Arc::new(Semaphore::new(PLACES));
+        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let credentials = Arc::clone(&self);
+                    tokio::spawn(async move {
+                        credentials.answer(stream).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    error!(%error, "a credential cannot be answered");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Until there are secrets, or there will be none.
+    async fn not_starting(&self) {
+        let mut changes = self.vault.changes();
+        while matches!(self.vault.holding(), Holding::Without(without) if without.loss == Loss::Starting) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn answer(&self, mut stream: UnixStream) {
+        let sent = match self.decide(&stream) {
+            Ok((question, generation, at)) => {
+                log_served(&question, &generation, at);
+                timeout(DEADLINE, answer::send_value(&mut stream, &generation, at)).await
+            }
+            Err(refusal) => {
+                let reason = chain(&refusal);
+                warn!(%reason, "credential refused");
+                timeout(DEADLINE, answer::send_refusal(&mut stream, &reason)).await
+            }
+        };
+        match sent {
+            Ok(Ok(())) => {}
+            // systemd reads no further than it must to know that an answer is too long.
+            Ok(Err(error)) => debug!(%error, "a credential's answer was not taken whole"),
+            Err(_) => warn!("a credential's answer was not taken in time"),
+        }
+    }
+
+    fn decide(&self, stream: &UnixStream) -> Result<(Question, Arc<Generation>, usize), Refusal> {
+        let question = caller::question(stream, &self.cgroups)?;
+        let held = self.vault.current();
+        let generation = held.map_err(|unavailable| Refusal::Unavailable(unavailable.reason))?;
+        let at = answer::variable(&generation, &self.rules.load(), &question)?;
+        Ok((question, generation, at))
+    }
+}
+
+fn log_served(question: &Question, generation: &Generation, at: usize) {
+    info!(
+        unit = %question.unit,
+        credential = question.credential,
+        name = generation.name(at),
+        revision = generation.revision(),
+        "credential served"
+    );
+}

@@ -1,0 +1,138 @@
+//! Which unit may load which variables as credentials.
+//!
+//! ```toml
+//! [[credential]]
+//! unit = "app.service"         # or a template, for all its instances: "worker@.service"
+//! env = ["DB_*", "API_KEY"]    # patterns of variables' names, as in [[rule]]
+//! ```
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::unit::{InvalidUnitName, UnitName};
+use crate::policy::{Glob, InvalidGlob};
+
+/// One `[[credential]]` as the file has it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialRuleConfig {
+    /// The unit, or a template of units.
+    pub unit: String,
+    /// Patterns of the variables' names that it may load.
+    pub env: Vec<String>,
+}
+
+/// What is wrong with a `[[credential]]`.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum CredentialRuleMistake {
+    /// No unit's name.
+    #[error("the unit {0:?} is none: {1}")]
+    Unit(String, #[source] InvalidUnitName),
+    /// It grants nothing.
+    #[error("it grants nothing: list variables' names in env, or [\"*\"] for all")]
+    Nothing,
+    /// A pattern is none.
+    #[error("the pattern {0:?} in env is none: {1}")]
+    Glob(String, #[source] InvalidGlob),
+}
+
+/// One rule, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialRule {
+    unit: UnitName,
+    env: Vec<Glob>,
+}
+
+impl CredentialRule {
+    /// Checks a rule of the file.
+    ///
+    /// # Errors
+    /// The first [`CredentialRuleMistake`].
+    pub fn from_config(config: &CredentialRuleConfig) -> Result<Self, CredentialRuleMistake> {
+        let unit = UnitName::new(&config.unit)
+            .map_err(|why| CredentialRuleMistake::Unit(config.unit.clone(), why))?;
+        if config.env.is_empty() {
+            return Err(CredentialRuleMistake::Nothing);
+        }
+        let glob =
+            |text: &String| Glob::new(text).map_err(|why| CredentialRuleMistake::Glob(text.clone(), why));
+        Ok(Self { unit, env: config.env.iter().map(glob).collect::<Result<_, _>>()? })
+    }
+
+    /// The unit or template.
+    #[must_use]
+    pub fn unit(&self) -> &UnitName {
+        &self.unit
+    }
+
+    /// The patterns of variables' names.
+    #[must_use]
+    pub fn env(&self) -> &[Glob] {
+        &self.env
+    }
+}
+
+/// All rules. None, no credential. A variable that steers loaders or shells needs no exact rule here: a credential is a
+/// file, and nobody's environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CredentialRules(Vec<CredentialRule>);
+
+impl CredentialRules {
+    /// Takes the rules.
+    #[must_use]
+    pub fn new(rules: Vec<CredentialRule>) -> Self {
+        Self(rules)
+    }
+
+    /// The rules, for `check`.
+    #[must_use]
+    pub fn rules(&self) -> &[CredentialRule] {
+        &self.0
+    }
+
+    /// Whether `unit` may load the variable `name`.
+    #[must_use]
+    pub fn grants(&self, unit: &UnitName, name: &str) -> bool {
+        let about = self.0.iter().filter(|rule| rule.unit.covers(unit));
+        about.flat_map(|rule| &rule.env).any(|glob| glob.matches(name.as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(unit: &str, env: &[&str]) -> Result<CredentialRule, CredentialRuleMistake> {
+        let env = env.iter().map(|text| (*text).to_owned()).collect();
+        CredentialRule::from_config(&CredentialRuleConfig { unit: unit.to_owned(), env })
+    }
+
+    fn unit(name: &str) -> UnitName {
+        UnitName::new(name).unwrap()
+    }
+
+    #[test]
+    fn without_a_rule_no_unit_has_anything() {
+        assert!(!CredentialRules::default().grants(&unit("app.service"), "DB"));
+    }
+
+    #[test]
+    fn a_rule_grants_its_names_to_its_unit_only() {
+        let rules = CredentialRules::new(vec![
+            rule("app.service", &["DB_*"]).unwrap(),
+            rule("worker@.service", &["TOKEN"]).unwrap(),
+        ]);
+        assert!(rules.grants(&unit("app.service"), "DB_PASS"));
+        assert!(rules.grants(&unit("worker@3.service"), "TOKEN"));
+        assert!(!rules.grants(&unit("app.service"), "TOKEN"));
+        assert!(!rules.grants(&unit("other.service"), "DB_PASS"));
+        assert!(!rules.grants(&unit("app.socket"), "DB_PASS"));
+    }
+
+    #[test]
+    fn mistakes_say_what_to_write() {
+        assert!(rule("app", &["*"]).unwrap_err().to_string().contains("app.service"));
+        assert_eq!(rule("app.service", &[]), Err(CredentialRuleMistake::Nothing));
+        assert!(rule("app.service", &["DB-PASS"]).unwrap_err().to_string().contains("DB-PASS"));
+    }
+}

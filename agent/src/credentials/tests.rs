@@ -1,0 +1,206 @@
+//! Real sockets, real abstract addresses, real secrets in locked memory. What only a real systemd can be asked is in the
+//! tests under one.
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream as StdStream};
+use std::path::PathBuf;
+
+use nix::unistd::geteuid;
+use tokio::io::AsyncReadExt;
+
+use super::rules::{CredentialRule, CredentialRuleConfig};
+use super::*;
+use crate::memory::BootTime;
+use crate::memory::test_support::{SealedBundle, memories};
+
+/// More than systemd takes: what makes a unit's start fail.
+const TOO_LONG: usize = 1 << 20;
+
+struct Served {
+    directory: tempfile::TempDir,
+    vault: Arc<Vault>,
+}
+
+impl Served {
+    /// A daemon that grants `DB_*` to `app.service`, whose cgroup has this process in it.
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let cgroup = directory.path().join("system.slice/app.service");
+        std::fs::create_dir_all(&cgroup).unwrap();
+        std::fs::write(cgroup.join("cgroup.procs"), format!("{}\n", std::process::id())).unwrap();
+        let vault = Arc::new(Vault::new("still starting"));
+        let config = CredentialRuleConfig { unit: "app.service".into(), env: vec!["DB_*".into()] };
+        let rules = CredentialRules::new(vec![CredentialRule::from_config(&config).unwrap()]);
+        let mut credentials = Credentials::new(Arc::clone(&vault), rules);
+        credentials.cgroups = Cgroups::at(directory.path());
+        let listener = UnixListener::bind(directory.path().join("sock")).unwrap();
+        tokio::spawn(Arc::new(credentials).serve(listener));
+        Self { directory, vault }
+    }
+
+    fn ready(self) -> Self {
+        let value = vec![b'v'; 100_000];
+        let sealed = SealedBundle::new(3, &[("DB_PASS", b"s3cret\n"), ("DB_LONG", &value), ("OTHER", b"x")]);
+        let lease = BootTime::now() + Duration::from_secs(60);
+        self.vault.replace(sealed.open(&memories()[0]).unwrap(), lease);
+        self
+    }
+
+    /// Connects from an address in the abstract namespace, as systemd does.
+    fn connect_as(&self, address: &str) -> UnixStream {
+        let from = SocketAddr::from_abstract_name(address).unwrap();
+        let to = SocketAddr::from_pathname(self.socket()).unwrap();
+        let socket = socket2_stream(&from, &to);
+        socket.set_nonblocking(true).unwrap();
+        UnixStream::from_std(socket).unwrap()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("sock")
+    }
+
+    async fn ask(&self, address: &str) -> Vec<u8> {
+        let mut answer = Vec::new();
+        self.connect_as(address).read_to_end(&mut answer).await.unwrap();
+        answer
+    }
+}
+
+/// `std` binds listeners only.
+fn socket2_stream(from: &SocketAddr, to: &SocketAddr) -> StdStream {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, socket};
+    use std::os::fd::AsRawFd;
+    let stream = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(stream.as_raw_fd(), &UnixAddr::new_abstract(from.as_abstract_name().unwrap()).unwrap()).unwrap();
+    connect(stream.as_raw_fd(), &UnixAddr::new(to.as_pathname().unwrap()).unwrap()).unwrap();
+    StdStream::from(stream)
+}
+
+/// A fresh address for a credential of a unit: tests share one namespace.
+fn address(unit: &str, credential: &str) -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let random = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{:x}{random:04x}/unit/{unit}/{credential}", std::process::id())
+}
+
+fn is_refusal(answer: &[u8], words: &str) -> bool {
+    answer.len() > TOO_LONG && String::from_utf8_lossy(&answer[..1024]).contains(words)
+}
+
+/// A test asks as its own user: only root is believed.
+fn skipped_without_root() -> bool {
+    if !geteuid().is_root() {
+        println!("skipped: needs root");
+    }
+    !geteuid().is_root()
+}
+
+#[tokio::test]
+async fn a_unit_gets_the_raw_value_of_what_its_rule_grants() {
+    if skipped_without_root() {
+        return;
+    }
+    let served = Served::start().ready();
+    for credential in ["DB_PASS", "db_pass", "db-pass", "db.pass"] {
+        assert_eq!(served.ask(&address("app.service", credential)).await, b"s3cret\n", "{credential}");
+    }
+    assert_eq!(served.ask(&address("app.service", "DB_LONG")).await, vec![b'v'; 100_000]);
+}
+
+#[tokio::test]
+async fn a_refusal_is_too_long_for_a_credential_and_says_why() {
+    if skipped_without_root() {
+        return;
+    }
+    let served = Served::start().ready();
+    for (unit, credential, words) in [
+        ("app.service", "OTHER", "add a [[credential]] with unit = \"app.service\" and env = [\"OTHER\"]"),
+        ("app.service", "db_none", "bind a secret to DB_NONE"),
+        ("forged.service", "DB_PASS", "is not in its cgroup"),
+    ] {
+        let answer = served.ask(&address(unit, credential)).await;
+        assert!(is_refusal(&answer, words), "{unit} {credential}: {} bytes", answer.len());
+    }
+}
+
+#[tokio::test]
+async fn who_is_not_root_is_refused_whatever_the_name() {
+    let served = Served::start().ready();
+    if geteuid().is_root() {
+        return println!("skipped: needs another user than root; the tests under systemd have it");
+    }
+    let answer = served.ask(&address("app.service", "DB_PASS")).await;
+    assert!(is_refusal(&answer, "which only systemd (uid 0) may"));
+}
+
+#[tokio::test]
+async fn an_address_that_is_not_systemds_is_refused() {
+    let served = Served::start().ready();
+    let random = address("app.service", "DB_PASS");
+    let not_systemds = random.replace("/unit/", "/user/");
+    assert!(is_refusal(&served.ask(&not_systemds).await, "only LoadCredential= may ask here"));
+    let mut unnamed = UnixStream::connect(served.socket()).await.unwrap();
+    let mut answer = Vec::new();
+    unnamed.read_to_end(&mut answer).await.unwrap();
+    assert!(is_refusal(&answer, "only LoadCredential= may ask here"));
+}
+
+#[tokio::test]
+async fn a_unit_that_asks_before_there_are_secrets_waits_for_them() {
+    if skipped_without_root() {
+        return;
+    }
+    let served = Served::start();
+    let mut early = served.connect_as(&address("app.service", "db_pass"));
+    let mut answer = Vec::new();
+    assert!(timeout(Duration::from_millis(50), early.read_u8()).await.is_err(), "nothing is said yet");
+    let served = served.ready();
+    early.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"s3cret\n");
+    drop(served);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_secrets_is_bounded_and_then_a_refusal() {
+    if skipped_without_root() {
+        return;
+    }
+    let served = Served::start();
+    let answer = served.ask(&address("app.service", "db_pass")).await;
+    assert!(is_refusal(&answer, "still starting"));
+}
+
+#[tokio::test]
+async fn a_loss_is_a_refusal_at_once() {
+    if skipped_without_root() {
+        return;
+    }
+    let served = Served::start().ready();
+    served.vault.lose(Loss::Revoked, "the devbox was shut down");
+    assert!(is_refusal(&served.ask(&address("app.service", "db_pass")).await, "the devbox was shut down"));
+}
+
+#[tokio::test]
+async fn peers_that_read_nothing_cost_the_others_nothing() {
+    if skipped_without_root() {
+        return;
+    }
+    let served = Served::start().ready();
+    let silent: Vec<UnixStream> =
+        (0..PLACES - 1).map(|_| served.connect_as(&address("forged.service", "x"))).collect();
+    assert_eq!(served.ask(&address("app.service", "db_pass")).await, b"s3cret\n");
+    drop(silent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_peers_than_places_that_read_nothing_lose_theirs() {
+    if skipped_without_root() {
+        return;
+    }
+    let served = Served::start().ready();
+    let silent: Vec<UnixStream> =
+        (0..3 * PLACES).map(|_| served.connect_as(&address("forged.service", "x"))).collect();
+    assert_eq!(served.ask(&address("app.service", "db_pass")).await, b"s3cret\n");
+    drop(silent);
+}

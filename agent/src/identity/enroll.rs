@@ -1,0 +1,135 @@
+//! One exchange that makes a certificate: a fresh key, a signing request, the server's answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use devbox_secrets_proto::devbox::{ENROLL_PATH, EnrollRequest, IssuedIdentity, RENEW_PATH};
+use devbox_secrets_proto::join_token::JoinToken;
+use hyper::header::HeaderValue;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ED25519};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::pin::PinnedCa;
+use super::{Identity, InvalidIdentity};
+use crate::control_plane::{Client, Post, Refusal, Reply, ServerUrl, TransportError, tls};
+
+/// Time for the server to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest answer, in bytes.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// Why there is no certificate.
+#[derive(Debug, Error)]
+pub enum EnrollError {
+    /// The server was not reached, or is not the right one.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The server said no to a join token.
+    #[error("the join token was not accepted: register the devbox anew if it was used or has expired")]
+    TokenRefused(#[source] Refusal),
+    /// The server said no to a renewal.
+    #[error("the certificate was not renewed: was the devbox shut down?")]
+    RenewalRefused(#[source] Refusal),
+    /// The server said something else.
+    #[error("the server's answer is no identity: are server and daemon of the same version?")]
+    Answer(#[source] serde_json::Error),
+    /// The certificate is for another devbox.
+    #[error("the server issued a certificate for another devbox: register this one anew")]
+    OtherDevbox,
+    /// The certificate is not usable.
+    #[error("the certificate that the server issued is not usable")]
+    Unusable(#[from] InvalidIdentity),
+    /// Key or request could not be made.
+    #[error("no key or signing request could be made on this machine")]
+    Key(#[from] rcgen::Error),
+    /// TLS could not be set up.
+    #[error("TLS could not be set up on this machine")]
+    Tls(#[from] rustls::Error),
+}
+
+impl EnrollError {
+    /// Whether another attempt cannot end better.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Transport(error) => error.is_permanent(),
+            Self::TokenRefused(refusal) | Self::RenewalRefused(refusal) => refusal.is_permanent(),
+            Self::Answer(_) | Self::OtherDevbox | Self::Unusable(_) | Self::Key(_) | Self::Tls(_) => true,
+        }
+    }
+}
+
+/// Redeems `token` at `url`: the first connection, whose server the token pins.
+///
+/// # Errors
+/// [`EnrollError`].
+pub async fn redeem(url: &ServerUrl, token: &JoinToken) -> Result<Identity, EnrollError> {
+    let config = tls::anonymous(Arc::new(PinnedCa::new(*token.ca_fingerprint())))?;
+    let mut client = Client::new(url.clone(), Arc::new(config));
+    let authorization = bearer(token);
+    let fresh = FreshKey::generate(token.devbox_id())?;
+    let reply = client.post(fresh.post(ENROLL_PATH, authorization.as_ref())).await?;
+    fresh.into_identity(token.devbox_id(), reply, EnrollError::TokenRefused)
+}
+
+/// Asks for the devbox's next certificate over `client`, whose certificate is still valid.
+///
+/// # Errors
+/// [`EnrollError`].
+pub async fn renew(client: &mut Client, devbox_id: &str) -> Result<Identity, EnrollError> {
+    let fresh = FreshKey::generate(devbox_id)?;
+    let reply = client.post(fresh.post(RENEW_PATH, None)).await?;
+    fresh.into_identity(devbox_id, reply, EnrollError::RenewalRefused)
+}
+
+/// `Bearer <token>`. None cannot be: a token has no characters that a header field has not.
+fn bearer(token: &JoinToken) -> Option<HeaderValue> {
+    let printed = token.expose_token();
+    let mut text = Zeroizing::new(Vec::with_capacity("Bearer ".len() + printed.len()));
+    text.extend_from_slice(b"Bearer ");
+    text.extend_from_slice(printed.as_bytes());
+    let mut value = HeaderValue::from_bytes(&text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// A new key and the request to certify it.
+struct FreshKey {
+    key: KeyPair,
+    csr: String,
+}
+
+impl FreshKey {
+    fn generate(devbox_id: &str) -> Result<Self, rcgen::Error> {
+        let key = KeyPair::generate_for(&PKCS_ED25519)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, devbox_id);
+        let csr = params.serialize_request(&key)?.pem()?;
+        Ok(Self { key, csr })
+    }
+
+    fn post<'a>(&self, path: &'static str, authorization: Option<&'a HeaderValue>) -> Post<'a> {
+        let body = serde_json::json!(EnrollRequest { csr: self.csr.clone() }).to_string().into_bytes();
+        Post { path, body, authorization, patience: PATIENCE, limit: MAX_ANSWER }
+    }
+
+    fn into_identity(
+        self,
+        devbox_id: &str,
+        reply: Reply,
+        refused: fn(Refusal) -> EnrollError,
+    ) -> Result<Identity, EnrollError> {
+        let body = reply.into_ok().map_err(refused)?;
+        let issued: IssuedIdentity = serde_json::from_slice(&body).map_err(EnrollError::Answer)?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
+        let identity = Identity::new(issued.certificate.as_bytes(), key, issued.ca.as_bytes())?;
+        if identity.devbox_id() == devbox_id && issued.devbox_id == devbox_id {
+            Ok(identity)
+        } else {
+            Err(EnrollError::OtherDevbox)
+        }
+    }
+}

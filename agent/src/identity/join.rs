@@ -1,0 +1,36 @@
+//! Joining: redeem the token, again and again while waiting can help, and no longer.
+
+use devbox_secrets_proto::join_token::JoinToken;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::Identity;
+use super::enroll::{EnrollError, redeem};
+use crate::control_plane::{Backoff, ServerUrl};
+use crate::telemetry::chain;
+
+/// Redeems `token`, which is wiped at the end. `failed` hears of each attempt that will be repeated.
+///
+/// # Errors
+/// [`EnrollError`] that waiting does not cure: a used or expired token, another server than the token's.
+pub async fn join(
+    url: &ServerUrl,
+    token: JoinToken,
+    failed: impl Fn(&EnrollError),
+) -> Result<Identity, EnrollError> {
+    let mut backoff = Backoff::new();
+    loop {
+        let error = match redeem(url, &token).await {
+            Ok(identity) => {
+                info!(devbox = identity.devbox_id(), server = %url, "joined");
+                return Ok(identity);
+            }
+            Err(error) if error.is_permanent() => return Err(error),
+            Err(error) => error,
+        };
+        failed(&error);
+        let delay = backoff.next_delay();
+        warn!(error = %chain(&error), retry_in_ms = u64::try_from(delay.as_millis()).ok(), "not joined yet");
+        sleep(delay).await;
+    }
+}

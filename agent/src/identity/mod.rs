@@ -1,0 +1,144 @@
+//! Who this devbox is to the control plane: a certificate, its key, and the CA that both sides trust.
+//!
+//! It comes from a one-time join token ([`join`]) or from files ([`files`]), is renewed before it expires ([`enroll`]),
+//! and lives in memory only: nothing here writes to a disk.
+
+pub mod certificate;
+pub mod enroll;
+pub mod files;
+pub mod join;
+pub mod pin;
+pub mod token;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use devbox_secrets_proto::join_token::JoinToken;
+use rustls::ClientConfig;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use thiserror::Error;
+
+use crate::control_plane::tls;
+
+pub use certificate::Validity;
+
+/// Where the first identity comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A join token, from a file or, where none, from standard input.
+    JoinToken(Option<PathBuf>),
+    /// A ready certificate.
+    Files(files::Files),
+}
+
+/// What the daemon starts with.
+#[derive(Debug)]
+pub enum Credentials {
+    /// The right to join once.
+    Token(JoinToken),
+    /// A ready identity.
+    Ready(Identity),
+}
+
+/// Why there are no credentials.
+#[derive(Debug, Error)]
+pub enum CredentialsError {
+    /// No join token.
+    #[error(transparent)]
+    Token(#[from] token::TokenError),
+    /// No certificate.
+    #[error(transparent)]
+    Files(#[from] files::FilesError),
+}
+
+/// Reads what `source` names. Blocks: call before the runtime runs.
+///
+/// # Errors
+/// [`CredentialsError`].
+pub fn read(source: &Source) -> Result<Credentials, CredentialsError> {
+    Ok(match source {
+        Source::JoinToken(path) => Credentials::Token(token::read(path.as_ref())?),
+        Source::Files(files) => Credentials::Ready(files::load(files)?),
+    })
+}
+
+/// Why certificates and a key make no identity.
+#[derive(Debug, Error)]
+pub enum InvalidIdentity {
+    /// No certificate among the PEM sections, or a broken one.
+    #[error("{what} holds no certificate in PEM form: check the file, or register the devbox anew")]
+    Pem {
+        /// Whose.
+        what: &'static str,
+        /// What the parser said.
+        #[source]
+        source: Option<rustls::pki_types::pem::Error>,
+    },
+    /// The devbox's certificate says not what it must.
+    #[error("the devbox's certificate is not usable")]
+    Certificate(#[from] certificate::InvalidCertificate),
+    /// The key does not fit the certificate, or TLS does not know its kind.
+    #[error("certificate, key and CA do not fit together: are all three of one devbox?")]
+    Mismatch(#[from] rustls::Error),
+}
+
+/// What a connection needs to prove who this devbox is.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    devbox_id: String,
+    validity: Validity,
+    config: Arc<ClientConfig>,
+}
+
+impl Identity {
+    /// Puts an identity together. `chain` and `ca` are PEM; `key` must be the chain's first certificate's.
+    ///
+    /// # Errors
+    /// [`InvalidIdentity`].
+    pub fn new(chain: &[u8], key: PrivateKeyDer<'static>, ca: &[u8]) -> Result<Self, InvalidIdentity> {
+        let chain = certificates("the devbox's certificate", chain)?;
+        let facts = certificate::inspect(&chain[0])?;
+        let certified_key = CertifiedKey::from_der(chain, key, &tls::provider())?;
+        let config = Arc::new(tls::mutual(roots(ca)?, certified_key)?);
+        Ok(Self { devbox_id: facts.devbox_id, validity: facts.validity, config })
+    }
+
+    /// The devbox's id.
+    #[must_use]
+    pub fn devbox_id(&self) -> &str {
+        &self.devbox_id
+    }
+
+    /// From when until when the certificate is valid.
+    #[must_use]
+    pub fn validity(&self) -> Validity {
+        self.validity
+    }
+
+    /// For connections to the control plane.
+    #[must_use]
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
+    }
+}
+
+fn roots(ca: &[u8]) -> Result<RootCertStore, InvalidIdentity> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates("the CA", ca)? {
+        roots.add(certificate)?;
+    }
+    Ok(roots)
+}
+
+/// At least one certificate.
+fn certificates(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, InvalidIdentity> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match found {
+        Ok(certificates) if certificates.is_empty() => Err(InvalidIdentity::Pem { what, source: None }),
+        Ok(certificates) => Ok(certificates),
+        Err(source) => Err(InvalidIdentity::Pem { what, source: Some(source) }),
+    }
+}

@@ -1,0 +1,94 @@
+//! Trust from a join token: the server is the right one when its chain holds the CA with the pinned SHA-256 and its own
+//! certificate, checked as for any server (name, time, purpose, signatures), leads to that CA and no other.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use devbox_secrets_proto::join_token::FINGERPRINT_LEN;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
+use thiserror::Error as ThisError;
+
+use crate::control_plane::tls;
+
+/// No certificate in the server's chain has the pinned fingerprint.
+#[derive(Debug, ThisError, Clone, Copy, PartialEq, Eq)]
+#[error("no certificate that the server showed has the SHA-256 in the join token")]
+pub struct WrongPin;
+
+/// Trusts the CA that a join token pins, and only that.
+pub struct PinnedCa {
+    fingerprint: [u8; FINGERPRINT_LEN],
+    provider: Arc<CryptoProvider>,
+}
+
+impl PinnedCa {
+    /// `fingerprint`: SHA-256 over the CA certificate's DER form.
+    #[must_use]
+    pub fn new(fingerprint: [u8; FINGERPRINT_LEN]) -> Self {
+        Self { fingerprint, provider: tls::provider() }
+    }
+
+    /// A fingerprint is public: there is no need for constant time.
+    fn is_pinned(&self, certificate: &CertificateDer<'_>) -> bool {
+        digest(&SHA256, certificate).as_ref() == self.fingerprint
+    }
+
+    fn verifier(&self, ca: &CertificateDer<'_>) -> Result<Arc<WebPkiServerVerifier>, Error> {
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone().into_owned())?;
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+            .build()
+            .map_err(|error| Error::General(error.to_string()))
+    }
+}
+
+impl fmt::Debug for PinnedCa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PinnedCa").finish_non_exhaustive()
+    }
+}
+
+impl ServerCertVerifier for PinnedCa {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let wrong_pin = || Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(WrongPin))));
+        let ca =
+            intermediates.iter().find(|certificate| self.is_pinned(certificate)).ok_or_else(wrong_pin)?;
+        self.verifier(ca)?.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

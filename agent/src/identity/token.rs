@@ -1,0 +1,110 @@
+//! Reads the join token, once, into memory that is wiped.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use devbox_secrets_proto::join_token::{InvalidJoinToken, JoinToken, MAX_TOKEN_LEN};
+use thiserror::Error;
+use tracing::warn;
+use zeroize::Zeroizing;
+
+/// White space that may stand around a token, in bytes.
+const MAX_WHITE_SPACE: usize = 64;
+
+/// Why there is no join token.
+#[derive(Debug, Error)]
+pub enum TokenError {
+    /// The file cannot be read.
+    #[error("the join token cannot be read from {from}: check path and permissions")]
+    Read {
+        /// The file, or standard input.
+        from: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// What is there is no token.
+    #[error("{from} holds no join token: register the devbox with the server and store what it answers")]
+    Invalid {
+        /// The file, or standard input.
+        from: String,
+        /// Which part is wrong.
+        #[source]
+        source: InvalidJoinToken,
+    },
+}
+
+/// Reads a join token from `path`, or from standard input where there is none.
+///
+/// # Errors
+/// [`TokenError`], which never repeats what was read.
+pub fn read(path: Option<&PathBuf>) -> Result<JoinToken, TokenError> {
+    let from = path.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
+    let text = match path {
+        Some(path) => read_file(path),
+        None => read_bounded(io::stdin().lock()),
+    };
+    let text = text.map_err(|source| TokenError::Read { from: from.clone(), source })?;
+    JoinToken::parse(&text).map_err(|source| TokenError::Invalid { from, source })
+}
+
+fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let file = File::open(path)?;
+    warn_if_readable_by_others(path, &file)?;
+    read_bounded(file)
+}
+
+/// One buffer, never reallocated. A longer text is cut, and then no token.
+fn read_bounded(source: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
+    let limit = MAX_TOKEN_LEN + MAX_WHITE_SPACE;
+    let mut text = Zeroizing::new(vec![0; limit]);
+    let mut source = source.take(limit as u64);
+    let mut len = 0;
+    loop {
+        match source.read(&mut text[len..])? {
+            0 => break,
+            read => len += read,
+        }
+    }
+    text.truncate(len);
+    Ok(text)
+}
+
+/// Says so where other users can read a secret file; the devbox's owner decides.
+pub(super) fn warn_if_readable_by_others(path: &Path, file: &File) -> io::Result<()> {
+    let mode = file.metadata()?.permissions().mode();
+    if mode & 0o077 != 0 {
+        let mode = format!("{:04o}", mode & 0o7777);
+        warn!(path = %path.display(), mode, "other users may read this secret file: chmod 600 it");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_with_white_space_around_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        std::fs::write(&path, format!("dbx_1.secret.{}\n", "a5".repeat(32))).unwrap();
+        assert_eq!(read(Some(&path)).unwrap().devbox_id(), "dbx_1");
+    }
+
+    #[test]
+    fn an_error_names_the_file_and_not_what_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        for content in ["dbx_1.hunter2", &"hunter2".repeat(1_000)] {
+            std::fs::write(&path, content).unwrap();
+            let error = read(Some(&path)).unwrap_err();
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+            assert!(!format!("{error:?} {error}").contains("hunter2"));
+        }
+        let absent = dir.path().join("absent");
+        assert!(matches!(read(Some(&absent)), Err(TokenError::Read { .. })));
+    }
+}

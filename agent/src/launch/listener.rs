@@ -1,0 +1,103 @@
+//! Takes connections in, one task each, and turns away whom no place is left for.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::select;
+use tokio::time::sleep;
+use tracing::{error, warn};
+
+use super::LaunchState;
+use super::answer::send_refusal;
+use super::connection::serve_connection;
+use super::refusal::Refusal;
+use crate::peer::Peer;
+
+/// Pause after a failed accept, so that exhausted descriptors do not make a busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Turned-away connections are logged this often at most: a flood must not fill the log.
+const BUSY_LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Serves launches on `listener` until `shutdown`; then takes no new ones. Launches under way go on as long as the runtime
+/// does; those that wait for secrets end when the vault tells them so ([`Vault::lose`](crate::memory::Vault::lose)).
+pub async fn serve(listener: UnixListener, state: Arc<LaunchState>, shutdown: impl Future<Output = ()>) {
+    let shutdown = pin!(shutdown);
+    select! {
+        () = shutdown => {}
+        () = accept_all(&listener, &state) => {}
+        () = keep_pool_sized(&state) => {}
+    }
+}
+
+/// Prepared descriptors fit what is held, and there are none when nothing is.
+async fn keep_pool_sized(state: &LaunchState) {
+    let mut changes = state.vault.changes();
+    loop {
+        let len = state.vault.current().map_or(0, |generation| generation.strings().len());
+        state.pool.resize(len);
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn accept_all(listener: &UnixListener, state: &Arc<LaunchState>) {
+    let mut busy = BusyLog::default();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => admit(stream, state, &mut busy),
+            Err(error) => recover(&error).await,
+        }
+    }
+}
+
+fn admit(stream: UnixStream, state: &Arc<LaunchState>, busy: &mut BusyLog) {
+    let Ok(peer) = Peer::of(&stream) else { return };
+    match state.places.take(peer.uid) {
+        Some(place) => {
+            tokio::spawn(serve_connection(stream, peer, place, Arc::clone(state)));
+        }
+        None => {
+            send_refusal(&stream, &Refusal::busy(peer.uid));
+            state.counters.count_refused();
+            busy.note(peer);
+        }
+    }
+}
+
+async fn recover(error: &io::Error) {
+    let transient = [Errno::ECONNABORTED, Errno::EINTR].map(|errno| Some(errno as i32));
+    if !transient.contains(&error.raw_os_error()) {
+        error!(%error, "a launch cannot be accepted; if descriptors are short, raise LimitNOFILE=");
+        sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+/// How many were turned away since the last line about it.
+#[derive(Default)]
+struct BusyLog {
+    last: Option<Instant>,
+    silent: u64,
+}
+
+impl BusyLog {
+    fn note(&mut self, peer: Peer) {
+        self.silent += 1;
+        if self.last.is_none_or(|last| last.elapsed() >= BUSY_LOG_INTERVAL) {
+            let Peer { uid, gid, pid } = peer;
+            warn!(
+                uid,
+                gid,
+                pid,
+                count = self.silent,
+                code = "busy",
+                "launches refused: their user has its share"
+            );
+            *self = Self { last: Some(Instant::now()), silent: 0 };
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The launch socket: who connects, what it asks for, what it gets.
+//!
+//! One request and one answer a connection ([`devbox_launch_proto`]). Every connection has a deadline for its request and
+//! one for its answer, and takes one of a bounded number of places, of which no user can have them all: a slow or hostile
+//! peer costs nobody else anything.
+
+mod answer;
+mod connection;
+mod failure;
+mod listener;
+mod places;
+mod refusal;
+mod report;
+mod request;
+mod selection;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use self::places::Places;
+use self::report::Counters;
+use crate::memory::{Pool, SecretMemory, Vault};
+use crate::policy::Policy;
+
+pub use listener::serve;
+
+/// What all launches share.
+#[derive(Debug)]
+pub struct LaunchState {
+    vault: Arc<Vault>,
+    policy: ArcSwap<Policy>,
+    pool: Pool,
+    places: Arc<Places>,
+    counters: Counters,
+}
+
+impl LaunchState {
+    /// Launches are answered from `vault` by `policy`, in memory of the kind of `memory`.
+    ///
+    /// # Errors
+    /// The thread that prepares descriptors cannot be started.
+    pub fn new(vault: Arc<Vault>, memory: SecretMemory, policy: Policy) -> io::Result<Self> {
+        Ok(Self {
+            vault,
+            policy: ArcSwap::from_pointee(policy),
+            pool: Pool::new(memory)?,
+            places: Arc::new(Places::for_this_process()),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Launches from now on are decided by `policy`.
+    pub fn set_policy(&self, policy: Policy) {
+        self.policy.store(Arc::new(policy));
+    }
+
+    /// How the launches since the start ended.
+    #[must_use]
+    pub fn counts(&self) -> LaunchCounts {
+        self.counters.read()
+    }
+
+    /// How many connections there are right now.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.places.taken()
+    }
+}
+
+/// Launches since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LaunchCounts {
+    /// Answered with variables or names.
+    pub served: u64,
+    /// Answered with an error.
+    pub refused: u64,
+    /// Ended by the launcher, or for its slowness.
+    pub abandoned: u64,
+}

@@ -1,0 +1,87 @@
+//! Reads one request, and no byte more than it says it has.
+
+use std::io;
+
+use devbox_launch_proto::{HEADER_LEN, RequestHeader};
+use tokio::net::UnixStream;
+
+use super::failure::Failure;
+use super::refusal::Refusal;
+
+/// Most requests fit here, without an allocation.
+const SMALL: usize = 512;
+/// A longer request is given room as its bytes come, so that announcing a long one costs nothing here.
+const STEP: usize = 4_096;
+
+/// A request, as it came.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) header: RequestHeader,
+    small: [u8; SMALL],
+    large: Vec<u8>,
+}
+
+impl Request {
+    /// The items' bytes.
+    pub(super) fn body(&self) -> &[u8] {
+        let len = self.header.body_len as usize;
+        if self.large.is_empty() { &self.small[HEADER_LEN..HEADER_LEN + len] } else { &self.large }
+    }
+
+    /// Reads the header, then as much as it announces.
+    pub(super) async fn read(stream: &UnixStream) -> Result<Self, Failure> {
+        let mut small = [0; SMALL];
+        let mut filled = 0;
+        let header = loop {
+            filled += read_some(stream, &mut small[filled..]).await?;
+            if let Some(header) = small[..filled].first_chunk::<HEADER_LEN>() {
+                break RequestHeader::decode(header).map_err(|error| version_or_invalid(&error))?;
+            }
+        };
+        let body_len = header.body_len as usize;
+        if filled > HEADER_LEN + body_len {
+            return Err(Refusal::invalid("the launch request is longer than it says it is").into());
+        }
+        if HEADER_LEN + body_len > SMALL {
+            let large = read_large(stream, &small[HEADER_LEN..filled], body_len).await?;
+            return Ok(Self { header, small, large });
+        }
+        while filled < HEADER_LEN + body_len {
+            filled += read_some(stream, &mut small[filled..HEADER_LEN + body_len]).await?;
+        }
+        Ok(Self { header, small, large: Vec::new() })
+    }
+}
+
+async fn read_large(stream: &UnixStream, start: &[u8], len: usize) -> Result<Vec<u8>, Failure> {
+    let mut body = start.to_vec();
+    while body.len() < len {
+        let filled = body.len();
+        body.resize(len.min(filled + filled.max(STEP)), 0);
+        let read = read_some(stream, &mut body[filled..]).await?;
+        body.truncate(filled + read);
+    }
+    Ok(body)
+}
+
+/// At least one byte.
+async fn read_some(stream: &UnixStream, room: &mut [u8]) -> Result<usize, Failure> {
+    loop {
+        stream.readable().await?;
+        match stream.try_read(room) {
+            Ok(0) => return Err(Failure::Gone),
+            Ok(read) => return Ok(read),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn version_or_invalid(error: &devbox_launch_proto::InvalidRequest) -> Refusal {
+    use devbox_launch_proto::{ErrorCode, InvalidRequest};
+    let code = match error {
+        InvalidRequest::Version(_) => ErrorCode::Version,
+        _ => ErrorCode::Invalid,
+    };
+    Refusal::new(code, &error.to_string())
+}

@@ -1,0 +1,200 @@
+//! What a launch gets.
+
+use devbox_launch_proto::Item::{Only, Rename, Require};
+use nix::sys::stat::fstat;
+
+use super::*;
+use crate::memory::{Backing, Loss};
+
+const VARIABLES: [(&str, &[u8]); 3] = [("API_KEY", b"k=1"), ("DB_PASS", b"two\nlines"), ("EMPTY", b"")];
+const STRINGS: &[u8] = b"API_KEY=k=1\0DB_PASS=two\nlines\0EMPTY=\0";
+
+fn has_descriptors(server: &Server) -> bool {
+    let has = server.memory.backing() == Backing::MemfdSecret;
+    if !has {
+        println!("skipped: no memfd_secret here");
+    }
+    has
+}
+
+#[test]
+fn everything_granted_comes_in_one_descriptor() {
+    let server = Server::start().holding(&VARIABLES);
+    let got = server.everything();
+    if has_descriptors(&server) {
+        assert_eq!(got, Got::Descriptor(STRINGS.to_vec()));
+    }
+    assert_eq!(server.state.counts().served, 1);
+}
+
+#[test]
+fn without_memfd_secret_the_same_comes_inline() {
+    let server = Server::with_fallback().holding(&VARIABLES);
+    assert_eq!(server.everything(), Got::Inline(STRINGS.to_vec()));
+}
+
+#[test]
+fn a_launcher_that_cannot_map_gets_the_same_inline() {
+    let server = Server::start().holding(&VARIABLES);
+    let inline = Flags { inline: true, list: false };
+    assert_eq!(server.launch(inline, 0, &[]), Got::Inline(STRINGS.to_vec()));
+    let items = [Only(b"EMPTY"), Only(b"API_KEY"), Rename(b"KEY=API_KEY")];
+    assert_eq!(server.launch(inline, 0, &items), Got::Inline(b"EMPTY=\0KEY=k=1\0".to_vec()));
+}
+
+#[test]
+fn a_selection_comes_under_its_new_names_in_order() {
+    let server = Server::start().holding(&VARIABLES);
+    let items = [Rename(b"ZED=API_KEY"), Only(b"API_KEY"), Only(b"DB_PASS"), Require(b"ZED")];
+    let got = server.launch(Flags::default(), 0, &items).strings();
+    assert_eq!(got, b"DB_PASS=two\nlines\0ZED=k=1\0");
+}
+
+#[test]
+fn a_list_has_names_and_nothing_else() {
+    let server = Server::start().holding(&VARIABLES);
+    let list = Flags { list: true, inline: false };
+    assert_eq!(server.launch(list, 0, &[]), Got::Names(b"API_KEY\0DB_PASS\0EMPTY\0".to_vec()));
+    assert_eq!(server.launch(list, 0, &[Rename(b"Z=EMPTY"), Only(b"EMPTY")]), Got::Names(b"Z\0".to_vec()));
+}
+
+#[test]
+fn no_secrets_at_all_is_an_empty_answer() {
+    let server = Server::start().holding(&[]);
+    assert_eq!(server.everything(), Got::Inline(Vec::new()));
+    assert_eq!(server.launch(Flags { list: true, inline: false }, 0, &[]), Got::Names(Vec::new()));
+}
+
+#[test]
+fn five_thousand_variables_and_large_values_arrive_whole() {
+    let names: Vec<String> = (0..5_000).map(|number| format!("NAME_{number:04}")).collect();
+    let mut variables: Vec<(&str, &[u8])> =
+        names.iter().map(|name| (name.as_str(), &[b'v'; 64][..])).collect();
+    let large = vec![b'x'; 100 << 10];
+    variables.push(("Z_LARGE", &large));
+    let mut expected = Vec::new();
+    for (name, value) in &variables {
+        expected.extend([name.as_bytes(), b"=", value, b"\0"].concat());
+    }
+    for server in [Server::start(), Server::with_fallback()] {
+        server.hold(1, &variables);
+        assert_eq!(server.everything().strings(), expected);
+        assert_eq!(server.launch(Flags { inline: true, list: false }, 0, &[]).strings(), expected);
+        let renamed =
+            server.launch(Flags { inline: true, list: false }, 0, &[Rename(b"A=Z_LARGE")]).strings();
+        assert_eq!(renamed.len(), expected.len() - "Z_LARGE".len() + 1);
+    }
+}
+
+#[test]
+fn what_one_launch_writes_reaches_no_other() {
+    let server = Server::start().holding(&VARIABLES);
+    if !has_descriptors(&server) {
+        return;
+    }
+    let descriptor = || {
+        let stream = server.connect();
+        send(&stream, &request(Flags::default(), 0, &[]));
+        receive_header(&stream).unwrap().1.unwrap()
+    };
+    let (one, other) = (descriptor(), descriptor());
+    assert_ne!(fstat(&one).unwrap().st_ino, 0);
+    let mut spoilt = LockedPages::received(&one, STRINGS.len()).unwrap();
+    spoilt.bytes_mut().fill(b'!');
+    let clean = LockedPages::received(&other, STRINGS.len()).unwrap();
+    assert_eq!(clean.bytes()[..STRINGS.len()], *STRINGS);
+    assert_eq!(server.everything().strings(), STRINGS);
+}
+
+#[test]
+fn a_new_bundle_is_what_the_next_launch_gets() {
+    let server = Server::start().holding(&VARIABLES);
+    assert_eq!(server.everything().strings(), STRINGS);
+    let large = vec![b'y'; 20_000];
+    server.hold(2, &[("NEW", &large)]);
+    assert_eq!(server.everything().strings().len(), 20_005);
+}
+
+#[test]
+fn a_peer_without_a_rule_is_denied_with_the_rule_it_lacks() {
+    let memory = SecretMemory::probe(Requirement::Any, LIMIT).unwrap();
+    let server = Server::with(memory, Policy::own_uid_only(geteuid().as_raw() + 1)).holding(&VARIABLES);
+    let Got::Refused(ErrorCode::Denied, text) = server.everything() else { panic!() };
+    let uid = geteuid().as_raw();
+    assert!(text.contains(&format!("add a [[rule]] with uid = {uid}")), "{text}");
+    assert_eq!(server.state.counts().refused, 1);
+
+    server.state.set_policy(policy(&["any = true\nenv = ['DB_*']"]));
+    assert_eq!(server.everything().strings(), b"DB_PASS=two\nlines\0");
+    assert_eq!(server.launch(Flags::default(), 0, &[Only(b"API_KEY")]).code(), ErrorCode::Denied);
+}
+
+#[test]
+fn after_a_loss_a_launch_is_told_the_reason() {
+    let server = Server::start().holding(&VARIABLES);
+    for (loss, code) in [
+        (Loss::Stale, ErrorCode::Stale),
+        (Loss::Revoked, ErrorCode::Denied),
+        (Loss::Stopping, ErrorCode::NotReady),
+    ] {
+        server.vault.lose(loss, "because");
+        assert_eq!(server.launch(Flags::default(), 60_000, &[]), Got::Refused(code, "because".into()));
+    }
+    while server.memory.bytes_locked() != 0 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn past_the_lease_nothing_is_served_and_nothing_is_left() {
+    let server = Server::start().holding(&VARIABLES);
+    server.vault.renew_lease(BootTime::now());
+    assert_eq!(server.everything().code(), ErrorCode::Stale);
+    while server.memory.bytes_locked() != 0 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn many_launches_at_once_each_get_their_own_whole_answer() {
+    let server = Server::start().holding(&VARIABLES);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..100 {
+                    assert_eq!(server.everything().strings(), STRINGS);
+                }
+            });
+        }
+    });
+    assert_eq!(server.state.counts().served, 800);
+}
+
+#[test]
+fn no_value_is_in_the_log_even_at_trace_level() {
+    let server = Server::start().holding(&[("NAME_IN_LOG", b"canary-7f3a")]);
+    let log = super::log::Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(log.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let path = server.directory.path().join("logged.sock");
+    tracing::subscriber::with_default(subscriber.finish(), || {
+        runtime.block_on(async {
+            let listener = UnixListener::bind(&path).unwrap();
+            let client = tokio::task::spawn_blocking(move || {
+                let stream = BlockingStream::connect(path).unwrap();
+                send(&stream, &request(Flags::default(), 0, &[]));
+                receive(&stream)
+            });
+            serve(listener, Arc::clone(&server.state), async { drop(client.await.unwrap()) }).await;
+            while server.state.connections() != 0 {
+                tokio::task::yield_now().await;
+            }
+        });
+    });
+    let text = log.text();
+    assert!(text.contains("revision=1") && text.contains("NAME_IN_LOG"), "{text}");
+    assert!(!text.contains("canary-7f3a"), "{text}");
+}

@@ -1,0 +1,203 @@
+//! Peers that are slow, malformed, many, or gone: none of them costs anybody else anything.
+
+use std::io::Write;
+use std::time::Instant;
+
+use nix::libc;
+use proptest::prelude::*;
+
+use super::*;
+use crate::memory::Loss;
+
+const STRANGER: u32 = 65_534;
+
+fn holding_one() -> Server {
+    Server::start().holding(&[("A", b"one")])
+}
+
+/// Reads until the server closes.
+fn closed(mut stream: &BlockingStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // A reset is a close with something unread.
+    let _ = stream.read_to_end(&mut bytes);
+    bytes
+}
+
+#[test]
+fn half_a_request_is_cut_off_while_others_are_served() {
+    let server = holding_one();
+    let (none, half) = (server.connect(), server.connect());
+    send(&half, &request(Flags::default(), 0, &[Item::Only(b"A")])[..18]);
+    let started = Instant::now();
+    assert_eq!(server.everything().strings(), b"A=one\0");
+    assert_eq!((closed(&none), closed(&half)), (vec![], vec![]));
+    assert!(started.elapsed() >= Duration::from_millis(1_500), "the deadline, and not an error, closed it");
+    server.wait_for_connections(0);
+    assert_eq!(server.state.counts().abandoned, 2);
+}
+
+#[test]
+fn a_huge_length_is_refused_before_any_of_it_is_read() {
+    let server = holding_one();
+    let mut bytes = request(Flags::default(), 0, &[]);
+    bytes[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
+    let stream = server.connect();
+    send(&stream, &bytes);
+    let Got::Refused(ErrorCode::Invalid, text) = receive(&stream) else { panic!() };
+    assert!(text.contains("4294967295"), "{text}");
+}
+
+#[test]
+fn the_longest_request_is_served() {
+    let server = holding_one();
+    let mut items = vec![Item::Except(&[b'N'; 255]); 254];
+    items.push(Item::Only(b"A"));
+    assert_eq!(server.launch(Flags::default(), 0, &items).strings(), b"A=one\0");
+}
+
+#[test]
+fn another_version_is_told_apart_from_nonsense() {
+    let server = holding_one();
+    let code = |at: usize, byte: u8| {
+        let mut bytes = request(Flags::default(), 0, &[]);
+        bytes[at] = byte;
+        let stream = server.connect();
+        send(&stream, &bytes);
+        receive(&stream).code()
+    };
+    assert_eq!(code(4, 9), ErrorCode::Version);
+    assert_eq!(code(0, b'X'), ErrorCode::Invalid);
+    assert_eq!(code(5, 0xff), ErrorCode::Invalid);
+}
+
+#[test]
+fn bytes_after_the_request_are_refused() {
+    let server = holding_one();
+    let stream = server.connect();
+    send(&stream, &[request(Flags::default(), 0, &[]), vec![0]].concat());
+    assert_eq!(receive(&stream).code(), ErrorCode::Invalid);
+}
+
+#[test]
+fn an_early_close_leaves_nothing_behind() {
+    let server = holding_one();
+    for bytes in [&b""[..], b"DX", &request(Flags::default(), 0, &[])] {
+        let stream = server.connect();
+        send(&stream, bytes);
+        drop(stream);
+    }
+    server.wait_for_connections(0);
+    assert_eq!(server.everything().strings(), b"A=one\0");
+}
+
+#[test]
+fn a_request_that_comes_byte_by_byte_is_served() {
+    let server = holding_one();
+    let mut stream = server.connect();
+    for byte in request(Flags::default(), 0, &[Item::Only(b"A")]) {
+        stream.write_all(&[byte]).unwrap();
+    }
+    assert_eq!(receive(&stream).strings(), b"A=one\0");
+}
+
+#[test]
+fn a_slow_reader_does_not_keep_lost_secrets_in_memory() {
+    let server = Server::with_fallback();
+    let large = vec![b'x'; 100 << 10];
+    let names: Vec<_> = (0..40).map(|number| format!("NAME_{number}")).collect();
+    let variables: Vec<_> = names.iter().map(|name| (name.as_str(), large.as_slice())).collect();
+    server.hold(1, &variables);
+    let stream = server.connect();
+    send(&stream, &request(Flags::default(), 0, &[]));
+    // The header is there, so the answer is under way; its 4 MB do not fit the socket's buffer.
+    receive_header(&stream).unwrap();
+    server.vault.lose(Loss::Revoked, "the devbox was shut down");
+    let lost = Instant::now();
+    assert_ne!(server.memory.bytes_locked(), 0, "the answer under way still holds them");
+    while server.memory.bytes_locked() != 0 {
+        std::thread::yield_now();
+    }
+    assert!(lost.elapsed() < Duration::from_secs(1), "{:?}", lost.elapsed());
+}
+
+#[test]
+fn a_reader_that_reads_nothing_is_cut_off_while_others_are_served() {
+    let large = vec![b'x'; 100 << 10];
+    let names: Vec<_> = (0..40).map(|number| format!("NAME_{number}")).collect();
+    let variables: Vec<_> = names.iter().map(|name| (name.as_str(), large.as_slice())).collect();
+    let server = Server::with_fallback().holding(&variables);
+    let slow = server.connect();
+    send(&slow, &request(Flags::default(), 0, &[]));
+    receive_header(&slow).unwrap();
+    assert_eq!(server.launch(Flags::default(), 0, &[Item::Only(b"NAME_7")]).strings().len(), (100 << 10) + 8);
+    server.wait_for_connections(0);
+    assert_eq!(server.state.counts().abandoned, 1);
+}
+
+/// Connects as another user: on Linux a thread has its own credentials, and the raw system call changes no other's.
+#[allow(unsafe_code, reason = "the C library would change all threads' user")]
+fn become_stranger() {
+    let uid = STRANGER;
+    // SAFETY: the call takes integers, and ends in the kernel's own checks.
+    let result = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
+    assert_eq!(result, 0);
+}
+
+#[test]
+fn a_flood_of_one_user_leaves_room_for_the_launches_of_another() {
+    if !geteuid().is_root() {
+        return println!("skipped: only root can connect as two users");
+    }
+    let memory = SecretMemory::probe(Requirement::Any, LIMIT).unwrap();
+    let server = Server::with(memory, policy(&["any = true\nenv = ['*']"])).holding(&[("A", b"one")]);
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            become_stranger();
+            (0..2_000).map(|_| server.connect()).collect::<Vec<_>>()
+        });
+        for _ in 0..200 {
+            assert_eq!(server.everything().strings(), b"A=one\0");
+        }
+        let flood = flood.join().unwrap();
+        assert_eq!(server.everything().strings(), b"A=one\0", "with all of the flood connected");
+        let busy = flood.iter().filter(|stream| !closed(stream).is_empty()).count();
+        assert!(busy >= 2_000 - 512 && busy < 2_000, "{busy} were turned away");
+    });
+    server.wait_for_connections(0);
+}
+
+#[test]
+fn a_stranger_is_who_the_kernel_says() {
+    if !geteuid().is_root() {
+        return println!("skipped: only root can connect as two users");
+    }
+    let server = holding_one();
+    std::thread::scope(|scope| {
+        let got = scope.spawn(|| {
+            become_stranger();
+            server.everything()
+        });
+        let Got::Refused(ErrorCode::Denied, text) = got.join().unwrap() else { panic!() };
+        assert!(text.contains("uid 65534"), "{text}");
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_bytes_stop_the_server(mut bytes in proptest::collection::vec(any::<u8>(), 0..600), framed: bool) {
+        let server = holding_one();
+        if framed && bytes.len() >= 16 {
+            let body = u32::try_from(bytes.len() - 16).unwrap();
+            bytes[..16].copy_from_slice(&request(Flags::default(), 0, &[])[..16]);
+            bytes[12..16].copy_from_slice(&body.to_le_bytes());
+        }
+        let stream = server.connect();
+        // The server may have closed already.
+        let _ = (&stream).write_all(&bytes);
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        closed(&stream);
+        prop_assert_eq!(server.everything().strings(), b"A=one\0");
+    }
+}

@@ -1,0 +1,339 @@
+//! One bundle, opened: a single immutable mapping of `NAME=VALUE\0…`, and an index beside it without a plaintext.
+
+use std::fmt;
+use std::ops::Range;
+
+use devbox_secrets_proto::bundle::{Bundle, Entry};
+use devbox_secrets_proto::name::{InvalidVariable, check_value};
+use devbox_secrets_proto::seal::{Opener, SealError};
+use thiserror::Error;
+
+use super::{LockedPages, MemoryError, SecretMemory};
+use crate::policy::is_guarded;
+
+/// Why a bundle did not become a generation. Names variables, never values.
+#[derive(Debug, Error)]
+pub enum GenerationError {
+    /// The bundle needs more room than `memory.limit`, or than the launch protocol can count.
+    #[error(
+        "the bundle needs {needed} bytes of locked memory and memory.limit is {limit}: raise it, or bind fewer secrets \
+         to this devbox"
+    )]
+    TooLarge {
+        /// What the bundle needs, in bytes.
+        needed: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// There is no locked memory for it.
+    #[error("there is no locked memory for the bundle")]
+    Memory(#[from] MemoryError),
+    /// A value does not open.
+    #[error("the value of {name} cannot be opened; the bundle is refused whole")]
+    Open {
+        /// The variable.
+        name: String,
+        /// Why not.
+        #[source]
+        source: SealError,
+    },
+    /// A value opens, but cannot be the value of an environment variable.
+    #[error(
+        "the value of {name} cannot be an environment variable's; store another one. The bundle is refused whole"
+    )]
+    Value {
+        /// The variable.
+        name: String,
+        /// Why not.
+        #[source]
+        source: InvalidVariable,
+    },
+}
+
+/// A bundle's variables in locked memory. Never changes; wiped at its last release.
+pub struct Generation {
+    pages: LockedPages,
+    len: usize,
+    index: Index,
+    revision: u64,
+    guarded: bool,
+}
+
+/// What is known of a variable besides its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variable<'a> {
+    /// Environment name.
+    pub name: &'a str,
+    /// The secret's name in its account.
+    pub secret: &'a str,
+    /// The secret's id.
+    pub secret_id: &'a str,
+    /// The secret's version.
+    pub version: u64,
+}
+
+impl Generation {
+    /// Decrypts every value of `bundle` straight into its place. `opener` was made for this bundle's encapsulated key,
+    /// devbox, revision and count.
+    ///
+    /// # Errors
+    /// [`GenerationError`]; what was opened until then is wiped.
+    pub fn open(
+        memory: &SecretMemory,
+        bundle: &Bundle<'_>,
+        mut opener: Opener,
+    ) -> Result<Self, GenerationError> {
+        let len = packed_len(bundle, memory.limit())?;
+        let mut pages = memory.allocate(len)?;
+        let mut index = Index::with_capacity(bundle.entries.len());
+        let mut rest = &mut pages.bytes_mut()[..len];
+        for entry in &bundle.entries {
+            let (string, tail) = rest.split_at_mut(string_len(entry));
+            open_string(string, entry, &mut opener)?;
+            index.push(entry, string.len());
+            rest = tail;
+        }
+        let guarded = bundle.entries.iter().any(|entry| is_guarded(entry.label.env.as_bytes()));
+        Ok(Self { pages, len, index: index.shrunk(), revision: bundle.revision, guarded })
+    }
+
+    /// The bundle's revision.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// How many variables there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.index.places.len()
+    }
+
+    /// Whether any variable's name is one that only a rule naming it exactly grants.
+    #[must_use]
+    pub fn has_guarded_names(&self) -> bool {
+        self.guarded
+    }
+
+    /// All variables' names and versions, in ascending order of name.
+    pub fn variables(&self) -> impl ExactSizeIterator<Item = Variable<'_>> {
+        self.index.places.iter().map(|place| self.index.variable(place))
+    }
+
+    /// The name of variable number `at`, counted from 0 in ascending order of name.
+    ///
+    /// # Panics
+    /// Where `at` is not below [`Self::count`].
+    #[must_use]
+    pub fn name(&self, at: usize) -> &str {
+        self.index.variable(&self.index.places[at]).name
+    }
+
+    /// The number of the variable `name`.
+    #[must_use]
+    pub fn find(&self, name: &[u8]) -> Option<usize> {
+        let places = &self.index.places;
+        places.binary_search_by(|place| self.index.variable(place).name.as_bytes().cmp(name)).ok()
+    }
+
+    /// Plaintext: all variables as `NAME=VALUE\0`, in ascending order of name.
+    #[must_use]
+    pub fn strings(&self) -> &[u8] {
+        &self.pages.bytes()[..self.len]
+    }
+
+    /// Plaintext: variable number `at` as `NAME=VALUE\0`.
+    ///
+    /// # Panics
+    /// Where `at` is not below [`Self::count`].
+    #[must_use]
+    pub fn string(&self, at: usize) -> &[u8] {
+        &self.pages.bytes()[self.index.places[at].range()]
+    }
+}
+
+impl fmt::Debug for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.count();
+        f.debug_struct("Generation")
+            .field("revision", &self.revision)
+            .field("count", &count)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where each variable is in the pages and in `texts`, which holds no value.
+struct Index {
+    places: Vec<Place>,
+    texts: String,
+}
+
+/// 24 bytes a variable: a devbox may have thousands.
+struct Place {
+    version: u64,
+    start: u32,
+    len: u32,
+    text: u32,
+    name_len: u8,
+    secret_len: u8,
+    id_len: u8,
+}
+
+impl Place {
+    fn range(&self) -> Range<usize> {
+        self.start as usize..self.start as usize + self.len as usize
+    }
+}
+
+impl Index {
+    fn with_capacity(count: usize) -> Self {
+        Self { places: Vec::with_capacity(count), texts: String::new() }
+    }
+
+    /// Adds the variable whose string of `len` bytes follows the last one's.
+    fn push(&mut self, entry: &Entry<'_>, len: usize) {
+        let label = entry.label;
+        self.places.push(Place {
+            version: label.version,
+            start: self.places.last().map_or(0, |last| last.start + last.len),
+            len: counted(len),
+            text: counted(self.texts.len()),
+            name_len: short(label.env),
+            secret_len: short(label.secret),
+            id_len: short(label.secret_id),
+        });
+        for text in [label.env, label.secret, label.secret_id] {
+            self.texts.push_str(text);
+        }
+    }
+
+    fn shrunk(mut self) -> Self {
+        self.texts.shrink_to_fit();
+        self
+    }
+
+    fn variable(&self, place: &Place) -> Variable<'_> {
+        let (name, rest) = self.texts[place.text as usize..].split_at(usize::from(place.name_len));
+        let (secret, rest) = rest.split_at(usize::from(place.secret_len));
+        Variable { name, secret, secret_id: &rest[..usize::from(place.id_len)], version: place.version }
+    }
+}
+
+/// `packed_len` refuses what 32 bits cannot count.
+fn counted(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+/// A bundle's texts have at most 255 bytes: their length is one byte on the wire.
+fn short(text: &str) -> u8 {
+    u8::try_from(text.len()).unwrap_or(u8::MAX)
+}
+
+/// `NAME=VALUE\0`.
+fn string_len(entry: &Entry<'_>) -> usize {
+    entry.label.env.len() + 1 + entry.value_len() + 1
+}
+
+/// Names, secrets' names and ids.
+fn texts_len(entry: &Entry<'_>) -> usize {
+    entry.label.env.len() + entry.label.secret.len() + entry.label.secret_id.len()
+}
+
+fn packed_len(bundle: &Bundle<'_>, limit: usize) -> Result<usize, GenerationError> {
+    let sum = |part: fn(&Entry<'_>) -> usize| bundle.entries.iter().map(part).fold(0, usize::saturating_add);
+    let limit = limit.min(u32::MAX as usize);
+    let needed = sum(string_len);
+    if needed > limit || sum(texts_len) > u32::MAX as usize {
+        return Err(GenerationError::TooLarge { needed, limit });
+    }
+    Ok(needed)
+}
+
+/// Writes `NAME=VALUE` into `string`, whose last byte is the 0 that the pages are made of.
+fn open_string(string: &mut [u8], entry: &Entry<'_>, opener: &mut Opener) -> Result<(), GenerationError> {
+    let name = entry.label.env;
+    let (head, rest) = string.split_at_mut(name.len() + 1);
+    head[..name.len()].copy_from_slice(name.as_bytes());
+    head[name.len()] = b'=';
+    let value_len = rest.len() - 1;
+    let value = &mut rest[..value_len];
+    opener
+        .open_into(entry.label, entry.sealed, value)
+        .map_err(|source| GenerationError::Open { name: name.to_owned(), source })?;
+    check_value(name, value).map_err(|source| GenerationError::Value { name: name.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+    use crate::memory::test_support::{SealedBundle, memories};
+
+    #[test]
+    fn values_are_opened_in_place_in_order_of_name() {
+        let sealed = SealedBundle::new(7, &[("B", b"two"), ("A", b"one"), ("EMPTY", b"")]);
+        for memory in memories() {
+            let generation = sealed.open(&memory).unwrap();
+            assert_eq!(generation.strings(), b"A=one\0B=two\0EMPTY=\0");
+            assert_eq!((generation.revision(), generation.count()), (7, 3));
+            assert_eq!(generation.string(1), b"B=two\0");
+            assert_eq!(generation.find(b"EMPTY"), Some(2));
+            assert_eq!(generation.find(b"C"), None);
+            let first = Variable { name: "A", secret: "A", secret_id: "sec_A", version: 1 };
+            assert_eq!(generation.variables().next(), Some(first));
+        }
+    }
+
+    #[test]
+    fn a_bundle_without_secrets_is_a_generation_without_variables() {
+        let sealed = SealedBundle::new(1, &[]);
+        let generation = sealed.open(&memories()[0]).unwrap();
+        assert_eq!((generation.count(), generation.strings()), (0, &b""[..]));
+    }
+
+    #[test]
+    fn an_altered_value_refuses_the_whole_bundle_by_name() {
+        let mut sealed = SealedBundle::new(1, &[("GOOD", b"fine"), ("OTHER", b"altered later")]);
+        sealed.flip_last_byte();
+        for memory in memories() {
+            let error = sealed.open(&memory).unwrap_err();
+            assert!(matches!(&error, GenerationError::Open { name, .. } if name == "OTHER"), "{error}");
+            assert_eq!(memory.bytes_locked(), 0);
+        }
+    }
+
+    #[test]
+    fn a_value_with_a_nul_is_refused_without_being_repeated() {
+        let sealed = SealedBundle::new(1, &[("CUT", b"hunter2\0tail")]);
+        let error = sealed.open(&memories()[0]).unwrap_err();
+        assert!(error.to_string().contains("CUT"));
+        assert!(error.source().unwrap().to_string().contains("NUL"));
+        assert!(!format!("{error:?} {error}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_bundle_over_the_limit_names_both_sizes_before_anything_is_locked() {
+        let sealed = SealedBundle::new(1, &[("LONG", &[b'x'; 5_000])]);
+        let memory = SecretMemory::probe(Default::default(), 4_096).unwrap();
+        let error = sealed.open(&memory).unwrap_err().to_string();
+        assert!(error.contains("5006") && error.contains("4096"), "{error}");
+    }
+
+    #[test]
+    fn all_that_was_locked_is_released_with_the_generation() {
+        let sealed = SealedBundle::new(1, &[("A", &[b'x'; 10_000])]);
+        for memory in memories() {
+            let generation = sealed.open(&memory).unwrap();
+            assert_eq!(memory.bytes_locked(), 12_288);
+            drop(generation);
+            assert_eq!(memory.bytes_locked(), 0);
+        }
+    }
+
+    #[test]
+    fn debug_output_has_no_value() {
+        let sealed = SealedBundle::new(1, &[("A", b"hunter2")]);
+        assert!(!format!("{:?}", sealed.open(&memories()[0]).unwrap()).contains("hunter2"));
+    }
+}

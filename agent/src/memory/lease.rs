@@ -1,0 +1,59 @@
+//! A clock that goes on while the machine is suspended: what was served before a week of sleep is stale after it.
+
+use std::ops::Add;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+/// Time since boot, suspension included (`CLOCK_BOOTTIME`, `clock_gettime(2)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BootTime(Duration);
+
+impl BootTime {
+    /// The present. Should the kernel have no such clock (none is known), the end of time: every lease is over.
+    #[must_use]
+    pub fn now() -> Self {
+        clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Self(Duration::MAX), |time| Self(time.into()))
+    }
+
+    /// How long it is from `earlier` to this; zero where `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// Whole milliseconds since boot.
+    pub(super) fn as_millis(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) const fn from_millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
+}
+
+impl Add<Duration> for BootTime {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_counts_from_boot() {
+        let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+        let seconds: f64 = uptime.split_whitespace().next().unwrap().parse().unwrap();
+        assert!((BootTime::now().0.as_secs_f64() - seconds).abs() < 5.0);
+    }
+
+    #[test]
+    fn sums_never_overflow() {
+        assert!(BootTime::now() + Duration::MAX > BootTime::now());
+        assert_eq!(BootTime::from_millis(5).since(BootTime::from_millis(9)), Duration::ZERO);
+    }
+}

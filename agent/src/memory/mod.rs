@@ -1,0 +1,30 @@
+//! The only memory that ever holds a plaintext.
+//!
+//! - [`SecretMemory`] asks the kernel once what it can do: `memfd_secret(2)` pages, which the kernel itself cannot read
+//!   and which are never swapped or dumped; else `mlock(2)` pages outside core dumps that a fork wipes.
+//! - [`LockedPages`] is one such mapping, page-rounded, touched when it is made, wiped when it is dropped.
+//! - [`Generation`] is one bundle, decrypted in place into one mapping; [`Vault`] is what the daemon holds right now.
+//! - [`LaunchPages`] is a mapping whose descriptor goes to one launch; [`Pool`] makes some ahead.
+//!
+//! All of the daemon's `unsafe` is in [`pages`](self) and the system call beside it; the rest of this module is safe code.
+
+mod error;
+mod generation;
+mod lease;
+mod pages;
+mod pool;
+mod secret_memory;
+mod vault;
+
+#[cfg(test)]
+pub(crate) mod test_support;
+#[cfg(test)]
+mod tests;
+
+pub use error::{LockLimit, MemoryError};
+pub use generation::{Generation, GenerationError, Variable};
+pub use lease::BootTime;
+pub use pages::{LaunchPages, LockedPages};
+pub use pool::Pool;
+pub use secret_memory::{Backing, Requirement, SecretMemory};
+pub use vault::{Holding, Loss, Unavailable, Vault};

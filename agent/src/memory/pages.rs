@@ -1,0 +1,285 @@
+//! Locked mappings: made whole or not at all, wiped when dropped.
+//!
+//! This file and no other has the daemon's `unsafe` code. What makes it sound is one fact: a [`Mapping`] is the only
+//! owner of its address range, from `mmap(2)` to `munmap(2)`, and everything else reaches the range through it.
+#![allow(unsafe_code, reason = "mapping, locking and lending memory is what this module is for")]
+
+use std::ffi::c_void;
+use std::fmt;
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mlock, mmap, mmap_anonymous, munmap};
+use nix::unistd::{ftruncate, read};
+use zeroize::Zeroize;
+
+use super::MemoryError;
+
+/// How many bytes are locked right now, in all mappings of one [`SecretMemory`](super::SecretMemory).
+#[derive(Debug, Default)]
+pub(super) struct Account(AtomicUsize);
+
+impl Account {
+    pub(super) fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A page-rounded range of memory that is never swapped and never dumped, all of it present. Wiped when dropped.
+pub struct LockedPages {
+    mapping: Mapping,
+    account: Arc<Account>,
+    wipe: bool,
+}
+
+impl LockedPages {
+    /// `memfd_secret(2)` pages, with the descriptor behind them. `len` is a multiple of the page size; `zeros` is
+    /// `/dev/zero`.
+    pub(super) fn secret(
+        len: NonZeroUsize,
+        zeros: &File,
+        account: &Arc<Account>,
+    ) -> Result<(Self, OwnedFd), MemoryError> {
+        let fail = |call| move |errno| MemoryError::from_call(call, len.get(), errno);
+        let descriptor = memfd_secret().map_err(fail("memfd_secret"))?;
+        ftruncate(&descriptor, file_len(len)).map_err(fail("ftruncate"))?;
+        let mut mapping = Mapping::shared(&descriptor, len).map_err(fail("mmap"))?;
+        mapping.touch(zeros).map_err(fail("read"))?;
+        // Linux keeps memfd_secret pages out of core dumps and of swap by itself; a child process shall not have them.
+        mapping.advise(MmapAdvise::MADV_DONTFORK).map_err(fail("madvise"))?;
+        Ok((Self::new(mapping, account), descriptor))
+    }
+
+    /// Anonymous pages: `mlock(2)`, out of core dumps, zeros in a forked child. `len` is a multiple of the page size.
+    pub(super) fn anonymous(len: NonZeroUsize, account: &Arc<Account>) -> Result<Self, MemoryError> {
+        let fail = |call| move |errno| MemoryError::from_call(call, len.get(), errno);
+        let mapping = Mapping::anonymous(len).map_err(fail("mmap"))?;
+        mapping.advise(MmapAdvise::MADV_DONTDUMP).map_err(fail("madvise"))?;
+        mapping.advise(MmapAdvise::MADV_WIPEONFORK).map_err(fail("madvise"))?;
+        mapping.lock().map_err(fail("mlock"))?;
+        Ok(Self::new(mapping, account))
+    }
+
+    fn new(mapping: Mapping, account: &Arc<Account>) -> Self {
+        account.0.fetch_add(mapping.len.get(), Ordering::Relaxed);
+        Self { mapping, account: Arc::clone(account), wipe: true }
+    }
+
+    /// All of the pages' bytes; zeros where nothing was written.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the mapping is readable, initialised (the kernel made it of zeros), as long as `self`, and only `&mut
+        // self` writes to it: its descriptor, if there is one, is closed or owned by the same `LaunchPages`.
+        unsafe { std::slice::from_raw_parts(self.mapping.address.as_ptr(), self.mapping.len.get()) }
+    }
+
+    /// All of the pages' bytes, to write.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.mapping.bytes_mut()
+    }
+
+    /// Length in bytes: a multiple of the page size, never 0.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.mapping.len.get()
+    }
+}
+
+impl Drop for LockedPages {
+    fn drop(&mut self) {
+        if self.wipe {
+            self.bytes_mut().zeroize();
+        }
+        self.account.0.fetch_sub(self.mapping.len.get(), Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for LockedPages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockedPages").field("size", &self.size()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+impl LockedPages {
+    /// What a launcher does with its descriptor.
+    pub(crate) fn received(descriptor: &OwnedFd, len: usize) -> Result<Self, Errno> {
+        let len = NonZeroUsize::new(len).ok_or(Errno::EINVAL)?;
+        Ok(Self::new(Mapping::shared(descriptor, len)?, &Arc::default()))
+    }
+}
+
+/// `memfd_secret(2)` pages for one launch: filled here, then handed over by their descriptor.
+#[derive(Debug)]
+pub struct LaunchPages {
+    pages: LockedPages,
+    descriptor: OwnedFd,
+}
+
+impl LaunchPages {
+    pub(super) fn new((pages, descriptor): (LockedPages, OwnedFd)) -> Self {
+        Self { pages, descriptor }
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.pages.size()
+    }
+
+    /// All of the pages' bytes, to write.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.pages.bytes_mut()
+    }
+
+    /// Unmaps the pages, contents kept, and returns the one descriptor by which they can be reached.
+    #[must_use]
+    pub fn into_descriptor(mut self) -> OwnedFd {
+        self.pages.wipe = false;
+        self.descriptor
+    }
+
+    #[cfg(test)]
+    pub(super) fn descriptor(&self) -> &OwnedFd {
+        &self.descriptor
+    }
+}
+
+/// A range of mapped memory, unmapped when dropped.
+struct Mapping {
+    address: NonNull<u8>,
+    len: NonZeroUsize,
+}
+
+// SAFETY: an address range belongs to the process, not to a thread.
+unsafe impl Send for Mapping {}
+// SAFETY: a shared `Mapping` only lends shared slices, and writing to it takes `&mut`.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn shared(descriptor: &OwnedFd, len: NonZeroUsize) -> Result<Self, Errno> {
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: without MAP_FIXED the kernel picks a free range, so no other object lives there.
+        let address = unsafe { mmap(None, len, protection, MapFlags::MAP_SHARED, descriptor, 0) }?;
+        Ok(Self { address: address.cast(), len })
+    }
+
+    fn anonymous(len: NonZeroUsize) -> Result<Self, Errno> {
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: without MAP_FIXED the kernel picks a free range, so no other object lives there.
+        let address = unsafe { mmap_anonymous(None, len, protection, MapFlags::MAP_PRIVATE) }?;
+        Ok(Self { address: address.cast(), len })
+    }
+
+    fn start(&self) -> NonNull<c_void> {
+        self.address.cast()
+    }
+
+    fn advise(&self, advice: MmapAdvise) -> Result<(), Errno> {
+        // SAFETY: the range is this mapping; MADV_DONTFORK, _DONTDUMP and _WIPEONFORK leave this process's bytes alone.
+        unsafe { madvise(self.start(), self.len.get(), advice) }
+    }
+
+    /// Locks all pages, which also makes them present.
+    fn lock(&self) -> Result<(), Errno> {
+        // SAFETY: the range is this mapping, and locking changes no byte of it.
+        unsafe { mlock(self.start(), self.len.get()) }
+    }
+
+    /// Makes all pages present by having the *kernel* write zeros to them. Where the limit of locked memory ends that,
+    /// the kernel's write is `EFAULT`; a write from here would be SIGBUS.
+    fn touch(&mut self, zeros: &File) -> Result<(), Errno> {
+        let mut rest = self.bytes_mut();
+        while !rest.is_empty() {
+            match read(zeros, rest) {
+                Ok(0) => return Err(Errno::ENODATA),
+                Ok(written) => rest = &mut rest[written..],
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping is writable, initialised (the kernel made it of zeros), as long as `self`, and `&mut self`
+        // lends it once.
+        unsafe { std::slice::from_raw_parts_mut(self.address.as_ptr(), self.len.get()) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is this mapping, which nothing borrows any more. It cannot fail: the range is page-aligned.
+        let unmapped = unsafe { munmap(self.start(), self.len.get()) };
+        debug_assert_eq!(unmapped, Ok(()));
+    }
+}
+
+/// `memfd_secret(2)`, close-on-exec. Neither the C library nor `nix` has it.
+fn memfd_secret() -> Result<OwnedFd, Errno> {
+    // SAFETY: the call takes one integer and touches no memory of this process.
+    let result = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
+    let descriptor = RawFd::try_from(Errno::result(result)?).map_err(|_| Errno::EOVERFLOW)?;
+    // SAFETY: the kernel has just made this descriptor, and nothing else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// `off_t` of a length. One that does not fit is refused by `ftruncate(2)` (`EINVAL`).
+fn file_len(len: NonZeroUsize) -> libc::off_t {
+    libc::off_t::try_from(len.get()).unwrap_or(-1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+    const TWO_PAGES: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
+
+    #[test]
+    fn a_page_that_cannot_be_had_is_an_error_and_no_signal() {
+        let zeros = File::open("/dev/zero").unwrap();
+        let Ok(descriptor) = memfd_secret() else {
+            return println!("skipped: no memfd_secret here");
+        };
+        ftruncate(&descriptor, file_len(PAGE)).unwrap();
+        // The second page is past the end of the file: touched from here it would be SIGBUS, as over the lock limit.
+        let mut mapping = Mapping::shared(&descriptor, TWO_PAGES).unwrap();
+        assert_eq!(mapping.touch(&zeros), Err(Errno::EFAULT));
+    }
+
+    #[test]
+    fn dropped_launch_pages_leave_zeros_behind() {
+        let zeros = File::open("/dev/zero").unwrap();
+        let Ok(made) = LockedPages::secret(PAGE, &zeros, &Arc::default()) else {
+            return println!("skipped: no memfd_secret here");
+        };
+        let mut pages = LaunchPages::new(made);
+        let witness = Mapping::shared(pages.descriptor(), PAGE).unwrap();
+        let witness = LockedPages::new(witness, &Arc::default());
+        pages.bytes_mut()[..6].copy_from_slice(b"canary");
+        assert_eq!(&witness.bytes()[..6], b"canary");
+        drop(pages);
+        assert!(witness.bytes().iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn launch_pages_handed_over_keep_their_contents() {
+        let zeros = File::open("/dev/zero").unwrap();
+        let Ok(made) = LockedPages::secret(PAGE, &zeros, &Arc::default()) else {
+            return println!("skipped: no memfd_secret here");
+        };
+        let mut pages = LaunchPages::new(made);
+        pages.bytes_mut()[..6].copy_from_slice(b"canary");
+        let descriptor = pages.into_descriptor();
+        let received = LockedPages::new(Mapping::shared(&descriptor, PAGE).unwrap(), &Arc::default());
+        assert_eq!(&received.bytes()[..6], b"canary");
+    }
+}

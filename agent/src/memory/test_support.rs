@@ -1,0 +1,55 @@
+//! Bundles sealed for real, for the tests of this crate.
+
+use devbox_secrets_proto::bundle::{Bundle, BundleWriter};
+use devbox_secrets_proto::seal::{BundleKey, Context, Label, Sealer};
+
+use super::{Generation, GenerationError, MemoryError, Requirement, SecretMemory};
+
+pub(crate) const LIMIT: usize = 64 << 20;
+const DEVBOX: &str = "dbx_test";
+
+/// Fresh memory of the best kind here, and of the fallback.
+pub(crate) fn memories() -> [SecretMemory; 2] {
+    let best = SecretMemory::probe(Requirement::Any, LIMIT).unwrap();
+    let fallback = SecretMemory::mlock(LIMIT, MemoryError::Unavailable).unwrap();
+    [best, fallback]
+}
+
+/// A bundle as it comes over the wire, and the key that opens it.
+pub(crate) struct SealedBundle {
+    key: BundleKey,
+    message: Vec<u8>,
+}
+
+impl SealedBundle {
+    /// Seals `variables`, in any order, each under its own name as the secret's, id `sec_<name>`, version 1.
+    pub(crate) fn new(revision: u64, variables: &[(&str, &[u8])]) -> Self {
+        let mut variables = variables.to_vec();
+        variables.sort_unstable();
+        let key = BundleKey::generate();
+        let count = u32::try_from(variables.len()).unwrap();
+        let context = Context { devbox_id: DEVBOX, revision, count };
+        let (mut sealer, encapped) = Sealer::new(key.public_key(), context).unwrap();
+        let mut writer = BundleWriter::new(revision, &encapped, count, 0);
+        for (name, value) in variables {
+            let secret_id = format!("sec_{name}");
+            let label = Label { env: name, secret: name, secret_id: &secret_id, version: 1 };
+            let mut sealed = value.to_vec();
+            let tag = sealer.seal(label, &mut sealed).unwrap();
+            writer.push(label, &sealed, &tag).unwrap();
+        }
+        Self { key, message: writer.finish() }
+    }
+
+    pub(crate) fn flip_last_byte(&mut self) {
+        *self.message.last_mut().unwrap() ^= 1;
+    }
+
+    pub(crate) fn open(&self, memory: &SecretMemory) -> Result<Generation, GenerationError> {
+        let bundle = Bundle::parse(&self.message).unwrap();
+        let count = u32::try_from(bundle.entries.len()).unwrap();
+        let context = Context { devbox_id: DEVBOX, revision: bundle.revision, count };
+        let opener = self.key.opener(bundle.encapped_key, context).unwrap();
+        Generation::open(memory, &bundle, opener)
+    }
+}

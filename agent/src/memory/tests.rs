@@ -1,0 +1,242 @@
+//! Locked memory against the real kernel: its limits, its filters, its forks, and who can read it.
+#![allow(unsafe_code, reason = "forking and filtering are what is tested")]
+
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork, geteuid};
+
+use super::test_support::{LIMIT, SealedBundle, memories};
+use super::*;
+
+const KIB: usize = 1024;
+
+/// The flags of the mapping that `pages` are in (`VmFlags`, proc_pid_smaps(5)).
+fn vm_flags(pages: &LockedPages) -> Vec<String> {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let start = format!("{:x}-", pages.bytes().as_ptr().addr());
+    let mapping = smaps.split_inclusive("VmFlags:").collect::<Vec<_>>().windows(2).find_map(|pair| {
+        let is_ours = pair[0].lines().any(|line| line.starts_with(&start));
+        is_ours.then(|| pair[1].lines().next().unwrap_or_default().to_owned())
+    });
+    mapping.unwrap().split_whitespace().map(str::to_owned).collect()
+}
+
+fn has_memfd_secret(memory: &SecretMemory) -> bool {
+    let has = memory.backing() == Backing::MemfdSecret;
+    if !has {
+        println!("skipped: no memfd_secret here ({})", memory.fallback_reason().unwrap());
+    }
+    has
+}
+
+#[test]
+fn the_fallback_is_locked_out_of_core_dumps_and_wiped_in_a_fork() {
+    let flags = vm_flags(&memories()[1].allocate(1).unwrap());
+    for flag in ["lo", "dd", "wf"] {
+        assert!(flags.iter().any(|f| f == flag), "{flag} in {flags:?}");
+    }
+}
+
+#[test]
+fn memfd_secret_pages_are_locked_out_of_core_dumps_and_not_in_a_fork() {
+    let [memory, _] = memories();
+    if !has_memfd_secret(&memory) {
+        return;
+    }
+    let flags = vm_flags(&memory.allocate(1).unwrap());
+    for flag in ["lo", "dd", "dc"] {
+        assert!(flags.iter().any(|f| f == flag), "{flag} in {flags:?}");
+    }
+}
+
+/// Reads `pages` as root would, through `/proc/self/mem`.
+fn read_through_proc(pages: &LockedPages) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 6];
+    let memory = std::fs::File::open("/proc/self/mem")?;
+    memory.read_exact_at(&mut bytes, pages.bytes().as_ptr().addr() as u64)?;
+    Ok(bytes)
+}
+
+#[test]
+fn memfd_secret_pages_cannot_be_read_through_proc_as_the_fallback_can() {
+    let [memory, fallback] = memories();
+    let mut open = fallback.allocate(1).unwrap();
+    open.bytes_mut()[..6].copy_from_slice(b"canary");
+    assert_eq!(read_through_proc(&open).unwrap(), b"canary", "this test can read memory at all");
+    if has_memfd_secret(&memory) {
+        let mut closed = memory.allocate(1).unwrap();
+        closed.bytes_mut()[..6].copy_from_slice(b"canary");
+        let error = read_through_proc(&closed).unwrap_err().raw_os_error().map(Errno::from_raw);
+        assert!(matches!(error, Some(Errno::EIO | Errno::EFAULT)), "{error:?}");
+    }
+}
+
+#[test]
+fn a_generation_leaves_no_descriptor_open() {
+    let [memory, _] = memories();
+    let pages = memory.allocate(3 * 4096 + 1).unwrap();
+    let inode = {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let start = format!("{:x}-", pages.bytes().as_ptr().addr());
+        let line = maps.lines().find(|line| line.starts_with(&start)).unwrap().to_owned();
+        line.split_whitespace().nth(4).unwrap().parse::<u64>().unwrap()
+    };
+    let inode_of = |entry: std::io::Result<std::fs::DirEntry>| {
+        std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(entry.ok()?.path()).ok()?).into()
+    };
+    let open: Vec<Option<u64>> = std::fs::read_dir("/proc/self/fd").unwrap().map(inode_of).collect();
+    assert!(!open.contains(&Some(inode)));
+}
+
+/// Runs `child` in a forked process; it must call nothing that allocates or locks. Returns its exit status.
+fn in_a_fork(child: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: the child only runs `child`, which allocates nothing and takes no lock, and leaves by _exit.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            let status = child();
+            // SAFETY: _exit(2) ends the child at once; nothing of the parent's is run.
+            unsafe { libc::_exit(status) }
+        }
+        ForkResult::Parent { child } => match waitpid(child, None).unwrap() {
+            WaitStatus::Exited(_, status) => status,
+            other => panic!("{other:?}"),
+        },
+    }
+}
+
+#[test]
+fn a_forked_child_has_no_copy() {
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    for memory in memories() {
+        let mut pages = memory.allocate(1).unwrap();
+        pages.bytes_mut()[..6].copy_from_slice(b"canary");
+        let gone = in_a_fork(|| match memory.backing() {
+            Backing::Mlock => i32::from(pages.bytes()[..6].iter().any(|byte| *byte != 0)),
+            Backing::MemfdSecret => {
+                i32::from(nix::unistd::write(&writer, &pages.bytes()[..6]) != Err(Errno::EFAULT))
+            }
+        });
+        assert_eq!(gone, 0, "{:?}", memory.backing());
+        assert_eq!(&pages.bytes()[..6], b"canary", "the parent keeps it");
+    }
+    drop(reader);
+}
+
+/// Runs `body` in a thread of its own in which `memfd_secret(2)` fails with `errno`, as under a sandbox's filter.
+fn where_memfd_secret_fails<T: Send>(errno: Errno, body: impl FnOnce() -> T + Send) -> T {
+    let statement =
+        |code: u32, jt, jf, k| libc::sock_filter { code: u16::try_from(code).unwrap(), jt, jf, k };
+    let number = u32::try_from(libc::SYS_memfd_secret).unwrap();
+    let mut filter = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let filtered = move || {
+        let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
+        // SAFETY: the call takes integers only, and binds this thread alone.
+        assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+        // SAFETY: `program` and the `filter` it points to live until the call returns; the kernel copies them.
+        let set =
+            unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+        assert_eq!(set, 0);
+        body()
+    };
+    std::thread::scope(|scope| scope.spawn(filtered).join().unwrap())
+}
+
+#[test]
+fn without_memfd_secret_the_fallback_says_why() {
+    for (errno, reason) in [(Errno::ENOSYS, MemoryError::Unavailable), (Errno::EPERM, MemoryError::Forbidden)]
+    {
+        let memory =
+            where_memfd_secret_fails(errno, || SecretMemory::probe(Requirement::Any, LIMIT)).unwrap();
+        assert_eq!((memory.backing(), memory.fallback_reason()), (Backing::Mlock, Some(&reason)));
+    }
+}
+
+#[test]
+fn required_memfd_secret_is_refused_where_there_is_none() {
+    let probe = || SecretMemory::probe(Requirement::MemfdSecret, LIMIT);
+    let error = where_memfd_secret_fails(Errno::ENOSYS, probe).unwrap_err();
+    assert_eq!(error, MemoryError::Required(Box::new(MemoryError::Unavailable)));
+    assert!(error.to_string().contains("memory.require"));
+}
+
+/// Runs the ignored test `name` of this module in a process of its own, without `CAP_IPC_LOCK`.
+fn in_a_process_of_its_own(name: &str) {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--ignored", "--exact", "--nocapture", "--test-threads=1"]);
+    child.arg(format!("memory::tests::{name}"));
+    if geteuid().is_root() {
+        child.uid(65_534).gid(65_534);
+    }
+    let output = child.current_dir("/").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{output:?}");
+}
+
+fn limit_locked_memory(bytes: usize) {
+    let bytes = bytes as libc::rlim_t;
+    setrlimit(Resource::RLIMIT_MEMLOCK, bytes, bytes).unwrap();
+}
+
+#[test]
+fn an_exhausted_lock_limit_is_an_error_with_its_remedy() {
+    in_a_process_of_its_own("child_with_a_lock_limit_of_64_kib");
+}
+
+#[test]
+#[ignore = "run in a process of its own by an_exhausted_lock_limit_is_an_error_with_its_remedy"]
+fn child_with_a_lock_limit_of_64_kib() {
+    limit_locked_memory(64 * KIB);
+    let large = SealedBundle::new(1, &[("A", &[b'x'; 100 * KIB])]);
+    for memory in memories() {
+        assert!(memory.allocate(32 * KIB).is_ok());
+        let error = memory.allocate(128 * KIB).unwrap_err();
+        assert!(matches!(error, MemoryError::LockLimit { len: 131_072, .. }), "{error:?}");
+        assert!(error.to_string().contains("65536 bytes; raise RLIMIT_MEMLOCK"), "{error}");
+        assert!(matches!(large.open(&memory).unwrap_err(), GenerationError::Memory(_)));
+        assert_eq!(memory.bytes_locked(), 0);
+        assert!(memory.allocate(32 * KIB).is_ok(), "a refusal costs nothing of the limit");
+    }
+    let [memory, _] = memories();
+    if has_memfd_secret(&memory) {
+        let pool = Pool::new(memory.clone()).unwrap();
+        pool.resize(24 * KIB);
+        while pool.ready() < 2 {
+            std::thread::yield_now();
+        }
+        assert!(pool.take(24 * KIB).is_ok(), "what fits is prepared, though its depth does not fit");
+    }
+}
+
+#[test]
+fn without_any_lockable_memory_nothing_is_held_at_all() {
+    in_a_process_of_its_own("child_without_lockable_memory");
+}
+
+#[test]
+#[ignore = "run in a process of its own by without_any_lockable_memory_nothing_is_held_at_all"]
+fn child_without_lockable_memory() {
+    limit_locked_memory(0);
+    let error = SecretMemory::probe(Requirement::Any, LIMIT).unwrap_err();
+    assert!(matches!(error, MemoryError::LockLimit { .. }), "{error:?}");
+}
+
+#[test]
+fn pages_are_whole_and_zero() {
+    for memory in memories() {
+        let pages = memory.allocate(4_097).unwrap();
+        assert_eq!(pages.size(), 8_192);
+        assert!(pages.bytes().iter().all(|byte| *byte == 0));
+        assert_eq!(memory.bytes_locked(), 8_192);
+    }
+}

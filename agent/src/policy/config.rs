@@ -1,0 +1,249 @@
+//! Rules as the configuration file has them, and what can be wrong with each.
+//!
+//! ```toml
+//! [[rule]]
+//! name = "ci"            # for messages
+//! uid = "agent"          # a number or a name
+//! gid = 1000             # likewise: the primary group
+//! env = ["DB_*", "API_KEY"]
+//! ```
+
+use std::fmt;
+
+use nix::unistd::{Group, User};
+use serde::de::{Error as _, Visitor};
+use serde::{Deserialize, Deserializer};
+use thiserror::Error;
+
+use super::glob::{Glob, InvalidGlob};
+use super::{Policy, Rule};
+
+/// One `[[rule]]`, before its names are looked up.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleConfig {
+    /// What messages call the rule.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The user that it grants to.
+    #[serde(default)]
+    pub uid: Option<Principal>,
+    /// The primary group that it grants to. With `uid`: both must hold.
+    #[serde(default)]
+    pub gid: Option<Principal>,
+    /// Grants to everybody on this machine; then there is neither `uid` nor `gid`.
+    #[serde(default)]
+    pub any: bool,
+    /// Patterns of the environment names that it grants.
+    pub env: Vec<String>,
+}
+
+/// A user or group, by number or by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Principal {
+    /// Its number.
+    Id(u32),
+    /// Its name, as the machine's user database has it.
+    Name(String),
+}
+
+/// What is wrong with one rule.
+#[derive(Debug, Error)]
+#[error("rule {} {problem}", RuleLabel(*.index, .name.as_deref()))]
+pub struct RuleMistake {
+    /// The rule's place in the file, counted from 0.
+    pub index: usize,
+    /// The rule's name.
+    pub name: Option<String>,
+    /// What is wrong, and the remedy.
+    pub problem: Problem,
+}
+
+/// What can be wrong with a rule.
+#[derive(Debug, Error)]
+pub enum Problem {
+    /// It says nobody.
+    #[error("grants to nobody: give it uid, gid, or any = true")]
+    Nobody,
+    /// It says everybody and somebody.
+    #[error("has any = true beside uid or gid: everybody, or these? Keep one")]
+    AnyAndSome,
+    /// It grants nothing.
+    #[error("grants nothing: list environment names in env, or [\"*\"] for all")]
+    Nothing,
+    /// There is no such user.
+    #[error("names the user {0:?}, which this machine does not have: create it, or give its number")]
+    User(String),
+    /// There is no such group.
+    #[error("names the group {0:?}, which this machine does not have: create it, or give its number")]
+    Group(String),
+    /// The user database fails.
+    #[error("names {0:?}, and the user database cannot be read: give the number instead")]
+    Database(String, #[source] nix::Error),
+    /// A pattern is none.
+    #[error("has the pattern {0:?} in env: {1}")]
+    Glob(String, InvalidGlob),
+}
+
+/// `2 ("ci")`; counted from 1, for people.
+struct RuleLabel<'a>(usize, Option<&'a str>);
+
+impl fmt::Display for RuleLabel<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0 + 1)?;
+        self.1.map_or(Ok(()), |name| write!(f, " ({name:?})"))
+    }
+}
+
+impl Policy {
+    /// Takes the rules of a configuration file, names looked up.
+    ///
+    /// # Errors
+    /// Every mistake of every rule.
+    pub fn from_config(rules: Vec<RuleConfig>) -> Result<Self, Vec<RuleMistake>> {
+        let mut mistakes = Vec::new();
+        let mut taken = Vec::with_capacity(rules.len());
+        for (index, rule) in rules.into_iter().enumerate() {
+            let name = rule.name.clone();
+            match rule.check() {
+                Ok(rule) => taken.push(rule),
+                Err(problems) => mistakes.extend(problems.into_iter().map(|problem| RuleMistake {
+                    index,
+                    name: name.clone(),
+                    problem,
+                })),
+            }
+        }
+        if mistakes.is_empty() { Ok(Self { rules: taken }) } else { Err(mistakes) }
+    }
+}
+
+impl RuleConfig {
+    fn check(self) -> Result<Rule, Vec<Problem>> {
+        let mut problems = Vec::new();
+        match (self.any, self.uid.is_some() || self.gid.is_some()) {
+            (true, true) => problems.push(Problem::AnyAndSome),
+            (false, false) => problems.push(Problem::Nobody),
+            _ => {}
+        }
+        if self.env.is_empty() {
+            problems.push(Problem::Nothing);
+        }
+        let uid = keep(self.uid.map(|uid| uid.look_up(user)).transpose(), &mut problems).flatten();
+        let gid = keep(self.gid.map(|gid| gid.look_up(group)).transpose(), &mut problems).flatten();
+        let glob = |text: &String| Glob::new(text).map_err(|why| Problem::Glob(text.clone(), why));
+        let allow = self.env.iter().filter_map(|text| keep(glob(text), &mut problems)).collect();
+        if problems.is_empty() { Ok(Rule { name: self.name, uid, gid, allow }) } else { Err(problems) }
+    }
+}
+
+/// The result's value; its problem goes to the others.
+fn keep<T>(result: Result<T, Problem>, problems: &mut Vec<Problem>) -> Option<T> {
+    result.map_err(|problem| problems.push(problem)).ok()
+}
+
+impl Principal {
+    fn look_up(self, by_name: fn(&str) -> Result<u32, Problem>) -> Result<u32, Problem> {
+        match self {
+            Self::Id(id) => Ok(id),
+            Self::Name(name) => by_name(&name),
+        }
+    }
+}
+
+fn user(name: &str) -> Result<u32, Problem> {
+    let found = User::from_name(name).map_err(|error| Problem::Database(name.to_owned(), error))?;
+    found.map(|user| user.uid.as_raw()).ok_or_else(|| Problem::User(name.to_owned()))
+}
+
+fn group(name: &str) -> Result<u32, Problem> {
+    let found = Group::from_name(name).map_err(|error| Problem::Database(name.to_owned(), error))?;
+    found.map(|group| group.gid.as_raw()).ok_or_else(|| Problem::Group(name.to_owned()))
+}
+
+impl<'de> Deserialize<'de> for Principal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumberOrName;
+
+        impl Visitor<'_> for NumberOrName {
+            type Value = Principal;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number or a name")
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, id: i64) -> Result<Principal, E> {
+                let fits = u32::try_from(id).ok().filter(|id| *id != u32::MAX);
+                fits.map(Principal::Id).ok_or_else(|| E::custom("an id is a number from 0 to 4294967294"))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, id: u64) -> Result<Principal, E> {
+                self.visit_i64(i64::try_from(id).unwrap_or(i64::MAX))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Principal, E> {
+                if name.is_empty() || name.contains('\0') {
+                    return Err(E::custom("a user's or group's name is not empty and has no NUL"));
+                }
+                Ok(Principal::Name(name.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_any(NumberOrName).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct File {
+        rule: Vec<RuleConfig>,
+    }
+
+    fn policy(toml: &str) -> Result<Policy, Vec<String>> {
+        let file: File = toml::from_str(toml).map_err(|error| vec![error.to_string()])?;
+        Policy::from_config(file.rule).map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn users_and_groups_may_be_names_or_numbers() {
+        let policy = policy("[[rule]]\nname='ci'\nuid='root'\ngid=7\nenv=['DB_*','KEY']").unwrap();
+        let rule = &policy.rules[0];
+        assert_eq!((rule.uid, rule.gid, rule.allow.len()), (Some(0), Some(7), 2));
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once_with_rule_and_remedy() {
+        let text = "[[rule]]\nenv=[]\n[[rule]]\nname='ci'\nuid='no-such-user'\ngid='no-such-group'\nenv=['A-*']\n\
+                    [[rule]]\nany=true\nuid=1\nenv=['*']";
+        let mistakes = policy(text).unwrap_err();
+        let expected = [
+            "rule 1 grants to nobody: give it uid",
+            "rule 1 grants nothing: list environment names",
+            "rule 2 (\"ci\") names the user \"no-such-user\", which this machine does not have",
+            "rule 2 (\"ci\") names the group \"no-such-group\", which this machine does not have",
+            "rule 2 (\"ci\") has the pattern \"A-*\" in env: a pattern is letters",
+            "rule 3 has any = true beside uid",
+        ];
+        assert_eq!(mistakes.len(), expected.len(), "{mistakes:#?}");
+        for (mistake, start) in mistakes.iter().zip(expected) {
+            assert!(mistake.starts_with(start), "{mistake}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_and_impossible_ids_are_mistakes() {
+        for (text, word) in [
+            ("[[rule]]\nuid=1\nenv=['*']\nallow=1", "allow"),
+            ("[[rule]]\nuid=-1\nenv=['*']", "4294967294"),
+            ("[[rule]]\nuid=4294967295\nenv=['*']", "4294967294"),
+            ("[[rule]]\nuid=true\nenv=['*']", "a number or a name"),
+            ("[[rule]]\nuid=1", "env"),
+        ] {
+            let mistakes = policy(text).unwrap_err();
+            assert!(mistakes[0].contains(word), "{mistakes:?}");
+        }
+    }
+}

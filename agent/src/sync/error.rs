@@ -1,0 +1,68 @@
+//! Why a poll brought nothing.
+
+use devbox_secrets_proto::bundle::InvalidBundle;
+use devbox_secrets_proto::seal::SealError;
+use hyper::StatusCode;
+use thiserror::Error;
+
+use super::guard::EXPIRED;
+use crate::control_plane::{Refusal, TransportError};
+use crate::memory::GenerationError;
+
+/// Why a poll brought nothing.
+#[derive(Debug, Error)]
+pub enum SyncError {
+    /// The control plane was not reached.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// It said no.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// The certificate is over.
+    #[error("{EXPIRED}")]
+    Expired,
+    /// It says that nothing changed, to a daemon that holds nothing.
+    #[error(
+        "the server answered that nothing changed since nothing: are server and daemon of the same version?"
+    )]
+    UnchangedFromNothing,
+    /// What came is no bundle.
+    #[error("what the server answered is no bundle: are server and daemon of the same version?")]
+    Bundle(#[from] InvalidBundle),
+    /// What came is older than what was held.
+    #[error(
+        "the server offers revision {offered} after {held}: if it was restored from a backup, restart this daemon to \
+         accept that"
+    )]
+    Rollback {
+        /// The highest revision held so far.
+        held: u64,
+        /// What was offered.
+        offered: u64,
+    },
+    /// The bundle's context does not open.
+    #[error("the bundle was not sealed for this request")]
+    Seal(#[from] SealError),
+    /// The bundle does not become a generation.
+    #[error("revision {revision} cannot be held")]
+    Generation {
+        /// The bundle's revision.
+        revision: u64,
+        /// Why.
+        #[source]
+        source: GenerationError,
+    },
+}
+
+impl SyncError {
+    /// Whether the control plane says that this devbox may have nothing any more.
+    pub(super) fn ends_service(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => {
+                matches!(refusal.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+            }
+            Self::Expired => true,
+            _ => false,
+        }
+    }
+}

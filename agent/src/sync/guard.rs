@@ -1,0 +1,70 @@
+//! Ends service on time: at the end of the lease, and at the end of the certificate, whatever the network does.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tracing::error;
+
+use super::Progress;
+use crate::identity::certificate::now_ms;
+use crate::memory::{Holding, Loss, Vault};
+use crate::telemetry::service_manager;
+
+/// Longest time between two looks: timers stand still while the machine sleeps, leases do not.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// Shortest time between two looks: clocks are read in milliseconds.
+const MIN_PAUSE: Duration = Duration::from_millis(20);
+
+/// What launches are told after the certificate's end.
+pub(super) const EXPIRED: &str =
+    "the devbox's certificate has expired without renewal: restart the daemon with a new join token";
+
+/// Watches for ever. The vault itself serves nothing past its lease; this wipes what nobody asks for.
+pub async fn watch(vault: Arc<Vault>, progress: Arc<Progress>) -> Infallible {
+    let mut told = None;
+    loop {
+        let holding = look(&vault, &progress);
+        let ended = ended(&holding);
+        if let Some(reason) = ended.as_ref().filter(|_| ended != told) {
+            error!(%reason, "secrets wiped");
+            service_manager::status(&format!("no secrets: {reason}"));
+        }
+        told = ended;
+        let pause = pause(&holding, &progress);
+        // Dropped before the sleep: what is held here would not be wiped.
+        drop(holding);
+        sleep(pause).await;
+    }
+}
+
+fn look(vault: &Vault, progress: &Progress) -> Holding {
+    let expired = progress.snapshot().certificate.is_some_and(|validity| validity.has_expired(now_ms()));
+    let holding = vault.holding();
+    if expired && matches!(holding, Holding::Ready { .. }) {
+        vault.lose(Loss::Revoked, EXPIRED);
+        return vault.holding();
+    }
+    holding
+}
+
+/// The end that time has brought; who revokes tells it himself.
+fn ended(holding: &Holding) -> Option<Arc<str>> {
+    match holding {
+        Holding::Without(lost) if lost.loss == Loss::Stale || &*lost.reason == EXPIRED => {
+            Some(Arc::clone(&lost.reason))
+        }
+        _ => None,
+    }
+}
+
+fn pause(holding: &Holding, progress: &Progress) -> Duration {
+    let certificate = progress.snapshot().certificate.map(|validity| validity.left(now_ms()));
+    let lease = match holding {
+        Holding::Ready { lease_left, .. } => Some(*lease_left),
+        Holding::Without(_) => None,
+    };
+    let soonest = certificate.into_iter().chain(lease).min().unwrap_or(MAX_PAUSE);
+    soonest.clamp(MIN_PAUSE, MAX_PAUSE)
+}

@@ -1,0 +1,249 @@
+//! The long poll: one request at a time, each with an HPKE key of its own.
+//!
+//! An unchanged bundle renews the lease; a new one is decrypted into locked memory and swapped in; a refusal of this
+//! devbox wipes at once; anything else leaves what is held to its lease and tries again.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use devbox_secrets_proto::bundle::{Bundle, InvalidBundle};
+use devbox_secrets_proto::devbox::{BUNDLE_PATH, BundleRequest};
+use devbox_secrets_proto::seal::{BundleKey, Context};
+use hyper::StatusCode;
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use super::Progress;
+use super::error::SyncError;
+use crate::control_plane::{Backoff, Client, Post, Reply, ServerUrl};
+use crate::identity::certificate::now_ms;
+use crate::identity::{Identity, enroll};
+use crate::memory::{BootTime, Generation, Holding, Loss, SecretMemory, Vault};
+use crate::telemetry::{chain, service_manager};
+
+/// Time for an answer beyond the wait that was asked for.
+const GRACE: Duration = Duration::from_secs(10);
+/// Between two bundles: a burst of writes is taken up as few.
+const AFTER_CHANGE: Duration = Duration::from_millis(100);
+/// After an answer that came without the wait that was asked for.
+const AFTER_HURRY: Duration = Duration::from_secs(1);
+/// After a refusal of this devbox, which only an operator can end.
+const AFTER_REFUSAL: Duration = Duration::from_secs(30);
+/// Between two attempts to renew the certificate, in milliseconds.
+const RENEWAL_RETRY_MS: i64 = 60_000;
+
+/// Bytes of a bundle that are no value: each entry's texts, numbers and tag, for as many as a devbox may have.
+const OVERHEAD: usize = 8 << 20;
+
+/// Times and bounds of the poll.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// How long the server may hold a request while nothing changes.
+    pub poll_wait: Duration,
+    /// How long secrets are served after its last answer.
+    pub max_stale: Duration,
+}
+
+impl Pace {
+    /// A held request must not outlast the lease that its answer renews.
+    fn wait(&self) -> Duration {
+        self.poll_wait.min(self.max_stale / 2)
+    }
+}
+
+/// Fetches bundles for one devbox.
+#[derive(Debug)]
+pub struct Poller {
+    identity: Identity,
+    client: Client,
+    memory: SecretMemory,
+    vault: Arc<Vault>,
+    progress: Arc<Progress>,
+    pace: Pace,
+    backoff: Backoff,
+    /// The highest revision ever held, also after a loss: nothing older is taken up.
+    highest: Option<u64>,
+    /// Not before this time is a renewal tried again, in milliseconds since the epoch.
+    next_renewal_ms: i64,
+    announced: bool,
+}
+
+impl Poller {
+    /// Polls at `url` as `identity`.
+    #[must_use]
+    pub fn new(
+        url: ServerUrl,
+        identity: Identity,
+        memory: SecretMemory,
+        vault: Arc<Vault>,
+        progress: Arc<Progress>,
+        pace: Pace,
+    ) -> Self {
+        progress.identified(&identity);
+        let client = Client::new(url, identity.config());
+        let next_renewal_ms = identity.validity().renew_at_ms();
+        let backoff = Backoff::new();
+        let (highest, announced) = (None, false);
+        Self { identity, client, memory, vault, progress, pace, backoff, highest, next_renewal_ms, announced }
+    }
+
+    /// Polls for ever.
+    pub async fn run(mut self) -> Infallible {
+        loop {
+            let pause = self.turn().await;
+            sleep(pause).await;
+        }
+    }
+
+    /// One request; how long to pause after it.
+    pub async fn turn(&mut self) -> Duration {
+        self.renew_when_due().await;
+        match self.fetch().await {
+            Ok(pause) => self.succeeded(pause),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn succeeded(&mut self, pause: Duration) -> Duration {
+        self.backoff.reset();
+        self.progress.succeeded();
+        pause
+    }
+
+    fn failed(&mut self, error: &SyncError) -> Duration {
+        let message = chain(error);
+        let is_news = self.progress.failed(message.clone());
+        if error.ends_service() {
+            self.lose(&message, is_news);
+            return AFTER_REFUSAL;
+        }
+        tell_waiting_launches(&self.vault, &message);
+        if is_news {
+            warn!(error = %message, "not synchronised: what is held is served until its lease ends");
+            service_manager::status(&format!("not synchronised: {message}"));
+        }
+        self.backoff.next_delay()
+    }
+
+    fn lose(&self, message: &str, is_news: bool) {
+        let reason = format!("this devbox may have no secrets any more: {message}");
+        if is_news {
+            error!(%reason, "secrets wiped");
+            service_manager::status(&reason);
+        }
+        self.vault.lose(Loss::Revoked, reason);
+    }
+
+    /// A failed renewal is told and tried again; the certificate in use is good for another third of its life.
+    async fn renew_when_due(&mut self) {
+        let now = now_ms();
+        if now < self.next_renewal_ms || self.identity.validity().has_expired(now) {
+            return;
+        }
+        match enroll::renew(&mut self.client, self.identity.devbox_id()).await {
+            Ok(identity) => self.adopt(identity),
+            Err(error) => {
+                self.next_renewal_ms = now.saturating_add(RENEWAL_RETRY_MS);
+                warn!(error = %chain(&error), "the certificate is not renewed yet");
+            }
+        }
+    }
+
+    fn adopt(&mut self, identity: Identity) {
+        info!(not_after_ms = identity.validity().not_after_ms, "certificate renewed");
+        self.progress.identified(&identity);
+        self.client = Client::new(self.client.url().clone(), identity.config());
+        self.next_renewal_ms = identity.validity().renew_at_ms();
+        self.identity = identity;
+    }
+
+    /// Asks once. Key, request and answer are gone when this returns.
+    async fn fetch(&mut self) -> Result<Duration, SyncError> {
+        if self.identity.validity().has_expired(now_ms()) {
+            return Err(SyncError::Expired);
+        }
+        let key = BundleKey::generate();
+        let held = self.held_revision();
+        let asked = Instant::now();
+        let reply = self.client.post(self.post(&key, held)).await?;
+        match (reply.status, held) {
+            (StatusCode::OK, _) => self.take_up(&key, &reply).map(|()| AFTER_CHANGE),
+            (StatusCode::NO_CONTENT, Some(_)) => Ok(self.unchanged(asked.elapsed())),
+            (StatusCode::NO_CONTENT, None) => Err(SyncError::UnchangedFromNothing),
+            _ => Err(SyncError::Refused(reply.refusal())),
+        }
+    }
+
+    fn held_revision(&self) -> Option<u64> {
+        match self.vault.holding() {
+            Holding::Ready { generation, .. } => Some(generation.revision()),
+            Holding::Without(_) => None,
+        }
+    }
+
+    fn post(&self, key: &BundleKey, known_revision: Option<u64>) -> Post<'static> {
+        let wait = self.pace.wait();
+        let request = BundleRequest {
+            hpke_public_key: BASE64.encode(key.public_key()),
+            known_revision,
+            wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
+        };
+        let body = serde_json::json!(request).to_string().into_bytes();
+        let limit = self.memory.limit().saturating_add(OVERHEAD);
+        Post { path: BUNDLE_PATH, body, authorization: None, patience: wait + GRACE, limit }
+    }
+
+    fn lease(&self) -> BootTime {
+        BootTime::now() + self.pace.max_stale
+    }
+
+    fn unchanged(&self, waited: Duration) -> Duration {
+        self.vault.renew_lease(self.lease());
+        let wait = self.pace.wait();
+        if waited < wait / 2 { wait.min(AFTER_HURRY) } else { Duration::ZERO }
+    }
+
+    fn take_up(&mut self, key: &BundleKey, reply: &Reply) -> Result<(), SyncError> {
+        let bundle = Bundle::parse(&reply.body)?;
+        let revision = bundle.revision;
+        if let Some(held) = self.highest.filter(|held| *held > revision) {
+            return Err(SyncError::Rollback { held, offered: revision });
+        }
+        let generation = self.open(key, &bundle)?;
+        let names = generation.count();
+        self.vault.replace(generation, self.lease());
+        self.highest = Some(revision);
+        info!(revision, names, "secrets taken up");
+        self.announce(revision, names);
+        Ok(())
+    }
+
+    fn open(&self, key: &BundleKey, bundle: &Bundle<'_>) -> Result<Generation, SyncError> {
+        let revision = bundle.revision;
+        let count = u32::try_from(bundle.entries.len()).map_err(|_| InvalidBundle::Truncated)?;
+        let context = Context { devbox_id: self.identity.devbox_id(), revision, count };
+        let opener = key.opener(bundle.encapped_key, context)?;
+        Generation::open(&self.memory, bundle, opener)
+            .map_err(|source| SyncError::Generation { revision, source })
+    }
+
+    fn announce(&mut self, revision: u64, names: usize) {
+        if !self.announced {
+            service_manager::ready();
+            self.announced = true;
+        }
+        service_manager::status(&format!("serving {names} secrets at revision {revision}"));
+    }
+}
+
+/// Before the first bundle, launches learn what keeps it away.
+pub fn tell_waiting_launches(vault: &Vault, message: &str) {
+    if let Holding::Without(unavailable) = vault.holding()
+        && unavailable.loss == Loss::Starting
+    {
+        vault.lose(Loss::Starting, format!("the daemon has no secrets yet: {message}"));
+    }
+}

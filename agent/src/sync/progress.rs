@@ -1,0 +1,103 @@
+//! How the synchronisation goes, for `status` and the service manager. Holds no secret.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::identity::certificate::now_ms;
+use crate::identity::{Identity, Validity};
+use crate::memory::BootTime;
+
+/// What fails, and since when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What, with its causes, on one line.
+    pub message: String,
+    /// Since when without a success between, in milliseconds since the epoch.
+    pub since_ms: i64,
+}
+
+/// What is known of the synchronisation right now.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Which devbox this is; none before it has joined.
+    pub devbox_id: Option<String>,
+    /// Of the certificate in use.
+    pub certificate: Option<Validity>,
+    /// Time since the control plane last answered that all is well.
+    pub last_sync_age: Option<Duration>,
+    /// What fails at present.
+    pub failure: Option<Failure>,
+}
+
+/// Written by the synchronisation, read by `status`.
+#[derive(Debug, Default)]
+pub struct Progress(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    devbox_id: Option<String>,
+    certificate: Option<Validity>,
+    last_sync: Option<BootTime>,
+    failure: Option<Failure>,
+}
+
+impl Progress {
+    /// The daemon proves itself with `identity` from now on.
+    pub fn identified(&self, identity: &Identity) {
+        let mut state = self.state();
+        state.devbox_id = Some(identity.devbox_id().to_owned());
+        state.certificate = Some(identity.validity());
+    }
+
+    /// The control plane answered: what is held is current.
+    pub fn succeeded(&self) {
+        let mut state = self.state();
+        state.last_sync = Some(BootTime::now());
+        state.failure = None;
+    }
+
+    /// Something failed. Says whether that is news: the first of a row, or another failure than the last.
+    pub fn failed(&self, message: String) -> bool {
+        let mut state = self.state();
+        let is_news = state.failure.as_ref().is_none_or(|failure| failure.message != message);
+        let since_ms = state.failure.take().map_or_else(now_ms, |failure| failure.since_ms);
+        state.failure = Some(Failure { message, since_ms });
+        is_news
+    }
+
+    /// What is known right now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let state = self.state();
+        let now = BootTime::now();
+        Snapshot {
+            devbox_id: state.devbox_id.clone(),
+            certificate: state.certificate,
+            last_sync_age: state.last_sync.map(|at| now.since(at)),
+            failure: state.failure.clone(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_failures_has_the_time_of_its_first_and_is_news_once() {
+        let progress = Progress::default();
+        assert!(progress.failed("down".to_owned()));
+        let first = progress.snapshot().failure.unwrap();
+        assert!(!progress.failed("down".to_owned()));
+        assert!(progress.failed("refused".to_owned()));
+        let last = progress.snapshot().failure.unwrap();
+        assert_eq!((last.message.as_str(), last.since_ms), ("refused", first.since_ms));
+        progress.succeeded();
+        assert_eq!(progress.snapshot().failure, None);
+        assert!(progress.snapshot().last_sync_age.is_some());
+    }
+}

@@ -1,0 +1,41 @@
+//! sd_notify(3): readiness, a line of status, the watchdog. Without a service manager each is nothing.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::debug;
+
+/// The first bundle is there: launches succeed from now on.
+pub fn ready() {
+    notify(&NotifyState::Ready);
+}
+
+/// The daemon ends.
+pub fn stopping() {
+    notify(&NotifyState::Stopping);
+}
+
+/// One line for `systemctl status`.
+pub fn status(line: &str) {
+    notify(&NotifyState::Status(line));
+}
+
+/// Keeps the watchdog quiet, at twice the pace that it asks for, as long as this runtime turns; for ever.
+pub async fn feed_watchdog() {
+    let Some(deadline) = sd_notify::watchdog_enabled() else {
+        return std::future::pending().await;
+    };
+    let mut pace = interval((deadline / 2).max(Duration::from_millis(1)));
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        pace.tick().await;
+        notify(&NotifyState::Watchdog);
+    }
+}
+
+fn notify(state: &NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
+        debug!(%error, "the service manager could not be told");
+    }
+}

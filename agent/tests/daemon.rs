@@ -1,0 +1,245 @@
+//! The real program against a control plane with real TLS and real HPKE: start, status, reload, end.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use devbox_secretsd::admin::client;
+use devbox_secretsd::admin::client::AskError;
+use devbox_secretsd::admin::report::{State, Variable};
+use hyper::StatusCode;
+use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
+
+use support::authority::{Authority, DEVBOX, TOKEN_SECRET};
+use support::control_plane::{ControlPlane, Script, bundle};
+use support::daemon::{Daemon, PROGRAM};
+
+const CANARY: &str = "canary-value-4711";
+
+fn token(authority: &Authority) -> String {
+    authority.token().expose_token().to_string()
+}
+
+async fn ready() -> (std::sync::Arc<ControlPlane>, Daemon) {
+    let plane = ControlPlane::start(bundle(1, &[("API_KEY", CANARY)])).await;
+    let daemon = Daemon::start(&plane.url(), &token(&plane.authority), &[]);
+    daemon.until_ready().await;
+    (plane, daemon)
+}
+
+fn status(program: &Path, socket: &Path, json: bool) -> Command {
+    let mut command = Command::new(program);
+    command.arg("status").arg("--admin-socket").arg(socket);
+    command.args(json.then_some("--json"));
+    command
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[tokio::test]
+async fn the_status_names_everything_but_the_value() {
+    let (plane, daemon) = ready().await;
+    let report = daemon.until_ready().await;
+    assert_eq!(report.devbox_id.as_deref(), Some(DEVBOX));
+    assert_eq!((report.server, report.revision), (plane.url().to_string(), Some(1)));
+    assert!(report.hardening.no_core_dump.achieved && report.hardening.not_dumpable.achieved);
+    assert!(report.memory.bytes_locked > 0);
+    assert!(report.lease_left_s.is_some_and(|left| left > 3_500));
+    let variable = Variable { env: "API_KEY".to_owned(), secret: "API_KEY".to_owned(), version: 1 };
+    assert_eq!(report.secrets, [variable]);
+
+    for json in [false, true] {
+        let output = status(Path::new(PROGRAM), &daemon.admin_socket(), json).output().unwrap();
+        assert!(output.status.success());
+        assert!(text(&output).contains("API_KEY") && !text(&output).contains(CANARY));
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_served_and_a_shut_down_devbox_has_nothing() {
+    let (plane, daemon) = ready().await;
+    plane.answer(bundle(2, &[("OTHER", CANARY)]));
+    let report = daemon.until(|report| report.revision == Some(2)).await;
+    assert_eq!(report.secrets[0].env, "OTHER");
+    plane.answer(Script::Refuse(StatusCode::FORBIDDEN, "the devbox was shut down"));
+    let report = daemon.until(|report| report.state == State::Lost).await;
+    assert!(report.reason.unwrap().contains("shut down"));
+    assert!(report.secrets.is_empty());
+    assert_eq!(report.memory.bytes_locked, 0);
+}
+
+#[tokio::test]
+async fn a_lost_control_plane_is_told_while_memory_still_serves() {
+    let (plane, daemon) = ready().await;
+    plane.answer(Script::Refuse(StatusCode::INTERNAL_SERVER_ERROR, "database gone"));
+    let report = daemon.until(|report| report.last_error.is_some()).await;
+    assert!(report.last_error.unwrap().message.contains("database gone"));
+    assert_eq!(report.state, State::Ready);
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_cleanly_with_neither_socket_nor_secret_left() {
+    let (_plane, daemon) = ready().await;
+    let sockets = [daemon.launch_socket(), daemon.admin_socket()];
+    let modes = sockets.each_ref().map(|path| fs::metadata(path).unwrap().mode() & 0o777);
+    assert_eq!(modes, [0o666, 0o600]);
+    let dir = sockets[0].parent().unwrap().to_owned();
+    daemon.signal(Signal::SIGTERM);
+    let (status, log) = daemon.end().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(!dir.exists() || sockets.iter().all(|path| !path.exists()));
+    assert!(log.contains("secrets taken up"), "{log}");
+    for secret in [CANARY, TOKEN_SECRET] {
+        assert!(!log.contains(secret), "a trace log holds {secret}");
+    }
+}
+
+#[tokio::test]
+async fn its_process_can_be_neither_dumped_nor_read_by_its_user() {
+    let (_plane, daemon) = ready().await;
+    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().filter(|word| *word == "0").count(), 2, "{core}");
+    // A process that is not dumpable belongs to root in /proc, whoever runs it (proc(5)).
+    assert_eq!(fs::metadata(format!("/proc/{}/environ", daemon.pid())).unwrap().uid(), 0);
+    assert!(fs::read(format!("/proc/{}/cmdline", daemon.pid())).is_ok_and(|argv| !argv.is_empty()));
+}
+
+#[tokio::test]
+async fn a_used_token_ends_the_program_with_the_servers_reason() {
+    let plane = ControlPlane::start(bundle(1, &[])).await;
+    *plane.enrol_refusal.lock().unwrap() =
+        Some((StatusCode::UNAUTHORIZED, "the join token was used already"));
+    let daemon = Daemon::start(&plane.url(), &token(&plane.authority), &[]);
+    let (status, log) = daemon.end().await;
+    assert_eq!(status.code(), Some(1), "{log}");
+    let last = log.lines().last().unwrap();
+    assert!(last.starts_with("devbox-secretsd: ") && last.contains("used already"), "{last}");
+    assert!(!log.contains(TOKEN_SECRET));
+}
+
+#[tokio::test]
+async fn another_servers_token_ends_the_program() {
+    let plane = ControlPlane::start(bundle(1, &[])).await;
+    let daemon = Daemon::start(&plane.url(), &token(&Authority::new()), &[]);
+    let (status, log) = daemon.end().await;
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("not the server that the join token was made for"), "{log}");
+}
+
+#[tokio::test]
+async fn a_server_that_comes_late_is_waited_for_and_status_says_so() {
+    let plane = ControlPlane::start(bundle(1, &[("A", CANARY)])).await;
+    *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "starting up"));
+    let daemon = Daemon::start(&plane.url(), &token(&plane.authority), &[]);
+    let report = daemon.until(|report| report.last_error.is_some()).await;
+    assert_eq!(report.state, State::Starting);
+    assert!(report.reason.unwrap().contains("starting up"));
+    *plane.enrol_refusal.lock().unwrap() = None;
+    daemon.until_ready().await;
+}
+
+#[tokio::test]
+async fn rules_are_taken_up_at_sighup_and_kept_where_the_file_is_a_mistake() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("agent.toml");
+    let write = |text: &str| {
+        fs::write(&config, text).unwrap();
+        fs::set_permissions(&config, Permissions::from_mode(0o600)).unwrap();
+    };
+    write("");
+    let plane = ControlPlane::start(bundle(1, &[("A", CANARY)])).await;
+    let more = ["--config", config.to_str().unwrap()];
+    let daemon = Daemon::start(&plane.url(), &token(&plane.authority), &more);
+    daemon.until_ready().await;
+    write("[[rule]]\nuid = 0\nenv = [\"*\"]\n");
+    daemon.signal(Signal::SIGHUP);
+    daemon.until_logged("rules taken up").await;
+    write("[[rule]]\ncolour = 1\n");
+    daemon.signal(Signal::SIGHUP);
+    daemon.until_logged("kept as they were").await;
+    daemon.signal(Signal::SIGTERM);
+    let (status, log) = daemon.end().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("kept as they were") && log.contains("agent.toml:2"), "{log}");
+}
+
+#[tokio::test]
+async fn another_user_is_refused_by_the_admin_socket_even_where_its_mode_lets_him_in() {
+    if !geteuid().is_root() {
+        println!("SKIPPED: only root can ask as another user");
+        return;
+    }
+    let (_plane, daemon) = ready().await;
+    let socket = daemon.admin_socket();
+    fs::set_permissions(socket.parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let program = dir.path().join("devbox-secretsd");
+    fs::copy(PROGRAM, &program).unwrap();
+    let as_nobody = || text(&status(&program, &socket, true).uid(65_534).gid(65_534).output().unwrap());
+
+    assert!(as_nobody().contains("Permission denied"), "{}", as_nobody());
+    fs::set_permissions(&socket, Permissions::from_mode(0o666)).unwrap();
+    let answer = as_nobody();
+    assert!(answer.contains("refuses (403 Forbidden)") && !answer.contains("API_KEY"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_second_daemon_on_the_same_socket_is_told_so() {
+    let (plane, daemon) = ready().await;
+    let socket = daemon.launch_socket();
+    let token_file = socket.with_file_name("token");
+    fs::write(&token_file, token(&plane.authority)).unwrap();
+    let output = Command::new(PROGRAM)
+        .args(["run", "--server", &plane.url().to_string()])
+        .arg("--join-token-file")
+        .arg(&token_file)
+        .arg("--socket")
+        .arg(&socket)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("is served by another process"), "{}", text(&output));
+    daemon.until_ready().await;
+}
+
+#[tokio::test]
+async fn without_a_daemon_status_says_where_it_asked() {
+    let error = client::status(Path::new("/nowhere/admin.sock")).await.unwrap_err();
+    assert!(matches!(&error, AskError::Connect { .. }));
+    assert!(error.to_string().contains("/nowhere/admin.sock"));
+}
+
+#[test]
+fn a_configuration_that_is_a_mistake_ends_with_2_and_every_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("agent.toml");
+    fs::write(&config, "[server]\nurl = \"http://a\"\ncolour = 1\n").unwrap();
+    fs::set_permissions(&config, Permissions::from_mode(0o600)).unwrap();
+    let output = Command::new(PROGRAM).args(["check", "--config"]).arg(&config).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    for part in ["agent.toml:2:", "agent.toml:3:", "no identity"] {
+        assert!(text(&output).contains(part), "{}", text(&output));
+    }
+}
+
+#[test]
+fn check_prints_what_would_be_in_force() {
+    let output = Command::new(PROGRAM)
+        .args(["check", "--server", "https://secrets.example", "--join-token-file", "-"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    for part in ["https://secrets.example:443", "join token from standard input", "may have *"] {
+        assert!(text(&output).contains(part), "{}", text(&output));
+    }
+}

@@ -1,0 +1,121 @@
+//! The real program, in a temporary directory, stopped and waited for when dropped.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use devbox_secretsd::admin::report::State;
+use devbox_secretsd::admin::{Report, client};
+use devbox_secretsd::control_plane::ServerUrl;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::time::{sleep, timeout};
+
+use super::PATIENCE;
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_devbox-secretsd");
+
+pub struct Daemon {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+    dir: tempfile::TempDir,
+}
+
+impl Daemon {
+    /// Joins at `url` with `token` from standard input, and logs everything.
+    pub fn start(url: &ServerUrl, token: &str, more: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = Command::new(PROGRAM)
+            .args(["run", "--server", &url.to_string(), "--join-token-file", "-", "--log-level", "trace"])
+            .arg("--socket")
+            .arg(dir.path().join("launch.sock"))
+            .args(more)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(token.as_bytes()).unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let log = Arc::new(Mutex::new(String::new()));
+        let kept = Arc::clone(&log);
+        let reader = std::thread::spawn(move || {
+            stderr.lines().for_each(|line| *kept.lock().unwrap() += &(line.unwrap() + "\n"));
+        });
+        Self { child, log, reader: Some(reader), dir }
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().unwrap())
+    }
+
+    pub fn launch_socket(&self) -> PathBuf {
+        self.dir.path().join("launch.sock")
+    }
+
+    pub fn admin_socket(&self) -> PathBuf {
+        self.dir.path().join("admin.sock")
+    }
+
+    /// Waits until the status satisfies `condition`.
+    pub async fn until(&self, condition: impl Fn(&Report) -> bool) -> Report {
+        let poll = async {
+            loop {
+                if let Ok(json) = client::status(&self.admin_socket()).await
+                    && let Ok(report) = serde_json::from_slice::<Report>(&json)
+                    && condition(&report)
+                {
+                    return report;
+                }
+                sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, poll).await.expect("the daemon's status never became what the test waits for")
+    }
+
+    pub async fn until_ready(&self) -> Report {
+        self.until(|report| report.state == State::Ready).await
+    }
+
+    /// Waits until the log holds `text`.
+    pub async fn until_logged(&self, text: &str) {
+        let logged = async {
+            while !self.log.lock().unwrap().contains(text) {
+                sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, logged).await.expect("the daemon never logs what the test waits for");
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// Waits for the end; status and log.
+    pub async fn end(mut self) -> (ExitStatus, String) {
+        let ended = async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        let status = timeout(PATIENCE, ended).await.expect("the daemon does not end");
+        self.reader.take().unwrap().join().unwrap();
+        let log = self.log.lock().unwrap().clone();
+        (status, log)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
+    }
+}

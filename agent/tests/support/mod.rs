@@ -1,0 +1,11 @@
+//! A control plane for tests: real TLS, real certificates, real HPKE; only its answers are scripted.
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
+
+pub mod authority;
+pub mod control_plane;
+pub mod daemon;
+
+use std::time::Duration;
+
+/// Longest wait for anything in a test.
+pub const PATIENCE: Duration = Duration::from_secs(30);
