@@ -1,2 +1,112 @@
-//! .
-fn main() {}
+//! `devbox-exec`: runs a command with this devbox's secrets in its environment. `--help` is the manual.
+//!
+//! The program copies no secret. The daemon's pages are mapped, the command's environment points into them, and
+//! `execve(2)` ends the mapping with the process image that held it.
+#![cfg_attr(freestanding, no_std)]
+#![no_main]
+
+mod program;
+
+use core::ffi::CStr;
+use core::fmt;
+use core::panic::Location;
+
+use devbox_exec::address::DEFAULT_SOCKET;
+use devbox_exec::failure::{EXIT_SHIM, Failure, SecretsFailure};
+use devbox_exec::help::{HELP, VERSION};
+use devbox_exec::line::Line;
+use devbox_exec::options::{Arguments, Invocation, Options, parse};
+
+use program::command::Command;
+use program::daemon::{self, Secrets};
+use program::kernel::{self, Start};
+
+/// Where the daemon's socket is, unless `--socket` says so.
+const SOCKET_VARIABLE: &[u8] = b"DEVBOX_SECRETS_SOCKET";
+
+/// The program, from what the kernel gave it to its exit status.
+fn main(start: Start) -> u8 {
+    match run(start) {
+        Ok(()) => 0,
+        Err(failure) => {
+            report(&failure);
+            failure.status()
+        }
+    }
+}
+
+fn run(start: Start) -> Result<(), Failure<'static>> {
+    match parse(start.arguments.iter().skip(1))? {
+        Invocation::Help => print(HELP.as_bytes()),
+        Invocation::Version => print(VERSION.as_bytes()),
+        Invocation::List(options) => print(daemon::names(&options, socket(&options, start))?),
+        Invocation::Launch(options, index) => Err(launch(&options, start, index + 1)),
+    }
+}
+
+/// Becomes the command; comes back only where that fails.
+fn launch(
+    options: &Options<'static, impl Arguments<'static>>,
+    start: Start,
+    index: usize,
+) -> Failure<'static> {
+    let secrets = match secrets(options, start) {
+        Ok(secrets) => secrets,
+        Err(failure) => return failure.into(),
+    };
+    let command = Command { arguments: start.arguments.from(index), path: start.variable(b"PATH") };
+    let inherited = if options.clear_environment { start.environment.none() } else { start.environment };
+    command.run(inherited, secrets)
+}
+
+/// The secrets; with `--optional` none, and a warning, where they cannot be had.
+fn secrets(
+    options: &Options<'static, impl Arguments<'static>>,
+    start: Start,
+) -> Result<Secrets, SecretsFailure<'static>> {
+    daemon::fetch(options, socket(options, start)).or_else(|failure| {
+        if !options.optional {
+            return Err(failure);
+        }
+        report(&format_args!("warning: running without secrets: {failure}"));
+        Ok(Secrets::NONE)
+    })
+}
+
+fn socket(options: &Options<'static, impl Arguments<'static>>, start: Start) -> &'static [u8] {
+    let named = || start.variable(SOCKET_VARIABLE).filter(|path| !path.is_empty());
+    options.socket.or_else(named).unwrap_or(DEFAULT_SOCKET)
+}
+
+fn print(text: &[u8]) -> Result<(), Failure<'static>> {
+    kernel::write(kernel::STANDARD_OUTPUT, text).map_err(Failure::Output)
+}
+
+/// One line on standard error. Where even that fails, the exit status is all that is left to say.
+fn report(what: &dyn fmt::Display) {
+    let _ = kernel::write(kernel::STANDARD_ERROR, Line::new(what).as_bytes());
+}
+
+impl Start {
+    /// The value of an environment variable.
+    fn variable(self, name: &[u8]) -> Option<&'static [u8]> {
+        self.environment.iter().find_map(|string: &'static CStr| {
+            string.to_bytes().strip_prefix(name).and_then(|rest| rest.strip_prefix(b"="))
+        })
+    }
+}
+
+/// A defect ends like any other failure: one line, status 125, and no command.
+fn panicked(place: Option<&Location<'_>>) -> ! {
+    match place {
+        Some(place) => report(&format_args!("internal error at {place}; please report it")),
+        None => report(&"internal error; please report it"),
+    }
+    kernel::exit(EXIT_SHIM)
+}
+
+#[cfg(freestanding)]
+#[panic_handler]
+fn panic(information: &core::panic::PanicInfo<'_>) -> ! {
+    panicked(information.location())
+}

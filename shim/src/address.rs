@@ -1,0 +1,55 @@
+//! Where the daemon listens: a Unix socket's path.
+
+/// Where the daemon listens unless told otherwise.
+pub const DEFAULT_SOCKET: &[u8] = b"/run/devbox-secrets/launch.sock";
+
+/// Longest path of a Unix socket, in bytes, without its NUL: unix(7).
+pub const MAX_SOCKET_PATH: usize = 107;
+
+const AF_UNIX: u16 = 1;
+
+/// `struct sockaddr_un` of unix(7), with a NUL after the path.
+#[derive(Debug, Clone)]
+#[repr(C)]
+pub struct SocketAddress {
+    family: u16,
+    path: [u8; MAX_SOCKET_PATH + 1],
+}
+
+/// The path is empty or longer than [`MAX_SOCKET_PATH`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidSocketPath;
+
+impl SocketAddress {
+    /// The address of the socket at `path`, which has no NUL.
+    ///
+    /// # Errors
+    /// [`InvalidSocketPath`].
+    pub fn new(path: &[u8]) -> Result<Self, InvalidSocketPath> {
+        if path.is_empty() || path.len() > MAX_SOCKET_PATH {
+            return Err(InvalidSocketPath);
+        }
+        let mut address = Self { family: AF_UNIX, path: [0; MAX_SOCKET_PATH + 1] };
+        address.path[..path.len()].copy_from_slice(path);
+        Ok(address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_keeps_room_for_its_nul() {
+        assert!(SocketAddress::new(&[b'p'; MAX_SOCKET_PATH]).is_ok());
+        assert_eq!(SocketAddress::new(&[b'p'; MAX_SOCKET_PATH + 1]).err(), Some(InvalidSocketPath));
+        assert_eq!(SocketAddress::new(b"").err(), Some(InvalidSocketPath));
+    }
+
+    #[test]
+    fn the_layout_is_the_kernels() {
+        let address = SocketAddress::new(DEFAULT_SOCKET).unwrap();
+        assert_eq!(size_of_val(&address), 110);
+        assert_eq!(address.path[DEFAULT_SOCKET.len()], 0);
+    }
+}

@@ -1,0 +1,83 @@
+//! The manual, as `--help` prints it.
+
+/// The version, as `--version` prints it.
+pub const VERSION: &str = concat!("devbox-exec ", env!("CARGO_PKG_VERSION"), "\n");
+
+/// The manual.
+pub const HELP: &str = "\
+devbox-exec - run a command with this devbox's secrets in its environment
+
+SYNOPSIS
+  devbox-exec [OPTION]... [--] COMMAND [ARG]...
+  devbox-exec --list [OPTION]...
+
+  Asks devbox-secretsd for the secrets that its policy grants to this user,
+  then becomes COMMAND: same process, same arguments, same open files. Each
+  secret is an environment variable and replaces an inherited one of its name.
+
+OPTIONS
+  --only NAME,...      Take these variables and no others. Each must exist.
+  --except NAME,...    Leave these variables out.
+  --require NAME,...   Fail unless these variables are among those taken.
+  --rename NEW=NAME    Give the variable NAME to the command as NEW.
+  --clear-env          Inherit nothing: the command gets only the secrets.
+  --wait SECONDS       Wait so long for the daemon and its first secrets; 2.5
+                       is a number of seconds too, and 0 is not to wait.
+                       Without it the daemon must be there, and has 5 seconds
+                       to fetch its first secrets.
+  --optional           If the secrets cannot be had, warn and run COMMAND
+                       without them. Nothing else makes that happen.
+  --socket PATH        The daemon's socket.
+  --list               Print the names of the variables, and run nothing.
+  --help, --version    Print this, or the version.
+
+  A value may also be attached: --wait=2.5. --only, --except, --require and
+  --rename may be given more than once. Options end at COMMAND, or after --.
+
+ENVIRONMENT
+  DEVBOX_SECRETS_SOCKET   The daemon's socket, unless --socket names it.
+                          Without either: /run/devbox-secrets/launch.sock
+  PATH                    Where COMMAND is looked for, as in a shell. Unset:
+                          /usr/local/bin:/usr/bin:/bin
+
+EXIT STATUS
+  125   devbox-exec failed: wrong options, no secrets, or too many of them
+  126   COMMAND was found and cannot be run
+  127   COMMAND was not found
+  Otherwise that of COMMAND. Each failure is one line on standard error.
+
+EXAMPLES
+  devbox-exec -- npm run deploy
+  devbox-exec --only DATABASE_URL --clear-env -- ./migrate
+  devbox-exec --rename PGPASSWORD=DB_PASS --require DB_PASS -- psql
+  devbox-exec --wait 30 -- ./service
+  devbox-exec --list
+
+WHAT IS NOT PROTECTED
+  A secret in an environment is as safe as the command that has it. Processes
+  of the same user can read /proc/PID/environ, root can read everything, the
+  command's children inherit its environment, and the command can print it.
+  Give a command no more than it needs: --only.
+
+LIMITS
+  One variable has room for 131072 bytes with its name (Linux MAX_ARG_STRLEN).
+  All variables and arguments together have room for a quarter of the stack
+  limit ('ulimit -s'), at most 6 MiB. What does not fit is named.
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_fits_a_terminal() {
+        for line in HELP.lines() {
+            assert!(line.chars().count() <= 79, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_version_is_the_packages() {
+        assert!(VERSION.starts_with("devbox-exec ") && VERSION.ends_with('\n'));
+    }
+}

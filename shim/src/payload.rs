@@ -1,0 +1,191 @@
+//! The daemon's answer, believed only after a check: exactly `count` strings, each with its NUL, names valid and in
+//! strictly ascending order. The strings stay where they are.
+
+use core::ffi::{CStr, c_char};
+use core::fmt;
+
+/// Longest name, in bytes.
+const MAX_NAME_LEN: usize = 255;
+
+/// The strings are not what the protocol promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvalidPayload {
+    /// There are fewer or more strings than the header says, or the last has no NUL.
+    Count,
+    /// A string does not start with a valid name.
+    Name,
+    /// Names are not in strictly ascending order.
+    Order,
+}
+
+impl fmt::Display for InvalidPayload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Count => "there are not as many variables as it says",
+            Self::Name => "a variable's name is invalid",
+            Self::Order => "the variables are not in order",
+        })
+    }
+}
+
+impl core::error::Error for InvalidPayload {}
+
+/// Whether `name` matches `[A-Za-z_][A-Za-z0-9_]*` and has at most 255 bytes.
+#[must_use]
+pub fn is_name(name: &[u8]) -> bool {
+    leading_name(name).is_some_and(|leading| leading.len() == name.len())
+}
+
+/// The name of an environment string: what is before its `=`, or all of it.
+#[must_use]
+pub fn name_of(string: &[u8]) -> &[u8] {
+    let end = string.iter().position(|byte| *byte == b'=').unwrap_or(string.len());
+    &string[..end]
+}
+
+/// Checks `payload`, writes the address of each `NAME=VALUE` into `table` (one entry a string), and answers the length
+/// of the longest, in bytes with its NUL.
+///
+/// # Errors
+/// [`InvalidPayload`]; `table` may be half filled.
+pub fn index_variables(payload: &[u8], table: &mut [*const c_char]) -> Result<usize, InvalidPayload> {
+    let mut strings = Strings { rest: payload, previous: b"" };
+    let mut longest = 0;
+    for entry in table {
+        let string = strings.take(variable_name)?;
+        *entry = string.as_ptr();
+        longest = longest.max(string.count_bytes() + 1);
+    }
+    strings.finish().map(|()| longest)
+}
+
+/// Checks that `payload` is `count` strings `NAME\0`.
+///
+/// # Errors
+/// [`InvalidPayload`].
+pub fn check_names(payload: &[u8], count: usize) -> Result<(), InvalidPayload> {
+    let mut strings = Strings { rest: payload, previous: b"" };
+    for _ in 0..count {
+        strings.take(|string| Some(string).filter(|name| is_name(name)))?;
+    }
+    strings.finish()
+}
+
+/// What is left to read, and the last name read.
+struct Strings<'a> {
+    rest: &'a [u8],
+    previous: &'a [u8],
+}
+
+impl<'a> Strings<'a> {
+    fn take(&mut self, name: impl Fn(&'a [u8]) -> Option<&'a [u8]>) -> Result<&'a CStr, InvalidPayload> {
+        // The search goes word by word, in the standard library's own memchr.
+        let string = CStr::from_bytes_until_nul(self.rest).map_err(|_| InvalidPayload::Count)?;
+        let name = name(string.to_bytes()).ok_or(InvalidPayload::Name)?;
+        if name <= self.previous {
+            return Err(InvalidPayload::Order);
+        }
+        self.previous = name;
+        self.rest = &self.rest[string.count_bytes() + 1..];
+        Ok(string)
+    }
+
+    const fn finish(&self) -> Result<(), InvalidPayload> {
+        if self.rest.is_empty() { Ok(()) } else { Err(InvalidPayload::Count) }
+    }
+}
+
+fn variable_name(string: &[u8]) -> Option<&[u8]> {
+    leading_name(string).filter(|name| string.get(name.len()) == Some(&b'='))
+}
+
+/// The valid name that `bytes` start with.
+fn leading_name(bytes: &[u8]) -> Option<&[u8]> {
+    let belongs = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let end = bytes.iter().position(|byte| !belongs(byte)).unwrap_or(bytes.len());
+    let starts_well = bytes.first().is_some_and(|byte| belongs(byte) && !byte.is_ascii_digit());
+    (starts_well && end <= MAX_NAME_LEN).then(|| &bytes[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn index(payload: &[u8], count: usize) -> Result<Vec<usize>, InvalidPayload> {
+        let mut table = vec![core::ptr::null(); count];
+        index_variables(payload, &mut table)?;
+        Ok(table.iter().map(|entry| entry.addr() - payload.as_ptr().addr()).collect())
+    }
+
+    #[test]
+    fn each_string_is_found_where_it_lies() {
+        assert_eq!(index(b"A=1\0B=\0C=x=\ny\0", 3), Ok(vec![0, 4, 7]));
+        assert_eq!(index(b"", 0), Ok(vec![]));
+    }
+
+    #[test]
+    fn the_longest_string_counts_its_nul() {
+        assert_eq!(index_variables(b"A=1\0LONG=12345\0", &mut [core::ptr::null(); 2]), Ok(11));
+    }
+
+    #[test]
+    fn each_broken_promise_has_its_error() {
+        assert_eq!(index(b"A=1\0", 2), Err(InvalidPayload::Count));
+        assert_eq!(index(b"A=1\0B=2\0", 1), Err(InvalidPayload::Count));
+        assert_eq!(index(b"A=1", 1), Err(InvalidPayload::Count));
+        assert_eq!(index(b"A\0", 1), Err(InvalidPayload::Name));
+        assert_eq!(index(b"=1\0", 1), Err(InvalidPayload::Name));
+        assert_eq!(index(b"9A=1\0", 1), Err(InvalidPayload::Name));
+        assert_eq!(index(b"A-B=1\0", 1), Err(InvalidPayload::Name));
+        assert_eq!(index(b"B=1\0A=2\0", 2), Err(InvalidPayload::Order));
+        assert_eq!(index(b"A=1\0A=2\0", 2), Err(InvalidPayload::Order));
+    }
+
+    #[test]
+    fn order_is_by_name_not_by_string() {
+        assert_eq!(index(b"A=2\0A1=1\0", 2), Ok(vec![0, 4]));
+        assert_eq!(index(b"A1=1\0A=2\0", 2), Err(InvalidPayload::Order));
+    }
+
+    #[test]
+    fn names_are_checked_as_variables_are() {
+        assert_eq!(check_names(b"A\0B\0", 2), Ok(()));
+        assert_eq!(check_names(b"A\0B", 2), Err(InvalidPayload::Count));
+        assert_eq!(check_names(b"A\0\x1b[2J\0", 2), Err(InvalidPayload::Name));
+        assert_eq!(check_names(b"B\0A\0", 2), Err(InvalidPayload::Order));
+    }
+
+    #[test]
+    fn a_name_has_at_most_255_bytes() {
+        assert!(is_name(&[b'N'; 255]));
+        assert!(!is_name(&[b'N'; 256]));
+        assert!(!is_name(b""));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_check_panic(
+            bytes in proptest::collection::vec(prop_oneof![Just(0u8), Just(b'='), Just(b'A'), any::<u8>()], 0..200),
+            count in 0usize..40,
+        ) {
+            let _ = check_names(&bytes, count);
+            if let Ok(offsets) = index(&bytes, count) {
+                prop_assert_eq!(offsets.len(), bytes.iter().filter(|byte| **byte == 0).count());
+            }
+        }
+
+        #[test]
+        fn what_the_protocol_promises_is_accepted(
+            map in proptest::collection::btree_map("[A-Za-z_][A-Za-z0-9_]{0,20}", "[^\0]{0,60}", 0..50),
+        ) {
+            let payload: Vec<u8> =
+                map.iter().flat_map(|(name, value)| std::format!("{name}={value}\0").into_bytes()).collect();
+            prop_assert_eq!(index(&payload, map.len()).map(|offsets| offsets.len()), Ok(map.len()));
+        }
+    }
+}

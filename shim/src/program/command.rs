@@ -1,0 +1,135 @@
+//! Becomes the command.
+//!
+//! Signal dispositions, the signal mask, open files and arguments are left as they are: this process was never more than
+//! a guest in them.
+
+use core::ffi::CStr;
+
+use devbox_exec::environment::{self, Environment};
+use devbox_exec::failure::{CommandFailure, Failure};
+use devbox_exec::limits::{Excess, Largest, MAX_ARG_STRLEN, SMALLEST_ROOM, needed, room};
+use devbox_exec::search::{DEFAULT_PATH, PATH_MAX, candidate, directories, goes_on, is_path};
+use syscalls::Errno;
+
+use super::daemon::Secrets;
+use super::kernel::{self, Strings};
+
+/// What to run.
+#[derive(Clone, Copy)]
+pub(crate) struct Command {
+    /// The command and its arguments; at least one.
+    pub(crate) arguments: Strings,
+    /// This process's own `PATH`.
+    pub(crate) path: Option<&'static [u8]>,
+}
+
+/// A command with its environment, ready to run.
+struct Launch {
+    command: Command,
+    name: &'static CStr,
+    inherited: Strings,
+    secrets: Secrets,
+    environment: Environment<'static>,
+}
+
+impl Command {
+    /// Becomes the command, with the `inherited` environment and the secrets; comes back only where that fails.
+    pub(crate) fn run(self, inherited: Strings, secrets: Secrets) -> Failure<'static> {
+        match self.prepare(inherited, secrets) {
+            Ok(launch) => launch.run(),
+            Err(failure) => failure,
+        }
+    }
+
+    fn prepare(self, inherited: Strings, secrets: Secrets) -> Result<Launch, Failure<'static>> {
+        let len = environment::table_len(inherited.len(), secrets.count);
+        let table = kernel::allocate_table(len).map_err(Failure::Memory)?;
+        let environment = environment::build(inherited.iter(), secrets.payload, secrets.count, table)?;
+        let name = self.arguments.iter().next().unwrap_or_default();
+        let launch = Launch { command: self, name, inherited, secrets, environment };
+        launch.check_size()?;
+        Ok(launch)
+    }
+}
+
+impl Launch {
+    fn run(&self) -> Failure<'static> {
+        let failure = if is_path(self.name) { self.run_path() } else { self.search() };
+        if failure.error == Errno::E2BIG {
+            return Failure::TooLarge(self.excess(0));
+        }
+        Failure::Command(failure)
+    }
+
+    fn run_path(&self) -> CommandFailure<'static> {
+        let error = self.execute(self.name);
+        let present = kernel::is_present(self.name);
+        CommandFailure { path: self.name.to_bytes(), error, searched: None, present }
+    }
+
+    fn search(&self) -> CommandFailure<'static> {
+        let path = self.command.path.unwrap_or(DEFAULT_PATH);
+        let error = self.try_each(path);
+        let (file, searched) = match self.find_present(path) {
+            Some(file) => (file, None),
+            None => (self.name, Some(path)),
+        };
+        CommandFailure { path: file.to_bytes(), error, searched, present: searched.is_none() }
+    }
+
+    /// Tries each directory of `path`; answers the error that says most.
+    fn try_each(&self, path: &[u8]) -> Errno {
+        let mut buffer = [0; PATH_MAX];
+        let mut denied = None;
+        for directory in directories(path) {
+            let Some(file) = candidate(directory, self.name, &mut buffer) else { continue };
+            match self.execute(file) {
+                Errno::EACCES => denied = Some(Errno::EACCES),
+                error if !goes_on(error) => return error,
+                _ => {}
+            }
+        }
+        denied.unwrap_or(Errno::ENOENT)
+    }
+
+    /// The first file of that name along `path`, for a message.
+    fn find_present(&self, path: &[u8]) -> Option<&'static CStr> {
+        directories(path).find_map(|directory| {
+            let buffer = kernel::allocate(PATH_MAX).ok()?.first_chunk_mut()?;
+            let file: &'static CStr = candidate(directory, self.name, buffer)?;
+            kernel::is_present(file).then_some(file)
+        })
+    }
+
+    fn execute(&self, file: &CStr) -> Errno {
+        kernel::execute(file, self.command.arguments, self.environment.table)
+    }
+
+    /// Refuses what the kernel would refuse, while there is still somebody to say why.
+    fn check_size(&self) -> Result<(), Failure<'static>> {
+        if self.environment.longest > MAX_ARG_STRLEN {
+            let largest = Largest::of(self.variables(), MAX_ARG_STRLEN + 1);
+            return Err(Failure::TooLarge(Excess::String(largest)));
+        }
+        let needed = self.needed();
+        if needed <= SMALLEST_ROOM || needed <= room(kernel::stack_limit()) {
+            return Ok(());
+        }
+        Err(Failure::TooLarge(self.excess(room(kernel::stack_limit()))))
+    }
+
+    fn excess(&self, room: usize) -> Excess<'static> {
+        Excess::total(self.needed(), room, Largest::of(self.variables(), 0))
+    }
+
+    /// What the launch takes of the kernel's room, in bytes. The file's name counts too; until it is found, as written.
+    fn needed(&self) -> usize {
+        let arguments: usize = self.command.arguments.iter().map(|string| string.count_bytes() + 1).sum();
+        let strings = self.command.arguments.len() + self.environment.table.len() - 1;
+        needed(self.name.count_bytes() + 1 + arguments + self.environment.bytes, strings)
+    }
+
+    fn variables(&self) -> impl Iterator<Item = &'static [u8]> {
+        self.secrets.variables().chain(self.inherited.iter().map(CStr::to_bytes))
+    }
+}

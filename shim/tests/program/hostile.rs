@@ -1,0 +1,89 @@
+//! Answers that no daemon of ours gives. Each is one line and status 125, and nothing runs.
+
+use devbox_launch_proto::Answer;
+
+use crate::peer::{Peer, Script, descriptor, header, inline, raw};
+use crate::run::{failure, run, shim};
+use crate::secret_file::{empty_file, secret_file};
+
+/// The program's line after this answer.
+fn refused(script: Script) -> String {
+    let peer = Peer::new(vec![script]);
+    failure(&run(&mut shim(&peer.socket()), ["echo", "ran"]), 125)
+}
+
+fn with_descriptor(payload: &[u8], count: usize, len: usize) -> Script {
+    raw(&header(Answer::Descriptor, count, len), vec![secret_file(payload)])
+}
+
+#[test]
+fn another_protocol_is_recognised() {
+    let line = refused(raw(b"HTTP/1.1 400 Bad Request\r\n\r\n", vec![]));
+    assert!(line.contains("not of the launch protocol"), "{line}");
+}
+
+#[test]
+fn another_version_is_recognised() {
+    let mut bytes = header(Answer::Inline, 0, 0);
+    bytes[4] = 2;
+    let line = refused(raw(&bytes, vec![]));
+    assert!(line.contains("another version") && line.contains("one release"), "{line}");
+}
+
+#[test]
+fn an_answer_cut_short_anywhere_is_refused() {
+    let whole = [&header(Answer::Inline, 1, 4)[..], b"A=1\0"].concat();
+    for len in [0, 1, 15, 16, 19] {
+        let line = refused(raw(&whole[..len], vec![]));
+        assert!(line.contains("hung up before its answer was whole"), "{len}: {line}");
+    }
+}
+
+#[test]
+fn descriptors_are_neither_missing_nor_too_many_nor_unasked_for() {
+    let good = header(Answer::Descriptor, 1, 4);
+    let file = || secret_file(b"A=1\0");
+    assert!(refused(raw(&good, vec![])).contains("without its descriptor"));
+    assert!(refused(raw(&good, vec![file(), file()])).contains("more than one descriptor"));
+    assert!(refused(raw(&good, vec![file(), file(), file()])).contains("more than one descriptor"));
+    let unasked = [&header(Answer::Inline, 1, 4)[..], b"A=1\0"].concat();
+    assert!(refused(raw(&unasked, vec![file()])).contains("should not have"));
+}
+
+#[test]
+fn a_file_shorter_than_it_says_is_refused_before_it_is_touched() {
+    assert!(refused(with_descriptor(b"A=1\0", 1, 5)).contains("shorter"));
+    assert!(refused(with_descriptor(b"A=1\0", 1, 1 << 30)).contains("shorter"));
+    let line = refused(raw(&header(Answer::Descriptor, 1, 4), vec![empty_file()]));
+    assert!(line.contains("shorter"), "{line}");
+}
+
+#[test]
+fn counts_that_are_wrong_are_refused() {
+    for count in [1, 3] {
+        assert!(refused(with_descriptor(b"A=1\0B=2\0", count, 8)).contains("not as many variables"));
+    }
+    assert!(refused(with_descriptor(b"A=1\0B=2x", 2, 8)).contains("not as many variables"));
+}
+
+#[test]
+fn names_that_are_wrong_are_refused() {
+    let line = refused(with_descriptor(b"A B=1\0", 1, 6));
+    assert!(line.contains("name is invalid"), "{line}");
+    assert!(refused(descriptor(&[("B", "1"), ("A", "2")])).contains("not in order"));
+    assert!(refused(inline(&[("A", "1"), ("A", "2")])).contains("not in order"));
+}
+
+#[test]
+fn an_answer_to_another_question_is_refused() {
+    let line = refused(raw(&[&header(Answer::Names, 1, 2)[..], b"A\0"].concat(), vec![]));
+    assert!(line.contains("another question"), "{line}");
+    let peer = Peer::new(vec![inline(&[("A", "1")])]);
+    failure(&run(&mut shim(&peer.socket()), ["--list"]), 125);
+}
+
+#[test]
+fn a_payload_that_no_memory_can_hold_is_refused() {
+    let line = refused(raw(&header(Answer::Inline, 1, u32::MAX as usize), vec![]));
+    assert!(line.contains("hung up") || line.contains("mmap"), "{line}");
+}

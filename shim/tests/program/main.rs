@@ -1,0 +1,13 @@
+//! The real program against a small daemon's end of the socket.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set its scene up has failed")]
+
+mod build;
+mod commands;
+mod hostile;
+mod launches;
+mod listing;
+mod peer;
+mod run;
+mod secret_file;
+mod sizes;
+mod waiting;

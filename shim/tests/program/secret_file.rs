@@ -1,0 +1,51 @@
+//! A file as the daemon makes one for each launch.
+#![expect(clippy::print_stderr, reason = "a test that runs with less than it promises says so")]
+#![allow(
+    unsafe_code,
+    reason = "memfd_secret(2) has no safe wrapper, and its file is written by mapping only"
+)]
+
+use std::fs::File;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+/// A `memfd_secret(2)` that holds `bytes`; an ordinary `memfd_create(2)` where the kernel has none, and says so.
+pub(crate) fn secret_file(bytes: &[u8]) -> OwnedFd {
+    let file = memfd_secret().unwrap_or_else(|| {
+        eprintln!("this kernel has no memfd_secret: the test runs with memfd_create");
+        nix::sys::memfd::memfd_create("secret", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap()
+    });
+    nix::unistd::ftruncate(&file, i64::try_from(bytes.len()).unwrap()).unwrap();
+    if !bytes.is_empty() {
+        fill(&file, bytes);
+    }
+    file
+}
+
+/// Whether this kernel has `memfd_secret(2)`.
+pub(crate) fn memfd_secret_exists() -> bool {
+    memfd_secret().is_some()
+}
+
+fn memfd_secret() -> Option<OwnedFd> {
+    // SAFETY: the call takes no pointer.
+    let result = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
+    let descriptor = i32::try_from(result).unwrap();
+    // SAFETY: a new descriptor, which nobody else owns.
+    (descriptor >= 0).then(|| unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+fn fill(file: &OwnedFd, bytes: &[u8]) {
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+    let len = bytes.len().try_into().unwrap();
+    // SAFETY: a new mapping at an address of the kernel's choice touches no other memory.
+    let mapping = unsafe { mmap(None, len, ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, file, 0) }.unwrap();
+    // SAFETY: the mapping has as many bytes, and nobody else has it.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), mapping.cast().as_ptr(), bytes.len()) };
+    // SAFETY: nothing refers to the mapping any more.
+    unsafe { munmap(mapping, bytes.len()) }.unwrap();
+}
+
+/// An ordinary file with nothing in it.
+pub(crate) fn empty_file() -> OwnedFd {
+    File::open("/dev/null").unwrap().into()
+}
