@@ -4,7 +4,7 @@ use std::future::pending;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::net::UnixListener;
@@ -204,7 +204,10 @@ async fn identify(
         service_manager::status(&format!("not joined: {message}"));
         progress.failed(message);
     };
-    join::join(&server.url, token, failed).await
+    let started = Instant::now();
+    let identity = join::join(&server.url, token, failed).await?;
+    progress.joined_in(started.elapsed());
+    Ok(identity)
 }
 
 impl Reload {

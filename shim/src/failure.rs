@@ -129,6 +129,9 @@ impl fmt::Display for SecretsFailure<'_> {
                 write!(f, "the daemon did not answer for {} s; {LOG}", milliseconds / 1_000)
             }
             Self::Closed => write!(f, "the daemon hung up before its answer was whole; {LOG}"),
+            Self::Answer(error @ InvalidAnswer::Magic) => {
+                write!(f, "{error}; is this the daemon's launch socket? See --socket")
+            }
             Self::Answer(error) => write!(f, "{error}; {UPGRADE}"),
             Self::Descriptor(what) => write!(f, "the daemon's answer {what}; {UPGRADE}"),
             Self::Payload(error) => write!(f, "the daemon's answer is broken: {error}; {UPGRADE}"),

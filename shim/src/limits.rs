@@ -67,8 +67,8 @@ impl fmt::Display for Excess<'_> {
         match self {
             Self::String(largest) => write!(
                 f,
-                "too large for one variable, which has room for {MAX_ARG_STRLEN} bytes with its name: {largest}; leave it \
-                 out with --except, or store it in parts"
+                "too large for one variable, which has room for {MAX_ARG_STRLEN} bytes with its name: {largest}; leave \
+                 it out with --except, or store it in parts"
             ),
             Self::Total { needed, room: 0, largest } => write!(
                 f,

@@ -12,7 +12,7 @@ use core::fmt;
 use core::panic::Location;
 
 use devbox_exec::address::DEFAULT_SOCKET;
-use devbox_exec::failure::{EXIT_SHIM, Failure, SecretsFailure};
+use devbox_exec::failure::{EXIT_SHIM, Failure};
 use devbox_exec::help::{HELP, VERSION};
 use devbox_exec::line::Line;
 use devbox_exec::options::{Arguments, Invocation, Options, parse};
@@ -44,33 +44,25 @@ fn run(start: Start) -> Result<(), Failure<'static>> {
     }
 }
 
-/// Becomes the command; comes back only where that fails.
+/// Becomes the command; comes back only where that fails. With `--optional`, secrets that cannot be had are a warning.
 fn launch(
     options: &Options<'static, impl Arguments<'static>>,
     start: Start,
     index: usize,
 ) -> Failure<'static> {
-    let secrets = match secrets(options, start) {
-        Ok(secrets) => secrets,
-        Err(failure) => return failure.into(),
-    };
     let command = Command { arguments: start.arguments.from(index), path: start.variable(b"PATH") };
     let inherited = if options.clear_environment { start.environment.none() } else { start.environment };
-    command.run(inherited, secrets)
-}
-
-/// The secrets; with `--optional` none, and a warning, where they cannot be had.
-fn secrets(
-    options: &Options<'static, impl Arguments<'static>>,
-    start: Start,
-) -> Result<Secrets, SecretsFailure<'static>> {
-    daemon::fetch(options, socket(options, start)).or_else(|failure| {
-        if !options.optional {
-            return Err(failure);
+    let failure = match daemon::fetch(options, socket(options, start)) {
+        Ok(secrets) => command.run(inherited, secrets),
+        Err(failure) => failure.into(),
+    };
+    match failure {
+        Failure::Secrets(reason) if options.optional => {
+            report(&format_args!("warning: running without secrets: {reason}"));
+            command.run(inherited, Secrets::NONE)
         }
-        report(&format_args!("warning: running without secrets: {failure}"));
-        Ok(Secrets::NONE)
-    })
+        failure => failure,
+    }
 }
 
 fn socket(options: &Options<'static, impl Arguments<'static>>, start: Start) -> &'static [u8] {

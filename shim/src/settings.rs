@@ -9,7 +9,7 @@ use crate::options::UsageError;
 use crate::payload::is_name;
 
 /// Longest `--wait`, in seconds: a day.
-pub const MAX_WAIT_SECONDS: u32 = 86_400;
+pub(crate) const MAX_WAIT_SECONDS: u32 = 86_400;
 
 /// One argument, or two, understood.
 pub(crate) enum Setting<'a> {

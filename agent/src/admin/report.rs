@@ -73,8 +73,17 @@ pub struct Variable {
     pub version: u64,
 }
 
+/// How long the first steps took, in milliseconds; none that has not been taken.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Timings {
+    /// To join: key, signing request, certificate.
+    pub enroll_ms: Option<f64>,
+    /// To fetch the first bundle and open it in locked memory.
+    pub fetch_ms: Option<f64>,
+}
+
 /// Everything that an operator may know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The program's version.
     pub version: String,
@@ -102,6 +111,8 @@ pub struct Report {
     pub hardening: Hardening,
     /// Launches since the start.
     pub launches: Launches,
+    /// How long the first steps took.
+    pub timings: Timings,
     /// What is held, in ascending order of `env`.
     pub secrets: Vec<Variable>,
 }

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::report::{LastError, Launches, Memory, Report, State, Variable};
+use super::report::{LastError, Launches, Memory, Report, State, Timings, Variable};
 use crate::control_plane::ServerUrl;
 use crate::harden::Hardening;
 use crate::launch::LaunchState;
@@ -32,7 +32,7 @@ const MAX_CONNECTIONS: usize = 16;
 /// Time for a whole connection, from its acceptance.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Time for a request's header.
-const HEADER_PATIENCE: Duration = Duration::from_secs(2);
+const HEADER_PATIENCE: Duration = Duration::from_secs(1);
 /// Longest header, in bytes; the least that hyper takes.
 const MAX_HEADER: usize = 8 * 1024;
 /// After a failed accept(2): descriptors are exhausted, and come back when others close.
@@ -154,6 +154,10 @@ impl Admin {
             memory: self.memory(),
             hardening: self.hardening.clone(),
             launches: self.launches(),
+            timings: Timings {
+                enroll_ms: progress.timings.enroll.map(milliseconds),
+                fetch_ms: progress.timings.fetch.map(milliseconds),
+            },
             secrets: held.secrets,
         }
     }
@@ -171,6 +175,10 @@ impl Admin {
         let counts = self.launches.counts();
         Launches { served: counts.served, refused: counts.refused }
     }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }
 
 /// The part of a report that is about what is held.

@@ -65,4 +65,14 @@ impl SyncError {
             _ => false,
         }
     }
+
+    /// Whether the bundle is good, and there is no room for it.
+    pub(super) fn lacks_room(&self) -> bool {
+        use GenerationError as Why;
+        matches!(
+            self,
+            Self::Transport(TransportError::TooLarge { .. })
+                | Self::Generation { source: Why::Memory(_) | Why::TooLarge { .. }, .. }
+        )
+    }
 }

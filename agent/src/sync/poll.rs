@@ -120,9 +120,12 @@ impl Poller {
             self.lose(&message, is_news);
             return AFTER_REFUSAL;
         }
+        if error.lacks_room() {
+            self.make_room(&message);
+        }
         tell_waiting_launches(&self.vault, &message);
         if is_news {
-            warn!(error = %message, "not synchronised: what is held is served until its lease ends");
+            warn!(error = %message, "not synchronised: what is held is good until its lease ends");
             service_manager::status(&format!("not synchronised: {message}"));
         }
         self.backoff.next_delay()
@@ -135,6 +138,14 @@ impl Poller {
             service_manager::status(&reason);
         }
         self.vault.lose(Loss::Revoked, reason);
+    }
+
+    /// What is held is out of date, and may be what the new bundle lacks room for: the next attempt starts without it.
+    fn make_room(&self, message: &str) {
+        if self.held_revision().is_some() {
+            warn!("what is held is wiped to make room for its successor");
+            self.vault.lose(Loss::Starting, format!("the daemon makes room for new secrets: {message}"));
+        }
     }
 
     /// A failed renewal is told and tried again; the certificate in use is good for another third of its life.
@@ -170,7 +181,11 @@ impl Poller {
         let asked = Instant::now();
         let reply = self.client.post(self.post(&key, held)).await?;
         match (reply.status, held) {
-            (StatusCode::OK, _) => self.take_up(&key, &reply).map(|()| AFTER_CHANGE),
+            (StatusCode::OK, _) => {
+                self.take_up(&key, &reply)?;
+                self.progress.fetched_in(asked.elapsed());
+                Ok(AFTER_CHANGE)
+            }
             (StatusCode::NO_CONTENT, Some(_)) => Ok(self.unchanged(asked.elapsed())),
             (StatusCode::NO_CONTENT, None) => Err(SyncError::UnchangedFromNothing),
             _ => Err(SyncError::Refused(reply.refusal())),

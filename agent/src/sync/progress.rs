@@ -16,6 +16,15 @@ pub struct Failure {
     pub since_ms: i64,
 }
 
+/// How long the first steps took; none that has not been taken.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timings {
+    /// From the start of the first attempt to join until there was a certificate.
+    pub enroll: Option<Duration>,
+    /// From the first request for a bundle that succeeded until its values were in locked memory.
+    pub fetch: Option<Duration>,
+}
+
 /// What is known of the synchronisation right now.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
@@ -27,6 +36,8 @@ pub struct Snapshot {
     pub last_sync_age: Option<Duration>,
     /// What fails at present.
     pub failure: Option<Failure>,
+    /// How long the first steps took.
+    pub timings: Timings,
 }
 
 /// Written by the synchronisation, read by `status`.
@@ -39,9 +50,20 @@ struct State {
     certificate: Option<Validity>,
     last_sync: Option<BootTime>,
     failure: Option<Failure>,
+    timings: Timings,
 }
 
 impl Progress {
+    /// Joining took this long.
+    pub fn joined_in(&self, duration: Duration) {
+        self.state().timings.enroll = Some(duration);
+    }
+
+    /// Fetching a bundle took this long; only the first one counts.
+    pub fn fetched_in(&self, duration: Duration) {
+        self.state().timings.fetch.get_or_insert(duration);
+    }
+
     /// The daemon proves itself with `identity` from now on.
     pub fn identified(&self, identity: &Identity) {
         let mut state = self.state();
@@ -75,6 +97,7 @@ impl Progress {
             certificate: state.certificate,
             last_sync_age: state.last_sync.map(|at| now.since(at)),
             failure: state.failure.clone(),
+            timings: state.timings,
         }
     }
 

@@ -1,7 +1,6 @@
 //! Becomes the command.
 //!
-//! Signal dispositions, the signal mask, open files and arguments are left as they are: this process was never more than
-//! a guest in them.
+//! Signal dispositions, the signal mask, open files and arguments are left as they are.
 
 use core::ffi::CStr;
 

@@ -145,8 +145,8 @@ fn ask<'a>(options: &Options<'a, impl Arguments<'a>>, path: &'static [u8], inlin
     connection.reply()?.accepted()
 }
 
-/// Connects. With a wait that the user asked for, a daemon that is not there yet is waited for; what is left of the wait
-/// is the daemon's, for its first secrets.
+/// Connects. With a wait that the user asked for, a daemon that is not there yet is waited for; what is left of it is
+/// the daemon's, for its first secrets.
 fn connect(path: &'static [u8], wait_ms: Option<u32>) -> Result<(Connection, u32)> {
     let address = SocketAddress::new(path).map_err(|_| SecretsFailure::SocketPath(path))?;
     let socket = Socket::new().map_err(|error| SecretsFailure::Talk("socket", error))?;
@@ -195,10 +195,14 @@ struct Connection {
 }
 
 impl Connection {
+    /// Sends the request. A daemon that takes no more launches answers and hangs up before it reads: the answer says so.
     fn send(&self, mut request: &[u8]) -> Result<()> {
         while !request.is_empty() {
-            let sent = self.socket.send(request).map_err(|error| self.failure("sendto", error))?;
-            request = &request[sent..];
+            match self.socket.send(request) {
+                Ok(sent) => request = &request[sent..],
+                Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(()),
+                Err(error) => return Err(self.failure("sendto", error)),
+            }
         }
         Ok(())
     }

@@ -161,8 +161,8 @@ impl Socket {
             flags: 0,
         };
         let message_pointer = &raw mut message;
-        // SAFETY: a `struct msghdr` with one part, `room`, and one control buffer, all borrowed for this call; the kernel
-        // writes no more than the lengths in it.
+        // SAFETY: a `struct msghdr` with one part, `room`, and one control buffer, all borrowed for this call; the
+        // kernel writes no more than the lengths in it.
         let call = || unsafe { syscall!(Sysno::recvmsg, self.0, message_pointer, MSG_CMSG_CLOEXEC) };
         let len = uninterrupted(call)?;
         let truncated = message.flags & MSG_CTRUNC != 0;
@@ -442,8 +442,8 @@ mod freestanding {
         // What lies before the string counts as no NUL.
         let mut ignored = (1usize << (8 * skipped)) - 1;
         loop {
-            // SAFETY: an aligned word that begins in or before the string, on a page of it; all strings that this program
-            // measures lie in pages that the kernel made.
+            // SAFETY: an aligned word that begins in or before the string, on a page of it; all strings that this
+            // program measures lie in pages that the kernel made.
             let bytes = unsafe { word.read() } | ignored;
             let nuls = bytes.wrapping_sub(ONES) & !bytes & (ONES << 7);
             if nuls != 0 {
@@ -455,8 +455,8 @@ mod freestanding {
     }
 }
 
-/// The same, where the C library starts the program. `main` instead of Rust's own, which would change the disposition of
-/// SIGPIPE for the command too.
+/// The same, where the C library starts the program. `main` instead of Rust's own, which would change the disposition
+/// of SIGPIPE for the command too.
 #[cfg(not(freestanding))]
 mod hosted {
     use core::ffi::{c_char, c_int};

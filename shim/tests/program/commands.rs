@@ -1,7 +1,6 @@
 //! Finding the command, running it, and its exit status.
 
-use std::fs::{OpenOptions, Permissions, create_dir, set_permissions, write};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{OpenOptions, create_dir};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +8,7 @@ use std::process::Command;
 use tempfile::{TempDir, tempdir};
 
 use crate::peer::{Peer, descriptor};
-use crate::run::{failure, run, shim, success};
+use crate::run::{failure, run, shim, success, write_file};
 
 /// A peer for one launch, and the program with a `PATH` of these folders.
 fn launch(path: &str) -> (Peer, Command) {
@@ -20,8 +19,7 @@ fn launch(path: &str) -> (Peer, Command) {
 }
 
 fn file(folder: &Path, name: &str, text: &str, mode: u32) {
-    write(folder.join(name), text).unwrap();
-    set_permissions(folder.join(name), Permissions::from_mode(mode)).unwrap();
+    write_file(&folder.join(name), text, mode);
 }
 
 fn script(says: &str) -> String {

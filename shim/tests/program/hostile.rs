@@ -1,9 +1,12 @@
 //! Answers that no daemon of ours gives. Each is one line and status 125, and nothing runs.
 
-use devbox_launch_proto::Answer;
+use std::io::Write;
+use std::os::unix::net::UnixListener;
 
-use crate::peer::{Peer, Script, descriptor, header, inline, raw};
-use crate::run::{failure, run, shim};
+use devbox_launch_proto::{Answer, ErrorCode};
+
+use crate::peer::{Peer, Script, descriptor, header, inline, raw, socket_in};
+use crate::run::{failure, message, run, shim};
 use crate::secret_file::{empty_file, secret_file};
 
 /// The program's line after this answer.
@@ -86,4 +89,29 @@ fn an_answer_to_another_question_is_refused() {
 fn a_payload_that_no_memory_can_hold_is_refused() {
     let line = refused(raw(&header(Answer::Inline, 1, u32::MAX as usize), vec![]));
     assert!(line.contains("hung up") || line.contains("mmap"), "{line}");
+}
+
+#[test]
+fn optional_passes_over_an_answer_that_is_broken() {
+    let peer = Peer::new(vec![with_descriptor(b"B=1\0A=2\0", 2, 8)]);
+    let output = run(&mut shim(&peer.socket()), ["--optional", "--clear-env", "env"]);
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b""[..]));
+    assert!(message(&output).contains("warning: running without secrets"), "{}", message(&output));
+}
+
+/// Each round is a race between the request and the hang-up; the daemon's word must win every one.
+#[test]
+fn a_daemon_that_hangs_up_before_it_reads_is_still_heard() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(socket_in(folder.path())).unwrap();
+    let busy = [&header(Answer::Error(ErrorCode::Busy), 0, 8)[..], b"too many"].concat();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            stream.write_all(&busy).unwrap();
+        }
+    });
+    for _ in 0..100 {
+        let line = failure(&run(&mut shim(&socket_in(folder.path())), ["echo", "ran"]), 125);
+        assert!(line.contains("too many"), "{line}");
+    }
 }

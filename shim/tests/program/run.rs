@@ -58,3 +58,12 @@ pub(crate) fn environment(printed: &[u8]) -> Vec<String> {
     let text = std::str::from_utf8(printed).unwrap();
     text.split_terminator('\0').map(str::to_owned).collect()
 }
+
+/// Writes a file that is to be run. Another process does it: a test beside this one may start a program while the file is
+/// open here, and then nobody can run it (ETXTBSY) until that program has closed what it inherited.
+pub(crate) fn write_file(path: &Path, text: &str, mode: u32) {
+    let script = "printf %s \"$1\" > \"$2\" && chmod \"$3\" \"$2\"";
+    let status =
+        Command::new("/bin/sh").args(["-c", script, "sh", text]).arg(path).arg(format!("{mode:o}")).status();
+    assert!(status.unwrap().success());
+}

@@ -1,7 +1,7 @@
 //! Launches at the kernel's limits and over them.
 
 use crate::peer::{Peer, descriptor};
-use crate::run::{environment, failure, limited_shim, run, shim, success};
+use crate::run::{environment, failure, limited_shim, run, shim, success, write_file};
 
 /// `MAX_ARG_STRLEN`.
 const MAX_STRING: usize = 131_072;
@@ -58,8 +58,7 @@ fn what_only_the_kernel_can_count_is_told_in_the_same_way() {
     // A script's interpreter and its argument take room that nobody knows of before.
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("true");
-    std::fs::write(&script, format!("#!/bin/true {}\n", "a".repeat(100))).unwrap();
-    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    write_file(&script, &format!("#!/bin/true {}\n", "a".repeat(100)), 0o755);
     let path_len = script.to_str().unwrap().len() + 1;
     let mut variables = filling(256 << 10, 0);
     let shorter = variables[0].1.len() - 2 * (path_len - "/bin/true\0".len());
