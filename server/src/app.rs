@@ -37,7 +37,9 @@ pub enum StartError {
         source: TlsError,
     },
     /// An address is not to be had.
-    #[error("the {listener} listener cannot use {address}: is another process on it, does this machine have it?")]
+    #[error(
+        "the {listener} listener cannot use {address}: is another process on it, does this machine have it?"
+    )]
     Bind {
         /// Which one.
         listener: &'static str,
@@ -121,11 +123,7 @@ pub async fn open_registry(
 /// What the registry has to know of the configuration.
 #[must_use]
 pub fn settings(config: &DevboxConfig) -> Settings {
-    Settings {
-        trust_domain: config.trust_domain.clone(),
-        certificate_lifetime: config.certificate_lifetime,
-        ..Settings::default()
-    }
+    Settings { trust_domain: config.trust_domain.clone(), certificate_lifetime: config.certificate_lifetime }
 }
 
 impl App {

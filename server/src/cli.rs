@@ -12,7 +12,8 @@ Examples:
   Try it: everything in one directory, plain HTTP on a free loopback port
     devbox-secrets-server dev --state ./state
 
-  Serve, with every setting in a file
+  Serve, with every setting in a file; the first line once, then back the key up
+    devbox-secrets-server keys init --config /etc/devbox-secrets/server.toml
     devbox-secrets-server check --config /etc/devbox-secrets/server.toml
     devbox-secrets-server serve --config /etc/devbox-secrets/server.toml
 
@@ -29,7 +30,7 @@ Files:
   $CREDENTIALS_DIRECTORY/master-key  the same, as a systemd credential
 
 Environment:
-  RUST_LOG  overrides the log level
+  RUST_LOG  error, warn, info, debug or trace: goes before the level of [log]
 
 Signals:
   SIGTERM, SIGINT  stop: requests in flight have five seconds to end
@@ -90,6 +91,9 @@ pub enum Command {
     Serve,
     /// Check --config FILE and the files that it names, and report every mistake
     Check,
+    /// The master key that everything else is encrypted under
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Serve from --state DIR for development: one account, a new token each time, plain HTTP on loopback
     ///
     /// Makes DIR (mode 0700) and the master key in it where there are none. When ready, prints one line of JSON:
@@ -98,6 +102,13 @@ pub enum Command {
     /// Operators' commands; they work beside a running server.
     #[command(flatten)]
     Operator(operator::Command),
+}
+
+/// What to do about the master key.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum KeysCommand {
+    /// Make the master key that --config FILE names, mode 0600; an existing one is never overwritten
+    Init,
 }
 
 /// Where `dev` listens.

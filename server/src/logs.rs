@@ -64,8 +64,10 @@ pub fn parse_level(text: &str) -> Result<LevelFilter, &'static str> {
     }
 }
 
-/// Starts logging. `RUST_LOG` overrides the level, by module where it says so.
+/// Starts logging. `RUST_LOG`, if it is a level's name, goes before the configured level.
 pub fn start(config: LogConfig) {
+    let environment = std::env::var("RUST_LOG").ok().and_then(|level| parse_level(&level).ok());
+    let level = environment.unwrap_or(config.level);
     let terminal = std::io::stderr().is_terminal();
     let json = match config.format {
         LogFormat::Auto => !terminal,
@@ -74,27 +76,40 @@ pub fn start(config: LogConfig) {
     };
     // A logger that is already there (in tests) stays.
     let _ = if json {
-        builder(config.level).json().flatten_event(true).with_span_list(false).try_init()
+        builder(level).json().flatten_event(true).with_span_list(false).try_init()
     } else {
-        builder(config.level).with_ansi(terminal).with_target(false).try_init()
+        builder(level).with_ansi(terminal).with_target(false).try_init()
     };
 }
 
 type Builder = SubscriberBuilder<DefaultFields, Format, EnvFilter, fn() -> std::io::Stderr>;
 
 fn builder(level: LevelFilter) -> Builder {
-    // Libraries log at most at `info`: what hyper, h2 and sqlx say at `debug` and `trace` may hold frames and rows.
-    let libraries = level.min(LevelFilter::INFO);
-    let ours = format!("{libraries},devbox_secrets_server={level},devbox_secrets_proto={level}");
-    let filter = std::env::var("RUST_LOG").ok().and_then(|spec| EnvFilter::try_new(capped(&spec)).ok());
     let stderr: fn() -> std::io::Stderr = std::io::stderr;
-    tracing_subscriber::fmt()
-        .with_writer(stderr)
-        .with_env_filter(filter.unwrap_or_else(|| EnvFilter::new(ours)))
+    tracing_subscriber::fmt().with_writer(stderr).with_env_filter(EnvFilter::new(directives(level)))
 }
 
-/// `RUST_LOG` may ask for more of this program, never for the libraries' frames.
-fn capped(spec: &str) -> String {
-    let libraries = ["h2", "hyper", "hyper_util", "rustls", "sqlx", "tower", "axum"];
-    libraries.iter().fold(spec.to_owned(), |spec, library| format!("{spec},{library}=info"))
+/// Libraries log at most at `info`, whoever asks for more: at `debug` and `trace` they show frames and rows.
+fn directives(level: LevelFilter) -> String {
+    let libraries = level.min(LevelFilter::INFO);
+    format!("{libraries},devbox_secrets_server={level},devbox_secrets_proto={level}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_never_log_their_frames() {
+        assert!(directives(LevelFilter::TRACE).starts_with("info,"));
+        assert!(directives(LevelFilter::ERROR).starts_with("error,"));
+    }
+
+    #[test]
+    fn levels_and_formats_have_names() {
+        assert_eq!(parse_level("trace"), Ok(LevelFilter::TRACE));
+        assert!(parse_level("loud").is_err());
+        assert_eq!("json".parse(), Ok(LogFormat::Json));
+        assert!("xml".parse::<LogFormat>().is_err());
+    }
 }

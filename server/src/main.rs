@@ -9,8 +9,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use devbox_secrets_server::app::{App, KeyPolicy, StartError, open_registry, settings};
-use devbox_secrets_server::cli::{Cli, Command, DevAddresses, Exit, Place};
+use devbox_secrets_server::cli::{Cli, Command, DevAddresses, Exit, KeysCommand, Place};
 use devbox_secrets_server::config::{Config, ConfigError, StateConfig};
+use devbox_secrets_server::crypto::{MasterKey, MasterKeyError};
 use devbox_secrets_server::harden::{HardenError, harden, raise_open_files};
 use devbox_secrets_server::logs::{self, LogConfig};
 use devbox_secrets_server::operator::{self, OperatorError};
@@ -38,6 +39,10 @@ enum Failure {
     Config(ConfigError),
     #[error("the configuration names files that cannot be used")]
     Tls(#[source] TlsError),
+    #[error("the configuration names a master key that cannot be used")]
+    MasterKey(#[source] MasterKeyError),
+    #[error("no master key was made")]
+    NoMasterKeyMade(#[source] MasterKeyError),
     #[error("the runtime could not be started")]
     Runtime(#[source] io::Error),
     #[error("the server does not start")]
@@ -53,7 +58,7 @@ enum Failure {
 impl Failure {
     fn exit(&self) -> Exit {
         match self {
-            Self::Place(_) | Self::Config(_) | Self::Tls(_) => Exit::Usage,
+            Self::Place(_) | Self::Config(_) | Self::Tls(_) | Self::MasterKey(_) => Exit::Usage,
             _ => Exit::Failed,
         }
     }
@@ -73,10 +78,8 @@ fn main() -> ExitCode {
 /// Hardens the process, then does what was asked.
 fn protected(cli: Cli) -> Result<(), Failure> {
     harden().map_err(Failure::Harden)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::Runtime)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)?;
     runtime.block_on(run(cli))
 }
 
@@ -84,6 +87,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve => serve(&cli.place).await,
         Command::Check => check(&cli.place),
+        Command::Keys(KeysCommand::Init) => make_master_key(&cli.place),
         Command::Dev(addresses) => dev(&cli.place, addresses).await,
         Command::Operator(command) => operate(&cli.place, command).await,
     }
@@ -103,7 +107,14 @@ fn check(place: &Place) -> Result<(), Failure> {
     if let Some(files) = &config.api.tls {
         tls::public_acceptor(files).map_err(Failure::Tls)?;
     }
+    MasterKey::load(&config.state.master_key_file).map_err(Failure::MasterKey)?;
     print_line(b"the configuration is good\n")
+}
+
+fn make_master_key(place: &Place) -> Result<(), Failure> {
+    let config = load(place)?;
+    MasterKey::create(&config.state.master_key_file).map_err(Failure::NoMasterKeyMade)?;
+    print_line(format!("made {}: back it up\n", config.state.master_key_file.display()).as_bytes())
 }
 
 async fn dev(place: &Place, addresses: DevAddresses) -> Result<(), Failure> {

@@ -188,19 +188,33 @@ impl fmt::Debug for DevboxCertificate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::{KeyPolicy, open_registry};
+    use crate::config::StateConfig;
+    use crate::registry::Settings;
 
     #[test]
-    fn the_hybrid_key_exchange_is_preferred_and_only_tls_1_3_is_spoken() {
-        let first = provider().kx_groups[0].name();
-        assert_eq!(first, rustls::NamedGroup::X25519MLKEM768);
-        let config = builder().unwrap().with_no_client_auth();
-        let _: &dyn fmt::Debug = &config;
-        assert_eq!(rustls::ALL_VERSIONS, [&rustls::version::TLS13]);
+    fn the_hybrid_key_exchange_is_preferred() {
+        assert_eq!(provider().kx_groups[0].name(), rustls::NamedGroup::X25519MLKEM768);
+    }
+
+    #[tokio::test]
+    async fn the_devbox_listeners_certificate_is_issued_anew_in_its_last_third() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateConfig::in_directory(&directory.path().join("state"));
+        let registry = open_registry(&state, Settings::default(), KeyPolicy::LoadOrCreate).await.unwrap();
+        let certificate = DevboxCertificate::issue(registry, vec!["localhost".to_owned()]).unwrap();
+        let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
+        let first = certificate.at(now);
+        assert!(Arc::ptr_eq(&first, &certificate.at(now + 4 * day)));
+        let second = certificate.at(now + 5 * day);
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert!(Arc::ptr_eq(&second, &certificate.at(now)), "and serves from then on");
     }
 
     #[test]
     fn files_that_are_not_there_are_named() {
-        let files = TlsFiles { certificate: "/nonexistent/api.pem".into(), key: "/nonexistent/api.key".into() };
+        let files =
+            TlsFiles { certificate: "/nonexistent/api.pem".into(), key: "/nonexistent/api.key".into() };
         let error = public_acceptor(&files).err().map(|error| error.to_string()).unwrap_or_default();
         assert!(error.contains("/nonexistent/api.pem"), "{error}");
     }

@@ -98,8 +98,7 @@ mod tests {
     #[test]
     fn loopback_is_bounded_only_by_the_total() {
         let admission = Admission::with_limits(4, 1);
-        let held: Vec<Place> =
-            std::iter::from_fn(|| admission.admit("127.0.0.1".parse().unwrap())).collect();
+        let held: Vec<Place> = std::iter::from_fn(|| admission.admit("127.0.0.1".parse().unwrap())).collect();
         assert_eq!(held.len(), 4);
         drop(held);
         assert!(lock(&admission.counts).by_address.is_empty());

@@ -92,7 +92,8 @@ async fn collect(mut body: Body, max_len: usize) -> Result<Zeroizing<Vec<u8>>, A
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(announced));
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| ApiError::invalid("incomplete_body", "the body ended early: send it again"))?;
+        let frame =
+            frame.map_err(|_| ApiError::invalid("incomplete_body", "the body ended early: send it again"))?;
         let data = frame.data_ref().map_or(&[][..], |data| data);
         if bytes.len() + data.len() > max_len {
             return Err(too_large(max_len));

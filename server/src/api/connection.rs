@@ -115,8 +115,11 @@ pub(super) async fn serve<I>(
 ) where
     I: Read + Write + Unpin + Send + 'static,
 {
-    let service =
-        ConnectionService { router: TowerToHyperService::new(router), connection: connection.clone(), privacy };
+    let service = ConnectionService {
+        router: TowerToHyperService::new(router),
+        connection: connection.clone(),
+        privacy,
+    };
     let builder = builder();
     let mut serving = pin!(builder.serve_connection(io, service));
     let mut deadline = Instant::now() + HEADER_TIMEOUT;
@@ -145,11 +148,7 @@ pub(super) async fn serve<I>(
 
 fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_HEADER_LEN);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEADER_LEN);
     builder
         .http2()
         .timer(TokioTimer::new())

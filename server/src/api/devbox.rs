@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, State};
-use axum::http::header::CONTENT_TYPE;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -114,9 +114,12 @@ impl FromRequestParts<Context> for Peer {
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, ApiError> {
         let connection = parts.extensions.get::<Arc<Connection>>();
         let remote = connection.map(|connection| connection.remote.ip());
-        let certificate = connection.and_then(|connection| connection.certificate.as_ref()).ok_or_else(|| {
-            ApiError::unauthenticated("show the devbox's certificate in the TLS handshake; enrolment issues one")
-        })?;
+        let certificate =
+            connection.and_then(|connection| connection.certificate.as_ref()).ok_or_else(|| {
+                ApiError::unauthenticated(
+                    "show the devbox's certificate in the TLS handshake; enrolment issues one",
+                )
+            })?;
         Ok(Self(context.registry.ca().peer(certificate, remote)?))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use super::body::{JsonObject, NoFields};
 use super::connection::Connection;
 use super::error::ApiError;
 use super::json::{Field, Object, UniqueMap};
-use super::query::ListQuery;
+use super::query::{ListQuery, PathText};
 use crate::registry::{Caller, DevboxPage, DevboxStatus, DevboxView, NewDevbox, Registry};
 
 /// What official clients can send to start a machine.
@@ -147,7 +147,7 @@ pub(super) async fn list(
 pub(super) async fn get(
     State(registry): State<Registry>,
     Extension(caller): Extension<Arc<Caller>>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
 ) -> Result<Answer<Devbox>, ApiError> {
     Ok(Answer(registry.devbox(&caller, &id).await?.into()))
 }
@@ -155,7 +155,7 @@ pub(super) async fn get(
 pub(super) async fn shutdown(
     State(registry): State<Registry>,
     Extension(caller): Extension<Arc<Caller>>,
-    Path(id): Path<String>,
+    PathText(id): PathText,
     _: NoFields,
 ) -> Result<Answer<Devbox>, ApiError> {
     Ok(Answer(registry.shutdown_devbox(&caller, &id).await?.into()))

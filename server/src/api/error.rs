@@ -36,13 +36,18 @@ impl ApiError {
 
     /// 500, for a fault that is logged where it happens.
     pub(super) fn internal() -> Self {
-        let message = "the server could not do this; try again, and if it persists look into the server's log";
+        let message =
+            "the server could not do this; try again, and if it persists look into the server's log";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 
     /// 404 for a path that is no route.
     pub(super) fn unknown_route() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "unknown_route", "there is nothing at this path; GET /openapi.json lists what there is")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "unknown_route",
+            "there is nothing at this path; GET /openapi.json lists what there is",
+        )
     }
 
     /// 405; the router adds `Allow`.

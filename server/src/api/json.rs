@@ -86,7 +86,9 @@ fn describe<T: Object>(error: &serde_json::Error, problem: Option<Problem>) -> I
         Some(Problem::Form(field)) => {
             format!("`{}` has to be {}, see {place}", name(field), T::FIELDS[field].form)
         }
-        Some(Problem::Missing(field)) => format!("`{}` is missing: it has to be {}", name(field), T::FIELDS[field].form),
+        Some(Problem::Missing(field)) => {
+            format!("`{}` is missing: it has to be {}", name(field), T::FIELDS[field].form)
+        }
     })
 }
 

@@ -98,7 +98,8 @@ impl Listener {
         place: Place,
         shutdown: &Shutdown,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let (name, router, privacy, shutdown) = (self.name, self.router.clone(), self.privacy, shutdown.clone());
+        let (name, router, privacy, shutdown) =
+            (self.name, self.router.clone(), self.privacy, shutdown.clone());
         let acceptor = match &self.transport {
             Transport::Plain => None,
             Transport::Tls(acceptor) => Some(acceptor.clone()),

@@ -98,7 +98,10 @@ pub(super) fn named<S: Clone + Send + Sync + 'static>(
 }
 
 /// What both listeners do with unknown paths and methods, and around every request.
-pub(super) fn finish<S: Clone + Send + Sync + 'static>(router: Router<S>, listener: &'static str) -> Router<S> {
+pub(super) fn finish<S: Clone + Send + Sync + 'static>(
+    router: Router<S>,
+    listener: &'static str,
+) -> Router<S> {
     router
         .fallback(async || ApiError::unknown_route())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
@@ -125,7 +128,9 @@ async fn identify(
     remote: Option<IpAddr>,
 ) -> Result<Caller, ApiError> {
     let token = take_bearer(headers).ok_or_else(|| {
-        ApiError::unauthenticated("send an API token, once: `Authorization: Bearer dbs_...` (token create makes one)")
+        ApiError::unauthenticated(
+            "send an API token, once: `Authorization: Bearer dbs_...` (token create makes one)",
+        )
     })?;
     Ok(registry.authenticate(&token, remote).await?)
 }
@@ -182,7 +187,9 @@ mod tests {
 
     #[test]
     fn anything_else_is_no_token() {
-        for values in [&[][..], &["Bearer"], &["Bearer "], &["Basic abc"], &["abc"], &["Bearer a", "Bearer a"]] {
+        for values in
+            [&[][..], &["Bearer"], &["Bearer "], &["Basic abc"], &["abc"], &["Bearer a", "Bearer a"]]
+        {
             assert_eq!(token(values), None, "{values:?}");
         }
     }

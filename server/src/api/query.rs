@@ -1,6 +1,7 @@
-//! The query of a list.
+//! What a request says in its path and query.
 
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 
 use super::error::ApiError;
@@ -9,6 +10,21 @@ use super::error::ApiError;
 const DEFAULT_LIMIT: u32 = 20;
 /// Most items of a page; asking for more is no mistake.
 const MAX_LIMIT: u32 = 5_000;
+
+/// The one parameter of a path, decoded: a name or an id.
+pub(super) struct PathText(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathText {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        // What is not UTF-8 names nothing.
+        path.map(|Path(text)| Self(text)).map_err(|_| {
+            ApiError::new(StatusCode::NOT_FOUND, "not_found", "no name and no id has such bytes: send UTF-8")
+        })
+    }
+}
 
 /// Which part of a list the caller wants. Other parameters are passed over.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,8 +39,9 @@ impl<S: Sync> FromRequestParts<S> for ListQuery {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
-            .map_err(|_| ApiError::invalid("invalid_query", "the query is not of the form name=value&name=value"))?;
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri).map_err(|_| {
+            ApiError::invalid("invalid_query", "the query is not of the form name=value&name=value")
+        })?;
         Self::from_pairs(pairs)
     }
 }
@@ -63,7 +80,10 @@ fn parse_limit(text: &str) -> Result<u32, ApiError> {
 }
 
 fn invalid_limit() -> ApiError {
-    ApiError::invalid("invalid_limit", "`limit` has to be one positive integer; more than 5000 is served as 5000")
+    ApiError::invalid(
+        "invalid_limit",
+        "`limit` has to be one positive integer; more than 5000 is served as 5000",
+    )
 }
 
 #[cfg(test)]

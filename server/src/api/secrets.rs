@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use devbox_secrets_proto::secret::SecretBytes;
 use serde::de::MapAccess;
 
@@ -11,7 +11,7 @@ use super::answer::Answer;
 use super::body::{JsonObject, NoFields};
 use super::error::ApiError;
 use super::json::{Field, Object, SecretText};
-use super::query::ListQuery;
+use super::query::{ListQuery, PathText};
 use crate::registry::{Caller, Registry, SecretPage, SecretSelector, SecretView};
 
 type Asked<T> = Result<Answer<T>, ApiError>;
@@ -72,7 +72,7 @@ pub(super) async fn list(
 pub(super) async fn get_by_name(
     State(registry): State<Registry>,
     Extension(caller): By,
-    Path(name): Path<String>,
+    PathText(name): PathText,
 ) -> Asked<SecretView> {
     Ok(Answer(registry.secret(&caller, SecretSelector::Name(&name)).await?))
 }
@@ -80,7 +80,7 @@ pub(super) async fn get_by_name(
 pub(super) async fn get_by_id(
     State(registry): State<Registry>,
     Extension(caller): By,
-    Path(id): Path<String>,
+    PathText(id): PathText,
 ) -> Asked<SecretView> {
     Ok(Answer(registry.secret(&caller, SecretSelector::Id(&id)).await?))
 }
@@ -88,7 +88,7 @@ pub(super) async fn get_by_id(
 pub(super) async fn update_by_name(
     State(registry): State<Registry>,
     Extension(caller): By,
-    Path(name): Path<String>,
+    PathText(name): PathText,
     JsonObject(body): JsonObject<NewValue>,
 ) -> Asked<SecretView> {
     update(&registry, &caller, SecretSelector::Name(&name), body.value.0).await
@@ -97,7 +97,7 @@ pub(super) async fn update_by_name(
 pub(super) async fn update_by_id(
     State(registry): State<Registry>,
     Extension(caller): By,
-    Path(id): Path<String>,
+    PathText(id): PathText,
     JsonObject(body): JsonObject<NewValue>,
 ) -> Asked<SecretView> {
     update(&registry, &caller, SecretSelector::Id(&id), body.value.0).await
@@ -106,7 +106,7 @@ pub(super) async fn update_by_id(
 pub(super) async fn delete_by_name(
     State(registry): State<Registry>,
     Extension(caller): By,
-    Path(name): Path<String>,
+    PathText(name): PathText,
     _: NoFields,
 ) -> Asked<SecretView> {
     delete(&registry, &caller, SecretSelector::Name(&name)).await
@@ -115,7 +115,7 @@ pub(super) async fn delete_by_name(
 pub(super) async fn delete_by_id(
     State(registry): State<Registry>,
     Extension(caller): By,
-    Path(id): Path<String>,
+    PathText(id): PathText,
     _: NoFields,
 ) -> Asked<SecretView> {
     delete(&registry, &caller, SecretSelector::Id(&id)).await

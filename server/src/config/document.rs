@@ -15,6 +15,14 @@ pub struct Mistake {
     pub text: String,
 }
 
+impl Mistake {
+    /// A key is named as it is written, and may hold what a terminal would obey.
+    fn on_one_line(mut self) -> Self {
+        self.text = self.text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        self
+    }
+}
+
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
@@ -45,7 +53,11 @@ impl<'i> Document<'i> {
     }
 
     /// Reads the sections in turn; `read` takes a [`Section`] for each of `names`.
-    pub(super) fn section<T>(&mut self, name: &'static str, read: impl FnOnce(&mut Section<'_, 'i>) -> T) -> T {
+    pub(super) fn section<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&mut Section<'_, 'i>) -> T,
+    ) -> T {
         let mut mistakes = std::mem::take(&mut self.mistakes);
         let found = self.root.get_ref().get(name);
         let table = found.and_then(|value| value.get_ref().as_table());
@@ -75,7 +87,7 @@ impl<'i> Document<'i> {
 
     /// Every mistake, in the order of the file.
     pub(super) fn finish(self) -> Vec<Mistake> {
-        let mut mistakes = self.mistakes;
+        let mut mistakes: Vec<Mistake> = self.mistakes.into_iter().map(Mistake::on_one_line).collect();
         mistakes.sort_by_key(|mistake| mistake.line.unwrap_or(usize::MAX));
         mistakes
     }

@@ -127,7 +127,9 @@ pub enum ConfigError {
         mistakes: Vec<Mistake>,
     },
     /// `dev` was told to speak plain HTTP to a network.
-    #[error("dev speaks plain HTTP and so only listens on a loopback address: use --api 127.0.0.1:PORT, or serve with TLS")]
+    #[error(
+        "dev speaks plain HTTP and so only listens on a loopback address: use --api 127.0.0.1:PORT, or serve with TLS"
+    )]
     PlainDev,
 }
 
@@ -198,7 +200,9 @@ impl Config {
         document.only_sections(&SECTIONS);
         let mistakes = document.finish();
         match (state, api, devbox) {
-            (Some(state), Some(api), Some(devbox)) if mistakes.is_empty() => Ok(Self { state, api, devbox, log }),
+            (Some(state), Some(api), Some(devbox)) if mistakes.is_empty() => {
+                Ok(Self { state, api, devbox, log })
+            }
             _ => Err(mistakes),
         }
     }
@@ -252,7 +256,10 @@ fn devbox(section: &mut Section<'_, '_>) -> Option<DevboxConfig> {
     section.missing("listen", "an address and a port, as in \"0.0.0.0:8443\"");
     let names = section.list("server_names", server_name);
     if names.as_ref().is_some_and(Vec::is_empty) {
-        section.mistake("server_names", "name at least one DNS name or IP address by which devboxes reach this server");
+        section.mistake(
+            "server_names",
+            "name at least one DNS name or IP address by which devboxes reach this server",
+        );
     }
     let on_loopback = listen.is_some_and(|listen| listen.ip().is_loopback());
     if !on_loopback {
@@ -307,7 +314,11 @@ fn trust_domain(text: &str) -> Result<String, &'static str> {
 
 fn certificate_lifetime(text: &str) -> Result<Duration, &'static str> {
     let lifetime = parse_duration(text)?;
-    if LIFETIMES.contains(&lifetime) { Ok(lifetime) } else { Err("a certificate lives between \"5m\" and \"30d\"") }
+    if LIFETIMES.contains(&lifetime) {
+        Ok(lifetime)
+    } else {
+        Err("a certificate lives between \"5m\" and \"30d\"")
+    }
 }
 
 #[cfg(test)]

@@ -43,7 +43,8 @@ fn every_key_is_read() {
 fn the_example_of_the_documentation_is_a_configuration() {
     let source = include_str!("mod.rs");
     let lines = source.lines().map_while(|line| line.strip_prefix("//!"));
-    let example = lines.skip_while(|line| !line.contains("```toml")).skip(1).take_while(|line| !line.contains("```"));
+    let example =
+        lines.skip_while(|line| !line.contains("```toml")).skip(1).take_while(|line| !line.contains("```"));
     let text: Vec<&str> = example.collect();
     Config::parse(&text.join("\n"), None).unwrap();
 }
@@ -82,7 +83,9 @@ format = "xml"
     let expected = [2, 3, 5, 9, 10, 11, 12, 14, 15, 16].map(Some);
     assert_eq!(lines[..expected.len()], expected, "{found:#?}");
     assert_eq!(lines[expected.len()..], [None, None], "{found:#?}");
-    assert!(found[1].1.contains("unknown key `master_key` in [state]; there are: directory, master_key_file"));
+    assert!(
+        found[1].1.contains("unknown key `master_key` in [state]; there are: directory, master_key_file")
+    );
     assert!(found[2].1.contains("expected a string, found a value of type integer"));
     assert!(found[10].1.contains("master_key_file is missing"));
     assert!(found[11].1.contains("tls_certificate is missing"));
@@ -113,7 +116,9 @@ fn several_faults_of_syntax_are_each_named_and_hide_no_other_mistake() {
 fn an_empty_file_names_all_that_is_missing() {
     let found = mistakes("");
     let text: String = found.iter().map(|(_, text)| text.as_str()).collect();
-    for key in ["[state] directory", "[state] master_key_file", "[api] listen", "[devbox] listen", "server_names"] {
+    for key in
+        ["[state] directory", "[state] master_key_file", "[api] listen", "[devbox] listen", "server_names"]
+    {
         assert!(text.contains(key), "{key}: {text}");
     }
 }

@@ -53,6 +53,9 @@ pub(super) fn table<const N: usize>(
     for row in rows {
         table.add_row(row.map(printable));
     }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     writeln!(out, "{}", table.trim_fmt())
 }
 
@@ -114,6 +117,14 @@ mod tests {
         let mut out = Vec::new();
         table(&mut out, ["NAME"], [["\u{1b}[2J".to_owned()]]).unwrap();
         assert!(!out.contains(&0x1b));
+    }
+
+    #[test]
+    fn a_table_is_aligned_text_and_nothing_else() {
+        let mut out = Vec::new();
+        let rows = [["a", "1"], ["long", "2"]].map(|row| row.map(str::to_owned));
+        table(&mut out, ["NAME", "N"], rows).unwrap();
+        assert_eq!(out, b"NAME  N\na     1\nlong  2\n");
     }
 
     #[test]

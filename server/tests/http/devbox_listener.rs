@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::support::{Answer, Call, TestServer, csr, get, post};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use devbox_secrets_proto::bundle::Bundle;
@@ -11,7 +12,6 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ClientConfig, NamedGroup};
 use serde_json::json;
-use crate::support::{Answer, Call, TestServer, csr, get, post};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -135,7 +135,8 @@ async fn a_join_token_works_once_and_for_its_devbox_only() {
     let server = TestServer::start().await;
     let (id, token) = register(&server).await;
     let (other, _) = register(&server).await;
-    let call = |token: &str, devbox: &str| server.devbox_call(server.anonymous(), enrolment(token, &csr(devbox).1));
+    let call =
+        |token: &str, devbox: &str| server.devbox_call(server.anonymous(), enrolment(token, &csr(devbox).1));
     call(&token, &other).await.unwrap().expect(403);
     call(&token, &id).await.unwrap().expect(200);
     call(&token, &id).await.unwrap().expect(401);
@@ -171,7 +172,8 @@ async fn a_certificate_of_another_ca_is_refused_in_the_handshake() {
     let (_, token) = register(&stranger).await;
     let id = token.split('.').next().unwrap();
     let (key, csr) = csr(id);
-    let answer = stranger.devbox_call(stranger.anonymous(), enrolment(&token, &csr)).await.unwrap().expect(200);
+    let answer =
+        stranger.devbox_call(stranger.anonymous(), enrolment(&token, &csr)).await.unwrap().expect(200);
     let identity: IssuedIdentity = serde_json::from_slice(&answer.body).unwrap();
     let config = client(&server, &identity, &key);
     let bundle = bundle_request(&BundleKey::generate(), None, 0);

@@ -1,7 +1,7 @@
 //! The registry of devboxes over HTTP.
 
-use serde_json::{Value, json};
 use crate::support::{TestServer, get, post};
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn a_devbox_lives_from_registration_to_shutdown() {
@@ -17,7 +17,9 @@ async fn a_devbox_lives_from_registration_to_shutdown() {
     assert_eq!(view["secrets"], json!({"DB_PASS": secret_id}));
     assert_eq!(view["status"], "running");
     assert_eq!(view["join_token"], Value::Null, "a join token is shown once");
-    for (field, empty) in [("capabilities", json!([])), ("launch_parameters", json!({})), ("end_time_ms", Value::Null)] {
+    for (field, empty) in
+        [("capabilities", json!([])), ("launch_parameters", json!({})), ("end_time_ms", Value::Null)]
+    {
         assert_eq!(view[field], empty, "what official clients expect");
     }
 

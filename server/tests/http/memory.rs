@@ -113,9 +113,11 @@ fn a_value_leaves_memory_with_its_request_though_the_client_holds_on() {
     assert!(found > Some(0), "the search finds what is there");
     let token = dev.text("token").to_owned();
     let mut index = 0;
-    for (path, bearer, status) in
-        [("/v1/secrets", token.as_str(), "200"), ("/v1/secrets", "wrong", "401"), ("/nope", token.as_str(), "404")]
-    {
+    for (path, bearer, status) in [
+        ("/v1/secrets", token.as_str(), "200"),
+        ("/v1/secrets", "wrong", "401"),
+        ("/nope", token.as_str(), "404"),
+    ] {
         for (length, framing) in [(1, Framing::Length), (200, Framing::Chunked), (6_000, Framing::Length)] {
             index += 1;
             let canary = canary(index);

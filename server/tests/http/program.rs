@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -168,21 +168,40 @@ fn a_wrong_command_line_is_exit_code_2_with_the_remedy() {
     }
 }
 
-#[test]
-fn serve_without_its_master_key_fails_and_names_it() {
-    let directory = tempfile::tempdir().unwrap();
-    let state = directory.path().join("state");
-    Dev::start(&state).end(Signal::SIGTERM);
-    let key = state.join("master.key");
-    fs::rename(&key, state.join("moved.key")).unwrap();
-    let file = directory.path().join("server.toml");
+/// A configuration of a server in `directory`, on free loopback ports.
+fn configuration(directory: &Path) -> (PathBuf, PathBuf) {
+    let (file, key) = (directory.join("server.toml"), directory.join("master.key"));
+    let state = directory.join("state");
     let text = format!(
         "[state]\ndirectory = {state:?}\nmaster_key_file = {key:?}\n[api]\nlisten = \"127.0.0.1:0\"\n[devbox]\nlisten = \"127.0.0.1:0\"\n"
     );
     fs::write(&file, text).unwrap();
+    (file, key)
+}
+
+#[test]
+fn serve_without_its_master_key_fails_and_names_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, key) = configuration(directory.path());
     let output = run(&["serve", "--config", file.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("master.key"), "{}", stderr(&output));
+    assert!(stderr(&output).contains(key.to_str().unwrap()), "{}", stderr(&output));
+}
+
+#[test]
+fn a_master_key_is_made_once_and_never_overwritten() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, key) = configuration(directory.path());
+    let file = file.to_str().unwrap();
+    assert_eq!(run(&["check", "--config", file]).status.code(), Some(2), "there is no key yet");
+    assert_eq!(run(&["keys", "init", "--config", file]).status.code(), Some(0));
+    assert_eq!(mode(&key), 0o600);
+    let made = fs::read(&key).unwrap();
+    assert_eq!(run(&["keys", "init", "--config", file]).status.code(), Some(1));
+    assert_eq!(fs::read(&key).unwrap(), made);
+    assert_eq!(run(&["check", "--config", file]).status.code(), Some(0));
+    let output = run(&["account", "create", "acme", "--config", file]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
 #[test]

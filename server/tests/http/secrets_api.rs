@@ -1,9 +1,9 @@
 //! The Secrets API over real HTTP/1.1 and h2c: each operation, each status.
 
+use crate::support::{Answer, Call, Http, TestServer, get, post};
 use devbox_secrets_server::api::public::{Access, routes};
 use devbox_secrets_server::registry::Actor;
 use serde_json::{Value, json};
-use crate::support::{Answer, Call, Http, TestServer, get, post};
 
 fn secret(name: &str, value: &str) -> Call {
     post("/v1/secrets", &json!({"name": name, "value": value}).to_string())
@@ -50,7 +50,10 @@ async fn names_that_are_words_of_the_paths_are_names_like_any_other() {
     for name in ["id", "delete", "update"] {
         server.call(secret(name, "v")).await.expect(200);
         is_view(&server.call(get(&format!("/v1/secrets/{name}"))).await.expect(200), name);
-        is_view(&server.call(post(&format!("/v1/secrets/{name}"), r#"{"value": "w"}"#)).await.expect(200), name);
+        is_view(
+            &server.call(post(&format!("/v1/secrets/{name}"), r#"{"value": "w"}"#)).await.expect(200),
+            name,
+        );
         is_view(&server.call(post(&format!("/v1/secrets/{name}/delete"), "{}")).await.expect(200), name);
     }
 }
@@ -63,7 +66,8 @@ async fn lists_are_ordered_and_cut_at_the_limit() {
     }
     let page = |answer: &Answer| {
         let page = answer.json();
-        let names: Vec<Value> = page["secrets"].as_array().unwrap().iter().map(|s| s["name"].clone()).collect();
+        let names: Vec<Value> =
+            page["secrets"].as_array().unwrap().iter().map(|s| s["name"].clone()).collect();
         (names.len(), names.first().cloned(), page["has_more"].clone(), page["total_count"].clone())
     };
     let cases = [("", 20), ("?limit=", 20), ("?limit=3", 3), ("?limit=25", 25), ("?limit=999999999999", 25)];
@@ -72,7 +76,10 @@ async fn lists_are_ordered_and_cut_at_the_limit() {
         assert_eq!(page(&answer), (len, Some(json!("S00")), json!(len < 25), json!(25)), "{query}");
     }
     for query in ["limit=0", "limit=-1", "limit=x", "limit=1.5", "limit=1&limit=2"] {
-        assert_eq!(server.call(get(&format!("/v1/secrets?{query}"))).await.expect(400).text("code"), "invalid_limit");
+        assert_eq!(
+            server.call(get(&format!("/v1/secrets?{query}"))).await.expect(400).text("code"),
+            "invalid_limit"
+        );
     }
 }
 
@@ -154,6 +161,7 @@ async fn unknown_paths_are_404_and_wrong_methods_405_with_allow() {
         assert_eq!(allowed, expected);
     }
     server.call(get("/v1/secrets/A/delete")).await.expect(405);
+    server.call(get("/v1/secrets/%FF")).await.expect(404);
 }
 
 #[tokio::test]
@@ -163,7 +171,8 @@ async fn every_route_but_the_open_ones_refuses_whoever_shows_no_valid_token() {
     for route in routes() {
         let path = route.path.replace("{name}", "A").replace("{id}", "sec_1");
         for token in tokens {
-            let call = Call { method: if route.method == "GET" { "GET" } else { "POST" }, ..post(&path, "{}") };
+            let call =
+                Call { method: if route.method == "GET" { "GET" } else { "POST" }, ..post(&path, "{}") };
             let call = token.into_iter().fold(call, |call, token| call.header("authorization", token));
             let answer = server.call_by(Http::One, call).await;
             match route.access {
@@ -190,7 +199,11 @@ async fn authorization_is_decided_before_the_body_is_looked_at() {
 #[tokio::test]
 async fn an_account_without_the_devbox_capability_is_refused_everywhere() {
     let server = TestServer::start().await;
-    server.registry.set_devbox_capability(&Actor::Operator("test".to_owned()), &server.account, false).await.unwrap();
+    server
+        .registry
+        .set_devbox_capability(&Actor::Operator("test".to_owned()), &server.account, false)
+        .await
+        .unwrap();
     let calls = [
         secret("A", "v"),
         get("/v1/secrets"),
@@ -221,6 +234,18 @@ async fn h2c_with_prior_knowledge_is_served_like_http_1() {
     server.call_by(Http::Two, get("/v1/secrets")).await.expect(401);
 }
 
+/// Each of them tells its connection to end; none may cut off another.
+#[tokio::test]
+async fn fifty_requests_with_values_at_once_in_one_h2c_connection_are_all_answered() {
+    let server = TestServer::start().await;
+    let bearer = format!("Bearer {}", server.token);
+    let calls =
+        (0..50).map(|index| secret(&format!("C{index}"), "v").header("authorization", &bearer)).collect();
+    let answers = server.together(calls).await;
+    assert_eq!(answers.len(), 50);
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+}
+
 #[tokio::test]
 async fn every_answer_carries_a_request_id_and_is_not_stored() {
     let server = TestServer::start().await;
@@ -238,7 +263,10 @@ async fn no_value_reaches_the_disk() {
     let server = TestServer::start().await;
     let canary = "canary-3c1f0a9be7";
     server.call(secret("A", canary)).await.expect(200);
-    server.call(post("/v1/secrets/A", &json!({"value": format!("{canary}-2")}).to_string())).await.expect(200);
+    server
+        .call(post("/v1/secrets/A", &json!({"value": format!("{canary}-2")}).to_string()))
+        .await
+        .expect(200);
     assert!(!crate::support::on_disk(server.state.path(), canary.as_bytes()));
     assert!(crate::support::on_disk(server.state.path(), b"sec_"), "the search would find what is there");
 }

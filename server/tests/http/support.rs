@@ -20,7 +20,7 @@ use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -61,9 +61,15 @@ pub(crate) enum Http {
 
 impl TestServer {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// As [`TestServer::start`], with another configuration.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let state = tempfile::tempdir().unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let config = Config::dev(&state.path().join("state"), any, any).unwrap();
+        let mut config = Config::dev(&state.path().join("state"), any, any).unwrap();
+        change(&mut config);
         let (trigger, shutdown) = shutdown_signal();
         let app = App::start(&config, KeyPolicy::LoadOrCreate, shutdown).await.unwrap();
         let development = app.registry().development_account().await.unwrap();
@@ -89,6 +95,22 @@ impl TestServer {
         send(http, TokioIo::new(stream), call.request("localhost")).await.unwrap()
     }
 
+    /// Sends all of `calls` at once in one HTTP/2 connection.
+    pub(crate) async fn together(&self, calls: Vec<Call>) -> Vec<Answer> {
+        let stream = TcpStream::connect(self.bound.api).await.unwrap();
+        let (sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let mut answers = JoinSet::new();
+        for call in calls {
+            let mut sender = sender.clone();
+            answers.spawn(async move {
+                read(sender.send_request(call.request("localhost")).await.unwrap()).await.unwrap()
+            });
+        }
+        answers.join_all().await
+    }
+
     pub(crate) async fn tls(&self, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.bound.devbox).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
@@ -98,7 +120,9 @@ impl TestServer {
     /// Sends `call` to the devbox listener.
     pub(crate) async fn devbox_call(&self, config: ClientConfig, call: Call) -> Result<Answer, String> {
         let stream = self.tls(config).await.map_err(|error| error.to_string())?;
-        send(Http::One, TokioIo::new(stream), call.request("localhost")).await.map_err(|error| error.to_string())
+        send(Http::One, TokioIo::new(stream), call.request("localhost"))
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// What a client trusts that was given the CA.
@@ -112,7 +136,11 @@ impl TestServer {
         tls_client(self.roots()).with_no_client_auth()
     }
 
-    pub(crate) fn identified(&self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> ClientConfig {
+    pub(crate) fn identified(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> ClientConfig {
         tls_client(self.roots()).with_client_auth_cert(chain, key).unwrap()
     }
 
@@ -138,7 +166,8 @@ pub(crate) fn get(path: &str) -> Call {
 }
 
 pub(crate) fn post(path: &str, body: &str) -> Call {
-    let call = Call { method: "POST", path: path.to_owned(), headers: Vec::new(), body: body.as_bytes().to_vec() };
+    let call =
+        Call { method: "POST", path: path.to_owned(), headers: Vec::new(), body: body.as_bytes().to_vec() };
     if body.is_empty() { call } else { call.header("content-type", "application/json") }
 }
 
@@ -155,9 +184,10 @@ impl Call {
         self
     }
 
-    fn request(self, host: &str) -> Request<Full<Bytes>> {
+    pub(crate) fn request(self, host: &str) -> Request<Full<Bytes>> {
         let uri = format!("http://{host}{}", self.path);
-        let mut request = Request::builder().method(self.method).uri(uri).body(Full::from(self.body)).unwrap();
+        let mut request =
+            Request::builder().method(self.method).uri(uri).body(Full::from(self.body)).unwrap();
         request.headers_mut().insert("host", HeaderValue::from_str(host).unwrap());
         for (name, value) in self.headers {
             let value = HeaderValue::from_str(&value).unwrap();

@@ -1,0 +1,55 @@
+//! The public listener over TLS: HTTP/2 or HTTP/1.1, as the client says by ALPN.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use devbox_secrets_server::config::TlsFiles;
+use hyper_util::rt::TokioIo;
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::support::{Http, TestServer, get, send, tls_client};
+
+/// A certificate for `localhost` and its key, as files.
+fn self_signed(directory: &Path) -> (TlsFiles, CertificateDer<'static>) {
+    let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let files = TlsFiles { certificate: directory.join("api.pem"), key: directory.join("api.key") };
+    std::fs::write(&files.certificate, issued.cert.pem()).unwrap();
+    std::fs::write(&files.key, issued.signing_key.serialize_pem()).unwrap();
+    (files, issued.cert.der().clone())
+}
+
+#[tokio::test]
+async fn the_protocol_is_chosen_by_alpn() {
+    let directory = tempfile::tempdir().unwrap();
+    let (files, certificate) = self_signed(directory.path());
+    let server = TestServer::start_with(|config| config.api.tls = Some(files)).await;
+    assert!(server.bound.api_url().starts_with("https://"));
+    for (offered, http) in [(&b"h2"[..], Http::Two), (b"http/1.1", Http::One)] {
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.clone()).unwrap();
+        let mut config = tls_client(roots).with_no_client_auth();
+        config.alpn_protocols = vec![offered.to_vec()];
+        let stream = TcpStream::connect(server.bound.api).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(offered));
+        let call = get("/v1/secrets").header("authorization", &format!("Bearer {}", server.token));
+        send(http, TokioIo::new(stream), call.request("localhost")).await.unwrap().expect(200);
+    }
+}
+
+#[tokio::test]
+async fn a_client_without_tls_is_never_answered_in_the_clear() {
+    let directory = tempfile::tempdir().unwrap();
+    let (files, _) = self_signed(directory.path());
+    let server = TestServer::start_with(|config| config.api.tls = Some(files)).await;
+    let mut stream = TcpStream::connect(server.bound.api).await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+}

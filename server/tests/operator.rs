@@ -1,0 +1,153 @@
+//! The operators' commands, as people and scripts run them.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
+
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A state that `dev` would make, without a server.
+struct State(TempDir);
+
+impl State {
+    fn new() -> Self {
+        let state = Self(tempfile::tempdir().unwrap());
+        let key = state.path().join("master.key");
+        std::fs::write(&key, [7; 32]).unwrap();
+        std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+        std::fs::set_permissions(state.path(), Permissions::from_mode(0o700)).unwrap();
+        state
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn run(&self, line: &str, input: &[u8]) -> Output {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_devbox-secrets-server"))
+            .args(line.split_whitespace())
+            .arg("--state")
+            .arg(self.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that refuses may end before it reads.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        child.wait_with_output().unwrap()
+    }
+
+    fn json(&self, line: &str, input: &[u8]) -> Value {
+        let output = self.run(&format!("{line} --json"), input);
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn text(&self, line: &str) -> String {
+        let output = self.run(line, b"");
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn error(&self, line: &str, input: &[u8]) -> String {
+        let output = self.run(line, input);
+        assert_eq!(output.status.code(), Some(1), "{line}");
+        assert!(output.stdout.is_empty(), "{line}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+#[test]
+fn an_account_gets_tokens_that_are_shown_once() {
+    let state = State::new();
+    let account = state.json("account create acme", b"");
+    assert_eq!(account["devbox_capability"], true);
+    let token = state.json("token create --account acme --name ci --expires 30d", b"");
+    assert!(token["token"].as_str().unwrap().starts_with("dbs_"));
+    assert!(token["expire_time_ms"].as_i64() > token["create_time_ms"].as_i64());
+    let listed = state.text("token list --account acme");
+    assert!(listed.contains("ci") && !listed.contains("dbs_"), "{listed}");
+    let id = token["id"].as_str().unwrap();
+    let revoked = state.json(&format!("token revoke --account acme {id}"), b"");
+    assert!(revoked["revoke_time_ms"].is_i64());
+}
+
+#[test]
+fn the_devbox_capability_is_granted_and_withdrawn() {
+    let state = State::new();
+    let account = state.json("account create acme --no-devbox-capability", b"");
+    assert_eq!(account["devbox_capability"], false);
+    assert_eq!(state.json("account set-capability acme on", b"")["devbox_capability"], true);
+    assert_eq!(state.json("account set-capability acme off", b"")["devbox_capability"], false);
+    assert!(state.error("account create acme", b"").contains("acme"));
+}
+
+#[test]
+fn a_value_comes_from_standard_input_and_is_never_shown() {
+    let state = State::new();
+    state.json("account create acme", b"");
+    let created = state.json("secret set --account acme KEY", b"hunter2\n");
+    let updated = state.json("secret set --account acme KEY --trim-newline", b"hunter3\n");
+    assert_eq!(created["id"], updated["id"]);
+    let shown = state.text("secret list --account acme") + &state.text("audit");
+    assert!(shown.contains("KEY") && !shown.contains("hunter"), "{shown}");
+    let deleted = state.json("secret delete --account acme KEY", b"");
+    assert_eq!(deleted["id"], created["id"]);
+    assert!(state.error("secret delete --account acme KEY", b"").contains("KEY"));
+}
+
+#[test]
+fn no_command_line_takes_a_value() {
+    let state = State::new();
+    state.json("account create acme", b"");
+    for line in ["secret set --account acme KEY hunter2", "secret set --account acme KEY --value hunter2"] {
+        assert_eq!(state.run(line, b"").status.code(), Some(2), "{line}");
+    }
+}
+
+#[test]
+fn refused_values_are_not_repeated() {
+    let state = State::new();
+    state.json("account create acme", b"");
+    let too_long = b"hunter2".repeat(20_000);
+    for input in [&b"hunter2\0"[..], &too_long] {
+        let error = state.error("secret set --account acme KEY", input);
+        assert!(!error.contains("hunter2"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn a_devbox_is_registered_with_a_join_token_and_shut_down() {
+    let state = State::new();
+    state.json("account create acme", b"");
+    let secret = state.json("secret set --account acme DATABASE_PASSWORD", b"v");
+    let devbox = state.json("devbox register --account acme box --secret DB_PASS=DATABASE_PASSWORD", b"");
+    assert_eq!(devbox["secrets"]["DB_PASS"], secret["id"]);
+    let id = devbox["id"].as_str().unwrap();
+    assert!(devbox["join_token"].as_str().unwrap().starts_with(id));
+    assert!(!state.text("devbox list --account acme").contains(devbox["join_token"].as_str().unwrap()));
+    let ended = state.json(&format!("devbox shutdown --account acme {id}"), b"");
+    assert_eq!(ended["status"], "shutdown");
+    let unknown = state.error("devbox register --account acme box --secret DB_PASS=NOPE", b"");
+    assert!(unknown.contains("DB_PASS") && unknown.contains("NOPE"), "{unknown}");
+}
+
+#[test]
+fn the_audit_says_who_did_what() {
+    let state = State::new();
+    state.json("account create acme", b"");
+    state.json("account create other", b"");
+    state.json("secret set --account acme KEY", b"v");
+    let audit = state.json("audit --account acme --limit 1", b"");
+    let newest = &audit.as_array().unwrap()[0];
+    assert_eq!(newest["action"], "secret.create");
+    assert_eq!(newest["actor_kind"], "operator");
+    assert_eq!(newest["object_name"], "KEY");
+    assert_eq!(state.json("audit", b"").as_array().unwrap().len(), 3);
+}
