@@ -56,8 +56,8 @@ pub enum StartError {
 pub enum KeyPolicy {
     /// It has to be there.
     Load,
-    /// It is made where there is none: for `dev`.
-    LoadOrCreate,
+    /// It lies in the state directory, and is made with a new state: for `dev`.
+    Own,
 }
 
 /// Where the server listens.
@@ -112,12 +112,14 @@ pub async fn open_registry(
     keys: KeyPolicy,
 ) -> Result<Registry, StartError> {
     let directory = StateDirectory::open(&config.directory).map_err(StartError::State)?;
-    let master = match keys {
-        KeyPolicy::Load => MasterKey::load(&config.master_key_file),
-        KeyPolicy::LoadOrCreate => MasterKey::load_or_create(&config.master_key_file),
+    let opened = match keys {
+        KeyPolicy::Load => {
+            let master = MasterKey::load(&config.master_key_file).map_err(StartError::MasterKey)?;
+            Registry::open(&directory, master, settings).await
+        }
+        KeyPolicy::Own => Registry::open_with_own_key(&directory, settings).await,
     };
-    let master = master.map_err(StartError::MasterKey)?;
-    Registry::open(&directory, master, settings).await.map_err(StartError::Open)
+    opened.map_err(StartError::Open)
 }
 
 /// What the registry has to know of the configuration.

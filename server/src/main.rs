@@ -121,7 +121,7 @@ async fn dev(place: &Place, addresses: DevAddresses) -> Result<(), Failure> {
     let state = place.state.as_ref().ok_or(Failure::Place("--state DIR"))?;
     let config = Config::dev(&absolute(state)?, addresses.api, addresses.devbox).map_err(Failure::Config)?;
     logs::start(config.log);
-    let app = start(&config, KeyPolicy::LoadOrCreate).await?;
+    let app = start(&config, KeyPolicy::Own).await?;
     announce(&app).await?;
     run_to_end(app).await
 }

@@ -201,7 +201,7 @@ mod tests {
     async fn the_devbox_listeners_certificate_is_issued_anew_in_its_last_third() {
         let directory = tempfile::tempdir().unwrap();
         let state = StateConfig::in_directory(&directory.path().join("state"));
-        let registry = open_registry(&state, Settings::default(), KeyPolicy::LoadOrCreate).await.unwrap();
+        let registry = open_registry(&state, Settings::default(), KeyPolicy::Own).await.unwrap();
         let certificate = DevboxCertificate::issue(registry, vec!["localhost".to_owned()]).unwrap();
         let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
         let first = certificate.at(now);

@@ -71,7 +71,7 @@ impl TestServer {
         let mut config = Config::dev(&state.path().join("state"), any, any).unwrap();
         change(&mut config);
         let (trigger, shutdown) = shutdown_signal();
-        let app = App::start(&config, KeyPolicy::LoadOrCreate, shutdown).await.unwrap();
+        let app = App::start(&config, KeyPolicy::Own, shutdown).await.unwrap();
         let development = app.registry().development_account().await.unwrap();
         Self {
             bound: app.bound(),
