@@ -35,6 +35,8 @@ enum Failure {
     Harden(#[source] HardenError),
     #[error("this command needs {0}")]
     Place(&'static str),
+    #[error("there is no state in {}: check the path; `dev --state DIR` makes one", .0.display())]
+    NoState(PathBuf),
     #[error(transparent)]
     Config(ConfigError),
     #[error("the configuration names files that cannot be used")]
@@ -58,7 +60,9 @@ enum Failure {
 impl Failure {
     fn exit(&self) -> Exit {
         match self {
-            Self::Place(_) | Self::Config(_) | Self::Tls(_) | Self::MasterKey(_) => Exit::Usage,
+            Self::Place(_) | Self::NoState(_) | Self::Config(_) | Self::Tls(_) | Self::MasterKey(_) => {
+                Exit::Usage
+            }
             _ => Exit::Failed,
         }
     }
@@ -133,7 +137,7 @@ async fn operate(place: &Place, command: operator::Command) -> Result<(), Failur
             let config = load(place)?;
             (config.state, settings(&config.devbox))
         }
-        (None, Some(directory)) => (StateConfig::in_directory(&absolute(directory)?), Settings::default()),
+        (None, Some(directory)) => (existing_state(directory)?, Settings::default()),
         (None, None) => return Err(Failure::Place("--config FILE or --state DIR")),
     };
     let registry = open_registry(&state, settings, KeyPolicy::Load).await.map_err(Failure::Start)?;
@@ -201,6 +205,16 @@ fn load(place: &Place) -> Result<Config, Failure> {
     let path = place.config.as_ref().ok_or(Failure::Place("--config FILE"))?;
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     Config::load(path, credentials.as_deref()).map_err(Failure::Config)
+}
+
+/// An operator's command works on a state and never begins one: a mistyped path is a mistake.
+fn existing_state(directory: &Path) -> Result<StateConfig, Failure> {
+    let directory = absolute(directory)?;
+    if directory.is_dir() {
+        Ok(StateConfig::in_directory(&directory))
+    } else {
+        Err(Failure::NoState(directory))
+    }
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {

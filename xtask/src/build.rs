@@ -53,11 +53,13 @@ pub(crate) fn succeed(command: &mut Command) -> Result<()> {
 /// When the build fails; cargo has said why.
 pub(crate) fn programs(profile: Profile) -> Result<Programs> {
     let mut command = cargo();
-    command.args(["build", "-p", "devbox-secrets-server", "-p", "devbox-secretsd", "-p", "devbox-exec"]);
+    command.args(["build", "-p", "devbox-secrets-server", "-p", "devbox-secretsd"]);
     if profile == Profile::Release {
         command.arg("--release");
     }
     succeed(&mut command).context("the programs do not build")?;
+    // Only a release build of the shim starts without libc, as it is shipped; it is small.
+    succeed(cargo().args(["build", "--release", "-p", "devbox-exec"])).context("the shim does not build")?;
     let directory = target_directory().join(match profile {
         Profile::Dev => "debug",
         Profile::Release => "release",
@@ -65,7 +67,7 @@ pub(crate) fn programs(profile: Profile) -> Result<Programs> {
     Ok(Programs {
         server: directory.join("devbox-secrets-server"),
         daemon: directory.join("devbox-secretsd"),
-        shim: directory.join("devbox-exec"),
+        shim: target_directory().join("release/devbox-exec"),
     })
 }
 

@@ -4,6 +4,7 @@
 mod bench;
 mod build;
 mod demo;
+mod fuzz;
 mod programs;
 mod suite;
 
@@ -39,6 +40,16 @@ enum Task {
         /// Run only the tests whose names contain one of these
         filters: Vec<String>,
     },
+    /// Feed everything that reads bytes from outside with whatever libFuzzer thinks up.
+    ///
+    /// Exit status 1 where an input broke something; where it lies and how to run it again is on the terminal.
+    Fuzz {
+        /// Only this one [default: each in turn]
+        target: Option<String>,
+        /// How long, for each target
+        #[arg(long, value_name = "N", default_value_t = 60)]
+        seconds: u64,
+    },
     /// Measure launches, throughput, memory, boot and size, as ratios against baselines of the same run.
     ///
     /// Builds the release profile first. Prints a table and draws target/bench/launch.svg.
@@ -56,6 +67,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Task::Demo { command } => demo::run(command),
         Task::Test { filters } => suite::run(&filters),
+        Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Task::Bench { json, runs } => bench::run(json.as_deref(), runs),
     };
     outcome.unwrap_or_else(|error| {

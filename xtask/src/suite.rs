@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::build::{cargo, succeed};
+use crate::fuzz;
 
 /// A program that tests run, and the Debian packages that bring it.
 struct Need {
@@ -21,6 +22,18 @@ const NEEDS: &[Need] = &[
         probe: &["-c", "import ensurepip, venv"],
         packages: &["python3", "python3-venv"],
         why: "the official Python SDK and an API fuzzer as clients",
+    },
+    Need {
+        program: "c++",
+        probe: &["--version"],
+        packages: &["g++"],
+        why: "libFuzzer, which is written in C++",
+    },
+    Need {
+        program: "faketime",
+        probe: &["--version"],
+        packages: &["faketime"],
+        why: "certificates and tokens that expire",
     },
     Need {
         program: "npm",
@@ -41,6 +54,9 @@ pub(crate) fn run(filters: &[String]) -> Result<ExitCode> {
         test.arg("--").args(filters);
     }
     succeed(&mut test).context("tests failed")?;
+    if filters.is_empty() {
+        fuzz::short_run()?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
