@@ -1,1 +1,32 @@
-//! .
+//! The harness of the end-to-end tests: it starts the real programs, each test in a directory of its own.
+//!
+//! - [`programs`]: where the built programs are;
+//! - [`process`]: one running program, its log, and its end;
+//! - [`world`]: a directory with a server, and the daemons and launches that belong to it;
+//! - [`server`], [`daemon`], [`launch`]: the three programs;
+//! - [`client`], [`tls`], [`devbox`]: HTTP/1.1 and HTTP/2, TLS 1.3 with or without a certificate, a devbox made by hand;
+//! - [`canary`], [`memory`]: random values, and where on a machine they can be found;
+//! - [`machine`]: a machine with a real systemd, and this project installed on it;
+//! - [`sdk`]: the interpreters and packages that other languages' clients need;
+//! - [`needs`]: what a test needs of its machine, and what becomes of it where that is missing;
+//! - [`wait`]: conditions with a deadline. Nothing here sleeps for a fixed time.
+//!
+//! A failure of the harness is a failed test: it panics and says what was expected. Tokens and values are plain strings
+//! here; they are made for one test.
+#![forbid(unsafe_code)]
+
+pub mod canary;
+pub mod client;
+pub mod daemon;
+pub mod devbox;
+pub mod launch;
+pub mod machine;
+pub mod memory;
+pub mod needs;
+pub mod process;
+pub mod programs;
+pub mod sdk;
+pub mod server;
+pub mod tls;
+pub mod wait;
+pub mod world;

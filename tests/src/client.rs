@@ -1,0 +1,255 @@
+//! A small HTTP client: HTTP/1.1, or HTTP/2 with prior knowledge, over any stream.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::{http1, http2};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::wait;
+
+/// A request, before it has its headers for the connection.
+pub type Outgoing = Request<Full<Bytes>>;
+
+/// Which HTTP to speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    async fn read(response: Response<Incoming>) -> hyper::Result<Self> {
+        let (head, body) = response.into_parts();
+        let body = body.collect().await?.to_bytes().to_vec();
+        Ok(Self { status: head.status.as_u16(), headers: head.headers, body })
+    }
+
+    /// The body as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// Where it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let what = || panic!("status {} without JSON: {:?}", self.status, self.text());
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| what())
+    }
+
+    /// A header's value.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The body as JSON, once the status is `status`.
+    ///
+    /// # Panics
+    /// Where it is another.
+    #[track_caller]
+    pub fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text());
+        self.json()
+    }
+
+    /// The message of an error of this status, after a look at the shape that every error has.
+    ///
+    /// # Panics
+    /// Where it is not such an error.
+    #[track_caller]
+    pub fn refusal(&self, status: u16) -> String {
+        let body = self.expect(status);
+        let object = body.as_object().expect("an error is an object");
+        let keys: Vec<&str> = object.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["code", "message"], "{body}");
+        assert!(object["code"].as_str().is_some_and(|code| !code.is_empty()), "{body}");
+        object["message"].as_str().expect("a message is text").to_owned()
+    }
+}
+
+/// A connection that stays open until it is dropped or the server closes it.
+#[derive(Debug)]
+pub enum Connection {
+    /// HTTP/1.1.
+    Http1(http1::SendRequest<Full<Bytes>>),
+    /// HTTP/2.
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Connection {
+    /// Shakes hands over `stream`.
+    ///
+    /// # Errors
+    /// What the peer or the protocol has against it.
+    pub async fn new<S>(stream: S, protocol: Protocol) -> hyper::Result<Self>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let io = TokioIo::new(stream);
+        match protocol {
+            Protocol::Http1 => {
+                let (sender, driver) = http1::handshake(io).await?;
+                tokio::spawn(driver);
+                Ok(Self::Http1(sender))
+            }
+            Protocol::Http2 => {
+                let (sender, driver) = http2::handshake(TokioExecutor::new(), io).await?;
+                tokio::spawn(driver);
+                Ok(Self::Http2(sender))
+            }
+        }
+    }
+
+    /// Sends one request and reads the answer whole.
+    ///
+    /// # Errors
+    /// A connection that the server closes.
+    pub async fn send(&mut self, request: Outgoing) -> hyper::Result<Answer> {
+        let exchange = async {
+            let response = match self {
+                Self::Http1(sender) => sender.send_request(request).await?,
+                Self::Http2(sender) => sender.send_request(request).await?,
+            };
+            Answer::read(response).await
+        };
+        wait::within("an HTTP answer", exchange).await
+    }
+}
+
+/// The public API, as one client sees it.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// Where the listener is.
+    pub address: SocketAddr,
+    /// What to send as `Authorization: Bearer`.
+    pub token: Option<String>,
+    /// Which HTTP to speak.
+    pub protocol: Protocol,
+}
+
+impl Api {
+    /// The same API with another token.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    /// The same API without a token.
+    #[must_use]
+    pub fn without_token(&self) -> Self {
+        Self { token: None, ..self.clone() }
+    }
+
+    /// The same API by another HTTP.
+    #[must_use]
+    pub fn over(&self, protocol: Protocol) -> Self {
+        Self { protocol, ..self.clone() }
+    }
+
+    /// A connection of its own.
+    ///
+    /// # Panics
+    /// Where the server does not take it.
+    pub async fn connect(&self) -> Connection {
+        let stream = TcpStream::connect(self.address).await.expect("the API listens");
+        Connection::new(stream, self.protocol).await.expect("the API speaks HTTP")
+    }
+
+    /// A request with this client's token. `body` is JSON where there is one.
+    ///
+    /// # Panics
+    /// Where `path` is no path.
+    #[must_use]
+    pub fn request(&self, method: Method, path: &str, body: Option<&Value>) -> Outgoing {
+        let mut request = Request::builder().method(method);
+        request = match self.protocol {
+            Protocol::Http1 => request.uri(path).header(HOST, self.address.to_string()),
+            Protocol::Http2 => request.uri(format!("http://{}{path}", self.address)),
+        };
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let body = body.map(Value::to_string).unwrap_or_default();
+        request.body(Full::from(body)).expect("a request that a test wrote is well-formed")
+    }
+
+    /// Sends a request on a connection of its own.
+    ///
+    /// # Panics
+    /// Where there is no answer.
+    pub async fn send(&self, request: Outgoing) -> Answer {
+        self.connect().await.send(request).await.expect("the API answers")
+    }
+
+    /// `GET path`.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path, None)).await
+    }
+
+    /// `POST path` with a JSON body.
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::POST, path, Some(body))).await
+    }
+
+    /// `POST path` without a body.
+    pub async fn post_empty(&self, path: &str) -> Answer {
+        self.send(self.request(Method::POST, path, None)).await
+    }
+
+    /// Creates a secret.
+    pub async fn create(&self, name: &str, value: &str) -> Value {
+        let body = serde_json::json!({ "name": name, "value": value });
+        self.post("/v1/secrets", &body).await.expect(200)
+    }
+
+    /// Gives a secret another value.
+    pub async fn update(&self, name: &str, value: &str) -> Value {
+        let body = serde_json::json!({ "value": value });
+        self.post(&format!("/v1/secrets/{name}"), &body).await.expect(200)
+    }
+
+    /// Deletes a secret.
+    pub async fn delete(&self, name: &str) -> Value {
+        self.post_empty(&format!("/v1/secrets/{name}/delete")).await.expect(200)
+    }
+}
+
+/// `GET path` on a Unix socket.
+///
+/// # Errors
+/// Where nobody answers there.
+pub async fn get_unix(socket: &Path, path: &str) -> std::io::Result<Answer> {
+    let stream = UnixStream::connect(socket).await?;
+    let mut connection = Connection::new(stream, Protocol::Http1).await.map_err(std::io::Error::other)?;
+    let request =
+        Request::get(path).header(HOST, "localhost").body(Full::default()).expect("a path is a URI");
+    connection.send(request).await.map_err(std::io::Error::other)
+}

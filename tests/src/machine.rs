@@ -1,0 +1,153 @@
+//! A machine with a real systemd as PID 1: a container over this machine's own `/usr`, with the built programs and the
+//! repository's unit files installed, and nothing else on it.
+//!
+//! Boots in about a second (systemd-nspawn(1)), runs one script as root to its end, and is gone, whatever the script left
+//! running. Needs root and Debian's `systemd-container`; where either is missing the test says that it is skipped.
+
+mod cgroup;
+mod files;
+
+use std::fs;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use self::cgroup::Cgroup;
+use crate::needs;
+use crate::process::{self, say};
+
+/// Bash functions that every script begins with.
+const PRELUDE: &str = include_str!("../data/machine/prelude.sh");
+
+/// Whether `test` can boot a machine here; says aloud where not.
+#[must_use]
+pub fn can_boot(test: &str) -> bool {
+    needs::root(test) && needs::program(test, "systemd-nspawn", "systemd-container")
+}
+
+/// Returns from the test, aloud, unless a machine can be booted.
+#[macro_export]
+macro_rules! require_machine {
+    () => {
+        if !$crate::machine::can_boot(module_path!()) {
+            return;
+        }
+    };
+}
+
+/// A machine that has not booted yet.
+#[derive(Debug)]
+pub struct Machine {
+    root: TempDir,
+    /// What is installed over this machine's `/usr`.
+    usr: TempDir,
+}
+
+impl Machine {
+    /// A machine with the programs and units of this project, none of them started.
+    ///
+    /// # Panics
+    /// Where its files cannot be written.
+    #[must_use]
+    pub fn new() -> Self {
+        let machine = Self { root: crate::world::directory(), usr: crate::world::directory() };
+        files::install_system(machine.root.path());
+        files::install_project(machine.usr.path());
+        machine
+    }
+
+    /// The same with another file.
+    ///
+    /// # Panics
+    /// Where it cannot be written.
+    #[must_use]
+    pub fn file(self, path: &str, text: &str) -> Self {
+        files::write(self.root.path(), path, text);
+        self
+    }
+
+    /// Boots, runs `script` by bash after the functions of `tests/data/machine/prelude.sh`, and waits for the machine's end.
+    ///
+    /// # Panics
+    /// Where the machine does not boot, or the script does not end within the deadline.
+    pub async fn run(self, script: &str) -> Ended {
+        let machine = self.file("/machine/script", &format!("{PRELUDE}\n{script}"));
+        let name = machine.root.path().file_name().expect("a temporary directory has a name").to_owned();
+        let cgroup = Cgroup::new(&name.to_string_lossy());
+        let console = process::run(machine.nspawn(&cgroup), b"").await;
+        let ended = Ended { status: console.status, console: console.stdout, root: machine.root };
+        drop(cgroup);
+        ended
+    }
+
+    fn nspawn(&self, cgroup: &Cgroup) -> Command {
+        let mut nspawn = cgroup.command("systemd-nspawn");
+        let usr = format!("--overlay-ro=/usr:{}:/usr", self.usr.path().display());
+        nspawn.args(["--quiet", "--register=no", "--keep-unit", "--private-network", "--capability=all"]);
+        nspawn.arg(usr).arg("--directory").arg(self.root.path()).arg("--boot");
+        // nspawn's own filter knows neither memfd_secret nor Landlock; units are tested under their own filters.
+        nspawn.env("SYSTEMD_SECCOMP", "0").env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
+        nspawn
+    }
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A machine that has run its script. Its files are still there.
+#[derive(Debug)]
+pub struct Ended {
+    /// The script's exit status.
+    pub status: i32,
+    console: Vec<u8>,
+    root: TempDir,
+}
+
+impl Ended {
+    /// The same, once the script has succeeded.
+    ///
+    /// # Panics
+    /// Where it failed; prints what it and the machine's journal said.
+    #[must_use]
+    pub fn success(self) -> Self {
+        if self.status != 0 {
+            let console = String::from_utf8_lossy(&self.console);
+            say(&format!("--- script ---\n{}\n--- journal ---\n{}", self.output(), self.text("log")));
+            assert!(self.text("output").contains("FAILED"), "the machine failed:\n{console}");
+        }
+        assert_eq!(self.status, 0, "the script failed");
+        self
+    }
+
+    /// What the script wrote.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.text("output")
+    }
+
+    /// A file that the script left in `/machine`; empty where there is none.
+    #[must_use]
+    pub fn text(&self, name: &str) -> String {
+        String::from_utf8_lossy(&self.bytes(name)).into_owned()
+    }
+
+    /// The same, as bytes.
+    #[must_use]
+    pub fn bytes(&self, name: &str) -> Vec<u8> {
+        fs::read(self.root.path().join("machine").join(name)).unwrap_or_default()
+    }
+
+    /// A number that the script printed as `name=number`.
+    ///
+    /// # Panics
+    /// Where it printed none.
+    #[must_use]
+    pub fn number(&self, name: &str) -> u64 {
+        let prefix = format!("{name}=");
+        let found = self.output().lines().find_map(|line| line.strip_prefix(&prefix)?.parse().ok());
+        found.unwrap_or_else(|| panic!("the script printed no {prefix}: {}", self.output()))
+    }
+}

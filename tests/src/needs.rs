@@ -1,0 +1,57 @@
+//! What a test needs of its machine. A test that goes without it says so, and under `CI` fails instead: there nothing is
+//! skipped.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::process::say;
+
+/// Whether the running test can go on; where it cannot, it says aloud what is `missing` and what to do.
+///
+/// # Panics
+/// Where it cannot and `CI` is set.
+#[must_use]
+pub fn met(found: bool, missing: &str) -> bool {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    assert!(found || std::env::var_os("CI").is_none(), "{test} needs {missing}, and CI skips nothing");
+    if !found {
+        say(&format!("{test}: skipped: needs {missing}"));
+    }
+    found
+}
+
+/// Whether this test runs as root.
+#[must_use]
+pub fn root() -> bool {
+    met(nix::unistd::geteuid().is_root(), "root")
+}
+
+/// Returns from the test, aloud, unless it runs as root.
+#[macro_export]
+macro_rules! require_root {
+    () => {
+        if !$crate::needs::root() {
+            return;
+        }
+    };
+}
+
+/// Whether a program is there. `package` is what Debian calls it.
+#[must_use]
+pub fn program(program: &str, package: &str) -> bool {
+    let mut command = Command::new(program);
+    let status = command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let found = status.is_ok_and(|status| status.success());
+    met(found, &format!("{program} (Debian: apt-get install {package})"))
+}
+
+/// The library that moves a program's calendar clock.
+#[must_use]
+pub fn libfaketime() -> Option<PathBuf> {
+    let folders =
+        ["x86_64-linux-gnu", "aarch64-linux-gnu", "."].map(|folder| PathBuf::from("/usr/lib").join(folder));
+    let library =
+        folders.map(|folder| folder.join("faketime/libfaketime.so.1")).into_iter().find(|path| path.exists());
+    met(library.is_some(), "libfaketime (Debian: apt-get install libfaketime)").then_some(library)?
+}

@@ -1,0 +1,44 @@
+//! Conditions with a deadline.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long anything in a test may take, on a loaded machine with programs that are not optimised.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The same for another program's whole test run: an API fuzzer, an SDK.
+pub const LONG_DEADLINE: Duration = Duration::from_secs(120);
+
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Looks again and again until `probe` finds something.
+///
+/// # Panics
+/// After [`DEADLINE`]; `what` says what did not come.
+pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {DEADLINE:?} in vain for {what}");
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Waits for `future`.
+///
+/// # Panics
+/// After [`DEADLINE`]; `what` says what did not come.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    within_limit(DEADLINE, what, future).await
+}
+
+/// Waits for `future`.
+///
+/// # Panics
+/// After `limit`; `what` says what did not come.
+pub async fn within_limit<T>(limit: Duration, what: &str, future: impl Future<Output = T>) -> T {
+    timeout(limit, future).await.unwrap_or_else(|_| panic!("waited {limit:?} in vain for {what}"))
+}

@@ -1,0 +1,217 @@
+//! The devbox listener: who is let in, who is not, and that a refusal is on record.
+
+use base64::Engine as _;
+use devbox_secrets_proto::join_token::JoinToken;
+use devbox_secrets_tests::client::{Connection, Protocol};
+use devbox_secrets_tests::devbox::{Applicant, Listener};
+use devbox_secrets_tests::server::Server;
+use devbox_secrets_tests::tls::{self, Client, Trust};
+use devbox_secrets_tests::wait;
+use devbox_secrets_tests::world::World;
+use rustls::{NamedGroup, ProtocolVersion};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+fn listener(world: &World) -> Listener {
+    Listener::new(world.server.ready.devbox_address())
+}
+
+/// The audit has a refused record about this devbox.
+async fn refusal_is_on_record(server: &Server, devbox_id: &str) {
+    wait::until("the refusal in the audit", async || {
+        let records = server.operator_json(&["audit"]).await.to_string();
+        let refused = |record: &&str| record.contains(devbox_id) && record.contains("refused");
+        records.split("},").find(refused).map(|_| ())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_handshake_is_tls_1_3_with_a_post_quantum_key_and_the_pinned_ca() {
+    let world = World::start().await;
+    let devbox = world.devbox("box").await;
+    let address = world.server.ready.devbox_address();
+    let stream = Client::new(Trust::Anything).connect(address).await.unwrap();
+    let session = stream.get_ref().1;
+    assert_eq!(session.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+    let group = session.negotiated_key_exchange_group().map(|group| group.name());
+    assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
+
+    let ca = session.peer_certificates().unwrap().last().unwrap().clone().into_owned();
+    let fingerprint = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &ca);
+    let token = JoinToken::parse(devbox.join_token.as_bytes()).unwrap();
+    assert_eq!(fingerprint.as_ref(), token.ca_fingerprint(), "the token pins the CA that the server shows");
+    Client::new(Trust::Ca(ca)).connect(address).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_join_token_makes_one_identity_that_renews_and_fetches() {
+    let world = World::start().await;
+    world.api().create("SECRET", "value").await;
+    let devbox = world.devbox("box").await;
+    let enrolled = listener(&world).enrolled(&devbox.join_token, &devbox.id).await;
+    let bundle = enrolled.bundle(None).await.unwrap();
+    assert_eq!(bundle.status, 200, "{}", bundle.text());
+    let revision = devbox_secrets_proto::bundle::Bundle::parse(&bundle.body).unwrap().revision;
+    assert_eq!(enrolled.bundle(Some(revision)).await.unwrap().status, 204);
+
+    let applicant = Applicant::new(&devbox.id);
+    let answer = enrolled.renew(&applicant).await.unwrap().expect(200);
+    let renewed = applicant.issued(&serde_json::from_value(answer).unwrap());
+    assert_eq!(listener(&world).identity(renewed).bundle(None).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_join_token_works_once() {
+    let world = World::start().await;
+    let devbox = world.devbox("box").await;
+    listener(&world).enrolled(&devbox.join_token, &devbox.id).await;
+    let again = listener(&world).enroll(&devbox.join_token, &Applicant::new(&devbox.id)).await;
+    again.refusal(401);
+    refusal_is_on_record(&world.server, &devbox.id).await;
+}
+
+#[tokio::test]
+async fn twenty_at_once_with_one_token_make_one_identity() {
+    let world = World::start().await;
+    let devbox = world.devbox("box").await;
+    let mut attempts = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (listener, devbox) = (listener(&world), devbox.clone());
+        attempts.spawn(async move {
+            listener.enroll(&devbox.join_token, &Applicant::new(&devbox.id)).await.status
+        });
+    }
+    let statuses = attempts.join_all().await;
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
+}
+
+#[tokio::test]
+async fn a_join_token_for_another_secret_or_devbox_is_refused() {
+    let world = World::start().await;
+    let (mine, other) = (world.devbox("mine").await, world.devbox("other").await);
+    let parts: Vec<&str> = mine.join_token.split('.').collect();
+    let forged = [
+        format!("{}.{}.{}", parts[0], "A".repeat(parts[1].len()), parts[2]),
+        format!("{}.{}.{}", other.id, parts[1], parts[2]),
+        "nonsense".to_owned(),
+    ];
+    for token in forged {
+        listener(&world).enroll(&token, &Applicant::new(&mine.id)).await.refusal(401);
+    }
+    refusal_is_on_record(&world.server, &mine.id).await;
+    listener(&world).enrolled(&mine.join_token, &mine.id).await;
+}
+
+#[tokio::test]
+async fn a_request_for_another_devboxs_certificate_is_refused() {
+    let world = World::start().await;
+    let (mine, other) = (world.devbox("mine").await, world.devbox("other").await);
+    let answer = listener(&world).enroll(&mine.join_token, &Applicant::new(&other.id)).await;
+    assert!((400..=403).contains(&answer.status), "{}", answer.text());
+    refusal_is_on_record(&world.server, &mine.id).await;
+}
+
+#[tokio::test]
+async fn a_renewal_for_another_devbox_is_refused() {
+    let world = World::start().await;
+    let (mine, other) = (world.devbox("mine").await, world.devbox("other").await);
+    let enrolled = listener(&world).enrolled(&mine.join_token, &mine.id).await;
+    let answer = enrolled.renew(&Applicant::new(&other.id)).await.unwrap();
+    assert!((400..=403).contains(&answer.status), "{}", answer.text());
+    refusal_is_on_record(&world.server, &mine.id).await;
+}
+
+#[tokio::test]
+async fn a_shut_down_devbox_is_refused_although_its_certificate_is_good() {
+    let world = World::start().await;
+    let devbox = world.devbox("box").await;
+    let enrolled = listener(&world).enrolled(&devbox.join_token, &devbox.id).await;
+    world.api().post_empty(&format!("/v1/devboxes/{}/shutdown", devbox.id)).await.expect(200);
+    enrolled.bundle(None).await.unwrap().refusal(403);
+    enrolled.renew(&Applicant::new(&devbox.id)).await.unwrap().refusal(403);
+    refusal_is_on_record(&world.server, &devbox.id).await;
+}
+
+#[tokio::test]
+async fn without_a_certificate_there_is_no_bundle_and_no_renewal() {
+    let world = World::start().await;
+    listener(&world).bundle(None).await.unwrap().refusal(401);
+    listener(&world).renew(&Applicant::new("dbx_0")).await.unwrap().refusal(401);
+}
+
+#[tokio::test]
+async fn a_strangers_certificate_does_not_pass_the_handshake() {
+    let world = World::start().await;
+    let devbox = world.devbox("box").await;
+    let uri = format!("spiffe://devbox-secrets/devbox/{}", devbox.id);
+    let stranger = Applicant::new(&devbox.id).issued_by_a_stranger(&uri);
+    let refused = listener(&world).identity(stranger).bundle(None).await;
+    assert!(refused.is_err(), "{refused:?}");
+    listener(&world).enrolled(&devbox.join_token, &devbox.id).await;
+}
+
+/// RFC 8446 section 6.2.
+const FATAL_PROTOCOL_VERSION: [u8; 2] = [2, 70];
+
+#[tokio::test]
+async fn tls_1_2_is_refused() {
+    let world = World::start().await;
+    let mut stream = TcpStream::connect(world.server.ready.devbox_address()).await.unwrap();
+    stream.write_all(&tls::client_hello_of_tls_1_2()).await.unwrap();
+    let mut record = [0; 7];
+    wait::within("an alert", stream.read_exact(&mut record)).await.unwrap();
+    assert_eq!((record[0], &record[5..]), (tls::ALERT, &FATAL_PROTOCOL_VERSION[..]));
+}
+
+#[tokio::test]
+async fn a_plaintext_client_gets_nothing_and_harms_nobody() {
+    let world = World::start().await;
+    let address = world.server.ready.devbox_address();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"POST /v1/devbox/enroll HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = wait::within("the plaintext connection's end", stream.read_to_end(&mut answer)).await;
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    let devbox = world.devbox("box").await;
+    listener(&world).enrolled(&devbox.join_token, &devbox.id).await;
+}
+
+#[tokio::test]
+async fn clients_that_never_finish_their_handshake_harm_nobody() {
+    let world = World::start().await;
+    let address = world.server.ready.devbox_address();
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let devbox = world.devbox("box").await;
+    listener(&world).enrolled(&devbox.join_token, &devbox.id).await;
+    drop(silent);
+}
+
+#[tokio::test]
+async fn the_public_operations_are_not_on_the_devbox_listener() {
+    let world = World::start().await;
+    let stream = Client::new(Trust::Anything).connect(world.server.ready.devbox_address()).await.unwrap();
+    let mut connection = Connection::new(stream, Protocol::Http1).await.unwrap();
+    let answer = connection.send(world.api().request(hyper::Method::GET, "/v1/secrets", None)).await.unwrap();
+    answer.refusal(404);
+}
+
+#[tokio::test]
+async fn nonsense_bundle_requests_are_refused() {
+    let world = World::start().await;
+    let devbox = world.devbox("box").await;
+    let enrolled = listener(&world).enrolled(&devbox.join_token, &devbox.id).await;
+    let short = base64::engine::general_purpose::STANDARD.encode("short");
+    for body in [
+        serde_json::json!({}),
+        serde_json::json!({ "hpke_public_key": "%%%", "wait_ms": 0 }),
+        serde_json::json!({ "hpke_public_key": short, "wait_ms": 0 }),
+        serde_json::json!({ "hpke_public_key": short, "wait_ms": -1 }),
+    ] {
+        let answer = enrolled.post("/v1/devbox/bundle", None, &body).await.unwrap();
+        assert!(!answer.refusal(400).is_empty(), "{body}");
+    }
+}
