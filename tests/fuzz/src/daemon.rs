@@ -1,0 +1,95 @@
+//! The daemon's launch socket, served by its own code in this process, over a bundle that was sealed for real.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use devbox_secrets_proto::bundle::{Bundle, BundleWriter};
+use devbox_secrets_proto::seal::{BundleKey, Context, Label, Sealer};
+use devbox_secretsd::launch::{LaunchState, serve};
+use devbox_secretsd::memory::{BootTime, Generation, Requirement, SecretMemory, Vault};
+use devbox_secretsd::policy::{Policy, RuleConfig};
+use tokio::runtime::{Builder, Runtime};
+
+/// What the policy grants.
+pub(crate) const GRANTED: [(&str, &str); 3] =
+    [("API_KEY", "granted api key"), ("DB_PASSWORD", "granted password"), ("DB_USER", "granted user")];
+/// What it does not: another name, and a name that only a rule naming it exactly would grant.
+pub(crate) const WITHHELD: [(&str, &str); 2] =
+    [("LD_PRELOAD", "withheld library"), ("ROOT_TOKEN", "withheld token")];
+
+const DEVBOX: &str = "dbx_fuzz";
+const REVISION: u64 = 7;
+const MEMORY_LIMIT: usize = 1 << 20;
+const LEASE: Duration = Duration::from_secs(1_000_000);
+
+static DAEMON: LazyLock<Daemon> = LazyLock::new(Daemon::start);
+
+struct Daemon {
+    address: SocketAddr,
+    _runtime: Runtime,
+}
+
+/// Sends `request` as a launcher would, and answers with everything that came back.
+pub(crate) fn exchange(request: &[u8]) -> Vec<u8> {
+    let mut stream = UnixStream::connect_addr(&DAEMON.address).expect("the daemon listens");
+    // The daemon may refuse, and hang up, before it has read everything: what it said is still there to read.
+    let _ = stream.write_all(request).and_then(|()| stream.shutdown(Shutdown::Write));
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    answer
+}
+
+impl Daemon {
+    fn start() -> Self {
+        let runtime =
+            Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime starts");
+        // Without a file: nothing is left behind.
+        let name = format!("devbox-secrets-fuzz-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(name).expect("the name is short");
+        let listener = UnixListener::bind_addr(&address).expect("the name is ours");
+        listener.set_nonblocking(true).expect("a socket can be made non-blocking");
+        let state = Arc::new(launches());
+        runtime.spawn(async move {
+            let listener = tokio::net::UnixListener::from_std(listener).expect("the runtime has I/O");
+            serve(listener, state, std::future::pending()).await;
+        });
+        Self { address, _runtime: runtime }
+    }
+}
+
+fn launches() -> LaunchState {
+    let memory = SecretMemory::probe(Requirement::Any, MEMORY_LIMIT).expect("a page can be locked");
+    let vault = Arc::new(Vault::new("not yet"));
+    vault.replace(generation(&memory), BootTime::now() + LEASE);
+    LaunchState::new(vault, memory, policy()).expect("a thread starts")
+}
+
+fn policy() -> Policy {
+    let rules = serde_json::json!([{ "any": true, "env": ["API_KEY", "DB_*", "LD_*"] }]);
+    let rules: Vec<RuleConfig> = serde_json::from_value(rules).expect("the rule is well formed");
+    Policy::from_config(rules).expect("the rule is valid")
+}
+
+fn generation(memory: &SecretMemory) -> Generation {
+    let mut variables = [&GRANTED[..], &WITHHELD].concat();
+    variables.sort_unstable();
+    let count = u32::try_from(variables.len()).expect("a handful");
+    let context = Context { devbox_id: DEVBOX, revision: REVISION, count };
+    let key = BundleKey::generate();
+    let (mut sealer, encapped) = Sealer::new(key.public_key(), context).expect("the key is an X-Wing key");
+    let mut writer = BundleWriter::new(REVISION, &encapped, count, 0);
+    for (name, value) in variables {
+        let label = Label { env: name, secret: name, secret_id: name, version: 1 };
+        let mut sealed = value.as_bytes().to_vec();
+        let tag = sealer.seal(label, &mut sealed).expect("a short value is sealed");
+        writer.push(label, &sealed, &tag).expect("a short value fits");
+    }
+    let message = writer.finish();
+    let bundle = Bundle::parse(&message).expect("what was written parses");
+    let opener = key.opener(bundle.encapped_key, context).expect("the bundle is for this key");
+    Generation::open(memory, &bundle, opener).expect("the bundle opens")
+}
