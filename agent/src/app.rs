@@ -14,12 +14,15 @@ use tracing::{error, info, warn};
 
 use crate::admin::{self, Admin};
 use crate::config::{self, Mistakes, Overrides, Server, Settings};
-use crate::harden::Hardening;
+use crate::credentials;
+use crate::harden::{self, Hardening, Reach};
 use crate::identity::enroll::EnrollError;
-use crate::identity::{Credentials, Identity, join};
+use crate::identity::{self, Credentials, CredentialsError, Identity, join};
 use crate::launch::{self, LaunchState};
-use crate::memory::{Loss, MemoryError, SecretMemory, Vault};
+use crate::memory::{Inherited, Loss, MemoryError, SecretMemory, Vault};
+use crate::peer::{Cgroups, Examiner};
 use crate::policy::Policy;
+use crate::restart::{self, Kept, Store};
 use crate::socket::{self, Audience, SocketError, SocketFile};
 use crate::sync::poll::tell_waiting_launches;
 use crate::sync::{Pace, Poller, Progress, guard};
@@ -27,6 +30,9 @@ use crate::telemetry::{chain, service_manager};
 
 /// Time for launches under way when the daemon stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Where the service manager listens for units, by its unit file; for messages.
+const UNITS_SOCKET: &str = "/run/devbox-secrets/credentials.sock";
 
 /// What launches are told before the first attempt to join has ended.
 const STARTING: &str = "the daemon is starting and has no secrets yet: try again, or wait with --wait";
@@ -40,9 +46,46 @@ pub enum StartError {
     /// A socket is not there.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// What the service manager passed cannot be used.
+    #[error(
+        "the descriptors that the service manager passed cannot be taken: is LISTEN_FDS of this process?"
+    )]
+    Inherited(#[source] io::Error),
+    /// No identity.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// A protection is missing that has to be there.
+    #[error(transparent)]
+    Hardening(#[from] harden::Missing),
     /// The thread that prepares launches does not start.
     #[error("the thread that prepares launches does not start: raise the limit of processes (LimitNPROC=)")]
     Thread(#[source] io::Error),
+}
+
+/// What the daemon begins with: its memory, what the service manager passed, and what a predecessor left.
+#[derive(Debug)]
+pub struct Beginning {
+    memory: SecretMemory,
+    sockets: Inherited,
+    store: Store,
+    credentials: Credentials,
+    kept: Kept,
+}
+
+impl Beginning {
+    /// Takes all of it. Blocks: call before the runtime runs.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn take(settings: &Settings) -> Result<Self, StartError> {
+        let memory = SecretMemory::probe(settings.memory.require, settings.memory.limit)?;
+        let mut sockets = Inherited::take().map_err(StartError::Inherited)?;
+        let left = sockets.all(restart::is_image);
+        let (mut store, mut kept) = Store::open(&memory, &settings.server.url, left);
+        let credentials = identity::read_or_keep(&settings.identity, kept.identity.take())?;
+        store.keep_only(&mut kept, &credentials);
+        Ok(Self { memory, sockets, store, credentials, kept })
+    }
 }
 
 /// A daemon that is bound and serves as soon as it runs.
@@ -50,6 +93,7 @@ pub enum StartError {
 pub struct App {
     server: Server,
     credentials: Credentials,
+    store: Store,
     memory: SecretMemory,
     vault: Arc<Vault>,
     progress: Arc<Progress>,
@@ -57,6 +101,8 @@ pub struct App {
     admin: Arc<Admin>,
     launch_socket: (UnixListener, SocketFile),
     admin_socket: (UnixListener, SocketFile),
+    units: Arc<credentials::Credentials>,
+    units_socket: Option<(UnixListener, SocketFile)>,
 }
 
 /// Changes a running daemon's rules.
@@ -65,25 +111,33 @@ pub struct Reload {
     file: Option<PathBuf>,
     overrides: Overrides,
     launches: Arc<LaunchState>,
+    units: Arc<credentials::Credentials>,
 }
 
 impl App {
-    /// Makes every part and binds both sockets. Call on the runtime that will run it.
+    /// Makes every part and binds its sockets, or takes those that the service manager passed. Call on the runtime that will run it.
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn start(
-        settings: Settings,
-        credentials: Credentials,
-        hardening: Hardening,
-    ) -> Result<Self, StartError> {
-        let memory = SecretMemory::probe(settings.memory.require, settings.memory.limit)?;
-        let launch_socket = socket::bind(&settings.sockets.launch, Audience::Everybody)?;
-        let admin_socket = socket::bind(&settings.sockets.admin, Audience::Owner)?;
+    pub fn start(settings: Settings, beginning: Beginning, hardening: Hardening) -> Result<Self, StartError> {
+        let Beginning { memory, mut sockets, store, credentials, kept } = beginning;
+        let paths = &settings.sockets;
+        let launch_socket = listen(&mut sockets, "launch", &paths.launch, Audience::Everybody)?;
+        let admin_socket = listen(&mut sockets, "admin", &paths.admin, Audience::Owner)?;
+        let units_socket = listen_for_units(&mut sockets, paths.credentials.as_deref())?;
+        let files =
+            [Some(&launch_socket.1), Some(&admin_socket.1), units_socket.as_ref().map(|socket| &socket.1)];
+        let ours: Vec<&Path> =
+            files.into_iter().flatten().filter(|file| file.is_ours()).map(SocketFile::path).collect();
+        let (hardening, examiner) = harden(hardening, &settings, &ours, &memory)?;
         let vault = Arc::new(Vault::new(STARTING));
+        if let Some(secrets) = kept.secrets {
+            vault.replace(secrets.generation, secrets.lease);
+        }
+        let units = Arc::new(credentials::Credentials::new(Arc::clone(&vault), settings.credential_rules));
         let progress = Arc::new(Progress::default());
         let launches = LaunchState::new(Arc::clone(&vault), memory.clone(), settings.policy);
-        let launches = Arc::new(launches.map_err(StartError::Thread)?);
+        let launches = Arc::new(launches.map_err(StartError::Thread)?.examined_by(examiner));
         let admin = Arc::new(Admin {
             server: settings.server.url.clone(),
             vault: Arc::clone(&vault),
@@ -96,6 +150,7 @@ impl App {
         Ok(Self {
             server,
             credentials,
+            store,
             memory,
             vault,
             progress,
@@ -103,6 +158,8 @@ impl App {
             admin,
             launch_socket,
             admin_socket,
+            units,
+            units_socket,
         })
     }
 
@@ -121,7 +178,8 @@ impl App {
     /// A handle that reads the rules anew from `file` and `overrides`.
     #[must_use]
     pub fn reload(&self, file: Option<PathBuf>, overrides: Overrides) -> Reload {
-        Reload { file, overrides, launches: Arc::clone(&self.launches) }
+        let (launches, units) = (Arc::clone(&self.launches), Arc::clone(&self.units));
+        Reload { file, overrides, launches, units }
     }
 
     /// Serves until `stop`, then wipes everything and removes the sockets.
@@ -136,10 +194,15 @@ impl App {
         let closed = async { drop(closing.await) };
         let launches = tokio::spawn(launch::serve(launch_listener, self.launches, closed));
         tokio::spawn(admin::server::serve(admin_listener, self.admin));
+        if let Some((listener, _file)) = self.units_socket {
+            tokio::spawn(self.units.serve(listener));
+        }
         tokio::spawn(guard::watch(Arc::clone(&self.vault), Arc::clone(&self.progress)));
         tokio::spawn(service_manager::feed_watchdog());
         let vault = Arc::clone(&self.vault);
-        let synchronised = synchronise(self.server, self.credentials, self.memory, self.vault, self.progress);
+        let held =
+            Held { memory: self.memory, vault: self.vault, progress: self.progress, store: self.store };
+        let synchronised = synchronise(self.server, self.credentials, held);
         let outcome = tokio::select! {
             error = synchronised => Err(error),
             () = stop => Ok(()),
@@ -165,27 +228,70 @@ impl App {
         if let Some(reason) = self.memory.fallback_reason() {
             warn!(reason = %chain(reason), "memfd_secret is not to be had: secrets are in mlock(2) pages");
         }
-        if let Some(reason) = &self.admin.hardening.memory_locked.reason {
-            warn!(%reason, "this process's other memory may be swapped");
+        for (protection, reason) in self.admin.hardening.missing() {
+            warn!(protection, reason, "hardening is not complete");
         }
     }
 }
 
-/// Joins, if it must, then polls for ever. Ends only with what waiting does not cure.
-async fn synchronise(
-    server: Server,
-    credentials: Credentials,
+/// Closes the process, but for the thread that looks at programs, where a rule names one: it starts outside.
+fn harden(
+    hardening: Hardening,
+    settings: &Settings,
+    sockets: &[&Path],
+    memory: &SecretMemory,
+) -> Result<(Hardening, Examiner), harden::Missing> {
+    let sees_programs = settings.policy.names_executables();
+    let hardening = hardening.drop_privileges(sees_programs);
+    let examiner = Examiner::new(Cgroups::of_this_machine());
+    if sees_programs {
+        examiner.prepare();
+    }
+    let config = settings.file.as_deref().unwrap_or(Path::new(config::DEFAULT_FILE));
+    let reach = Reach { config, sockets, server: &settings.server.url };
+    Ok((hardening.confine(&reach, memory, settings.hardening)?, examiner))
+}
+
+/// The socket that the service manager passed under `name`, else one bound at `path`.
+fn listen(
+    passed: &mut Inherited,
+    name: &str,
+    path: &Path,
+    audience: Audience,
+) -> Result<(UnixListener, SocketFile), SocketError> {
+    passed.named(name).map_or_else(|| socket::bind(path, audience), |passed| socket::inherit(passed, path))
+}
+
+/// Where systemd asks for units: passed by it, or bound where the configuration says so.
+fn listen_for_units(
+    passed: &mut Inherited,
+    path: Option<&Path>,
+) -> Result<Option<(UnixListener, SocketFile)>, SocketError> {
+    match (passed.named("credentials"), path) {
+        (Some(passed), _) => socket::inherit(passed, Path::new(UNITS_SOCKET)).map(Some),
+        (None, Some(path)) => socket::bind(path, Audience::Owner).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+/// What synchronising works on.
+struct Held {
     memory: SecretMemory,
     vault: Arc<Vault>,
     progress: Arc<Progress>,
-) -> EnrollError {
+    store: Store,
+}
+
+/// Joins, if it must, then polls for ever. Ends only with what waiting does not cure.
+async fn synchronise(server: Server, credentials: Credentials, held: Held) -> EnrollError {
+    let Held { memory, vault, progress, store } = held;
     let identity = match identify(&server, credentials, &vault, &progress).await {
         Ok(identity) => identity,
         Err(error) => return error,
     };
     let pace = Pace { poll_wait: server.poll_wait, max_stale: server.max_stale };
     let poller = Poller::new(server.url, identity, memory, vault, progress, pace);
-    match poller.run().await {}
+    match poller.keeping(store).run().await {}
 }
 
 async fn identify(
@@ -216,9 +322,11 @@ impl Reload {
     /// # Errors
     /// [`Mistakes`], after which the old rules hold.
     pub fn rules(&self) -> Result<(), Mistakes> {
-        let policy: Policy = config::load(self.file.as_deref(), &self.overrides)?.policy;
-        info!(rules = policy.rules().len(), "rules taken up");
+        let settings = config::load(self.file.as_deref(), &self.overrides)?;
+        let (policy, units): (Policy, _) = (settings.policy, settings.credential_rules);
+        info!(rules = policy.rules().len(), credentials = units.rules().len(), "rules taken up");
         self.launches.set_policy(policy);
+        self.units.set_rules(units);
         Ok(())
     }
 

@@ -6,6 +6,9 @@ use clap::{Args, Parser, Subcommand};
 use devbox_secretsd::config::Overrides;
 use devbox_secretsd::telemetry::log::Format;
 
+/// Where operators ask, if nothing else is said.
+pub(crate) const DEFAULT_ADMIN_SOCKET: &str = "/run/devbox-secrets/admin.sock";
+
 const AFTER_HELP: &str = "\
 Exit status:
   0  done
@@ -15,11 +18,12 @@ Exit status:
 Files:
   /etc/devbox-secrets/agent.toml     configuration, if it exists
   /run/devbox-secrets/launch.sock    devbox-exec asks here
-  /run/devbox-secrets/admin.sock     status asks here
+  /run/devbox-secrets/admin.sock     status and explain ask here
 
 Examples:
   devbox-secretsd run --server https://secrets.example:8443 --join-token-file /run/join-token
   devbox-secretsd check --config /etc/devbox-secrets/agent.toml
+  devbox-secretsd explain --pid $(pidof -s node)
   devbox-secretsd status --json";
 
 /// Holds a devbox's secrets in locked memory and gives each launch what the policy grants its process.
@@ -49,6 +53,15 @@ pub(crate) enum Action {
     /// Every mistake is told at once, with its line and what to write instead.
     #[command(after_help = AFTER_HELP)]
     Check(Options),
+    /// Explain what a process would get, by which rule, and why each other rule is not about it
+    ///
+    /// Asks the running daemon, so that the answer is about the rules in force and the variables held. Where none answers,
+    /// the configuration file is read instead.
+    ///
+    /// A process is judged as it is now. devbox-exec asks before it becomes its command: executable and sha256 of a rule are
+    /// about devbox-exec then.
+    #[command(after_help = AFTER_HELP)]
+    Explain(ExplainOptions),
 }
 
 /// Options of `run` and `check`.
@@ -90,9 +103,26 @@ pub(crate) struct Options {
 #[derive(Debug, Args)]
 pub(crate) struct StatusOptions {
     /// The daemon's admin socket
-    #[arg(long, value_name = "PATH", default_value = "/run/devbox-secrets/admin.sock")]
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_ADMIN_SOCKET)]
     pub(crate) admin_socket: PathBuf,
     /// Print the daemon's JSON as it is
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainOptions {
+    /// The process
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) pid: i32,
+    /// Configuration file (TOML) [default: /etc/devbox-secrets/agent.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The daemon's admin socket [default: that of the configuration file, or /run/devbox-secrets/admin.sock]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) admin_socket: Option<PathBuf>,
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -4,6 +4,7 @@
 //! - [`config`]: the configuration file, checked whole; [`app`]: the parts, wired;
 //! - [`identity`]: who this devbox is to the control plane; [`control_plane`]: the connection to it;
 //! - [`sync`]: keeps the bundle current, and ends service when it cannot;
+//! - [`restart`]: what a successor finds in the service manager's store;
 //! - [`memory`]: the only pages that hold a plaintext; [`launch`]: what a launch asks and gets;
 //! - [`credentials`]: what systemd asks for on behalf of a unit, and gets;
 //! - [`policy`]: who may have what; [`peer`]: who asks, as the kernel says it;
@@ -21,6 +22,8 @@ pub mod launch;
 pub mod memory;
 pub mod peer;
 pub mod policy;
+pub mod restart;
 pub mod socket;
 pub mod sync;
 pub mod telemetry;
+mod wildcard;

@@ -9,17 +9,19 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use devbox_secretsd::admin::{Report, client, table};
-use devbox_secretsd::app::App;
+use devbox_secretsd::admin::client::AskError;
+use devbox_secretsd::admin::{Report, client, explain, table};
+use devbox_secretsd::app::{App, Beginning};
 use devbox_secretsd::config::{self, Settings};
 use devbox_secretsd::harden::{self, Hardening};
-use devbox_secretsd::identity::{self, Credentials};
+use devbox_secretsd::peer::Process;
+use devbox_secretsd::policy::Explanation;
 use devbox_secretsd::telemetry::{chain, log};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use zeroizing_alloc::ZeroAlloc;
 
-use command::{Action, Command, Options, StatusOptions};
+use command::{Action, Command, DEFAULT_ADMIN_SOCKET, ExplainOptions, Options, StatusOptions};
 
 /// Everything that is freed is wiped: ciphertext, TLS state, private keys, the join token.
 #[global_allocator]
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Action::Run(options) => run(&options, hardening),
         Action::Status(options) => status(&options),
         Action::Check(options) => check(&options),
+        Action::Explain(options) => explain(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,9 +68,9 @@ fn fail(message: &str, code: u8) -> ExitCode {
 fn run(options: &Options, hardening: Hardening) -> Result<(), Failure> {
     let settings = load(options)?;
     log::start(&settings.log.level, settings.log.format)?;
-    let credentials = identity::read(&settings.identity)?;
+    let beginning = Beginning::take(&settings)?;
     let runtime = runtime()?;
-    let outcome = runtime.block_on(serve(options, settings, credentials, hardening));
+    let outcome = runtime.block_on(serve(options, settings, beginning, hardening));
     // A look-up that hangs must not hold up the end.
     runtime.shutdown_background();
     outcome
@@ -76,11 +79,11 @@ fn run(options: &Options, hardening: Hardening) -> Result<(), Failure> {
 async fn serve(
     options: &Options,
     settings: Settings,
-    credentials: Credentials,
+    beginning: Beginning,
     hardening: Hardening,
 ) -> Result<(), Failure> {
     let mut stop = Stop::new()?;
-    let app = App::start(settings, credentials, hardening)?;
+    let app = App::start(settings, beginning, hardening)?;
     tokio::spawn(app.reload(options.config.clone(), options.overrides()).at_hangup());
     let (asked, told) = tokio::sync::oneshot::channel::<()>();
     let served = app.run(async { drop(told.await) });
@@ -117,10 +120,10 @@ impl Stop {
 fn status(options: &StatusOptions) -> Result<(), Failure> {
     let json = runtime()?.block_on(client::status(&options.admin_socket))?;
     let text = String::from_utf8_lossy(&json);
-    if options.json { print(&format!("{text}\n")) } else { print(&table::print(&report(&text)?)) }
+    if options.json { print(&format!("{text}\n")) } else { print(&table::print(&parse::<Report>(&text)?)) }
 }
 
-fn report(json: &str) -> Result<Report, Failure> {
+fn parse<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, Failure> {
     serde_json::from_str(json).map_err(|error| {
         Failure::Runtime(format!(
             "the daemon is of another version than this program (--json works): {error}"
@@ -130,6 +133,32 @@ fn report(json: &str) -> Result<Report, Failure> {
 
 fn check(options: &Options) -> Result<(), Failure> {
     print(&load(options)?.to_string())
+}
+
+fn explain(options: &ExplainOptions) -> Result<(), Failure> {
+    let explanation = runtime()?.block_on(explanation(options))?;
+    if options.json {
+        print(&format!("{}\n", serde_json::to_string(&explanation)?))
+    } else {
+        print(&explanation.to_string())
+    }
+}
+
+async fn explanation(options: &ExplainOptions) -> Result<Explanation, Failure> {
+    let peer = Process::with_id(options.pid).and_then(|process| process.owner());
+    let peer = peer.map_err(|why| Failure::Runtime(format!("there is no process {}: {why}", options.pid)))?;
+    // Mistakes of a file matter only where it decides.
+    let rules = config::rules_of(options.config.as_deref());
+    let of_file = rules.as_ref().ok().and_then(|rules| rules.admin_socket.clone());
+    let socket = options.admin_socket.clone().or(of_file).unwrap_or_else(|| DEFAULT_ADMIN_SOCKET.into());
+    match client::explain(&socket, peer).await {
+        Ok(json) => parse(&String::from_utf8_lossy(&json)),
+        Err(AskError::Connect { .. }) => {
+            let rules = rules.map_err(|mistakes| Failure::Usage(mistakes.to_string()))?;
+            Ok(explain::from_file(&rules, &socket, peer).await)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn load(options: &Options) -> Result<Settings, Failure> {

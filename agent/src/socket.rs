@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -49,6 +50,15 @@ pub enum SocketError {
         #[source]
         source: io::Error,
     },
+    /// What the service manager passed is no listening socket.
+    #[error("what the service manager passed for {} cannot be used: it must be a ListenStream= socket", path.display())]
+    Inherited {
+        /// The path that it stands for.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// Binding failed.
     #[error("{} cannot be bound: check that its directory is the daemon's and the path has at most 107 bytes", path.display())]
     Bind {
@@ -64,7 +74,8 @@ pub enum SocketError {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    inode: (u64, u64),
+    /// None for another's, which is not ours to remove.
+    inode: Option<(u64, u64)>,
 }
 
 impl SocketFile {
@@ -73,11 +84,18 @@ impl SocketFile {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Whether it is removed when this is dropped.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.inode.is_some()
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if inode(&self.path).is_ok_and(|found| found == self.inode)
+        if self.inode.is_some()
+            && inode(&self.path).ok() == self.inode
             && let Err(error) = fs::remove_file(&self.path)
         {
             warn!(path = %self.path.display(), %error, "the socket's file stays behind");
@@ -93,6 +111,18 @@ pub fn bind(path: &Path, audience: Audience) -> Result<(UnixListener, SocketFile
     make_parent(path)?;
     clear(path)?;
     listen(path, audience).map_err(|source| SocketError::Bind { path: path.to_owned(), source })
+}
+
+/// Takes over a listening socket that the service manager made at `path` and keeps there.
+///
+/// # Errors
+/// [`SocketError::Inherited`].
+pub fn inherit(descriptor: OwnedFd, path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
+    let listener = StdListener::from(descriptor);
+    let listener = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
+    let file = SocketFile { path: path.to_owned(), inode: None };
+    let listener = listener.map_err(|source| SocketError::Inherited { path: path.to_owned(), source })?;
+    Ok((listener, file))
 }
 
 /// Only the last directory: a longer missing path is more likely a mistake.
@@ -125,7 +155,7 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
 
 fn listen(path: &Path, audience: Audience) -> io::Result<(UnixListener, SocketFile)> {
     let listener = StdListener::bind(path)?;
-    let file = SocketFile { path: path.to_owned(), inode: inode(path)? };
+    let file = SocketFile { path: path.to_owned(), inode: Some(inode(path)?) };
     fs::set_permissions(path, Permissions::from_mode(audience.mode()))?;
     listener.set_nonblocking(true)?;
     Ok((UnixListener::from_std(listener)?, file))

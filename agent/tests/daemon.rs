@@ -5,6 +5,7 @@ mod support;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -194,6 +195,14 @@ async fn another_user_is_refused_by_the_admin_socket_even_where_its_mode_lets_hi
 }
 
 #[tokio::test]
+async fn silent_connections_do_not_keep_the_status_from_others() {
+    let (_plane, daemon) = ready().await;
+    let silent: Vec<_> = (0..32).map(|_| UnixStream::connect(daemon.admin_socket()).unwrap()).collect();
+    daemon.until_ready().await;
+    drop(silent);
+}
+
+#[tokio::test]
 async fn a_second_daemon_on_the_same_socket_is_told_so() {
     let (plane, daemon) = ready().await;
     let socket = daemon.launch_socket();
@@ -239,7 +248,7 @@ fn check_prints_what_would_be_in_force() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", text(&output));
-    for part in ["https://secrets.example:443", "join token from standard input", "may have *"] {
+    for part in ["https://secrets.example:443", "join token from standard input", "MAY HAVE"] {
         assert!(text(&output).contains(part), "{}", text(&output));
     }
 }

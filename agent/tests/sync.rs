@@ -11,6 +11,7 @@ use devbox_secretsd::identity::enroll::redeem;
 use devbox_secretsd::memory::{Holding, Loss, Requirement, SecretMemory, Vault};
 use devbox_secretsd::sync::{Pace, Poller, Progress, guard};
 use hyper::StatusCode;
+use rustls::NamedGroup;
 use tokio::time::{sleep, timeout};
 
 use support::authority::{DEVBOX, Life};
@@ -81,6 +82,19 @@ async fn bundles_are_taken_up_in_turn_each_under_a_key_of_its_own() {
 }
 
 #[tokio::test]
+async fn one_post_quantum_connection_carries_all_polls() {
+    let plane = ControlPlane::start(bundle(1, &[("A", "one")])).await;
+    let mut half = join(&plane, HOUR).await;
+    for revision in 2..6 {
+        half.poller.turn().await;
+        plane.answer(bundle(revision, &[("A", "one")]));
+    }
+    // One to enrol, one to poll.
+    assert_eq!(plane.seen().exchanges, [NamedGroup::X25519MLKEM768; 2]);
+    assert_eq!(plane.seen().bundles.len(), 4);
+}
+
+#[tokio::test]
 async fn an_unchanged_bundle_renews_the_lease() {
     let plane = ControlPlane::start(bundle(1, &[("A", "one")])).await;
     let mut half = join(&plane, HOUR).await;
@@ -110,14 +124,29 @@ async fn what_is_no_good_bundle_is_refused_whole_and_the_old_one_stays() {
     assert_eq!((half.revision(), half.failure()), (Some(6), String::new()));
 }
 
+/// More than the daemon's limit of 1 MiB.
+fn too_large(revision: u64) -> Script {
+    let secrets = (0..11).map(|n| (format!("A{n}"), vec![b'x'; 100_000])).collect();
+    Script::Bundle(revision, secrets)
+}
+
 #[tokio::test]
-async fn a_bundle_over_the_memory_limit_is_refused_with_its_size() {
-    let long = "x".repeat(100_000);
-    let secrets: Vec<(String, &str)> = (0..11).map(|n| (format!("A{n}"), long.as_str())).collect();
-    let secrets: Vec<(&str, &str)> = secrets.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-    let plane = ControlPlane::start(bundle(1, &secrets)).await;
+async fn a_bundle_over_the_memory_limit_is_refused_with_the_limit() {
+    let plane = ControlPlane::start(too_large(1)).await;
     let mut half = join(&plane, HOUR).await;
     half.fails(None, "1048576").await;
+}
+
+#[tokio::test]
+async fn what_may_have_been_deleted_is_not_kept_for_want_of_room_for_its_successor() {
+    let plane = ControlPlane::start(bundle(1, &[("DELETED", "one")])).await;
+    let mut half = join(&plane, HOUR).await;
+    half.poller.turn().await;
+    plane.answer(too_large(2));
+    half.fails(None, "1048576").await;
+    plane.answer(bundle(3, &[("A", "fits")]));
+    half.poller.turn().await;
+    assert_eq!(half.revision(), Some(3));
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Random values, and every form in which one could have been left behind.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use memchr::memmem::Finder;
 
@@ -67,6 +69,46 @@ impl Canary {
         let found = self.forms.iter().filter(|(_, finder)| finder.find(bytes).is_some());
         found.map(|(form, _)| *form).collect()
     }
+
+    /// Everything that is looked for.
+    pub fn needles(&self) -> impl Iterator<Item = &[u8]> {
+        self.forms.iter().map(|(_, finder)| finder.needle())
+    }
+
+    /// Finds the first half of it, as it is.
+    ///
+    /// # Panics
+    /// Never: there is always a first form.
+    #[must_use]
+    pub fn first_half(&self) -> &Finder<'static> {
+        &self.forms.first().expect("a canary has forms, and the raw one is first").1
+    }
+
+    /// How many copies are in `bytes`, by form. Each half is counted alone, and the one found more often says how many.
+    #[must_use]
+    pub fn copies_in(&self, bytes: &[u8]) -> BTreeMap<&'static str, usize> {
+        let mut copies = BTreeMap::new();
+        for half in self.forms.chunks(self.forms.len() / 2) {
+            for (form, count) in count(half, bytes) {
+                let most = copies.entry(form).or_default();
+                *most = count.max(*most);
+            }
+        }
+        copies
+    }
+}
+
+/// Where base64 and base64url write a half alike, it is one form.
+fn count(half: &[(&'static str, Finder<'static>)], bytes: &[u8]) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    let mut counted = BTreeSet::new();
+    for (form, finder) in half {
+        if counted.insert(finder.needle()) {
+            *counts.entry(*form).or_default() += finder.find_iter(bytes).count();
+        }
+    }
+    counts.retain(|_, count| *count > 0);
+    counts
 }
 
 fn forms(half: &[u8]) -> Vec<(&'static str, Finder<'static>)> {
@@ -113,6 +155,14 @@ mod tests {
         assert_eq!(canary.found_in(debug.as_bytes()), ["a list of numbers", "a list of numbers"]);
         let first_line = value.lines().next().unwrap();
         assert_eq!(canary.found_in(first_line.as_bytes()), ["raw"]);
+    }
+
+    #[test]
+    fn copies_are_counted_by_form() {
+        let canary = Canary::random();
+        let text = format!("{0} {0} {1}", canary.value(), STANDARD_NO_PAD.encode(canary.value()));
+        let copies = canary.copies_in(text.as_bytes());
+        assert_eq!(copies, BTreeMap::from([("raw", 2), ("base64", 1)]));
     }
 
     #[test]

@@ -5,8 +5,10 @@
 //! - [`world`]: a directory with a server, and the daemons and launches that belong to it;
 //! - [`server`], [`daemon`], [`launch`]: the three programs;
 //! - [`client`], [`tls`], [`devbox`]: HTTP/1.1 and HTTP/2, TLS 1.3 with or without a certificate, a devbox made by hand;
+//! - [`crowd`]: thousands of peers that break a listener's protocol;
 //! - [`canary`], [`memory`]: random values, and where on a machine they can be found;
-//! - [`machine`]: a machine with a real systemd, and this project installed on it;
+//! - [`forensics`]: traces, cores, swap, and the whole memory of virtual machines;
+//! - [`machine`]: a machine with a real systemd, and this project installed on it; [`cgroup`]: what a unit's is to the kernel;
 //! - [`sdk`]: the interpreters and packages that other languages' clients need;
 //! - [`needs`]: what a test needs of its machine, and what becomes of it where that is missing;
 //! - [`wait`]: conditions with a deadline. Nothing here sleeps for a fixed time.
@@ -16,9 +18,12 @@
 #![forbid(unsafe_code)]
 
 pub mod canary;
+pub mod cgroup;
 pub mod client;
+pub mod crowd;
 pub mod daemon;
 pub mod devbox;
+pub mod forensics;
 pub mod launch;
 pub mod machine;
 pub mod memory;

@@ -4,32 +4,35 @@
 //! Boots in about a second (systemd-nspawn(1)), runs one script as root to its end, and is gone, whatever the script left
 //! running. Needs root and Debian's `systemd-container`; where either is missing the test says that it is skipped.
 
-mod cgroup;
 mod files;
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use self::cgroup::Cgroup;
+use crate::cgroup::Cgroup;
 use crate::needs;
 use crate::process::{self, say};
+
+/// From boot to end, on a loaded machine. A script has a minute.
+const DEADLINE: Duration = Duration::from_secs(90);
 
 /// Bash functions that every script begins with.
 const PRELUDE: &str = include_str!("../data/machine/prelude.sh");
 
-/// Whether `test` can boot a machine here; says aloud where not.
+/// Whether the running test can boot a machine here; says aloud where not.
 #[must_use]
-pub fn can_boot(test: &str) -> bool {
-    needs::root(test) && needs::program(test, "systemd-nspawn", "systemd-container")
+pub fn can_boot() -> bool {
+    needs::root() && needs::program("systemd-nspawn", "systemd-container")
 }
 
 /// Returns from the test, aloud, unless a machine can be booted.
 #[macro_export]
 macro_rules! require_machine {
     () => {
-        if !$crate::machine::can_boot(module_path!()) {
+        if !$crate::machine::can_boot() {
             return;
         }
     };
@@ -74,7 +77,7 @@ impl Machine {
         let machine = self.file("/machine/script", &format!("{PRELUDE}\n{script}"));
         let name = machine.root.path().file_name().expect("a temporary directory has a name").to_owned();
         let cgroup = Cgroup::new(&name.to_string_lossy());
-        let console = process::run(machine.nspawn(&cgroup), b"").await;
+        let console = process::run_within(DEADLINE, machine.nspawn(&cgroup), b"").await;
         let ended = Ended { status: console.status, console: console.stdout, root: machine.root };
         drop(cgroup);
         ended
@@ -114,9 +117,10 @@ impl Ended {
     #[must_use]
     pub fn success(self) -> Self {
         if self.status != 0 {
+            // A machine that did not boot has said why on its console; one that did has a journal.
             let console = String::from_utf8_lossy(&self.console);
-            say(&format!("--- script ---\n{}\n--- journal ---\n{}", self.output(), self.text("log")));
-            assert!(self.text("output").contains("FAILED"), "the machine failed:\n{console}");
+            let said = if self.output().is_empty() { console.into_owned() } else { self.text("log") };
+            say(&format!("--- machine ---\n{said}\n--- script ---\n{}", self.output()));
         }
         assert_eq!(self.status, 0, "the script failed");
         self

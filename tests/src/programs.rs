@@ -17,6 +17,12 @@ pub fn daemon() -> PathBuf {
     built("devbox-secretsd")
 }
 
+/// `devbox-secrets-test-peer`: hostile peers, and such as are in a unit.
+#[must_use]
+pub fn test_peer() -> PathBuf {
+    built("devbox-secrets-test-peer")
+}
+
 /// `devbox-exec`, brought up to date at the first call: it is small.
 ///
 /// # Panics

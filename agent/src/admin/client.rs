@@ -1,4 +1,4 @@
-//! Asks a running daemon for its status.
+//! Asks a running daemon for its status, or for the reasons of a decision.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,9 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+
+use super::explain;
+use crate::peer::Peer;
 
 /// Time for the whole question.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -54,6 +57,15 @@ pub enum AskError {
 /// [`AskError`].
 pub async fn status(path: &Path) -> Result<Bytes, AskError> {
     timeout(PATIENCE, ask(path, "/status")).await.unwrap_or_else(|_| Err(AskError::Timeout(path.to_owned())))
+}
+
+/// The JSON that the daemon at `path` answers to `GET /explain` about `peer`.
+///
+/// # Errors
+/// [`AskError`].
+pub async fn explain(path: &Path, peer: Peer) -> Result<Bytes, AskError> {
+    let asked = timeout(PATIENCE, ask(path, &explain::target(peer))).await;
+    asked.unwrap_or_else(|_| Err(AskError::Timeout(path.to_owned())))
 }
 
 async fn ask(path: &Path, target: &str) -> Result<Bytes, AskError> {

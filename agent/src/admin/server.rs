@@ -7,6 +7,7 @@ use std::time::Duration;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -18,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+use super::explain;
 use super::report::{LastError, Launches, Memory, Report, State, Timings, Variable};
 use crate::control_plane::ServerUrl;
 use crate::harden::Hardening;
@@ -81,8 +83,12 @@ pub async fn serve(listener: UnixListener, admin: Arc<Admin>) -> Infallible {
 async fn converse(stream: UnixStream, admin: Arc<Admin>) {
     let allowed = may_ask(&stream);
     let service = service_fn(|request: Request<Incoming>| {
-        let response = if allowed { admin.answer(&request) } else { stranger() };
-        std::future::ready(Ok::<_, Infallible>(response))
+        let admin = Arc::clone(&admin);
+        async move {
+            let (head, _) = request.into_parts();
+            let response = if allowed { admin.answer(&head).await } else { stranger() };
+            Ok::<_, Infallible>(response)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -108,17 +114,25 @@ fn may_ask(stream: &UnixStream) -> bool {
 }
 
 impl Admin {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        match (request.uri().path(), request.method()) {
+    async fn answer(&self, request: &Parts) -> Response<Full<Bytes>> {
+        match (request.uri.path(), &request.method) {
             ("/healthz", &Method::GET) => self.health(),
             ("/status", &Method::GET) => json(StatusCode::OK, &self.report()),
-            ("/healthz" | "/status", _) => {
+            ("/explain", &Method::GET) => self.explain(request.uri.query().unwrap_or_default()).await,
+            ("/healthz" | "/status" | "/explain", _) => {
                 let mut response =
                     refusal(StatusCode::METHOD_NOT_ALLOWED, "method", "only GET is served here");
                 response.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET"));
                 response
             }
-            _ => refusal(StatusCode::NOT_FOUND, "path", "the paths are /healthz and /status"),
+            _ => refusal(StatusCode::NOT_FOUND, "path", "the paths are /healthz, /status and /explain"),
+        }
+    }
+
+    async fn explain(&self, query: &str) -> Response<Full<Bytes>> {
+        match explain::parse(query) {
+            Some(peer) => json(StatusCode::OK, &self.launches.explain(peer).await),
+            None => refusal(StatusCode::BAD_REQUEST, "query", "ask with pid, uid and gid, each a number"),
         }
     }
 

@@ -45,9 +45,7 @@ fn write_process(out: &mut String, report: &Report) -> fmt::Result {
     let locked = format!("{}, {} locked", memory.backing, print_size(memory.bytes_locked));
     let fallback = memory.fallback_reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
     line(out, "memory", locked + &fallback)?;
-    line(out, "core dumps", step(&report.hardening.no_core_dump, "off"))?;
-    line(out, "dumpable", step(&report.hardening.not_dumpable, "no"))?;
-    line(out, "all locked", step(&report.hardening.memory_locked, "yes"))?;
+    report.hardening.steps().try_for_each(|(name, found)| line(out, name, step(found)))?;
     line(out, "launches", format!("{} served, {} refused", report.launches.served, report.launches.refused))?;
     line(out, "version", &report.version)
 }
@@ -69,10 +67,11 @@ fn or_none(number: Option<u64>) -> String {
     number.map_or_else(|| "none".to_owned(), |number| number.to_string())
 }
 
-fn step(step: &Step, achieved: &str) -> String {
-    match &step.reason {
-        None => achieved.to_owned(),
-        Some(reason) => format!("NOT: {reason}"),
+fn step(step: &Step) -> String {
+    match (&step.reason, &step.detail) {
+        (Some(reason), _) => format!("NOT: {reason}"),
+        (None, Some(detail)) => format!("yes: {detail}"),
+        (None, None) => "yes".to_owned(),
     }
 }
 

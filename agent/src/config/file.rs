@@ -11,12 +11,15 @@ use super::identity::{self, FromIdentity};
 use super::mistake::Collector;
 use super::{quantity, rules};
 use crate::control_plane::ServerUrl;
+use crate::credentials::rules::CredentialRules;
+use crate::harden::Mode;
 use crate::memory::Requirement;
 use crate::policy::Policy;
 use crate::telemetry::log::{self, Format};
 
 /// What may stand at the top of the file.
-const SECTIONS: [&str; 6] = ["server", "identity", "memory", "socket", "log", "rule"];
+const SECTIONS: [&str; 8] =
+    ["server", "identity", "memory", "socket", "hardening", "log", "rule", "credential"];
 /// The shortest time that a request may be held: less would be a busy loop.
 const MIN_POLL_WAIT: Duration = Duration::from_secs(1);
 /// The least that a bundle may be bounded by, in bytes: one page.
@@ -35,10 +38,14 @@ pub(super) struct FromFile {
     pub(super) limit: Option<usize>,
     pub(super) launch: Option<PathBuf>,
     pub(super) admin: Option<PathBuf>,
+    pub(super) credentials: Option<PathBuf>,
+    pub(super) hardening: Option<Mode>,
     pub(super) level: Option<String>,
     pub(super) format: Option<Format>,
     /// None only where a rule is a mistake.
     pub(super) policy: Option<Policy>,
+    /// None only where one is a mistake.
+    pub(super) credential_rules: Option<CredentialRules>,
 }
 
 /// No file: the daemon's own user may have everything.
@@ -54,9 +61,12 @@ impl Default for FromFile {
             limit: None,
             launch: None,
             admin: None,
+            credentials: None,
+            hardening: None,
             level: None,
             format: None,
             policy: Some(Policy::own_uid_only(geteuid().as_raw())),
+            credential_rules: Some(CredentialRules::default()),
         }
     }
 }
@@ -66,10 +76,12 @@ pub(super) fn read(text: &str, mistakes: &mut Collector) -> FromFile {
     let document = Document::parse(text, mistakes);
     document.allow(&SECTIONS, mistakes);
     let mut found = FromFile { policy: rules::read(&document, mistakes), ..FromFile::default() };
+    found.credential_rules = rules::read_credentials(&document, mistakes);
     read_server(&document, &mut found, mistakes);
     found.identity = identity::read(&document, mistakes);
     read_memory(&document, &mut found, mistakes);
     read_socket(&document, &mut found, mistakes);
+    read_hardening(&document, &mut found, mistakes);
     read_log(&document, &mut found, mistakes);
     found
 }
@@ -89,9 +101,15 @@ fn read_memory(document: &Document<'_>, found: &mut FromFile, mistakes: &mut Col
 }
 
 fn read_socket(document: &Document<'_>, found: &mut FromFile, mistakes: &mut Collector) {
-    let section = document.section("socket", &["launch", "admin"], mistakes);
+    let section = document.section("socket", &["launch", "admin", "credentials"], mistakes);
     found.launch = section.parsed("launch", mistakes, absolute);
     found.admin = section.parsed("admin", mistakes, absolute);
+    found.credentials = section.parsed("credentials", mistakes, absolute);
+}
+
+fn read_hardening(document: &Document<'_>, found: &mut FromFile, mistakes: &mut Collector) {
+    let section = document.section("hardening", &["mode"], mistakes);
+    found.hardening = section.parsed("mode", mistakes, mode);
 }
 
 fn read_log(document: &Document<'_>, found: &mut FromFile, mistakes: &mut Collector) {
@@ -121,6 +139,14 @@ fn requirement(text: &str) -> Result<Requirement, &'static str> {
         "any" => Ok(Requirement::Any),
         "memfd_secret" => Ok(Requirement::MemfdSecret),
         _ => Err("must be \"memfd_secret\" or \"any\""),
+    }
+}
+
+fn mode(text: &str) -> Result<Mode, &'static str> {
+    match text {
+        "strict" => Ok(Mode::Strict),
+        "best-effort" => Ok(Mode::BestEffort),
+        _ => Err("must be \"strict\" or \"best-effort\""),
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::document::one_line;
+
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
@@ -47,12 +49,12 @@ pub(super) struct Collector(Vec<Mistake>);
 impl Collector {
     /// A mistake in a line.
     pub(super) fn at(&mut self, line: usize, text: impl Into<String>) {
-        self.0.push(Mistake { line: Some(line), text: text.into() });
+        self.0.push(Mistake { line: Some(line), text: one_line(&text.into()) });
     }
 
     /// A mistake in no line: something is missing, or a flag is wrong.
     pub(super) fn anywhere(&mut self, text: impl Into<String>) {
-        self.0.push(Mistake { line: None, text: text.into() });
+        self.0.push(Mistake { line: None, text: one_line(&text.into()) });
     }
 
     /// What was read if nothing is wrong with it, else all that was collected.

@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 
 use mistake::Collector;
 
+use crate::policy::Policy;
+
 /// Read where no other file is named, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/devbox-secrets/agent.toml";
 
@@ -38,6 +40,31 @@ pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Settings, Mist
     let settings = settings::settle(from_file.unwrap_or_default(), overrides, &mut mistakes);
     let settings = settings.map(|settings| settings.of_file(file.clone()));
     mistakes.finish(file, settings)
+}
+
+/// What a file says of rules, without all that a daemon needs besides.
+#[derive(Debug)]
+pub struct Rules {
+    /// The file, if any.
+    pub file: Option<PathBuf>,
+    /// Who gets what.
+    pub policy: Policy,
+    /// The admin socket that it names, or that belongs to the launch socket that it names.
+    pub admin_socket: Option<PathBuf>,
+}
+
+/// Reads the rules of `file`, or of [`DEFAULT_FILE`] if it exists.
+///
+/// # Errors
+/// Every [`Mistakes`] of the file, also those that are not about rules.
+pub fn rules_of(file: Option<&Path>) -> Result<Rules, Mistakes> {
+    let file = file.map(Path::to_owned).or_else(default_file);
+    let mut mistakes = Collector::default();
+    let text = file.as_deref().map(|path| read(path, &mut mistakes));
+    let found = text.as_deref().map(|text| file::read(text, &mut mistakes)).unwrap_or_default();
+    let admin_socket = found.admin.or_else(|| found.launch.as_deref().map(admin_beside));
+    let rules = found.policy.map(|policy| Rules { file: file.clone(), policy, admin_socket });
+    mistakes.finish(file, rules)
 }
 
 fn default_file() -> Option<PathBuf> {

@@ -9,9 +9,11 @@ use super::identity;
 use super::mistake::Collector;
 use super::quantity::print_size;
 use crate::control_plane::ServerUrl;
+use crate::credentials::rules::CredentialRules;
+use crate::harden::Mode;
 use crate::identity::Source;
 use crate::memory::Requirement;
-use crate::policy::{Policy, Rule};
+use crate::policy::{Policy, table};
 use crate::telemetry::log::{self, Format};
 
 /// Where launches ask, if nothing else is said.
@@ -73,6 +75,8 @@ pub struct Sockets {
     pub launch: PathBuf,
     /// For operators.
     pub admin: PathBuf,
+    /// For units' credentials. None: only where the service manager passes one.
+    pub credentials: Option<PathBuf>,
 }
 
 /// Log lines.
@@ -97,10 +101,14 @@ pub struct Settings {
     pub memory: Memory,
     /// Local sockets.
     pub sockets: Sockets,
+    /// Whether everything that protects the process has to be there.
+    pub hardening: Mode,
     /// Log lines.
     pub log: Log,
     /// Who gets what.
     pub policy: Policy,
+    /// Which unit may load what.
+    pub credential_rules: CredentialRules,
 }
 
 impl Settings {
@@ -146,9 +154,11 @@ pub(super) fn settle(file: FromFile, flags: &Overrides, mistakes: &mut Collector
             require: file.require.unwrap_or(Requirement::Any),
             limit: file.limit.unwrap_or(DEFAULT_MEMORY_LIMIT),
         },
-        sockets: Sockets { launch, admin },
+        sockets: Sockets { launch, admin, credentials: file.credentials },
+        hardening: file.hardening.unwrap_or_default(),
         log,
         policy: file.policy?,
+        credential_rules: file.credential_rules?,
     })
 }
 
@@ -190,21 +200,10 @@ impl fmt::Display for Settings {
         )?;
         writeln!(f, "launch socket       {}", self.sockets.launch.display())?;
         writeln!(f, "admin socket        {}", self.sockets.admin.display())?;
+        writeln!(f, "hardening           {}", self.hardening)?;
         writeln!(f, "log                 {} ({:?})", self.log.level, self.log.format)?;
-        if self.policy.rules().is_empty() {
-            writeln!(f, "rules               none: nobody may have anything")?;
-        }
-        self.policy.rules().iter().try_for_each(|rule| write_rule(f, rule))
+        write!(f, "\n{}", table::rules(&self.policy))
     }
-}
-
-fn write_rule(f: &mut fmt::Formatter<'_>, rule: &Rule) -> fmt::Result {
-    let name = rule.name().map_or_else(String::new, |name| format!("{name:?}: "));
-    let id = |what: &str, id: Option<u32>| id.map(|id| format!("{what} {id}"));
-    let who: Vec<String> = [id("uid", rule.uid()), id("gid", rule.gid())].into_iter().flatten().collect();
-    let who = if who.is_empty() { "everybody".to_owned() } else { who.join(" and ") };
-    let what: Vec<String> = rule.allow().iter().map(ToString::to_string).collect();
-    writeln!(f, "rule                {name}{who} may have {}", what.join(", "))
 }
 
 #[cfg(test)]

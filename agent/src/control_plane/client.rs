@@ -1,6 +1,7 @@
 //! One request at a time over one kept connection. Every step has a deadline; every answer has a bound.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ use super::url::ServerUrl;
 
 /// Time to connect and to shake hands.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many of a host's addresses are tried.
+const MAX_ADDRESSES: u32 = 3;
 
 /// Bytes that a connection reads at once, and its longest header: what an idle connection keeps.
 const READ_BUFFER: usize = 16 * 1024;
@@ -109,20 +113,27 @@ impl Client {
         Ok(sender)
     }
 
+    /// Tries a few addresses in turn; one that swallows packets leaves time for the others and for the handshake.
     async fn dial(&self) -> Result<TcpStream, TransportError> {
-        let host = self.url.host();
-        let resolve = |source| TransportError::Resolve { host: host.to_owned(), source };
-        let addresses = lookup_host((host, self.url.port())).await.map_err(resolve)?;
+        let addresses = self.addresses().await?;
+        let share = CONNECT_TIMEOUT / (MAX_ADDRESSES + 1);
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(tcp) => {
-                    return tcp.set_nodelay(true).map(|()| tcp).map_err(|error| self.unconnected(error));
-                }
-                Err(error) => last = error,
+            match timeout(share, TcpStream::connect(address)).await {
+                Ok(Ok(tcp)) => return tcp.set_nodelay(true).map(|()| tcp).map_err(|e| self.unconnected(e)),
+                Ok(Err(error)) => last = error,
+                Err(elapsed) => last = elapsed.into(),
             }
         }
         Err(self.unconnected(last))
+    }
+
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, TransportError> {
+        let host = self.url.host();
+        let addresses = lookup_host((host, self.url.port())).await;
+        let addresses =
+            addresses.map_err(|source| TransportError::Resolve { host: host.to_owned(), source })?;
+        Ok(addresses.take(MAX_ADDRESSES as usize).collect())
     }
 
     async fn handshake(&self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, TransportError> {

@@ -7,7 +7,7 @@ use hyper::Uri;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
 
-/// The port of an URL that names none (RFC 9110 section 4.2.2).
+/// The port of a URL that names none (RFC 9110 section 4.2.2).
 const HTTPS_PORT: u16 = 443;
 
 /// Where the control plane's devbox listener is.
@@ -21,8 +21,8 @@ pub struct ServerUrl {
 /// Why a text is not the control plane's URL. Never repeats the text: it could hold a password.
 #[derive(Debug, Error, PartialEq, Eq, Clone, Copy)]
 pub enum InvalidUrl {
-    /// Not an URL with a host.
-    #[error("not an URL: write https://HOST:PORT")]
+    /// Not a URL with a host.
+    #[error("not a URL: write https://HOST:PORT")]
     Form,
     /// Another scheme than https.
     #[error("secrets only travel over TLS: write https://HOST:PORT")]

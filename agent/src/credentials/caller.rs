@@ -1,27 +1,24 @@
 //! Who asks: believed only from what the kernel says of the connection.
 
-use std::os::fd::{AsFd, OwnedFd};
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerPidfd;
 use tokio::net::UnixStream;
 
 use super::address::Question;
-use super::cgroups::Cgroups;
 use super::refusal::Refusal;
-use crate::peer::Peer;
+use crate::memory::BootTime;
+use crate::peer::{Cgroups, Learned, Obstacle, Peer, Process};
 
 /// The question on `stream`, once it is certain that systemd asks it, on behalf of the unit that it names: the peer is
 /// root, and in that unit's own cgroup.
 pub(super) fn question(stream: &UnixStream, cgroups: &Cgroups) -> Result<Question, Refusal> {
     let peer = Peer::of(stream).map_err(|errno| Refusal::Peer(errno.into()))?;
-    let handle = Handle::of(stream);
+    let process = Process::of_peer(stream, peer, BootTime::now());
     let question = asked(stream)?;
     if peer.uid != 0 {
         return Err(Refusal::NotSystemd { uid: peer.uid, unit: question.unit });
     }
-    if !cgroups.has(&question.unit, peer.pid) || handle.has_ended() {
+    // In this order: as long as the process has not ended, no other one has its number.
+    let is_in_unit = cgroups.has(&question.unit, peer.pid);
+    if !is_in_unit || has_ended(&process) {
         return Err(Refusal::OtherUnit { pid: peer.pid, unit: question.unit });
     }
     Ok(question)
@@ -32,21 +29,11 @@ fn asked(stream: &UnixStream) -> Result<Question, Refusal> {
     Ok(Question::parse(address.as_abstract_name().unwrap_or_default())?)
 }
 
-/// Holds the peer's process id: as long as the process has not ended, no other one has its number.
-///
-/// Linux 6.5 and later. Before, the number alone is looked up: only root can reach this socket, and only root could win
-/// that race.
-struct Handle(Option<OwnedFd>);
-
-impl Handle {
-    fn of(stream: &UnixStream) -> Self {
-        Self(getsockopt(&stream.as_fd(), PeerPidfd).ok())
-    }
-
-    /// A pidfd is readable once its process has ended (pidfd_open(2)).
-    fn has_ended(&self) -> bool {
-        let Some(pidfd) = &self.0 else { return false };
-        let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        !matches!(poll(&mut polled, PollTimeout::ZERO), Ok(0))
+/// Before Linux 6.5 and without `/proc/PID` the number alone says who asks: only root can reach this socket, and only root
+/// could win that race.
+fn has_ended(process: &Learned<Process>) -> bool {
+    match process {
+        Ok(process) => !process.is_running(),
+        Err(obstacle) => !matches!(obstacle, Obstacle::Hidden(_)),
     }
 }

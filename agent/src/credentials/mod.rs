@@ -1,7 +1,7 @@
 //! Credentials for systemd units: `LoadCredential=db_password:/run/devbox-secrets/credentials.sock`.
 //!
 //! systemd connects once for each credential at each start of a unit, and reads to the end ([`address`] has how it says
-//! what it asks for). It is believed only from uid 0 in the unit's own cgroup ([`cgroups`]); [`rules`] say which variables
+//! what it asks for). It is believed only from uid 0 in the unit's own cgroup ([`Cgroups`]); [`rules`] say which variables
 //! a unit may load. A refusal makes the unit's start fail at once, with the reason in this daemon's log.
 //!
 //! A connection is accepted only when it can be answered: one that waits in the kernel's queue survives a restart of this
@@ -10,10 +10,8 @@
 pub mod address;
 mod answer;
 mod caller;
-pub mod cgroups;
 mod refusal;
 pub mod rules;
-pub mod unit;
 
 #[cfg(test)]
 mod tests;
@@ -28,20 +26,27 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
 use self::address::Question;
-use self::cgroups::Cgroups;
 use self::refusal::Refusal;
 use self::rules::CredentialRules;
 use crate::memory::{Generation, Holding, Loss, Vault};
+use crate::peer::Cgroups;
 use crate::telemetry::chain;
 
-/// How long units wait for the first secrets, from the daemon's start. systemd gives a unit 90 s unless told otherwise.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Time for the peer to take an answer.
-const DEADLINE: Duration = Duration::from_secs(5);
 /// Answers under way at once. The others wait in the kernel's queue.
 const PLACES: usize = 32;
 /// Pause after a failed accept, so that exhausted descriptors do not make a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long anything may take.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// Units wait for the first secrets, from the daemon's start. systemd gives a unit 90 s unless told otherwise.
+    starting: Duration,
+    /// The peer takes an answer.
+    answer: Duration,
+}
+
+const PATIENCE: Patience = Patience { starting: Duration::from_secs(60), answer: Duration::from_secs(5) };
 
 /// What all answers share.
 #[derive(Debug)]
@@ -49,13 +54,15 @@ pub struct Credentials {
     vault: Arc<Vault>,
     rules: ArcSwap<CredentialRules>,
     cgroups: Cgroups,
+    patience: Patience,
 }
 
 impl Credentials {
     /// Units are answered from `vault` by `rules`.
     #[must_use]
     pub fn new(vault: Arc<Vault>, rules: CredentialRules) -> Self {
-        Self { vault, rules: ArcSwap::from_pointee(rules), cgroups: Cgroups::of_this_machine() }
+        let (rules, cgroups) = (ArcSwap::from_pointee(rules), Cgroups::of_this_machine());
+        Self { vault, rules, cgroups, patience: PATIENCE }
     }
 
     /// Answers from now on are decided by `rules`.
@@ -65,7 +72,7 @@ impl Credentials {
 
     /// Serves `listener` for ever.
     pub async fn serve(self: Arc<Self>, listener: UnixListener) {
-        if timeout(PATIENCE, self.not_starting()).await.is_err() {
+        if timeout(self.patience.starting, self.not_starting()).await.is_err() {
             warn!("there are no secrets yet: units that ask for credentials are refused until there are");
         }
         let places = Arc::new(Semaphore::new(PLACES));
@@ -100,12 +107,13 @@ impl Credentials {
         let sent = match self.decide(&stream) {
             Ok((question, generation, at)) => {
                 log_served(&question, &generation, at);
-                timeout(DEADLINE, answer::send_value(&mut stream, &generation, at)).await
+                timeout(self.patience.answer, answer::send_value(&mut stream, &generation, at)).await
             }
             Err(refusal) => {
                 let reason = chain(&refusal);
-                warn!(%reason, "credential refused");
-                timeout(DEADLINE, answer::send_refusal(&mut stream, &reason)).await
+                // In the message itself: a unit's start has no other place to say why it failed.
+                warn!("credential refused: {reason}");
+                timeout(self.patience.answer, answer::send_refusal(&mut stream, &reason)).await
             }
         };
         match sent {

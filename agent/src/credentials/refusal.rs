@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::address::InvalidAddress;
-use super::unit::UnitName;
+use crate::peer::UnitName;
 
 /// Why a unit does not get a credential.
 #[derive(Debug, Error)]

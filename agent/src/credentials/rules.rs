@@ -9,7 +9,7 @@
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::unit::{InvalidUnitName, UnitName};
+use crate::peer::{InvalidUnitName, UnitName};
 use crate::policy::{Glob, InvalidGlob};
 
 /// One `[[credential]]` as the file has it.

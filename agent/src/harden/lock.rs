@@ -3,27 +3,45 @@
 //! With `MCL_FUTURE` every later mapping counts against `RLIMIT_MEMLOCK`: under a small limit an allocation would fail in
 //! the middle of a launch, and the secrets' own pages would find no room. So it is taken only where there is plenty.
 
+use caps::{CapSet, Capability};
 use nix::sys::mman::{MlockAllFlags, mlockall};
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
-use super::{Step, has_capability};
+use super::Step;
 
 /// The limit from which on the process and its secrets have room, in bytes.
 const ENOUGH: u64 = 64 * 1024 * 1024;
-/// Number of `CAP_IPC_LOCK` in capabilities(7).
-const CAP_IPC_LOCK: u32 = 14;
+/// The limit from which on the largest bundle of the default `memory.limit`, its successor, the copy for a restart and
+/// the prepared launches have room, in bytes.
+const AMPLE: u64 = 320 * 1024 * 1024;
 
 pub(super) fn everything() -> Step {
-    let (limit, _) = match getrlimit(Resource::RLIMIT_MEMLOCK) {
-        Ok(limits) => limits,
-        Err(errno) => return Step::skipped(format!("getrlimit(RLIMIT_MEMLOCK): {errno}")),
+    let limit = match raised_limit() {
+        Ok(limit) => limit,
+        Err(errno) => return Step::missing(format!("getrlimit(RLIMIT_MEMLOCK): {errno}")),
     };
-    if !is_plenty(limit, has_capability(CAP_IPC_LOCK)) {
-        return Step::skipped(too_small(limit));
+    if !is_plenty(limit, may_exceed()) {
+        return Step::missing(too_small(limit));
     }
     // Pages are locked when they are first used: address space that nobody touches costs nothing.
     let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
     Step::of(mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault), "mlockall")
+}
+
+/// Whether locked memory could run out without `CAP_IPC_LOCK`, which this process has: so it is kept.
+pub(super) fn needs_capability() -> bool {
+    may_exceed() && raised_limit().is_ok_and(|limit| limit < AMPLE)
+}
+
+/// The limit, raised as far as it can be without a privilege; `RLIM_INFINITY` for none.
+fn raised_limit() -> nix::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
+    let raised = setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard);
+    Ok(if raised.is_ok() { hard } else { soft })
+}
+
+fn may_exceed() -> bool {
+    caps::has_cap(None, CapSet::Effective, Capability::CAP_IPC_LOCK).unwrap_or(false)
 }
 
 fn is_plenty(limit: u64, may_exceed: bool) -> bool {

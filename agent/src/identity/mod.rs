@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use devbox_secrets_proto::join_token::JoinToken;
+use devbox_secrets_proto::secret::SecretBytes;
 use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
@@ -65,6 +66,22 @@ pub fn read(source: &Source) -> Result<Credentials, CredentialsError> {
     })
 }
 
+/// Reads what `source` names, unless what a predecessor `kept` is as good: it has redeemed its join token, and has renewed its
+/// certificate. Blocks: call before the runtime runs.
+///
+/// # Errors
+/// [`CredentialsError`].
+pub fn read_or_keep(source: &Source, kept: Option<Identity>) -> Result<Credentials, CredentialsError> {
+    match (source, kept) {
+        (Source::JoinToken(_), Some(kept)) => Ok(Credentials::Ready(kept)),
+        (Source::Files(files), Some(kept)) => {
+            let read = files::load(files)?;
+            Ok(Credentials::Ready(if kept.succeeds(&read) { kept } else { read }))
+        }
+        (source, None) => read(source),
+    }
+}
+
 /// Why certificates and a key make no identity.
 #[derive(Debug, Error)]
 pub enum InvalidIdentity {
@@ -91,6 +108,26 @@ pub struct Identity {
     devbox_id: String,
     validity: Validity,
     config: Arc<ClientConfig>,
+    parts: Arc<Parts>,
+}
+
+/// What the identity was made of, for a successor of this process. The key is wiped when dropped.
+#[derive(Debug)]
+struct Parts {
+    chain: Vec<u8>,
+    key: SecretBytes,
+    ca: Vec<u8>,
+}
+
+/// What an identity is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Material<'a> {
+    /// Certificates, PEM.
+    pub chain: &'a [u8],
+    /// The first one's private key, DER, in the form that it came in.
+    pub key: &'a SecretBytes,
+    /// The CA, PEM.
+    pub ca: &'a [u8],
 }
 
 impl Identity {
@@ -99,11 +136,24 @@ impl Identity {
     /// # Errors
     /// [`InvalidIdentity`].
     pub fn new(chain: &[u8], key: PrivateKeyDer<'static>, ca: &[u8]) -> Result<Self, InvalidIdentity> {
+        let key_bytes = SecretBytes::new(key.secret_der().to_vec());
+        let parts = Arc::new(Parts { chain: chain.to_vec(), key: key_bytes, ca: ca.to_vec() });
         let chain = certificates("the devbox's certificate", chain)?;
         let facts = certificate::inspect(&chain[0])?;
         let certified_key = CertifiedKey::from_der(chain, key, &tls::provider())?;
         let config = Arc::new(tls::mutual(roots(ca)?, certified_key)?);
-        Ok(Self { devbox_id: facts.devbox_id, validity: facts.validity, config })
+        Ok(Self { devbox_id: facts.devbox_id, validity: facts.validity, config, parts })
+    }
+
+    /// What it is made of.
+    #[must_use]
+    pub fn material(&self) -> Material<'_> {
+        Material { chain: &self.parts.chain, key: &self.parts.key, ca: &self.parts.ca }
+    }
+
+    /// Whether it is the same devbox's, and valid for longer.
+    fn succeeds(&self, other: &Self) -> bool {
+        self.devbox_id == other.devbox_id && self.validity.not_after_ms > other.validity.not_after_ms
     }
 
     /// The devbox's id.

@@ -5,13 +5,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use devbox_launch_proto::{Answer, AnswerHeader, HEADER_LEN};
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::select;
 use tokio::time::sleep;
 use tracing::debug;
 
+use super::at_once::{send, send_now};
 use super::failure::Failure;
 use super::refusal::Refusal;
 use super::selection::Selection;
@@ -19,6 +18,8 @@ use crate::memory::{Generation, MemoryError, Pool, Vault};
 
 /// How long a slow reader may go on taking an inline answer from secrets that are no longer current.
 const GRACE: Duration = Duration::from_millis(500);
+/// As many slices as one system call takes (`UIO_MAXIOV`, sendmsg(2)).
+const MAX_SLICES: usize = 1_024;
 
 /// What is told, from what.
 pub(super) struct Reply<'a> {
@@ -98,9 +99,8 @@ impl Reply<'_> {
 pub(super) fn send_refusal(stream: &UnixStream, refusal: &Refusal) {
     let Ok(header) = header(Answer::Error(refusal.code), 0, refusal.text().len()) else { return };
     let header = header.encode();
-    let message = [IoSlice::new(&header), IoSlice::new(refusal.text().as_bytes())];
     // A peer that is gone cannot be told.
-    let _ = sendmsg::<()>(stream.as_raw_fd(), &message, &[], flags(), None);
+    let _ = send_now(stream, &[IoSlice::new(&header), IoSlice::new(refusal.text().as_bytes())], &[]);
 }
 
 fn header(answer: Answer, count: usize, len: usize) -> Result<AnswerHeader, Refusal> {
@@ -117,32 +117,19 @@ async fn send_descriptor(
     descriptor: OwnedFd,
 ) -> Result<(), Failure> {
     let header = header.encode();
-    let message = [IoSlice::new(&header)];
-    let descriptors = [descriptor.as_raw_fd()];
-    let send = || {
-        let rights = [ControlMessage::ScmRights(&descriptors)];
-        Ok(sendmsg::<()>(stream.as_raw_fd(), &message, &rights, flags(), None)?)
-    };
-    match stream.async_io(Interest::WRITABLE, send).await? {
+    match send(stream, &[IoSlice::new(&header)], &[descriptor.as_raw_fd()]).await? {
         HEADER_LEN => Ok(()),
+        // A fresh socket's buffer has room for a header; one that has not is not a launcher's.
         _ => Err(Failure::Gone),
     }
 }
 
 async fn write_all(stream: &UnixStream, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
     while !slices.is_empty() {
-        let send = || Ok(sendmsg::<()>(stream.as_raw_fd(), at_most(slices), &[], flags(), None)?);
-        let written = stream.async_io(Interest::WRITABLE, send).await?;
+        let written = send(stream, &slices[..slices.len().min(MAX_SLICES)], &[]).await?;
         IoSlice::advance_slices(&mut slices, written);
+        // A reader that keeps up shall not keep the event loop.
+        tokio::task::coop::consume_budget().await;
     }
     Ok(())
-}
-
-/// As many slices as one system call takes (`UIO_MAXIOV`, sendmsg(2)).
-fn at_most<'a, 'b>(slices: &'b [IoSlice<'a>]) -> &'b [IoSlice<'a>] {
-    &slices[..slices.len().min(1_024)]
-}
-
-fn flags() -> MsgFlags {
-    MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT
 }

@@ -10,14 +10,15 @@ use tokio::time::timeout;
 
 use super::LaunchState;
 use super::answer::{Reply, send_refusal};
+use super::at_once::receive;
+use super::decision::Decision;
 use super::failure::Failure;
 use super::places::Place;
 use super::refusal::Refusal;
 use super::report::{Served, report};
 use super::request::Request;
-use super::selection::select as select_variables;
-use crate::memory::{Generation, Loss};
-use crate::peer::Peer;
+use crate::memory::{BootTime, Generation, Loss};
+use crate::peer::{Facts, Peer, Process};
 
 /// A request has to be there in this time.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(2);
@@ -29,7 +30,8 @@ const MAX_WAIT: Duration = Duration::from_secs(3_600);
 /// Serves one connection, and says how it ended. The place is free when it has.
 pub(super) async fn serve_connection(stream: UnixStream, peer: Peer, place: Place, state: Arc<LaunchState>) {
     let started = Instant::now();
-    let outcome = launch(&stream, peer, &state).await;
+    let connection = Connection { stream: &stream, peer, accepted: BootTime::now() };
+    let outcome = launch(&connection, &state).await;
     if let Err(Failure::Refused(refusal)) = &outcome {
         send_refusal(&stream, refusal);
     }
@@ -37,31 +39,54 @@ pub(super) async fn serve_connection(stream: UnixStream, peer: Peer, place: Plac
     drop((stream, place));
 }
 
-async fn launch(stream: &UnixStream, peer: Peer, state: &LaunchState) -> Result<Served, Failure> {
-    let request = timeout(REQUEST_DEADLINE, Request::read(stream))
+/// One launcher.
+struct Connection<'a> {
+    stream: &'a UnixStream,
+    peer: Peer,
+    accepted: BootTime,
+}
+
+async fn launch(connection: &Connection<'_>, state: &LaunchState) -> Result<Served, Failure> {
+    let request = timeout(REQUEST_DEADLINE, Request::read(connection.stream))
         .await
         .map_err(|_| Failure::Slow("its request did not come in time"))??;
-    if state.policy.load().grants(peer).is_none() {
-        return Err(Refusal::no_rule(peer).into());
-    }
-    let wait = Duration::from_millis(request.header.wait_ms.into());
-    let generation = secrets(stream, state, wait).await?;
-    timeout(ANSWER_DEADLINE, answer(stream, peer, state, &request, &generation))
+    // Before anything is said of the secrets, and before any waiting: a stranger gets neither.
+    let mut decision = decide(connection, state).await?;
+    let generation = match state.vault.current() {
+        Err(unavailable) if unavailable.loss == Loss::Starting && request.header.wait_ms > 0 => {
+            let generation = wait_for_secrets(connection.stream, state, &request).await?;
+            // Rules may have been reloaded meanwhile, and the process may be another program by now.
+            decision = decide(connection, state).await?;
+            generation
+        }
+        held => held.map_err(Refusal::from)?,
+    };
+    timeout(ANSWER_DEADLINE, answer(connection.stream, state, &decision, &request, &generation))
         .await
         .map_err(|_| Failure::Slow("it does not take its answer"))?
 }
 
+async fn decide(connection: &Connection<'_>, state: &LaunchState) -> Result<Decision, Refusal> {
+    let Connection { stream, peer, accepted } = *connection;
+    let policy = state.policy.load_full();
+    let facts = match policy.questions(peer) {
+        None => Facts::of(peer),
+        Some(questions) => match Process::of_peer(stream, peer, accepted) {
+            Ok(process) => state.examiner.examine(peer, process, questions).await,
+            Err(obstacle) => Facts::unknown(peer, obstacle),
+        },
+    };
+    Decision::new(policy, facts)
+}
+
 async fn answer(
     stream: &UnixStream,
-    peer: Peer,
     state: &LaunchState,
+    decision: &Decision,
     request: &Request,
     generation: &Generation,
 ) -> Result<Served, Failure> {
-    // Not the policy of before the wait: it may have been reloaded.
-    let policy = state.policy.load_full();
-    let grants = policy.grants(peer).ok_or_else(|| Refusal::no_rule(peer))?;
-    let selection = select_variables(generation, grants, peer, request.body())?;
+    let selection = decision.select(generation, request.body())?;
     let reply = Reply { generation, selection: &selection };
     let flags = request.header.flags;
     let answer: Answer = if flags.list {
@@ -72,18 +97,15 @@ async fn answer(
     Ok(Served::new(answer, &reply))
 }
 
-/// The current secrets. Waits for the first ones, as long as the request allows and the peer is there.
-async fn secrets(
+/// Waits for the first secrets, as long as the request allows and the peer is there.
+async fn wait_for_secrets(
     stream: &UnixStream,
     state: &LaunchState,
-    wait: Duration,
+    request: &Request,
 ) -> Result<Arc<Generation>, Failure> {
-    match state.vault.current() {
-        Err(unavailable) if unavailable.loss == Loss::Starting && !wait.is_zero() => {}
-        held => return held.map_err(|unavailable| Refusal::from(unavailable).into()),
-    }
+    let wait = Duration::from_millis(request.header.wait_ms.into()).min(MAX_WAIT);
     select! {
-        found = timeout(wait.min(MAX_WAIT), first_secrets(state)) => match found {
+        found = timeout(wait, first_secrets(state)) => match found {
             Ok(found) => found,
             Err(_) => state.vault.current().map_err(|unavailable| Refusal::from(unavailable).into()),
         },
@@ -105,6 +127,6 @@ async fn first_secrets(state: &LaunchState) -> Result<Arc<Generation>, Failure> 
 
 /// Ends when the peer closes its end, or sends what no launcher sends.
 async fn hung_up(stream: &UnixStream) {
-    let would_block = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
-    while stream.readable().await.is_ok() && stream.try_read(&mut [0]).is_err_and(|e| would_block(&e)) {}
+    // Whatever came, an end, a byte or an error: there is no launcher any more.
+    let _ = receive(stream, &mut [0]).await;
 }

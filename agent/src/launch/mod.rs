@@ -5,7 +5,10 @@
 //! peer costs nobody else anything.
 
 mod answer;
+mod at_once;
 mod connection;
+mod decision;
+mod explain;
 mod failure;
 mod listener;
 mod places;
@@ -25,6 +28,7 @@ use arc_swap::ArcSwap;
 use self::places::Places;
 use self::report::Counters;
 use crate::memory::{Pool, SecretMemory, Vault};
+use crate::peer::{Cgroups, Examiner};
 use crate::policy::Policy;
 
 pub use listener::serve;
@@ -37,6 +41,7 @@ pub struct LaunchState {
     pool: Pool,
     places: Arc<Places>,
     counters: Counters,
+    examiner: Examiner,
 }
 
 impl LaunchState {
@@ -51,7 +56,14 @@ impl LaunchState {
             pool: Pool::new(memory)?,
             places: Arc::new(Places::for_this_process()),
             counters: Counters::default(),
+            examiner: Examiner::new(Cgroups::of_this_machine()),
         })
+    }
+
+    /// Processes are looked at by `examiner`, instead of one that starts with the first question.
+    #[must_use]
+    pub fn examined_by(self, examiner: Examiner) -> Self {
+        Self { examiner, ..self }
     }
 
     /// Launches from now on are decided by `policy`.

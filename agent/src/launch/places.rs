@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::geteuid;
 
 /// Most connections at a time.
@@ -36,7 +36,7 @@ pub(super) struct Place {
 }
 
 impl Places {
-    /// As many places as the process's file descriptors allow, of which this raises the soft limit to the hard one.
+    /// As many places as the process's file descriptors allow.
     pub(super) fn for_this_process() -> Self {
         Self::new(MAX_PLACES.min(descriptors().saturating_sub(OTHER_DESCRIPTORS)), geteuid().as_raw())
     }
@@ -82,8 +82,7 @@ impl Drop for Place {
 }
 
 fn descriptors() -> usize {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return MAX_PLACES };
-    let limit = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
+    let Ok((limit, _)) = getrlimit(Resource::RLIMIT_NOFILE) else { return MAX_PLACES };
     usize::try_from(limit).unwrap_or(usize::MAX)
 }
 

@@ -13,6 +13,10 @@ const MAX_QUOTED: usize = 128;
 pub(super) struct Refusal {
     pub(super) code: ErrorCode,
     text: String,
+    /// The name that is denied.
+    name: Option<String>,
+    /// Why each rule does not grant it: for the audit log, never for the peer.
+    reasons: Option<String>,
 }
 
 impl Refusal {
@@ -21,7 +25,7 @@ impl Refusal {
     pub(super) fn new(code: ErrorCode, text: &str) -> Self {
         let mut text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         text.truncate(text.floor_char_boundary(MAX_ERROR_LEN as usize));
-        Self { code, text }
+        Self { code, text, name: None, reasons: None }
     }
 
     pub(super) fn invalid(text: &str) -> Self {
@@ -50,7 +54,7 @@ impl Refusal {
             "no rule grants {name} to uid {uid}, gid {gid}: add \"{name}\" to the env of a [[rule]] with uid = {uid} (or \
              gid = {gid}) in the daemon's agent.toml{how}"
         );
-        Self::new(ErrorCode::Denied, &text)
+        Self { name: Some(name), ..Self::new(ErrorCode::Denied, &text) }
     }
 
     /// There is no such variable.
@@ -69,8 +73,23 @@ impl Refusal {
         Self::new(ErrorCode::Busy, &text)
     }
 
+    /// What the peer is told.
     pub(super) fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The name that is denied, where it is about one.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Why each rule does not grant it.
+    pub(super) fn reasons(&self) -> Option<&str> {
+        self.reasons.as_deref()
+    }
+
+    pub(super) fn with_reasons(self, reasons: String) -> Self {
+        Self { reasons: Some(reasons), ..self }
     }
 }
 

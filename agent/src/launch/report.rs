@@ -1,4 +1,6 @@
-//! One event and one count a launch. Names only at debug level; values never.
+//! One event and one count a launch. Names only at debug level, but for one that is denied; values never.
+//!
+//! The events of the target `audit` are for machines to read: their fields keep their names.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -59,7 +61,7 @@ pub(super) fn report(counters: &Counters, peer: Peer, duration: Duration, outcom
         Ok(served) => {
             counters.served.fetch_add(1, Ordering::Relaxed);
             let (answer, count, revision) = (word(served.answer), served.count, served.revision);
-            info!(uid, gid, pid, count, revision, answer, duration_us, "launch");
+            info!(target: "audit", uid, gid, pid, count, revision, answer, duration_us, "launch");
             if let Some(names) = &served.names {
                 debug!(pid, names, "launch got these variables");
             }
@@ -67,7 +69,10 @@ pub(super) fn report(counters: &Counters, peer: Peer, duration: Duration, outcom
         Err(Failure::Refused(refusal)) => {
             counters.count_refused();
             let (code, reason) = (refusal.code.word(), refusal.text());
-            warn!(uid, gid, pid, code, reason, duration_us, "launch refused");
+            let (name, rules) = (refusal.name(), refusal.reasons());
+            // The journal shows people the message alone.
+            let why = rules.unwrap_or(reason);
+            warn!(target: "audit", uid, gid, pid, code, name, rules, reason, duration_us, "launch refused: {why}");
         }
         Err(Failure::Slow(reason)) => {
             counters.abandoned.fetch_add(1, Ordering::Relaxed);

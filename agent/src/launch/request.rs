@@ -1,10 +1,9 @@
 //! Reads one request, and no byte more than it says it has.
 
-use std::io;
-
-use devbox_launch_proto::{HEADER_LEN, RequestHeader};
+use devbox_launch_proto::{ErrorCode, HEADER_LEN, InvalidRequest, RequestHeader};
 use tokio::net::UnixStream;
 
+use super::at_once::receive;
 use super::failure::Failure;
 use super::refusal::Refusal;
 
@@ -35,7 +34,7 @@ impl Request {
         let header = loop {
             filled += read_some(stream, &mut small[filled..]).await?;
             if let Some(header) = small[..filled].first_chunk::<HEADER_LEN>() {
-                break RequestHeader::decode(header).map_err(|error| version_or_invalid(&error))?;
+                break RequestHeader::decode(header).map_err(|error| refused(&error))?;
             }
         };
         let body_len = header.body_len as usize;
@@ -66,19 +65,13 @@ async fn read_large(stream: &UnixStream, start: &[u8], len: usize) -> Result<Vec
 
 /// At least one byte.
 async fn read_some(stream: &UnixStream, room: &mut [u8]) -> Result<usize, Failure> {
-    loop {
-        stream.readable().await?;
-        match stream.try_read(room) {
-            Ok(0) => return Err(Failure::Gone),
-            Ok(read) => return Ok(read),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
-        }
+    match receive(stream, room).await? {
+        0 => Err(Failure::Gone),
+        read => Ok(read),
     }
 }
 
-fn version_or_invalid(error: &devbox_launch_proto::InvalidRequest) -> Refusal {
-    use devbox_launch_proto::{ErrorCode, InvalidRequest};
+fn refused(error: &InvalidRequest) -> Refusal {
     let code = match error {
         InvalidRequest::Version(_) => ErrorCode::Version,
         _ => ErrorCode::Invalid,

@@ -105,7 +105,7 @@ impl<'a> Pick<'a> {
 /// A [`Refusal`] that names the variable and the remedy. Whether a variable exists is told only to whom it is granted.
 pub(super) fn select<'a>(
     generation: &Generation,
-    grants: Grants<'_>,
+    grants: &Grants<'_>,
     peer: Peer,
     body: &'a [u8],
 ) -> Result<Selection<'a>, Refusal> {
@@ -168,7 +168,7 @@ enum Choice<'a> {
 
 struct Context<'g> {
     generation: &'g Generation,
-    grants: Grants<'g>,
+    grants: &'g Grants<'g>,
     peer: Peer,
 }
 
@@ -288,6 +288,7 @@ mod tests {
 
     use super::*;
     use crate::memory::test_support::{SealedBundle, memories};
+    use crate::peer::Facts;
     use crate::policy::{Policy, RuleConfig};
 
     const PEER: Peer = Peer { uid: 1000, gid: 100, pid: 1 };
@@ -314,7 +315,7 @@ mod tests {
     /// What is injected, as text; or the refusal.
     fn launch(names: &[&str], env: &[&str], items: &[Item<'_>]) -> Result<String, Refusal> {
         let (generation, policy, body) = (generation(names), policy(env), body(items));
-        let selection = select(&generation, policy.grants(PEER).unwrap(), PEER, &body)?;
+        let selection = select(&generation, &policy.grants(&Facts::of(PEER)).unwrap(), PEER, &body)?;
         let mut copied = vec![0; selection.len(&generation)];
         selection.copy_to(&generation, &mut copied);
         let sliced =
@@ -417,7 +418,8 @@ mod tests {
         let value = vec![b'x'; MAX_ARG_STRLEN - 3];
         let generation = SealedBundle::new(1, &[("A", &value)]).open(&memories()[1]).unwrap();
         let (policy, body) = (policy(&["*"]), body(&[Rename(b"LONGER=A")]));
-        let refusal = select(&generation, policy.grants(PEER).unwrap(), PEER, &body).unwrap_err();
+        let refusal =
+            select(&generation, &policy.grants(&Facts::of(PEER)).unwrap(), PEER, &body).unwrap_err();
         assert!(refusal.text().contains("MAX_ARG_STRLEN"), "{}", refusal.text());
     }
 
@@ -433,7 +435,8 @@ mod tests {
     #[test]
     fn a_broken_body_is_refused() {
         let (generation, policy) = (generation(&["A"]), policy(&["*"]));
-        let refusal = select(&generation, policy.grants(PEER).unwrap(), PEER, b"\x09\x01\x00a").unwrap_err();
+        let refusal = select(&generation, &policy.grants(&Facts::of(PEER)).unwrap(), PEER, b"\x09\x01\x00a")
+            .unwrap_err();
         assert_eq!(refusal.code, ErrorCode::Invalid);
     }
 
@@ -454,8 +457,8 @@ mod tests {
                 _ => Rename(rename.as_bytes()),
             }).collect();
             let (generation, policy, body) = (generation(&names), policy(&env), body(&items));
-            let grants = policy.grants(PEER).unwrap();
-            let Ok(selection) = select(&generation, grants, PEER, &body) else { return Ok(()) };
+            let grants = policy.grants(&Facts::of(PEER)).unwrap();
+            let Ok(selection) = select(&generation, &grants, PEER, &body) else { return Ok(()) };
             let injected = selection.names(&generation);
             prop_assert!(injected.windows(2).all(|pair| pair[0] < pair[1]));
             let mut room = vec![0; selection.len(&generation)];

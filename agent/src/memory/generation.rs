@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use devbox_secrets_proto::bundle::{Bundle, Entry};
 use devbox_secrets_proto::name::{InvalidVariable, check_value};
-use devbox_secrets_proto::seal::{Opener, SealError};
+use devbox_secrets_proto::seal::{Label, Opener, SealError};
 use thiserror::Error;
 
 use super::{LockedPages, MemoryError, SecretMemory};
@@ -90,7 +90,7 @@ impl Generation {
         for entry in &bundle.entries {
             let (string, tail) = rest.split_at_mut(string_len(entry));
             open_string(string, entry, &mut opener)?;
-            index.push(entry, string.len());
+            index.push(entry.label, string.len());
             rest = tail;
         }
         let guarded = bundle.entries.iter().any(|entry| is_guarded(entry.label.env.as_bytes()));
@@ -152,6 +152,53 @@ impl Generation {
     }
 }
 
+/// Pages for a generation whose strings come whole, from the image that a predecessor left.
+#[derive(Debug)]
+pub struct BlankGeneration {
+    pages: LockedPages,
+    len: usize,
+}
+
+impl Generation {
+    /// Locked pages for `len` bytes of strings.
+    ///
+    /// # Errors
+    /// [`GenerationError::TooLarge`], [`GenerationError::Memory`].
+    pub fn blank(memory: &SecretMemory, len: usize) -> Result<BlankGeneration, GenerationError> {
+        let limit = memory.limit();
+        if len > limit {
+            return Err(GenerationError::TooLarge { needed: len, limit });
+        }
+        Ok(BlankGeneration { pages: memory.allocate(len)?, len })
+    }
+}
+
+impl BlankGeneration {
+    /// Where the strings go.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.pages.bytes_mut()[..self.len]
+    }
+
+    /// The generation whose strings are these: each variable in ascending order of name, with the length of its string.
+    /// None, and the pages wiped, where strings and description do not fit.
+    #[must_use]
+    pub fn described(self, revision: u64, variables: &[(Label<'_>, usize)]) -> Option<Generation> {
+        let mut index = Index::with_capacity(variables.len());
+        let mut rest = &self.pages.bytes()[..self.len];
+        for &(label, len) in variables {
+            let (string, tail) = rest.split_at_checked(len)?;
+            let value = string.strip_prefix(label.env.as_bytes())?.strip_prefix(b"=")?.strip_suffix(b"\0")?;
+            check_value(label.env, value).ok()?;
+            index.push(label, len);
+            rest = tail;
+        }
+        let is_whole = rest.is_empty() && variables.is_sorted_by(|a, b| a.0.env < b.0.env);
+        let guarded = variables.iter().any(|(label, _)| is_guarded(label.env.as_bytes()));
+        let Self { pages, len } = self;
+        is_whole.then(|| Generation { pages, len, index: index.shrunk(), revision, guarded })
+    }
+}
+
 impl fmt::Debug for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.count();
@@ -191,8 +238,7 @@ impl Index {
     }
 
     /// Adds the variable whose string of `len` bytes follows the last one's.
-    fn push(&mut self, entry: &Entry<'_>, len: usize) {
-        let label = entry.label;
+    fn push(&mut self, label: Label<'_>, len: usize) {
         self.places.push(Place {
             version: label.version,
             start: self.places.last().map_or(0, |last| last.start + last.len),

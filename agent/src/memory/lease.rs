@@ -23,11 +23,14 @@ impl BootTime {
     }
 
     /// Whole milliseconds since boot.
-    pub(super) fn as_millis(self) -> u64 {
+    #[must_use]
+    pub fn as_millis(self) -> u64 {
         u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
     }
 
-    pub(super) const fn from_millis(millis: u64) -> Self {
+    /// The time that is so many milliseconds after boot.
+    #[must_use]
+    pub const fn from_millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
     }
 }

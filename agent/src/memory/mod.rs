@@ -5,11 +5,13 @@
 //! - [`LockedPages`] is one such mapping, page-rounded, touched when it is made, wiped when it is dropped.
 //! - [`Generation`] is one bundle, decrypted in place into one mapping; [`Vault`] is what the daemon holds right now.
 //! - [`LaunchPages`] is a mapping whose descriptor goes to one launch; [`Pool`] makes some ahead.
+//! - [`Inherited`] are the descriptors that the service manager passed.
 //!
-//! All of the daemon's `unsafe` is in [`pages`](self) and the system call beside it; the rest of this module is safe code.
+//! All of the daemon's `unsafe` is in this module's `pages.rs` and `inherited.rs`; the rest of it is safe code.
 
 mod error;
 mod generation;
+mod inherited;
 mod lease;
 mod pages;
 mod pool;
@@ -22,7 +24,8 @@ pub(crate) mod test_support;
 mod tests;
 
 pub use error::{LockLimit, MemoryError};
-pub use generation::{Generation, GenerationError, Variable};
+pub use generation::{BlankGeneration, Generation, GenerationError, Variable};
+pub use inherited::Inherited;
 pub use lease::BootTime;
 pub use pages::{LaunchPages, LockedPages};
 pub use pool::Pool;

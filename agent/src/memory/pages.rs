@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mlock, mmap, mmap_anonymous, munmap};
+use nix::sys::stat::fstat;
 use nix::unistd::{ftruncate, read};
 use zeroize::Zeroize;
 
@@ -149,6 +150,20 @@ impl LaunchPages {
     pub(super) fn descriptor(&self) -> &OwnedFd {
         &self.descriptor
     }
+}
+
+/// A copy of the pages behind a `memfd_secret(2)` descriptor that was received. The copy is ordinary memory: the pages
+/// must hold nothing that is secret by itself.
+pub(super) fn copy_received(descriptor: &OwnedFd) -> Result<Vec<u8>, MemoryError> {
+    let fail = |call| move |errno| MemoryError::from_call(call, 0, errno);
+    let size = fstat(descriptor).map_err(fail("fstat"))?.st_size;
+    let Some(len) = usize::try_from(size).ok().and_then(NonZeroUsize::new) else { return Ok(Vec::new()) };
+    let mapping = Mapping::shared(descriptor, len).map_err(fail("mmap"))?;
+    let mut copy = vec![0; len.get()];
+    // SAFETY: both are `len` bytes long, and the copy was made just now, so they do not overlap. A pointer, not a slice,
+    // reads the mapping: another process may hold the same pages.
+    unsafe { std::ptr::copy_nonoverlapping(mapping.address.as_ptr(), copy.as_mut_ptr(), len.get()) };
+    Ok(copy)
 }
 
 /// A range of mapped memory, unmapped when dropped.

@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::unistd::{SysconfVar, sysconf};
 use serde::Deserialize;
 
-use super::pages::Account;
+use super::pages::{Account, copy_received};
 use super::{LaunchPages, LockedPages, MemoryError};
 
 /// What kind of memory the secrets are in.
@@ -153,6 +154,14 @@ impl SecretMemory {
             }
             Source::Mlock(reason) => Err(reason.clone()),
         }
+    }
+
+    /// A copy, in ordinary memory, of what a `memfd_secret(2)` descriptor holds: ciphertext that a predecessor left.
+    ///
+    /// # Errors
+    /// [`MemoryError`], where it cannot be mapped.
+    pub fn copy_received(&self, descriptor: &OwnedFd) -> Result<Vec<u8>, MemoryError> {
+        copy_received(descriptor)
     }
 
     fn page_rounded(&self, len: usize) -> Result<NonZeroUsize, MemoryError> {

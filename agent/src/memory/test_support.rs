@@ -1,7 +1,15 @@
-//! Bundles sealed for real, for the tests of this crate.
+//! For the tests of this crate: bundles sealed for real, users, limits.
+#![allow(unsafe_code, reason = "what a test takes over from the kernel or changes in one thread needs it")]
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use devbox_secrets_proto::bundle::{Bundle, BundleWriter};
 use devbox_secrets_proto::seal::{BundleKey, Context, Label, Sealer};
+use nix::libc;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::geteuid;
 
 use super::{Generation, GenerationError, MemoryError, Requirement, SecretMemory};
 
@@ -52,4 +60,35 @@ impl SealedBundle {
         let opener = self.key.opener(bundle.encapped_key, context).unwrap();
         Generation::open(memory, &bundle, opener)
     }
+}
+
+/// Runs the ignored test `name` in a process of its own, without `CAP_IPC_LOCK`.
+pub(crate) fn in_a_process_of_its_own(name: &str) {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--ignored", "--exact", "--nocapture", "--test-threads=1", name]);
+    if geteuid().is_root() {
+        child.uid(65_534).gid(65_534);
+    }
+    let output = child.current_dir("/").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{output:?}");
+}
+
+/// Sets `RLIMIT_MEMLOCK` of this whole process.
+pub(crate) fn limit_locked_memory(bytes: usize) {
+    let bytes = bytes as libc::rlim_t;
+    setrlimit(Resource::RLIMIT_MEMLOCK, bytes, bytes).unwrap();
+}
+
+/// Makes this thread, and no other, `uid`'s: on Linux each thread has its own credentials.
+pub(crate) fn become_user(uid: u32) {
+    // SAFETY: the call takes integers, and ends in the kernel's own checks.
+    let result = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
+    assert_eq!(result, 0);
+}
+
+/// Takes over a descriptor that was just received.
+pub(crate) fn adopt(descriptor: RawFd) -> OwnedFd {
+    // SAFETY: the kernel has just installed it for this process, and nothing else knows its number.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
 }

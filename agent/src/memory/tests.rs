@@ -2,16 +2,13 @@
 #![allow(unsafe_code, reason = "forking and filtering are what is tested")]
 
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork, geteuid};
+use nix::unistd::{ForkResult, fork};
 
-use super::test_support::{LIMIT, SealedBundle, memories};
+use super::test_support::{LIMIT, SealedBundle, in_a_process_of_its_own, limit_locked_memory, memories};
 use super::*;
 
 const KIB: usize = 1024;
@@ -170,27 +167,9 @@ fn required_memfd_secret_is_refused_where_there_is_none() {
     assert!(error.to_string().contains("memory.require"));
 }
 
-/// Runs the ignored test `name` of this module in a process of its own, without `CAP_IPC_LOCK`.
-fn in_a_process_of_its_own(name: &str) {
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--ignored", "--exact", "--nocapture", "--test-threads=1"]);
-    child.arg(format!("memory::tests::{name}"));
-    if geteuid().is_root() {
-        child.uid(65_534).gid(65_534);
-    }
-    let output = child.current_dir("/").output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}{output:?}");
-}
-
-fn limit_locked_memory(bytes: usize) {
-    let bytes = bytes as libc::rlim_t;
-    setrlimit(Resource::RLIMIT_MEMLOCK, bytes, bytes).unwrap();
-}
-
 #[test]
 fn an_exhausted_lock_limit_is_an_error_with_its_remedy() {
-    in_a_process_of_its_own("child_with_a_lock_limit_of_64_kib");
+    in_a_process_of_its_own("memory::tests::child_with_a_lock_limit_of_64_kib");
 }
 
 #[test]
@@ -209,7 +188,7 @@ fn child_with_a_lock_limit_of_64_kib() {
     }
     let [memory, _] = memories();
     if has_memfd_secret(&memory) {
-        let pool = Pool::new(memory.clone()).unwrap();
+        let pool = Pool::new(memory).unwrap();
         pool.resize(24 * KIB);
         while pool.ready() < 2 {
             std::thread::yield_now();
@@ -220,7 +199,7 @@ fn child_with_a_lock_limit_of_64_kib() {
 
 #[test]
 fn without_any_lockable_memory_nothing_is_held_at_all() {
-    in_a_process_of_its_own("child_without_lockable_memory");
+    in_a_process_of_its_own("memory::tests::child_without_lockable_memory");
 }
 
 #[test]

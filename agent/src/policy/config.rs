@@ -2,11 +2,17 @@
 //!
 //! ```toml
 //! [[rule]]
-//! name = "ci"            # for messages
-//! uid = "agent"          # a number or a name
-//! gid = 1000             # likewise: the primary group
+//! name = "ci"                             # for messages
+//! uid = "agent"                           # a number or a name
+//! gid = 1000                              # likewise: the primary group
+//! unit = "app-*.service"                  # a unit of the system manager; * and ? are wildcards
+//! executable = "/usr/bin/devbox-exec"     # what connects: the launcher, not the command
+//! sha256 = "…"                            # of that executable
 //! env = ["DB_*", "API_KEY"]
 //! ```
+//!
+//! All that a rule says must hold. `executable` and `sha256` narrow a rule down: by themselves they say too little, since
+//! everybody may run what everybody can execute.
 
 use std::fmt;
 
@@ -16,7 +22,8 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use super::glob::{Glob, InvalidGlob};
-use super::{Policy, Rule};
+use super::{Policy, Rule, RuleLabel};
+use crate::peer::{InvalidDigest, InvalidUnitPattern, UnitPattern};
 
 /// One `[[rule]]`, before its names are looked up.
 #[derive(Debug, Clone, Deserialize)]
@@ -28,10 +35,19 @@ pub struct RuleConfig {
     /// The user that it grants to.
     #[serde(default)]
     pub uid: Option<Principal>,
-    /// The primary group that it grants to. With `uid`: both must hold.
+    /// The primary group that it grants to.
     #[serde(default)]
     pub gid: Option<Principal>,
-    /// Grants to everybody on this machine; then there is neither `uid` nor `gid`.
+    /// The systemd units that it grants to, as a pattern.
+    #[serde(default)]
+    pub unit: Option<String>,
+    /// The program that must be running: an absolute path without symbolic links.
+    #[serde(default)]
+    pub executable: Option<String>,
+    /// The SHA-256 of that program, in hexadecimal digits.
+    #[serde(default)]
+    pub sha256: Option<String>,
+    /// Grants to everybody on this machine; then there is neither `uid` nor `gid` nor `unit`.
     #[serde(default)]
     pub any: bool,
     /// Patterns of the environment names that it grants.
@@ -49,7 +65,7 @@ pub enum Principal {
 
 /// What is wrong with one rule.
 #[derive(Debug, Error)]
-#[error("rule {} {problem}", RuleLabel(*.index, .name.as_deref()))]
+#[error("rule {} {problem}", RuleLabel::new(*.index, .name.as_deref()))]
 pub struct RuleMistake {
     /// The rule's place in the file, counted from 0.
     pub index: usize,
@@ -63,10 +79,10 @@ pub struct RuleMistake {
 #[derive(Debug, Error)]
 pub enum Problem {
     /// It says nobody.
-    #[error("grants to nobody: give it uid, gid, or any = true")]
+    #[error("grants to nobody: give it uid, gid or unit, or any = true")]
     Nobody,
     /// It says everybody and somebody.
-    #[error("has any = true beside uid or gid: everybody, or these? Keep one")]
+    #[error("has any = true beside uid, gid or unit: everybody, or these? Keep one")]
     AnyAndSome,
     /// It grants nothing.
     #[error("grants nothing: list environment names in env, or [\"*\"] for all")]
@@ -80,19 +96,21 @@ pub enum Problem {
     /// The user database fails.
     #[error("names {0:?}, and the user database cannot be read: give the number instead")]
     Database(String, #[source] nix::Error),
+    /// No pattern of units.
+    #[error("has the unit {0:?}: {1}")]
+    Unit(String, InvalidUnitPattern),
+    /// A path that no executable has.
+    #[error("has the executable {0:?}: write an absolute path without . and .., as readlink -f prints it")]
+    Executable(String),
+    /// No digest.
+    #[error("has a sha256 that is none: {0}")]
+    Digest(InvalidDigest),
+    /// A digest of what?
+    #[error("has sha256 without executable: say which file has it")]
+    DigestAlone,
     /// A pattern is none.
     #[error("has the pattern {0:?} in env: {1}")]
     Glob(String, InvalidGlob),
-}
-
-/// `2 ("ci")`; counted from 1, for people.
-struct RuleLabel<'a>(usize, Option<&'a str>);
-
-impl fmt::Display for RuleLabel<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0 + 1)?;
-        self.1.map_or(Ok(()), |name| write!(f, " ({name:?})"))
-    }
 }
 
 impl Policy {
@@ -120,21 +138,40 @@ impl Policy {
 
 impl RuleConfig {
     fn check(self) -> Result<Rule, Vec<Problem>> {
-        let mut problems = Vec::new();
-        match (self.any, self.uid.is_some() || self.gid.is_some()) {
-            (true, true) => problems.push(Problem::AnyAndSome),
-            (false, false) => problems.push(Problem::Nobody),
-            _ => {}
-        }
-        if self.env.is_empty() {
-            problems.push(Problem::Nothing);
-        }
+        let mut problems = self.contradictions();
         let uid = keep(self.uid.map(|uid| uid.look_up(user)).transpose(), &mut problems).flatten();
         let gid = keep(self.gid.map(|gid| gid.look_up(group)).transpose(), &mut problems).flatten();
+        let unit = keep(self.unit.map(unit).transpose(), &mut problems).flatten();
+        let executable = keep(self.executable.map(executable).transpose(), &mut problems).flatten();
+        let sha256 = self.sha256.map(|text| text.parse().map_err(Problem::Digest));
+        let sha256 = keep(sha256.transpose(), &mut problems).flatten();
         let glob = |text: &String| Glob::new(text).map_err(|why| Problem::Glob(text.clone(), why));
         let allow = self.env.iter().filter_map(|text| keep(glob(text), &mut problems)).collect();
-        if problems.is_empty() { Ok(Rule { name: self.name, uid, gid, allow }) } else { Err(problems) }
+        let rule = Rule { name: self.name, uid, gid, unit, executable, sha256, allow };
+        if problems.is_empty() { Ok(rule) } else { Err(problems) }
     }
+
+    fn contradictions(&self) -> Vec<Problem> {
+        let some = self.uid.is_some() || self.gid.is_some() || self.unit.is_some();
+        let found = [
+            (self.any && some).then_some(Problem::AnyAndSome),
+            (!self.any && !some).then_some(Problem::Nobody),
+            (self.sha256.is_some() && self.executable.is_none()).then_some(Problem::DigestAlone),
+            self.env.is_empty().then_some(Problem::Nothing),
+        ];
+        found.into_iter().flatten().collect()
+    }
+}
+
+fn unit(text: String) -> Result<UnitPattern, Problem> {
+    UnitPattern::new(&text).map_err(|why| Problem::Unit(text, why))
+}
+
+/// As the kernel writes it, for it is compared with that.
+fn executable(path: String) -> Result<String, Problem> {
+    let is_plain = |part: &str| !matches!(part, "" | "." | "..");
+    let is_path = path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_plain));
+    if is_path && !path.contains('\0') { Ok(path) } else { Err(Problem::Executable(path)) }
 }
 
 /// The result's value; its problem goes to the others.
@@ -217,7 +254,8 @@ mod tests {
     #[test]
     fn all_mistakes_are_reported_at_once_with_rule_and_remedy() {
         let text = "[[rule]]\nenv=[]\n[[rule]]\nname='ci'\nuid='no-such-user'\ngid='no-such-group'\nenv=['A-*']\n\
-                    [[rule]]\nany=true\nuid=1\nenv=['*']";
+                    [[rule]]\nany=true\nuid=1\nenv=['*']\n[[rule]]\nunit='app'\nsha256='1'\nenv=['*']\n\
+                    [[rule]]\nexecutable='bin/x'\nenv=['*']";
         let mistakes = policy(text).unwrap_err();
         let expected = [
             "rule 1 grants to nobody: give it uid",
@@ -226,6 +264,11 @@ mod tests {
             "rule 2 (\"ci\") names the group \"no-such-group\", which this machine does not have",
             "rule 2 (\"ci\") has the pattern \"A-*\" in env: a pattern is letters",
             "rule 3 has any = true beside uid",
+            "rule 4 has sha256 without executable",
+            "rule 4 has the unit \"app\": a unit's name is",
+            "rule 4 has a sha256 that is none: a SHA-256 is 64",
+            "rule 5 grants to nobody",
+            "rule 5 has the executable \"bin/x\": write an absolute path",
         ];
         assert_eq!(mistakes.len(), expected.len(), "{mistakes:#?}");
         for (mistake, start) in mistakes.iter().zip(expected) {
@@ -244,6 +287,16 @@ mod tests {
         ] {
             let mistakes = policy(text).unwrap_err();
             assert!(mistakes[0].contains(word), "{mistakes:?}");
+        }
+    }
+
+    #[test]
+    fn an_executable_is_written_as_the_kernel_writes_it() {
+        for bad in ["", "/", "x", "/a//b", "/a/./b", "/a/../b", "/a/", "/a\0"] {
+            assert!(executable(bad.to_owned()).is_err(), "{bad:?}");
+        }
+        for good in ["/a", "/usr/bin/a b", "/a/..b", "/ä"] {
+            assert!(executable(good.to_owned()).is_ok(), "{good:?}");
         }
     }
 }

@@ -5,6 +5,8 @@ use std::fmt;
 use devbox_secrets_proto::name::MAX_NAME_LEN;
 use thiserror::Error;
 
+use crate::wildcard;
+
 /// A pattern of environment names. Matching takes at most pattern × name steps, and no memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob(Box<str>);
@@ -50,35 +52,13 @@ impl Glob {
     /// Whether it is `name` itself, without a wildcard.
     #[must_use]
     pub fn is_exactly(&self, name: &[u8]) -> bool {
-        self.0.as_bytes() == name && !name.iter().any(|b| matches!(b, b'*' | b'?'))
+        self.0.as_bytes() == name && !wildcard::has_wildcard(name)
     }
 
     /// Whether it matches the whole of `name`.
     #[must_use]
     pub fn matches(&self, name: &[u8]) -> bool {
-        let pattern = self.0.as_bytes();
-        let (mut p, mut n) = (0, 0);
-        // After the last star seen, and where in `name` what it swallows ends. An earlier star never needs another try:
-        // the last one can swallow whatever that would have.
-        let mut star: Option<(usize, usize)> = None;
-        while n < name.len() {
-            match pattern.get(p) {
-                Some(b'*') => {
-                    p += 1;
-                    star = Some((p, n));
-                }
-                Some(&b) if b == b'?' || b == name[n] => {
-                    p += 1;
-                    n += 1;
-                }
-                _ => {
-                    let Some((after, swallowed)) = star else { return false };
-                    star = Some((after, swallowed + 1));
-                    (p, n) = (after, swallowed + 1);
-                }
-            }
-        }
-        pattern[p..].iter().all(|b| *b == b'*')
+        wildcard::matches(self.0.as_bytes(), name)
     }
 }
 
@@ -98,16 +78,6 @@ mod tests {
         Glob::new(pattern).unwrap().matches(name.as_bytes())
     }
 
-    /// The definition, in as many steps as it takes.
-    fn naive(pattern: &[u8], name: &[u8]) -> bool {
-        match (pattern.split_first(), name.split_first()) {
-            (None, None) => true,
-            (Some((b'*', rest)), _) => naive(rest, name) || (!name.is_empty() && naive(pattern, &name[1..])),
-            (Some((p, rest)), Some((n, tail))) => (*p == b'?' || p == n) && naive(rest, tail),
-            _ => false,
-        }
-    }
-
     #[test]
     fn stars_and_question_marks_mean_what_they_mean_in_a_shell() {
         for (pattern, name) in [("*", ""), ("*", "A"), ("DB_*", "DB_"), ("DB_*", "DB_PASS"), ("A?C", "ABC")] {
@@ -116,13 +86,6 @@ mod tests {
         for (pattern, name) in [("DB_*", "DB"), ("DB_*", "XDB_A"), ("A?C", "AC"), ("?", ""), ("A", "a")] {
             assert!(!matches(pattern, name), "{pattern} {name}");
         }
-    }
-
-    #[test]
-    fn a_pattern_of_many_stars_stays_fast() {
-        let pattern = "*A".repeat(127);
-        assert!(!matches(&pattern, &"A".repeat(126)));
-        assert!(!matches(&format!("{pattern}B"), &"A".repeat(255)));
     }
 
     #[test]
@@ -142,11 +105,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn it_agrees_with_the_definition(pattern in "[AB*?]{1,10}", name in "[AB]{0,10}") {
-            prop_assert_eq!(matches(&pattern, &name), naive(pattern.as_bytes(), name.as_bytes()));
-        }
-
         #[test]
         fn everything_is_every_name(pattern in "[A*]{1,3}", name in "[A-Z_]{1,20}") {
             let glob = Glob::new(&pattern).unwrap();

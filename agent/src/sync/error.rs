@@ -31,7 +31,7 @@ pub enum SyncError {
     Bundle(#[from] InvalidBundle),
     /// What came is older than what was held.
     #[error(
-        "the server offers revision {offered} after {held}: if it was restored from a backup, restart this daemon to \
+        "the server offers revision {offered} after {held}: if it was restored from a backup, stop and start this daemon to \
          accept that"
     )]
     Rollback {

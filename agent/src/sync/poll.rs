@@ -22,6 +22,7 @@ use crate::control_plane::{Backoff, Client, Post, Reply, ServerUrl};
 use crate::identity::certificate::now_ms;
 use crate::identity::{Identity, enroll};
 use crate::memory::{BootTime, Generation, Holding, Loss, SecretMemory, Vault};
+use crate::restart::Store;
 use crate::telemetry::{chain, service_manager};
 
 /// Time for an answer beyond the wait that was asked for.
@@ -69,6 +70,8 @@ pub struct Poller {
     /// Not before this time is a renewal tried again, in milliseconds since the epoch.
     next_renewal_ms: i64,
     announced: bool,
+    /// What a successor of this process will find.
+    store: Option<Store>,
 }
 
 impl Poller {
@@ -87,7 +90,32 @@ impl Poller {
         let next_renewal_ms = identity.validity().renew_at_ms();
         let backoff = Backoff::new();
         let (highest, announced) = (None, false);
-        Self { identity, client, memory, vault, progress, pace, backoff, highest, next_renewal_ms, announced }
+        let store = None;
+        Self {
+            identity,
+            client,
+            memory,
+            vault,
+            progress,
+            pace,
+            backoff,
+            highest,
+            next_renewal_ms,
+            announced,
+            store,
+        }
+    }
+
+    /// The same, which keeps identity and secrets in `store` for a successor, and goes on with what the vault holds.
+    #[must_use]
+    pub fn keeping(mut self, mut store: Store) -> Self {
+        store.keep_identity(&self.identity);
+        self.store = Some(store);
+        if let Ok(generation) = self.vault.current() {
+            self.highest = Some(generation.revision());
+            self.announce(generation.revision(), generation.count());
+        }
+        self
     }
 
     /// Polls for ever.
@@ -100,6 +128,9 @@ impl Poller {
 
     /// One request; how long to pause after it.
     pub async fn turn(&mut self) -> Duration {
+        if let Some(store) = &self.store {
+            store.tend();
+        }
         self.renew_when_due().await;
         match self.fetch().await {
             Ok(pause) => self.succeeded(pause),
@@ -131,20 +162,28 @@ impl Poller {
         self.backoff.next_delay()
     }
 
-    fn lose(&self, message: &str, is_news: bool) {
+    fn lose(&mut self, message: &str, is_news: bool) {
         let reason = format!("this devbox may have no secrets any more: {message}");
         if is_news {
             error!(%reason, "secrets wiped");
             service_manager::status(&reason);
         }
         self.vault.lose(Loss::Revoked, reason);
+        self.forget();
     }
 
     /// What is held is out of date, and may be what the new bundle lacks room for: the next attempt starts without it.
-    fn make_room(&self, message: &str) {
+    fn make_room(&mut self, message: &str) {
         if self.held_revision().is_some() {
             warn!("what is held is wiped to make room for its successor");
             self.vault.lose(Loss::Starting, format!("the daemon makes room for new secrets: {message}"));
+            self.forget();
+        }
+    }
+
+    fn forget(&mut self) {
+        if let Some(store) = &mut self.store {
+            store.forget_secrets();
         }
     }
 
@@ -169,6 +208,9 @@ impl Poller {
         self.client = Client::new(self.client.url().clone(), identity.config());
         self.next_renewal_ms = identity.validity().renew_at_ms();
         self.identity = identity;
+        if let Some(store) = &mut self.store {
+            store.keep_identity(&self.identity);
+        }
     }
 
     /// Asks once. Key, request and answer are gone when this returns.
@@ -215,8 +257,12 @@ impl Poller {
         BootTime::now() + self.pace.max_stale
     }
 
-    fn unchanged(&self, waited: Duration) -> Duration {
-        self.vault.renew_lease(self.lease());
+    fn unchanged(&mut self, waited: Duration) -> Duration {
+        let lease = self.lease();
+        self.vault.renew_lease(lease);
+        if let Some(store) = &mut self.store {
+            store.renew_lease(lease);
+        }
         let wait = self.pace.wait();
         if waited < wait / 2 { wait.min(AFTER_HURRY) } else { Duration::ZERO }
     }
@@ -229,7 +275,11 @@ impl Poller {
         }
         let generation = self.open(key, &bundle)?;
         let names = generation.count();
-        self.vault.replace(generation, self.lease());
+        let lease = self.lease();
+        if let Some(store) = &mut self.store {
+            store.keep_secrets(self.identity.devbox_id(), &generation, lease);
+        }
+        self.vault.replace(generation, lease);
         self.highest = Some(revision);
         info!(revision, names, "secrets taken up");
         self.announce(revision, names);

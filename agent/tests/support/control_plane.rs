@@ -19,8 +19,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
+use rustls::{NamedGroup, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -60,6 +60,8 @@ pub struct Seen {
     pub renewed: usize,
     pub bundles: Vec<Option<u64>>,
     pub keys: Vec<String>,
+    /// The key exchange of each connection.
+    pub exchanges: Vec<NamedGroup>,
 }
 
 pub struct ControlPlane {
@@ -122,6 +124,8 @@ impl ControlPlane {
 
     async fn connection(self: Arc<Self>, stream: TcpStream, acceptor: TlsAcceptor) {
         let Ok(stream) = acceptor.accept(stream).await else { return };
+        let exchange = stream.get_ref().1.negotiated_key_exchange_group().unwrap().name();
+        self.note(|seen| seen.exchanges.push(exchange));
         let has_identity = stream.get_ref().1.peer_certificates().is_some();
         let service = service_fn(|request| Arc::clone(&self).respond(request, has_identity));
         let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;

@@ -7,7 +7,7 @@ export PATH=/usr/bin:/usr/sbin
 trap 'status=$?
   [ $status = 0 ] || echo "FAILED: line $LINENO: $BASH_COMMAND"
   journalctl --sync || true
-  journalctl --no-pager --boot --output=short-precise > /machine/log
+  journalctl --no-pager --boot --output=short-precise -u "devbox-*" -u "*.service" --no-hostname > /machine/log
   journalctl --no-pager --boot --output=export > /machine/journal
   exit $status' EXIT
 
@@ -16,7 +16,7 @@ fail() { echo "FAILED: $*"; exit 1; }
 # eventually WHAT COMMAND…: until it succeeds.
 eventually() {
   local what=$1; shift
-  for _ in {1..400}; do if "$@" > /dev/null 2>&1; then return; fi; sleep 0.05; done
+  for _ in {1..400}; do if ( "$@" ) > /dev/null 2>&1; then return; fi; sleep 0.05; done
   fail "waited in vain for $what"
 }
 

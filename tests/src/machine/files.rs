@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::programs;
 
@@ -14,7 +15,14 @@ stranger:x:1001:1001::/:/bin/bash
 ";
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\nagent:x:1000:\nstranger:x:1001:\n";
 
-/// Boots no further than to sockets and timers, then runs the script; its exit status is the machine's.
+/// A uid of this machine's own for the daemon: the kernel counts a user's keys over all machines that share it.
+fn daemon_uid() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    1_000_000 + std::process::id() % 10_000 * 100 + NEXT.fetch_add(1, Ordering::Relaxed) % 100
+}
+
+/// Boots no further than to sockets and timers, then runs the script; its exit status is the machine's. A script that hangs
+/// is ended, and still says what was going on.
 const TARGET: &str = "[Unit]\nRequires=basic.target\nAfter=basic.target\nWants=machine.service\n";
 const SCRIPT: &str = "[Unit]
 After=basic.target
@@ -23,6 +31,7 @@ FailureAction=exit
 [Service]
 Type=oneshot
 ExecStart=/bin/bash /machine/script
+TimeoutStartSec=60
 StandardOutput=file:/machine/output
 StandardError=inherit
 ";
@@ -49,8 +58,9 @@ pub(super) fn install_system(root: &Path) {
     for link in ["bin", "sbin", "lib", "lib64"] {
         symlink(format!("usr/{link}"), root.join(link)).expect("a link of the test's can be made");
     }
-    write(root, "/etc/passwd", PASSWD);
-    write(root, "/etc/group", GROUP);
+    let uid = daemon_uid();
+    write(root, "/etc/passwd", &format!("{PASSWD}devbox-secretsd:x:{uid}:{uid}::/:/usr/sbin/nologin\n"));
+    write(root, "/etc/group", &format!("{GROUP}devbox-secretsd:x:{uid}:\n"));
     write(root, "/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n");
     write(root, "/etc/machine-id", &format!("{}\n", "5ec2".repeat(8)));
     write(root, "/etc/systemd/system/machine.target", TARGET);
@@ -61,7 +71,8 @@ pub(super) fn install_system(root: &Path) {
         symlink("/dev/null", units.join(unit)).expect("a link of the test's can be made");
     }
     for file in ["os-release", "ld.so.cache"] {
-        fs::copy(Path::new("/etc").join(file), root.join("etc").join(file)).expect("this machine has that file");
+        fs::copy(Path::new("/etc").join(file), root.join("etc").join(file))
+            .expect("this machine has that file");
     }
 }
 
@@ -70,7 +81,8 @@ pub(super) fn install_project(usr: &Path) {
     for program in [programs::server(), programs::daemon(), programs::shim()] {
         install(&program, &usr.join("bin"));
     }
-    let systemd = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the repository").join("systemd");
+    let systemd =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the repository").join("systemd");
     for unit in files_of(&systemd) {
         if unit.extension().is_some_and(|kind| kind != "md") {
             install(&unit, &usr.join("lib/systemd/system"));
@@ -94,14 +106,20 @@ fn install(file: &Path, folder: &Path) {
     let mode = if folder.ends_with("bin") { "-Dm755" } else { "-Dm644" };
     let mut install = Command::new("install");
     install.arg(mode).arg("--target-directory").arg(folder).arg(file);
-    assert!(install.status().expect("install(1) is there").success(), "{} cannot be installed", file.display());
+    assert!(
+        install.status().expect("install(1) is there").success(),
+        "{} cannot be installed",
+        file.display()
+    );
 }
 
 /// Writes a file by its path in the machine. One with `#!` in front can be executed.
 pub(super) fn write(root: &Path, path: &str, text: &str) {
     let path = root.join(path.trim_start_matches('/'));
-    fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("a folder of the test's can be made");
+    fs::create_dir_all(path.parent().expect("a file is in a folder"))
+        .expect("a folder of the test's can be made");
     fs::write(&path, text).expect("a file of the test's can be written");
     let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
-    fs::set_permissions(&path, Permissions::from_mode(mode)).expect("a file of the test's can be given a mode");
+    fs::set_permissions(&path, Permissions::from_mode(mode))
+        .expect("a file of the test's can be given a mode");
 }

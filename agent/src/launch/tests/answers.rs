@@ -4,6 +4,7 @@ use devbox_launch_proto::Item::{Only, Rename, Require};
 use nix::sys::stat::fstat;
 
 use super::*;
+use crate::memory::test_support::{in_a_process_of_its_own, limit_locked_memory};
 use crate::memory::{Backing, Loss};
 
 const VARIABLES: [(&str, &[u8]); 3] = [("API_KEY", b"k=1"), ("DB_PASS", b"two\nlines"), ("EMPTY", b"")];
@@ -84,6 +85,23 @@ fn five_thousand_variables_and_large_values_arrive_whole() {
             server.launch(Flags { inline: true, list: false }, 0, &[Rename(b"A=Z_LARGE")]).strings();
         assert_eq!(renamed.len(), expected.len() - "Z_LARGE".len() + 1);
     }
+}
+
+#[test]
+fn where_no_descriptor_can_be_made_the_answer_is_inline() {
+    in_a_process_of_its_own("launch::tests::answers::child_with_room_for_the_generation_only");
+}
+
+#[test]
+#[ignore = "run in a process of its own by where_no_descriptor_can_be_made_the_answer_is_inline"]
+fn child_with_room_for_the_generation_only() {
+    limit_locked_memory(64 << 10);
+    let value = vec![b'v'; 40 << 10];
+    let server = Server::start().holding(&[("A", &value)]);
+    let Got::Inline(strings) = server.everything() else { panic!() };
+    assert_eq!(strings.len(), (40 << 10) + 3);
+    let Got::Inline(small) = server.launch(Flags { inline: true, list: false }, 0, &[]) else { panic!() };
+    assert_eq!(small, strings);
 }
 
 #[test]

@@ -3,10 +3,11 @@
 mod answers;
 mod hostile;
 mod log;
+mod rules;
 mod waiting;
 
 use std::io::{IoSliceMut, Read};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,8 +21,9 @@ use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
 use super::{LaunchState, serve};
-use crate::memory::test_support::{LIMIT, SealedBundle};
+use crate::memory::test_support::{LIMIT, SealedBundle, adopt};
 use crate::memory::{BootTime, LockedPages, MemoryError, Requirement, SecretMemory, Vault};
+use crate::peer::{Cgroups, Examiner};
 use crate::policy::{Policy, RuleConfig};
 
 /// A launch server on a thread of its own, as in the daemon: one current-thread runtime.
@@ -50,10 +52,15 @@ impl Server {
     }
 
     fn with(memory: SecretMemory, policy: Policy) -> Self {
+        Self::in_units(memory, policy, Cgroups::of_this_machine())
+    }
+
+    fn in_units(memory: SecretMemory, policy: Policy, cgroups: Cgroups) -> Self {
         let directory = tempfile::tempdir().unwrap();
         open_to_all(directory.path());
         let vault = Arc::new(Vault::new("still enrolling: wait"));
-        let state = Arc::new(LaunchState::new(Arc::clone(&vault), memory.clone(), policy).unwrap());
+        let state = LaunchState::new(Arc::clone(&vault), memory.clone(), policy).unwrap();
+        let state = Arc::new(state.examined_by(Examiner::new(cgroups)));
         let (stop, stopped) = oneshot::channel::<()>();
         let path = directory.path().join("launch.sock");
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
@@ -167,12 +174,6 @@ fn receive_header(stream: &BlockingStream) -> std::io::Result<(AnswerHeader, Opt
     }
     assert!(descriptors.len() <= 1);
     Ok((AnswerHeader::decode(&header).unwrap(), descriptors.pop()))
-}
-
-#[allow(unsafe_code, reason = "a received descriptor is a number until somebody owns it")]
-fn adopt(descriptor: std::os::fd::RawFd) -> OwnedFd {
-    // SAFETY: the kernel has just installed it for this process, and nothing else knows its number.
-    unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
 fn receive(stream: &BlockingStream) -> Got {

@@ -1,4 +1,4 @@
-//! A cgroup of the test's own: the machine's processes are in it, and end with it.
+//! A cgroup of the test's own: the processes that it starts are in it, and end with it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,17 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// A cgroup in each hierarchy that systemd uses. Dropped, all of its processes are killed.
 #[derive(Debug)]
-pub(super) struct Cgroup {
+pub struct Cgroup {
     paths: Vec<PathBuf>,
 }
 
 impl Cgroup {
-    pub(super) fn new(name: &str) -> Self {
+    /// A cgroup of this name.
+    ///
+    /// # Panics
+    /// Where it cannot be made.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
         let paths: Vec<PathBuf> = hierarchies().into_iter().map(|root| root.join(name)).collect();
         for path in &paths {
             fs::create_dir_all(path).expect("root can make a cgroup");
@@ -25,7 +30,8 @@ impl Cgroup {
     }
 
     /// `program`, which moves itself here before it becomes the program.
-    pub(super) fn command(&self, program: &str) -> Command {
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
         let mut shell = Command::new("/bin/sh");
         let script = "program=$1; shift; while [ \"$1\" != -- ]; do echo $$ > \"$1/cgroup.procs\"; shift; done; shift; \
                       exec \"$program\" \"$@\"";
@@ -37,8 +43,11 @@ impl Cgroup {
 /// One on a machine with cgroups v2 only, two where systemd has a hierarchy of its own beside it.
 fn hierarchies() -> Vec<PathBuf> {
     let mount = Path::new(MOUNT);
-    let of_systemd: Vec<PathBuf> =
-        ["unified", "systemd"].map(|name| mount.join(name)).into_iter().filter(|path| path.exists()).collect();
+    let of_systemd: Vec<PathBuf> = ["unified", "systemd"]
+        .map(|name| mount.join(name))
+        .into_iter()
+        .filter(|path| path.exists())
+        .collect();
     if of_systemd.is_empty() { vec![mount.to_owned()] } else { of_systemd }
 }
 

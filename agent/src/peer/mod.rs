@@ -1,4 +1,32 @@
 //! Who is at the other end of a local socket, as the kernel says it. What the peer says of itself is never asked.
+//!
+//! - [`Peer`]: the numbers of user, group and process, at the moment when it connected. They cost one system call and settle
+//!   most rules;
+//! - [`Process`]: the process itself, held so that another one which gets its number is never taken for it;
+//! - [`UnitName`], [`UnitPattern`] and [`Cgroups`]: systemd units, and who is in them;
+//! - [`Executable`] and [`Digest`]: the program that a process runs;
+//! - [`Examiner`] answers [`Questions`] about a process with [`Facts`]; an [`Obstacle`] says why one has no answer.
+
+mod cgroups;
+mod digest;
+mod examiner;
+mod executable;
+mod facts;
+mod obstacle;
+mod process;
+mod unit;
+
+#[cfg(test)]
+mod tests;
+
+pub use cgroups::Cgroups;
+pub use digest::{Digest, InvalidDigest};
+pub use examiner::Examiner;
+pub use executable::Executable;
+pub use facts::{ExecutableQuestion, Facts, Learned, Questions};
+pub use obstacle::Obstacle;
+pub use process::Process;
+pub use unit::{InvalidUnitName, InvalidUnitPattern, UnitName, UnitPattern};
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -13,7 +41,7 @@ pub struct Peer {
     pub uid: u32,
     /// Effective primary group id; supplementary groups are not in it.
     pub gid: u32,
-    /// Process id in this daemon's namespace; 0 for a process outside it. For the log only: ids are reused.
+    /// Process id in this daemon's namespace; 0 for a process outside it. Ids are reused: [`Process`] says whose it is.
     pub pid: i32,
 }
 
@@ -31,22 +59,5 @@ impl Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "uid {}, gid {}, pid {}", self.uid, self.gid, self.pid)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::net::UnixStream;
-
-    use nix::unistd::{getegid, geteuid};
-
-    use super::*;
-
-    #[test]
-    fn the_kernel_names_this_process_as_its_own_peer() {
-        let (one, _other) = UnixStream::pair().unwrap();
-        let peer = Peer::of(&one).unwrap();
-        let own = i32::try_from(std::process::id()).unwrap();
-        assert_eq!(peer, Peer { uid: geteuid().as_raw(), gid: getegid().as_raw(), pid: own });
     }
 }

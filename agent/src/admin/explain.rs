@@ -1,0 +1,55 @@
+//! `GET /explain?pid=N&uid=N&gid=N`: what a process would get. Who asks says whose it is, for it may be hidden from the daemon.
+
+use std::path::Path;
+
+use crate::config::Rules;
+use crate::peer::{Cgroups, Examiner, Peer, Process};
+use crate::policy::Explanation;
+
+/// The question about `peer`, as a request's target.
+#[must_use]
+pub fn target(peer: Peer) -> String {
+    let Peer { uid, gid, pid } = peer;
+    format!("/explain?pid={pid}&uid={uid}&gid={gid}")
+}
+
+/// The question that a query asks; none where it is none.
+#[must_use]
+pub fn parse(query: &str) -> Option<Peer> {
+    let value = |name: &str| {
+        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+    };
+    let pid = value("pid")?.parse().ok().filter(|pid| *pid > 0)?;
+    Some(Peer { uid: value("uid")?.parse().ok()?, gid: value("gid")?.parse().ok()?, pid })
+}
+
+/// The answer without a daemon: what a configuration file decides, from what this process can see.
+pub async fn from_file(rules: &Rules, admin_socket: &Path, peer: Peer) -> Explanation {
+    let file = rules.file.as_deref().map_or_else(
+        || "the built-in rule (there is no configuration file)".to_owned(),
+        |file| file.display().to_string(),
+    );
+    let decided_by = format!("{file}; no daemon answers at {}", admin_socket.display());
+    let examiner = Examiner::new(Cgroups::of_this_machine());
+    let questions = rules.policy.all_questions();
+    let facts = examiner.examine(peer, Process::to_explain(peer.pid), questions).await;
+    Explanation::new(decided_by, &rules.policy, &facts, None::<std::iter::Empty<&str>>)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_read_as_it_was_asked_and_nothing_else_is_one() {
+        let peer = Peer { uid: 1000, gid: 7, pid: 4711 };
+        let asked = target(peer);
+        assert_eq!(parse(asked.strip_prefix("/explain?").unwrap()), Some(peer));
+        for query in
+            ["", "pid=1", "pid=1&uid=2", "pid=0&uid=1&gid=1", "pid=-1&uid=1&gid=1", "pid=x&uid=1&gid=1"]
+        {
+            assert_eq!(parse(query), None, "{query}");
+        }
+    }
+}

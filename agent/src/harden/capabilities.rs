@@ -1,0 +1,67 @@
+//! Capabilities (capabilities(7)): all are given up, from all five sets.
+//!
+//! One may stay: `CAP_IPC_LOCK`, where the limit of locked memory is too small for what the daemon may have to hold. It
+//! lets the process lock pages and nothing else. Another may stay with one thread, where a rule names a program:
+//! `CAP_SYS_PTRACE`, without which other users' programs cannot be seen.
+
+use caps::errors::CapsError;
+use caps::{CapSet, Capability, CapsHashSet};
+
+use super::{Step, lock};
+
+/// Gives up what this thread does not use. Call once the sockets are bound: root may have needed more to put them where
+/// they are.
+pub(super) fn drop_unused(sees_programs: bool) -> Step {
+    match kept(sees_programs).and_then(|kept| give_up(&kept).and_then(|()| describe(&kept))) {
+        Ok(step) => step,
+        Err(error) => Step::missing(format!("{error}: allow capset and prctl in the sandbox")),
+    }
+}
+
+fn kept(sees_programs: bool) -> Result<CapsHashSet, CapsError> {
+    let used =
+        [(Capability::CAP_IPC_LOCK, lock::needs_capability()), (Capability::CAP_SYS_PTRACE, sees_programs)];
+    let used: CapsHashSet =
+        used.into_iter().filter_map(|(capability, used)| used.then_some(capability)).collect();
+    Ok(caps::read(None, CapSet::Permitted)?.intersection(&used).copied().collect())
+}
+
+/// The bounding set first: that takes a capability itself. What is as it should be is left alone: a sandbox may have taken
+/// away the calls along with the capabilities.
+fn give_up(kept: &CapsHashSet) -> Result<(), CapsError> {
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
+        for capability in caps::runtime::thread_all_supported() {
+            caps::drop(None, CapSet::Bounding, capability)?;
+        }
+    }
+    let none = CapsHashSet::new();
+    for (set, wanted) in [
+        (CapSet::Ambient, &none),
+        (CapSet::Inheritable, &none),
+        (CapSet::Effective, kept),
+        (CapSet::Permitted, kept),
+    ] {
+        if caps::read(None, set)? != *wanted {
+            caps::set(None, set, wanted)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the kernel says that is left.
+fn describe(kept: &CapsHashSet) -> Result<Step, CapsError> {
+    let left = |set| caps::read(None, set);
+    let unused_are_gone = left(CapSet::Permitted)? == *kept
+        && left(CapSet::Effective)? == *kept
+        && left(CapSet::Inheritable)?.is_empty()
+        && left(CapSet::Ambient)?.is_empty();
+    if !unused_are_gone {
+        return Ok(Step::missing("some capabilities could not be given up: start without them"));
+    }
+    let mut detail = if kept.is_empty() { "none" } else { "CAP_IPC_LOCK only, for memory" }.to_owned();
+    if !left(CapSet::Bounding)?.is_empty() {
+        // It bounds what an execve(2) could gain: nothing, with no_new_privs.
+        detail.push_str(" (the bounding set stays: CAP_SETPCAP would be needed to empty it)");
+    }
+    Ok(Step::achieved_by(detail))
+}

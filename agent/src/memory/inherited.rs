@@ -1,0 +1,47 @@
+//! Descriptors that the service manager passed at the start of this process (sd_listen_fds(3)): sockets, and what a
+//! predecessor left in the store.
+//!
+//! Here because taking a number for an owned descriptor is `unsafe`, and this folder has all of that.
+#![allow(
+    unsafe_code,
+    reason = "a descriptor that was passed at the start is only a number until it is owned"
+)]
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether they have been taken.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// The descriptors, by the names that their units give them.
+#[derive(Debug, Default)]
+pub struct Inherited(Vec<(String, OwnedFd)>);
+
+impl Inherited {
+    /// Takes them; a second time, and without a service manager, there are none. Call before anything opens a descriptor.
+    ///
+    /// # Errors
+    /// The service manager's variables contradict each other, or name a descriptor that is not open.
+    pub fn take() -> io::Result<Self> {
+        if TAKEN.swap(true, Ordering::Relaxed) {
+            return Ok(Self::default());
+        }
+        // Marks each close-on-exec, which fails for a number that is no open descriptor.
+        let passed = sd_notify::listen_fds_with_names()?;
+        // SAFETY: the number is an open descriptor, as was just seen; the service manager opened it for this process, the
+        // flag above lets this be done once, and nothing else in this program takes numbers for descriptors.
+        Ok(Self(passed.map(|(number, name)| (name, unsafe { OwnedFd::from_raw_fd(number) })).collect()))
+    }
+
+    /// The one of this name, if it was passed.
+    pub fn named(&mut self, name: &str) -> Option<OwnedFd> {
+        let at = self.0.iter().position(|(found, _)| found == name)?;
+        Some(self.0.swap_remove(at).1)
+    }
+
+    /// All whose names are wanted.
+    pub fn all(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<(String, OwnedFd)> {
+        self.0.extract_if(.., |(name, _)| wanted(name)).collect()
+    }
+}

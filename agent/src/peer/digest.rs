@@ -1,0 +1,177 @@
+//! SHA-256 of executables (FIPS 180-4), remembered for as long as a file has not changed.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::str::FromStr;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use nix::sys::stat::FileStat;
+use thiserror::Error;
+
+const LEN: usize = 32;
+/// Read at a time, in bytes.
+const CHUNK: usize = 64 * 1024;
+/// Files that are remembered.
+const REMEMBERED: usize = 64;
+/// A file that changed so recently, in seconds, could change again without a trace in its times: it is not remembered.
+const SETTLED_AFTER: i64 = 2;
+
+/// A SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest([u8; LEN]);
+
+/// Why a text is no digest.
+#[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
+#[error("a SHA-256 is 64 hexadecimal digits: take what sha256sum prints")]
+pub struct InvalidDigest;
+
+impl FromStr for Digest {
+    type Err = InvalidDigest;
+
+    fn from_str(text: &str) -> Result<Self, InvalidDigest> {
+        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+        if pairs.len() != LEN || !rest.is_empty() {
+            return Err(InvalidDigest);
+        }
+        let mut digest = [0; LEN];
+        for (byte, pair) in digest.iter_mut().zip(pairs) {
+            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        }
+        Ok(Self(digest))
+    }
+}
+
+fn nibble(digit: u8) -> Result<u8, InvalidDigest> {
+    match digit {
+        b'0'..=b'9' => Ok(digit - b'0'),
+        b'a'..=b'f' => Ok(digit - b'a' + 10),
+        b'A'..=b'F' => Ok(digit - b'A' + 10),
+        _ => Err(InvalidDigest),
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+impl Digest {
+    /// Of everything that `file` still holds.
+    ///
+    /// # Errors
+    /// Reading fails.
+    pub fn of(file: &mut File) -> io::Result<Self> {
+        let mut context = Context::new(&SHA256);
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            match file.read(&mut chunk)? {
+                0 => break,
+                read => context.update(&chunk[..read]),
+            }
+        }
+        let mut digest = [0; LEN];
+        digest.copy_from_slice(context.finish().as_ref());
+        Ok(Self(digest))
+    }
+}
+
+/// Digests of files that have not changed since.
+#[derive(Debug, Default)]
+pub(super) struct Remembered(VecDeque<(Version, Digest)>);
+
+/// One version of one file. The kernel sets the time of change (`ctime`) itself, at every write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Version {
+    device: u64,
+    inode: u64,
+    size: i64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Version {
+    pub(super) fn of(stat: &FileStat) -> Self {
+        Self {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: stat.st_size,
+            modified: (stat.st_mtime, stat.st_mtime_nsec),
+            changed: (stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
+
+    fn is_settled(&self, now: i64) -> bool {
+        now.saturating_sub(self.changed.0) > SETTLED_AFTER
+    }
+}
+
+impl Remembered {
+    pub(super) fn find(&self, version: Version) -> Option<Digest> {
+        self.0.iter().find(|(known, _)| *known == version).map(|(_, digest)| *digest)
+    }
+
+    /// `now` is in seconds since the epoch.
+    pub(super) fn keep(&mut self, version: Version, digest: Digest, now: i64) {
+        if version.is_settled(now) {
+            self.0.truncate(REMEMBERED - 1);
+            self.0.push_front((version, digest));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn version(inode: u64, changed: i64) -> Version {
+        Version { device: 1, inode, size: 1, modified: (0, 0), changed: (changed, 0) }
+    }
+
+    #[test]
+    fn a_digest_is_read_and_printed_as_sha256sum_does() {
+        let mut file = tempfile::tempfile().unwrap();
+        assert_eq!(Digest::of(&mut file).unwrap().to_string(), EMPTY);
+        assert_eq!(EMPTY.to_uppercase().parse::<Digest>().unwrap().to_string(), EMPTY);
+    }
+
+    #[test]
+    fn nothing_else_is_a_digest() {
+        for text in
+            ["", "e3", &EMPTY[1..], &format!("{EMPTY}0"), &EMPTY.replace('e', "g"), &EMPTY.replace('e', "é")]
+        {
+            assert_eq!(text.parse::<Digest>(), Err(InvalidDigest), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_same_version_of_a_file_is_remembered_and_only_once_it_has_settled() {
+        let (mut remembered, digest) = (Remembered::default(), EMPTY.parse().unwrap());
+        remembered.keep(version(1, 100), digest, 101);
+        assert_eq!(remembered.find(version(1, 100)), None);
+        remembered.keep(version(1, 100), digest, 110);
+        assert_eq!(remembered.find(version(1, 100)), Some(digest));
+        assert_eq!(remembered.find(version(1, 101)), None);
+        assert_eq!(remembered.find(version(2, 100)), None);
+    }
+
+    #[test]
+    fn the_number_of_remembered_files_is_bounded() {
+        let (mut remembered, digest) = (Remembered::default(), EMPTY.parse().unwrap());
+        for inode in 0..1_000 {
+            remembered.keep(version(inode, 0), digest, 10);
+        }
+        assert_eq!(remembered.0.len(), REMEMBERED);
+        assert_eq!(remembered.find(version(999, 0)), Some(digest));
+    }
+}

@@ -1,0 +1,106 @@
+//! The program that a process runs: which file, and what is in it.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, fstat, lstat};
+
+use super::digest::{Digest, Remembered, Version};
+use super::{Learned, Obstacle, Process, Questions};
+
+/// Longest executable that is hashed, in bytes.
+pub(super) const MAX_HASHED: i64 = 1 << 30;
+
+/// What a process runs. After connecting, a process may come to run something else, and anybody may run a program that
+/// everybody can execute: an executable narrows a rule about a user or unit, and seldom stands for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Executable {
+    /// Its path, as the kernel has it: absolute, without symbolic links. Of a path that the questions name it is certain that
+    /// the file is the one that the daemon sees there; other paths may be of another mount namespace.
+    pub path: String,
+    /// Its contents, where a question needs them.
+    pub digest: Learned<Digest>,
+}
+
+impl Executable {
+    /// What `process` runs, as far as `questions` ask.
+    pub(super) fn of(
+        process: &Process,
+        questions: &Questions,
+        remembered: &mut Remembered,
+    ) -> Result<Self, Obstacle> {
+        let file = open(&process.directory()?)?;
+        let stat = fstat(&file).map_err(Obstacle::Unreadable)?;
+        let path = path_of(&file)?;
+        if stat.st_nlink == 0 {
+            return Err(Obstacle::Deleted);
+        }
+        let Some(question) = questions.executables.iter().find(|question| question.path == path) else {
+            return Ok(Self { path, digest: Err(Obstacle::NotAsked) });
+        };
+        same_file(&path, &stat)?;
+        let digest = if question.digest { digest(&file, &stat, remembered) } else { Err(Obstacle::NotAsked) };
+        Ok(Self { path, digest })
+    }
+}
+
+/// The file itself, through the kernel's own link to it. Nothing of its file system is run by this.
+fn open(directory: &OwnedFd) -> Result<OwnedFd, Obstacle> {
+    openat(directory, "exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(|errno| match errno {
+        // ENOENT: a thread of the kernel, or a process that is ending.
+        Errno::ESRCH | Errno::ENOENT => Obstacle::Ended,
+        Errno::EACCES | Errno::EPERM => Obstacle::Forbidden,
+        errno => Obstacle::Hidden(errno),
+    })
+}
+
+/// The path of this very file, also if the process runs another one by now.
+fn path_of(file: &OwnedFd) -> Result<String, Obstacle> {
+    let path = readlinkat(AT_FDCWD, own_link(file).as_str()).map_err(Obstacle::Hidden)?;
+    path.into_string().map_err(|_| Obstacle::NotText)
+}
+
+fn own_link(file: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// Every user may make a mount namespace in which any file is called `/usr/bin/devbox-exec`. Only paths that a rule names are
+/// looked up here: others could be on a file system that never answers.
+fn same_file(path: &str, running: &FileStat) -> Result<(), Obstacle> {
+    let here = lstat(path).map_err(|_| Obstacle::Unseen)?;
+    let is_same = (here.st_dev, here.st_ino) == (running.st_dev, running.st_ino);
+    if is_same { Ok(()) } else { Err(Obstacle::OtherFile) }
+}
+
+fn digest(file: &OwnedFd, stat: &FileStat, remembered: &mut Remembered) -> Learned<Digest> {
+    let version = Version::of(stat);
+    if let Some(known) = remembered.find(version) {
+        return Ok(known);
+    }
+    if stat.st_size > MAX_HASHED {
+        return Err(Obstacle::TooLong);
+    }
+    let readable =
+        openat(AT_FDCWD, own_link(file).as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+    let mut readable = File::from(readable.map_err(Obstacle::Unreadable)?);
+    let digest = Digest::of(&mut readable).map_err(|error| Obstacle::Unreadable(errno_of(&error)))?;
+    let now = fstat(&readable).map_err(Obstacle::Unreadable)?;
+    // Written to while it was read: nobody can say what it holds.
+    if Version::of(&now) != version {
+        return Err(Obstacle::OtherFile);
+    }
+    remembered.keep(version, digest, seconds_since_epoch());
+    Ok(digest)
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+fn seconds_since_epoch() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,182 @@
+//! What one process would get and by which rule, and for each rule that is not about it, why: for people and programs.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::table::columns;
+use super::{Policy, Rule, is_guarded};
+use crate::peer::{Facts, Learned, Obstacle};
+
+/// The decision about one process, with all its reasons. No value, and no name that the devbox does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Whose rules these are.
+    pub decided_by: String,
+    /// Whom it is about.
+    pub process: ExplainedProcess,
+    /// Every rule, in order.
+    pub rules: Vec<ExplainedRule>,
+    /// What the devbox has and who may have it, in ascending order of name; none where nobody knows what it has.
+    #[serde(default)]
+    pub variables: Option<Vec<ExplainedVariable>>,
+}
+
+/// What is known of the process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedProcess {
+    /// Process id.
+    pub pid: i32,
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+    /// Its unit, or why it is not known.
+    pub unit: String,
+    /// Its executable, or why it is not known.
+    pub executable: String,
+    /// The executable's SHA-256, where a rule asks for it; or why it is not known.
+    #[serde(default)]
+    pub sha256: Option<String>,
+}
+
+/// One rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedRule {
+    /// Its number and name.
+    pub rule: String,
+    /// Whom it is about.
+    pub about: String,
+    /// What it grants.
+    pub env: Vec<String>,
+    /// Why it is not about this process; nothing, where it is.
+    pub mismatches: Vec<String>,
+}
+
+/// One variable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedVariable {
+    /// Its name.
+    pub name: String,
+    /// The first rule that grants it; none where no rule does.
+    #[serde(default)]
+    pub rule: Option<String>,
+    /// It steers loaders or shells: only its exact name grants it.
+    pub guarded: bool,
+}
+
+impl Explanation {
+    /// Explains what `policy` decides about a process, and about each of `names`.
+    #[must_use]
+    pub fn new<'n>(
+        decided_by: String,
+        policy: &Policy,
+        facts: &Facts,
+        names: Option<impl Iterator<Item = &'n str>>,
+    ) -> Self {
+        let rules = policy.rules().iter().enumerate();
+        let variables = names.map(|names| names.map(|name| variable(policy, facts, name)).collect());
+        Self {
+            decided_by,
+            process: ExplainedProcess::of(facts),
+            rules: rules.map(|(index, rule)| ExplainedRule::of(index, rule, facts)).collect(),
+            variables,
+        }
+    }
+}
+
+impl ExplainedProcess {
+    fn of(facts: &Facts) -> Self {
+        let unit =
+            facts.unit.as_ref().map(|unit| unit.as_ref().map_or("none".to_owned(), ToString::to_string));
+        let executable =
+            facts.executable.as_ref().map(|executable| executable.path.escape_default().to_string());
+        let sha256 = facts.digest().map(|digest| digest.to_string());
+        Self {
+            pid: facts.peer.pid,
+            uid: facts.peer.uid,
+            gid: facts.peer.gid,
+            unit: or_why(unit.map_err(|why| *why)),
+            executable: or_why(executable.map_err(|why| *why)),
+            sha256: (sha256 != Err(Obstacle::NotAsked)).then(|| or_why(sha256)),
+        }
+    }
+}
+
+fn or_why(learned: Learned<String>) -> String {
+    learned.unwrap_or_else(|why| format!("not known: {why}"))
+}
+
+impl ExplainedRule {
+    fn of(index: usize, rule: &Rule, facts: &Facts) -> Self {
+        Self {
+            rule: rule.label(index).to_string(),
+            about: rule.about(),
+            env: rule.allow().iter().map(ToString::to_string).collect(),
+            mismatches: rule.mismatches(facts).map(|mismatch| mismatch.to_string()).collect(),
+        }
+    }
+}
+
+fn variable(policy: &Policy, facts: &Facts, name: &str) -> ExplainedVariable {
+    let guarded = is_guarded(name.as_bytes());
+    let mut rules = policy.rules().iter().enumerate();
+    let found = rules.find(|(_, rule)| rule.is_about(facts) && rule.grants(name.as_bytes(), guarded));
+    let rule = found.map(|(index, rule)| rule.label(index).to_string());
+    ExplainedVariable { name: name.to_owned(), rule, guarded }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "decided by   {}", self.decided_by)?;
+        write!(f, "{}", self.process)?;
+        let rows: Vec<[String; 4]> = self.rules.iter().map(ExplainedRule::row).collect();
+        match rows.is_empty() {
+            true => writeln!(f, "\nno rules: nobody may have anything")?,
+            false => write!(f, "\n{}", columns(["RULE", "ABOUT", "MAY HAVE", "ABOUT THIS PROCESS?"], &rows))?,
+        }
+        match &self.variables {
+            None => writeln!(f, "\nWhich variables the devbox has, only a running daemon knows."),
+            Some(variables) if variables.is_empty() => writeln!(f, "\nThe devbox has no variables."),
+            Some(variables) => write_variables(f, variables),
+        }
+    }
+}
+
+impl fmt::Display for ExplainedProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "process      {}", self.pid)?;
+        writeln!(f, "uid          {}", self.uid)?;
+        writeln!(f, "gid          {}", self.gid)?;
+        writeln!(f, "unit         {}", self.unit)?;
+        writeln!(f, "executable   {}", self.executable)?;
+        self.sha256.as_ref().map_or(Ok(()), |sha256| writeln!(f, "sha256       {sha256}"))
+    }
+}
+
+impl ExplainedRule {
+    fn row(&self) -> [String; 4] {
+        let verdict = if self.mismatches.is_empty() {
+            "yes".to_owned()
+        } else {
+            format!("no: {}", self.mismatches.join("; "))
+        };
+        [self.rule.clone(), self.about.clone(), self.env.join(", "), verdict]
+    }
+}
+
+fn write_variables(f: &mut fmt::Formatter<'_>, variables: &[ExplainedVariable]) -> fmt::Result {
+    let row = |variable: &ExplainedVariable| {
+        let verdict = match (&variable.rule, variable.guarded) {
+            (Some(rule), _) => format!("yes, by rule {rule}"),
+            (None, true) => {
+                "no: it steers what programs load or run, and no rule about this process names it exactly"
+                    .to_owned()
+            }
+            (None, false) => "no: no rule about this process grants it".to_owned(),
+        };
+        [variable.name.clone(), verdict]
+    };
+    let rows: Vec<[String; 2]> = variables.iter().map(row).collect();
+    write!(f, "\n{}", columns(["VARIABLE", "WOULD GET IT?"], &rows))
+}

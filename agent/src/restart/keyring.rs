@@ -1,0 +1,177 @@
+//! Keys of images, in the kernel keyring of this process's user (user-keyring(7), keyctl(2)).
+//!
+//! A key outlives its process by [`KEY_LIFE`] at most, is in no file system, is not swapped, and ends with the boot. Another
+//! user cannot read it: only who possesses the keyring may, and root without becoming this user does not.
+
+use std::time::Duration;
+
+use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
+use linux_keyutils::{KeyError, KeyRing, KeyRingIdentifier};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::image::ImageId;
+use crate::memory::BootTime;
+
+/// Length of a key, in bytes.
+const KEY_LEN: usize = 32;
+/// A key, and until when its image may be used, in milliseconds of [`BootTime`], little-endian.
+const PAYLOAD_LEN: usize = KEY_LEN + size_of::<u64>();
+
+/// The kernel forgets a key so long after it was last put: longer than a restart or an upgrade takes. So after a stop, of
+/// which a daemon cannot know that it is none of these, keys do not stay.
+pub const KEY_LIFE: Duration = Duration::from_secs(600);
+
+/// Why there is no key.
+#[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
+pub enum KeyringError {
+    /// No keyring.
+    #[error(
+        "the kernel keyring of this user cannot be used: allow add_key and keyctl in the sandbox's system call filter"
+    )]
+    Unavailable(#[source] KeyError),
+    /// The key does not fit.
+    #[error("the kernel keyring takes no key: raise kernel.keys.maxkeys and maxbytes")]
+    Full(#[source] KeyError),
+    /// The key is not there.
+    #[error(
+        "the kernel keyring has no key for it: it is of another boot, its time is over, or it was revoked"
+    )]
+    NoKey,
+    /// The kernel has no random numbers, or the key is refused.
+    #[error("no key can be made")]
+    Random,
+}
+
+/// The keyring of this process's user.
+#[derive(Debug)]
+pub struct Keyring(KeyRing);
+
+/// The key of one image.
+pub struct ImageKey {
+    bytes: Zeroizing<[u8; KEY_LEN]>,
+}
+
+impl Keyring {
+    /// Opens it, made by the kernel where there is none.
+    ///
+    /// # Errors
+    /// [`KeyringError::Unavailable`].
+    pub fn open() -> Result<Self, KeyringError> {
+        let open = || {
+            // Through its own keyring this process *possesses* the user's: what its keys' permissions ask for.
+            KeyRing::from_special_id(KeyRingIdentifier::Process, true)?
+                .link_keyring_id(KeyRingIdentifier::User)?;
+            KeyRing::from_special_id(KeyRingIdentifier::User, true)
+        };
+        open().map(Self).map_err(KeyringError::Unavailable)
+    }
+
+    /// Puts `key` there, or puts off its end where it is there: the kernel forgets it after [`KEY_LIFE`], and no later than
+    /// `until`.
+    ///
+    /// # Errors
+    /// [`KeyringError::Full`].
+    pub fn put(&self, id: &ImageId, key: &ImageKey, until: BootTime) -> Result<(), KeyringError> {
+        let mut payload = Zeroizing::new([0; PAYLOAD_LEN]);
+        payload[..KEY_LEN].copy_from_slice(&*key.bytes);
+        payload[KEY_LEN..].copy_from_slice(&until.as_millis().to_le_bytes());
+        let put = || self.0.add_key(&description(id), &*payload)?.set_timeout(timeout(until));
+        put().map_err(KeyringError::Full)
+    }
+
+    /// The key of an image, and until when the image may be used.
+    ///
+    /// # Errors
+    /// [`KeyringError::NoKey`].
+    pub fn find(&self, id: &ImageId) -> Result<(ImageKey, BootTime), KeyringError> {
+        let mut payload = Zeroizing::new([0; PAYLOAD_LEN]);
+        let read = self.0.search(&description(id)).and_then(|key| key.read(&mut *payload));
+        if read != Ok(PAYLOAD_LEN) {
+            return Err(KeyringError::NoKey);
+        }
+        let (key, until) = payload.split_first_chunk::<KEY_LEN>().ok_or(KeyringError::NoKey)?;
+        let until = until.try_into().map(u64::from_le_bytes).map_err(|_| KeyringError::NoKey)?;
+        Ok((ImageKey { bytes: Zeroizing::new(*key) }, BootTime::from_millis(until)))
+    }
+
+    /// Forgets an image's key, if it is there.
+    pub fn forget(&self, id: &ImageId) {
+        if let Ok(key) = self.0.search(&description(id)) {
+            // Unlinked as well, so that it does not count against the user's quota until the kernel collects it.
+            let _ = key.revoke();
+            let _ = self.0.unlink_key(key);
+        }
+    }
+}
+
+impl ImageKey {
+    /// A fresh one from the kernel's random numbers.
+    ///
+    /// # Errors
+    /// [`KeyringError::Random`].
+    pub fn generate() -> Result<Self, KeyringError> {
+        let mut bytes = Zeroizing::new([0; KEY_LEN]);
+        aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| KeyringError::Random)?;
+        Ok(Self { bytes })
+    }
+
+    pub(super) fn cipher(&self) -> Result<LessSafeKey, KeyringError> {
+        UnboundKey::new(&AES_256_GCM, &*self.bytes).map(LessSafeKey::new).map_err(|_| KeyringError::Random)
+    }
+}
+
+impl std::fmt::Debug for ImageKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+fn description(id: &ImageId) -> String {
+    format!("devbox-secretsd:{id}")
+}
+
+/// In seconds; at least one: to keyctl(2), none is for ever.
+fn timeout(until: BootTime) -> usize {
+    let left = until.since(BootTime::now()).min(KEY_LIFE);
+    usize::try_from(left.as_secs().max(1)).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keyring() -> Option<Keyring> {
+        Keyring::open().map_err(|error| println!("skipped: {error}")).ok()
+    }
+
+    fn in_a_minute() -> BootTime {
+        BootTime::now() + Duration::from_secs(60)
+    }
+
+    #[test]
+    fn a_key_is_found_with_its_end_until_it_is_forgotten() {
+        let Some(keyring) = keyring() else { return };
+        let (id, key) = (ImageId::generate().unwrap(), ImageKey::generate().unwrap());
+        assert_eq!(keyring.find(&id).err(), Some(KeyringError::NoKey));
+        keyring.put(&id, &key, in_a_minute()).unwrap();
+        let later = in_a_minute() + Duration::from_secs(60);
+        keyring.put(&id, &key, later).unwrap();
+        let (found, until) = keyring.find(&id).unwrap();
+        assert_eq!((*found.bytes, until.as_millis()), (*key.bytes, later.as_millis()));
+        keyring.forget(&id);
+        assert_eq!(keyring.find(&id).err(), Some(KeyringError::NoKey));
+    }
+
+    #[test]
+    fn the_kernel_is_told_when_to_forget_and_never_that_it_need_not() {
+        assert_eq!(timeout(BootTime::now()), 1);
+        assert!((55..=60).contains(&timeout(in_a_minute())));
+        assert_eq!(timeout(BootTime::now() + Duration::MAX), 600);
+    }
+
+    #[test]
+    fn debug_output_has_no_key() {
+        assert_eq!(format!("{:?}", ImageKey::generate().unwrap()), "[redacted]");
+    }
+}

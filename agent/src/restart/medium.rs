@@ -1,0 +1,80 @@
+//! What an image is written on: a `memfd_secret` where the kernel has one, else a sealed memfd. Either way its bytes are
+//! ciphertext.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use thiserror::Error;
+
+use super::image::InvalidImage;
+use crate::memory::{Backing, MemoryError, SecretMemory};
+
+/// Most that is read back, in bytes: the largest bundle and what describes it.
+const MAX_LEN: u64 = 1 << 30;
+
+/// Why an image cannot be written or read.
+#[derive(Debug, Error)]
+pub(super) enum MediumError {
+    /// No locked memory.
+    #[error("there is no locked memory for it")]
+    Memory(#[from] MemoryError),
+    /// No memfd, or it cannot be written or read.
+    #[error("its descriptor cannot be used")]
+    Descriptor(#[from] io::Error),
+    /// Not an image.
+    #[error(transparent)]
+    Image(#[from] InvalidImage),
+}
+
+/// Makes a descriptor of `len` bytes, or a little more, that `fill` writes.
+pub(super) fn write(
+    memory: &SecretMemory,
+    len: usize,
+    fill: impl FnOnce(&mut [u8]) -> Result<(), InvalidImage>,
+) -> Result<OwnedFd, MediumError> {
+    match memory.backing() {
+        Backing::MemfdSecret => {
+            let mut pages = memory.launch_pages(len)?;
+            fill(&mut pages.bytes_mut()[..len])?;
+            Ok(pages.into_descriptor())
+        }
+        Backing::Mlock => {
+            let mut bytes = vec![0; len];
+            fill(&mut bytes)?;
+            Ok(sealed_memfd(&bytes)?)
+        }
+    }
+}
+
+/// Nobody who gets hold of the descriptor can alter what it holds.
+fn sealed_memfd(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut file = File::from(memfd_create(c"devbox-secrets", flags)?);
+    file.write_all(bytes)?;
+    let seals =
+        SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(file.into())
+}
+
+/// What a descriptor holds.
+pub(super) fn read(memory: &SecretMemory, descriptor: OwnedFd) -> Result<Vec<u8>, MediumError> {
+    if is_readable(&descriptor) { Ok(copied(descriptor)?) } else { Ok(memory.copy_received(&descriptor)?) }
+}
+
+/// A `memfd_secret` has no read(2).
+fn is_readable(descriptor: &OwnedFd) -> bool {
+    !matches!(nix::unistd::read(descriptor.as_fd(), &mut []), Err(Errno::EINVAL))
+}
+
+fn copied(descriptor: OwnedFd) -> io::Result<Vec<u8>> {
+    let mut file = File::from(descriptor);
+    file.rewind()?;
+    let mut bytes = Vec::new();
+    file.take(MAX_LEN).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

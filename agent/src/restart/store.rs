@@ -1,0 +1,315 @@
+//! The images in the service manager's store: put there, put off, taken out, taken over.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustls::pki_types::PrivateKeyDer;
+use sd_notify::NotifyState;
+use thiserror::Error;
+use tracing::warn;
+use zeroize::Zeroizing;
+
+use super::image::{Image, ImageId, InvalidImage, Kind, Parts};
+use super::keyring::{ImageKey, Keyring, KeyringError};
+use super::medium::{self, MediumError};
+use super::record::{self, IdentityRecord, InvalidRecord, SecretsRecord};
+use crate::control_plane::ServerUrl;
+use crate::identity::certificate::now_ms;
+use crate::identity::{Credentials, Identity, InvalidIdentity};
+use crate::memory::{BootTime, Generation, GenerationError, SecretMemory};
+use crate::telemetry::chain;
+
+/// Why an image is not kept, or not taken over.
+#[derive(Debug, Error)]
+enum StoreError {
+    /// No key.
+    #[error(transparent)]
+    Key(#[from] KeyringError),
+    /// No image.
+    #[error(transparent)]
+    Image(#[from] InvalidImage),
+    /// No descriptor.
+    #[error(transparent)]
+    Medium(#[from] MediumError),
+    /// The service manager does not take it.
+    #[error("the service manager cannot be told")]
+    Notify(#[source] std::io::Error),
+    /// Its name or notes are not of this version.
+    #[error("it is not of this version")]
+    Record,
+    /// Its time is over.
+    #[error("its time is over")]
+    Over,
+    /// It is of another server than this daemon's.
+    #[error("it is of another server than server.url")]
+    Foreign,
+    /// Its pages make no generation.
+    #[error("its secrets cannot be held")]
+    Generation(#[from] GenerationError),
+    /// Its notes make no identity.
+    #[error("its identity cannot be used")]
+    Identity(#[from] InvalidIdentity),
+}
+
+impl From<InvalidRecord> for StoreError {
+    fn from(_: InvalidRecord) -> Self {
+        Self::Record
+    }
+}
+
+/// What a predecessor left.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Its identity, still valid.
+    pub identity: Option<Identity>,
+    /// Its secrets, fetched by that identity.
+    pub secrets: Option<KeptSecrets>,
+}
+
+/// A predecessor's secrets.
+#[derive(Debug)]
+pub struct KeptSecrets {
+    /// The devbox that they are for.
+    pub devbox: String,
+    /// The secrets.
+    pub generation: Generation,
+    /// Until when they may be served.
+    pub lease: BootTime,
+}
+
+/// The images of this daemon. Without a service manager, or without a keyring, each call does nothing.
+#[derive(Debug)]
+pub struct Store {
+    memory: SecretMemory,
+    server: String,
+    keyring: Option<Keyring>,
+    identity: Option<Slot>,
+    secrets: Option<Slot>,
+}
+
+/// An image that waits in the store.
+#[derive(Debug)]
+struct Slot {
+    kind: Kind,
+    id: ImageId,
+    key: ImageKey,
+    /// When it is worth nothing any more.
+    until: BootTime,
+}
+
+impl Store {
+    /// Opens the store, and takes over what a predecessor of the same server left in it: `descriptors`, by the names that
+    /// the service manager keeps them under. What cannot be taken over is dropped, with a line in the log.
+    #[must_use]
+    pub fn open(
+        memory: &SecretMemory,
+        server: &ServerUrl,
+        descriptors: Vec<(String, OwnedFd)>,
+    ) -> (Self, Kept) {
+        let keyring = if std::env::var_os("NOTIFY_SOCKET").is_some() { keyring() } else { None };
+        let (memory, server) = (memory.clone(), server.to_string());
+        let mut store = Self { memory, server, keyring, identity: None, secrets: None };
+        let mut kept = Kept::default();
+        for (name, descriptor) in descriptors {
+            if let Err(error) = store.take_over(&name, descriptor, &mut kept) {
+                warn!(name, "what a predecessor left is dropped: {}", chain(&error));
+                store.drop_named(&name);
+            }
+        }
+        (store, kept)
+    }
+
+    /// Drops secrets that another devbox's identity fetched than the one that this daemon starts with.
+    pub fn keep_only(&mut self, kept: &mut Kept, credentials: &Credentials) {
+        let devbox = match credentials {
+            Credentials::Ready(identity) => Some(identity.devbox_id()),
+            Credentials::Token(_) => None,
+        };
+        if kept.secrets.as_ref().is_some_and(|secrets| Some(secrets.devbox.as_str()) != devbox) {
+            warn!("a predecessor's secrets are dropped: the identity that they were fetched by is not there");
+            kept.secrets = None;
+            self.forget_secrets();
+        }
+    }
+
+    /// Keeps `identity` for a successor, as long as its certificate is valid.
+    pub fn keep_identity(&mut self, identity: &Identity) {
+        let until = BootTime::now() + identity.validity().left(now_ms());
+        let notes = record::identity(&self.server, identity).map_err(StoreError::from);
+        let slot =
+            notes.and_then(|notes| self.put(Kind::Identity, Parts { pages: &[], notes: &notes }, until));
+        self.replace(Kind::Identity, slot);
+    }
+
+    /// Keeps `generation`, of `devbox`, for a successor, until `lease` ends.
+    pub fn keep_secrets(&mut self, devbox: &str, generation: &Generation, lease: BootTime) {
+        let notes = record::secrets(devbox, generation).map_err(StoreError::from);
+        let slot = notes.and_then(|notes| {
+            self.put(Kind::Secrets, Parts { pages: generation.strings(), notes: &notes }, lease)
+        });
+        self.replace(Kind::Secrets, slot);
+    }
+
+    /// The secrets that are kept may be served until `lease`.
+    pub fn renew_lease(&mut self, lease: BootTime) {
+        if let Some(slot) = &mut self.secrets {
+            slot.until = lease;
+        }
+        self.tend();
+    }
+
+    /// Keeps the images' keys alive. Call more often than every [`KEY_LIFE`](super::keyring::KEY_LIFE).
+    pub fn tend(&self) {
+        let Some(keyring) = &self.keyring else { return };
+        for slot in [&self.identity, &self.secrets].into_iter().flatten().filter(|slot| !slot.is_over()) {
+            if let Err(error) = keyring.put(&slot.id, &slot.key, slot.until) {
+                warn!("a restart will need the control plane: {}", chain(&error));
+            }
+        }
+    }
+
+    /// A successor shall have no secrets.
+    pub fn forget_secrets(&mut self) {
+        if let Some(slot) = self.secrets.take() {
+            self.discard(&slot);
+        }
+    }
+
+    /// Without a keyring there is nothing to do.
+    fn put(&self, kind: Kind, parts: Parts<'_>, until: BootTime) -> Result<Option<Slot>, StoreError> {
+        let Some(keyring) = &self.keyring else { return Ok(None) };
+        let (slot, descriptor) = self.seal(kind, parts, until)?;
+        keyring.put(&slot.id, &slot.key, until)?;
+        let name = slot.name();
+        let state = [NotifyState::FdStore, NotifyState::FdName(&name)];
+        sd_notify::notify_with_fds(&state, &[descriptor.as_fd()]).map_err(StoreError::Notify)?;
+        Ok(Some(slot))
+    }
+
+    fn seal(&self, kind: Kind, parts: Parts<'_>, until: BootTime) -> Result<(Slot, OwnedFd), StoreError> {
+        let slot = Slot { kind, id: ImageId::generate()?, key: ImageKey::generate()?, until };
+        let fill = |image: &mut [u8]| parts.seal(kind, &slot.id, &slot.key, image);
+        let descriptor = medium::write(&self.memory, parts.image_len(), fill)?;
+        Ok((slot, descriptor))
+    }
+
+    /// The image before goes when its successor is there, or cannot be had: never is an old one taken for the present.
+    fn replace(&mut self, kind: Kind, slot: Result<Option<Slot>, StoreError>) {
+        let new = slot.unwrap_or_else(|error| {
+            warn!("a restart will need the control plane: {}", chain(&error));
+            None
+        });
+        if let Some(old) = std::mem::replace(self.slot(kind), new) {
+            self.discard(&old);
+        }
+    }
+
+    fn slot(&mut self, kind: Kind) -> &mut Option<Slot> {
+        match kind {
+            Kind::Identity => &mut self.identity,
+            Kind::Secrets => &mut self.secrets,
+        }
+    }
+
+    fn discard(&self, slot: &Slot) {
+        remove_from_manager(&slot.name());
+        if let Some(keyring) = &self.keyring {
+            keyring.forget(&slot.id);
+        }
+    }
+
+    fn drop_named(&self, name: &str) {
+        remove_from_manager(name);
+        if let (Some(keyring), Some((_, id))) = (&self.keyring, parse_name(name)) {
+            keyring.forget(&id);
+        }
+    }
+
+    fn take_over(&mut self, name: &str, descriptor: OwnedFd, kept: &mut Kept) -> Result<(), StoreError> {
+        let (kind, id) = parse_name(name).ok_or(StoreError::Record)?;
+        let keyring = self.keyring.as_ref().ok_or(KeyringError::NoKey)?;
+        let (key, until) = keyring.find(&id)?;
+        if until <= BootTime::now() {
+            return Err(StoreError::Over);
+        }
+        let bytes = medium::read(&self.memory, descriptor)?;
+        let image = Image::parse(kind, &id, &bytes)?;
+        let mut notes = Zeroizing::new(vec![0; image.notes_len()]);
+        image.open_notes(&key, &mut notes)?;
+        match kind {
+            Kind::Identity => kept.identity = Some(self.identity(&notes)?),
+            Kind::Secrets => kept.secrets = Some(self.secrets(&image, &key, &notes, until)?),
+        }
+        // A predecessor that ended between the new image and the removal of the old one left two.
+        let before = self.slot(kind).replace(Slot { kind, id, key, until });
+        before.iter().for_each(|before| self.discard(before));
+        Ok(())
+    }
+
+    fn identity(&self, notes: &[u8]) -> Result<Identity, StoreError> {
+        let record = IdentityRecord::read(notes)?;
+        if record.server != self.server {
+            return Err(StoreError::Foreign);
+        }
+        let key = PrivateKeyDer::try_from(record.key.to_vec()).map_err(|_| StoreError::Record)?;
+        let identity = Identity::new(record.chain, key, record.ca)?;
+        if identity.validity().has_expired(now_ms()) { Err(StoreError::Over) } else { Ok(identity) }
+    }
+
+    fn secrets(
+        &self,
+        image: &Image<'_>,
+        key: &ImageKey,
+        notes: &[u8],
+        lease: BootTime,
+    ) -> Result<KeptSecrets, StoreError> {
+        let record = SecretsRecord::read(notes)?;
+        let mut pages = Generation::blank(&self.memory, image.pages_len())?;
+        image.open_pages(key, pages.bytes_mut())?;
+        let generation = pages.described(record.revision, &record.variables).ok_or(StoreError::Record)?;
+        Ok(KeptSecrets { devbox: record.devbox.to_owned(), generation, lease })
+    }
+}
+
+impl Slot {
+    fn is_over(&self) -> bool {
+        self.until <= BootTime::now()
+    }
+
+    /// What the service manager keeps it under.
+    fn name(&self) -> String {
+        format!("{}{}", prefix(self.kind), self.id)
+    }
+}
+
+/// Whether the service manager's name of a descriptor is an image's.
+#[must_use]
+pub fn is_image(name: &str) -> bool {
+    [Kind::Identity, Kind::Secrets].iter().any(|kind| name.starts_with(prefix(*kind)))
+}
+
+fn prefix(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Identity => "identity.",
+        Kind::Secrets => "secrets.",
+    }
+}
+
+fn parse_name(name: &str) -> Option<(Kind, ImageId)> {
+    [Kind::Identity, Kind::Secrets]
+        .into_iter()
+        .find_map(|kind| Some((kind, name.strip_prefix(prefix(kind))?.parse().ok()?)))
+}
+
+fn keyring() -> Option<Keyring> {
+    Keyring::open().map_err(|error| warn!("a restart will need the control plane: {}", chain(&error))).ok()
+}
+
+fn remove_from_manager(name: &str) {
+    let state = [NotifyState::FdStoreRemove, NotifyState::FdName(name)];
+    if let Err(error) = sd_notify::notify(&state) {
+        warn!(%error, "the service manager could not be told to drop a descriptor");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! From boot to the first secrets, and to the end.
+
+use devbox_secrets_tests::canary;
+use devbox_secrets_tests::machine::Machine;
+use devbox_secrets_tests::require_machine;
+
+#[tokio::test]
+async fn units_get_their_secrets_after_boot_and_none_is_in_the_journal_or_in_run() {
+    require_machine!();
+    let (password, token) = (canary::random_letters(32), canary::random_letters(32));
+    let script = format!(
+        r#"
+control_plane DB_PASS={password} TOKEN={token}
+agent <<'TOML'
+[[rule]]
+uid = "agent"
+env = ["DB_*"]
+[[credential]]
+unit = "app.service"
+env = ["TOKEN"]
+TOML
+# A wrapped launch.
+mkdir -p /etc/devbox-secrets/exec
+echo 'COMMAND=/machine/show' > /etc/devbox-secrets/exec/agent.env
+# Any unit, after the target.
+service app.service Type=oneshot \
+  LoadCredential=token:/run/devbox-secrets/credentials.sock \
+  'ExecStart=/bin/sh -c "cat $CREDENTIALS_DIRECTORY/token > /machine/token"'
+mkdir /etc/systemd/system/app.service.d
+printf '[Unit]\nWants=devbox-secrets.target\nAfter=devbox-secrets.target\n' > /etc/systemd/system/app.service.d/order.conf
+systemctl daemon-reload
+
+systemctl start app.service
+[ "$(property devbox-secretsd.service ActiveState)" = active ] || fail "the target was reached before the daemon was ready"
+install -m666 /dev/null /machine/env
+systemctl start devbox-exec@agent.service
+eventually "the wrapped launch" test -s /machine/env
+
+# The unit's sandbox and the daemon's own go together.
+devbox-secretsd status | tee /machine/status
+for protection in 'no core dump' 'not dumpable' 'secret pages' capabilities 'no new privs' landlock seccomp; do
+  grep -qE "^$protection +yes" /machine/status || fail "$protection is missing"
+done
+user=$(ps -o user:32= -p "$(property devbox-secretsd.service MainPID)")
+[ "$user" = devbox-secretsd ] || fail "the daemon runs as $user"
+
+systemctl stop devbox-secrets.target
+# The daemon and the sockets end beside the target.
+empty() {{ [ -z "$(ls -A /run/devbox-secrets)" ] && [ ! -e /run/credentials/devbox-secretsd.service ]; }}
+eventually "/run/devbox-secrets and the daemon's credentials to be gone" empty
+[ "$(property devbox-secretsd.service ActiveState)" = inactive ] || fail "the daemon was not stopped"
+[ "$(property devbox-secretsd.service NFileDescriptorStore)" = 0 ] || fail "the store is not empty"
+grep -rlaF -e {password} -e {token} /run /tmp /var/log && fail "a value is left" || true
+"#
+    );
+    let show = "#!/bin/sh\necho \"$DB_PASS ${TOKEN-none}\" > /machine/env\n";
+    let machine = Machine::new().file("/machine/show", show);
+    let ended = machine.run(&script).await.success();
+    assert_eq!(ended.text("env"), format!("{password} none\n"));
+    assert_eq!(ended.text("token"), token);
+    let journal = ended.text("journal");
+    assert!(journal.contains("credential served"), "the journal has the daemon's lines");
+    assert!(!journal.contains(&password) && !journal.contains(&token), "a value is in the journal");
+}
+
+#[tokio::test]
+async fn a_launch_during_boot_waits_for_the_daemon_and_its_first_secrets() {
+    require_machine!();
+    let value = canary::random_letters(32);
+    let script = format!(
+        r#"
+agent <<'TOML'
+[[rule]]
+uid = "agent"
+env = ["*"]
+[[credential]]
+unit = "early.service"
+env = ["DB_PASS"]
+TOML
+# The sockets are there, the daemon and the control plane are not.
+systemctl start devbox-secretsd.socket devbox-secrets-credentials.socket
+as agent devbox-exec --wait 60 -- sh -c 'printf %s "$DB_PASS"' > /machine/launched &
+launch=$!
+service early.service Type=oneshot LoadCredential=db_pass:/run/devbox-secrets/credentials.sock \
+  'ExecStart=/bin/sh -c "cat $CREDENTIALS_DIRECTORY/db_pass > /machine/early"'
+systemctl start --no-block early.service
+eventually "the daemon's start" test "$(property devbox-secretsd.service ActiveState)" != inactive
+kill -0 $launch || fail "the launch did not wait"
+[ "$(property early.service ActiveState)" = activating ] || fail "the unit did not wait"
+
+control_plane DB_PASS={value}
+systemctl restart devbox-secretsd.service
+wait $launch || fail "the launch failed"
+eventually "the unit's credential" test -s /machine/early
+"#
+    );
+    let ended = Machine::new().run(&script).await.success();
+    assert_eq!((ended.text("launched"), ended.text("early")), (value.clone(), value));
+}
+
+#[tokio::test]
+async fn the_join_token_can_be_encrypted_to_the_machine() {
+    require_machine!();
+    let value = canary::random_letters(32);
+    let script = format!(
+        r#"
+control_plane DB_PASS={value}
+agent <<'TOML'
+[[rule]]
+uid = "agent"
+env = ["*"]
+TOML
+plain=/etc/credstore/devbox-secrets.join-token
+mkdir /etc/credstore.encrypted /etc/systemd/system/devbox-secretsd.service.d
+systemd-creds encrypt --with-key=host --name=devbox-secrets.join-token $plain /etc/credstore.encrypted/devbox-secrets.join-token
+rm $plain
+printf '[Service]\nLoadCredentialEncrypted=devbox-secrets.join-token\n' > /etc/systemd/system/devbox-secretsd.service.d/encrypted.conf
+systemctl daemon-reload
+systemctl start devbox-secrets.target
+as agent devbox-exec -- sh -c 'printf %s "$DB_PASS"' > /machine/launched
+"#
+    );
+    let ended = Machine::new().run(&script).await.success();
+    assert_eq!(ended.text("launched"), value);
+}

@@ -1,0 +1,12 @@
+//! The promises that need a service manager, under a real systemd as PID 1 with the repository's own unit files.
+//!
+//! Each test boots a machine of its own and runs one script in it. A subject alone:
+//! `cargo test -p devbox-secrets-tests --test systemd restart::`.
+#![allow(clippy::unwrap_used, reason = "a broken expectation is a failed test")]
+
+mod boot;
+mod credentials;
+mod policy;
+mod restart;
+mod template;
+mod units;

@@ -1,0 +1,60 @@
+//! Rules about units and executables, decided by the daemon as its unit confines it.
+
+use devbox_secrets_tests::canary;
+use devbox_secrets_tests::machine::Machine;
+use devbox_secrets_tests::require_machine;
+
+#[tokio::test]
+async fn a_rule_is_about_the_systems_unit_and_the_very_executable_that_it_names() {
+    require_machine!();
+    let value = canary::random_letters(32);
+    let script = format!(
+        r#"
+control_plane DB_PASS={value}
+# What systemd/README.md says for rules about executables.
+mkdir -p /etc/systemd/system/devbox-secretsd.service.d
+cat > /etc/systemd/system/devbox-secretsd.service.d/executables.conf <<'UNIT'
+[Service]
+ProtectProc=default
+CapabilityBoundingSet=CAP_SYS_PTRACE
+AmbientCapabilities=CAP_SYS_PTRACE
+UNIT
+systemctl daemon-reload
+digest=$(sha256sum /usr/bin/devbox-exec | cut -c1-64)
+agent <<TOML
+[[rule]]
+name = "app"
+unit = "app-?.service"
+executable = "/usr/bin/devbox-exec"
+sha256 = "$digest"
+env = ["DB_*"]
+TOML
+systemctl start devbox-secrets.target
+# launches UNIT PROGRAM: as another user, in a unit of its own.
+launches() {{ systemd-run --quiet --wait --pipe --uid=agent --unit="$1" "$2" --require DB_PASS -- sh -c 'echo "$DB_PASS"' 2>&1; }}
+[ "$(launches app-1.service /usr/bin/devbox-exec)" = {value} ] || fail "the unit has not its secret"
+
+refused 'no rule grants' launches other.service /usr/bin/devbox-exec
+cp /usr/bin/devbox-exec /run/devbox-copy
+refused 'no rule grants' launches app-2.service /run/devbox-copy
+journalctl --sync
+for words in 'it is not in unit app' 'executable is /run/devbox-copy, not /usr/bin/devbox-exec'; do
+  journalctl -u devbox-secretsd.service --grep "$words" --quiet > /dev/null || fail "the log does not say: $words"
+done
+
+# A unit's own cgroups do not make it another unit: what is made below one is that one's.
+systemd-run --quiet --uid=agent --unit=delegate.service --property=Delegate=yes sleep 1000
+pid=$(property delegate.service MainPID) group=$(property delegate.service ControlGroup)
+for root in /sys/fs/cgroup /sys/fs/cgroup/systemd; do [ ! -d "$root$group" ] || break; done
+as agent sh -c 'mkdir "$0" && echo "$1" > "$0/cgroup.procs"' "$root$group/app-3.service" "$pid"
+grep -q delegate.service/app-3.service "/proc/$pid/cgroup" || fail "the process is not in the cgroup that was made"
+devbox-secretsd explain --pid "$pid" > /machine/explained
+cat /machine/explained
+grep -q '^unit  *delegate.service$' /machine/explained || fail "explain names another unit"
+grep -q 'no: unit is delegate.service, not app-?.service; executable is' /machine/explained || fail "explain gives no reasons"
+grep -q '^DB_PASS  *no: no rule about this process grants it$' /machine/explained || fail "explain says nothing of the variable"
+"#
+    );
+    let ended = Machine::new().run(&script).await.success();
+    assert!(!ended.text("journal").contains(&value), "a value is in the journal");
+}

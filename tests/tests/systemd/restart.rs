@@ -1,0 +1,149 @@
+//! Restart, upgrade, crash and hang: the secrets wait in the file-descriptor store.
+
+use devbox_secrets_tests::canary;
+use devbox_secrets_tests::machine::Machine;
+use devbox_secrets_tests::require_machine;
+
+/// Takes PID 1's stored descriptors, as only root can, maps them, and says what they begin with and whether they hold the
+/// words on the command line.
+const THIEF: &str = r#"#!/usr/bin/python3
+import ctypes, mmap, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+pidfd = libc.syscall(434, 1, 0)
+for number in os.listdir("/proc/1/fd"):
+    try:
+        target = os.readlink(f"/proc/1/fd/{number}")
+    except OSError:
+        continue
+    if "secretmem" not in target and "memfd:devbox" not in target:
+        continue
+    stolen = libc.syscall(438, pidfd, int(number), 0)
+    size = os.fstat(stolen).st_size
+    at = libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, stolen, 0)
+    found = ctypes.string_at(at, size)
+    words = [word for word in sys.argv[1:] if word.encode() in found]
+    print(found[:4].decode(errors="replace"), size, "plaintext: " + " ".join(words) if words else "ciphertext")
+"#;
+
+const SETUP: &str = r#"
+agent <<'TOML'
+[[rule]]
+uid = "agent"
+env = ["*"]
+TOML
+served() { [ "$(as agent devbox-exec --wait 20 -- sh -c 'printf %s "$DB_PASS"')" = "$value" ]; }
+main_pid() { property devbox-secretsd.service MainPID; }
+another_than() { local now; now=$(main_pid); [ "$now" != 0 ] && [ "$now" != "$1" ]; }
+"#;
+
+#[tokio::test]
+async fn a_restart_without_the_control_plane_serves_what_was_served() {
+    require_machine!();
+    let value = canary::random_letters(32);
+    let script = format!(
+        r#"
+value={value}
+{SETUP}
+control_plane DB_PASS=$value
+systemctl start devbox-secrets.target
+served || fail "not served at first"
+[ "$(property devbox-secretsd.service NFileDescriptorStore)" = 2 ] || fail "identity and secrets are not stored"
+
+# What is stored is worth nothing by itself, to root neither.
+/machine/thief $value DB_PASS BEGIN acme | tee /machine/stolen
+[ "$(grep -c '^DSI1 .* ciphertext$' /machine/stolen)" = 2 ] || fail "the stored descriptors are not two ciphertexts"
+
+systemctl stop devbox-secrets-server.service
+before=$(main_pid)
+milliseconds restart systemctl restart devbox-secretsd.service
+another_than "$before" || fail "the daemon was not restarted"
+served || fail "not served after the restart"
+
+# A crash.
+before=$(main_pid)
+kill -KILL "$before"
+eventually "another daemon" another_than "$before"
+served || fail "not served after the crash"
+[ "$(property devbox-secretsd.service NFileDescriptorStore)" = 2 ] || fail "the store grows"
+
+# An upgrade of the service manager, then of the daemon.
+systemctl daemon-reexec
+systemctl restart devbox-secretsd.service
+served || fail "not served after the upgrade"
+
+# The control plane is back: the identity that was kept is the devbox's, and a change is taken up and kept.
+systemctl start devbox-secrets-server.service
+value=changed-$value
+printf %s "$value" | operator secret set --account acme DB_PASS > /dev/null
+eventually "the change" served
+systemctl stop devbox-secrets-server.service
+systemctl restart devbox-secretsd.service
+served || fail "the old value was served after the change"
+[ "$(property devbox-secretsd.service NFileDescriptorStore)" = 2 ] || fail "the old image is still stored"
+
+# A stop is the end: nothing is left, and what was used cannot be used again.
+systemctl stop devbox-secretsd.service
+/machine/thief > /machine/stolen
+[ ! -s /machine/stolen ] || fail "left in the store: $(cat /machine/stolen)"
+systemctl start --no-block devbox-secretsd.service
+refused 'no secrets yet' as agent devbox-exec -- true
+"#
+    );
+    let ended = Machine::new().file("/machine/thief", THIEF).run(&script).await.success();
+    assert!(ended.number("restart") < 3_000);
+    assert!(!ended.text("journal").contains(&value), "a value is in the journal");
+}
+
+#[tokio::test]
+async fn the_watchdog_restarts_a_daemon_that_hangs_and_it_serves_on() {
+    require_machine!();
+    let value = canary::random_letters(32);
+    let script = format!(
+        r#"
+value={value}
+{SETUP}
+control_plane DB_PASS=$value
+mkdir /etc/systemd/system/devbox-secretsd.service.d
+printf '[Service]\nWatchdogSec=1s\n' > /etc/systemd/system/devbox-secretsd.service.d/watchdog.conf
+systemctl daemon-reload
+systemctl start devbox-secrets.target
+systemctl stop devbox-secrets-server.service
+before=$(main_pid)
+kill -STOP "$before"
+eventually "another daemon" another_than "$before"
+served || fail "not served after the hang"
+journalctl --sync
+journalctl --grep 'Watchdog timeout' --quiet > /dev/null || fail "it was not the watchdog"
+"#
+    );
+    let _ = Machine::new().run(&script).await.success();
+}
+
+#[tokio::test]
+async fn nothing_is_served_from_the_store_past_its_lease() {
+    require_machine!();
+    let value = canary::random_letters(32);
+    let script = format!(
+        r#"
+value={value}
+{SETUP}
+sed -i 's/^\[server\]/&\nmax_stale = "4s"/' /etc/devbox-secrets/agent.toml
+control_plane DB_PASS=$value
+systemctl start devbox-secrets.target
+systemctl stop devbox-secrets-server.service
+systemctl restart devbox-secretsd.service
+served || fail "not served within the lease"
+eventually "the lease's end" refused 'has been away' as agent devbox-exec -- true
+before=$(main_pid)
+systemctl restart --no-block devbox-secretsd.service
+eventually "another daemon" another_than "$before"
+refused 'no secrets yet' as agent devbox-exec -- true
+# The identity outlives the secrets: no second join token is needed.
+systemctl start devbox-secrets-server.service
+served || fail "not served again"
+"#
+    );
+    let _ = Machine::new().run(&script).await.success();
+}

@@ -1,0 +1,54 @@
+//! `devbox-exec@.service`: a wrapped launch as a service.
+
+use devbox_secrets_tests::canary;
+use devbox_secrets_tests::machine::Machine;
+use devbox_secrets_tests::require_machine;
+
+#[tokio::test]
+async fn other_processes_of_the_same_user_cannot_read_the_environment_of_the_template_unit() {
+    require_machine!();
+    let value = canary::random_letters(32);
+    let script = format!(
+        r#"
+control_plane DB_PASS={value}
+agent <<'TOML'
+[[rule]]
+uid = "agent"
+unit = "devbox-exec@*.service"
+env = ["*"]
+TOML
+mkdir -p /etc/devbox-secrets/exec
+printf 'COMMAND=sleep 1000\nOPTIONS=--only DB_PASS\n' > /etc/devbox-secrets/exec/agent.env
+systemctl start devbox-secrets.target devbox-exec@agent.service
+environ() {{ echo "/proc/$(property devbox-exec@agent.service MainPID)/environ"; }}
+launched() {{ grep -qaF sleep "$(dirname "$(environ)")/cmdline"; }}
+eventually "the command" launched
+grep -qaF {value} "$(environ)" || fail "the command has not its secret"
+refused 'Permission denied' as agent cat "$(environ)"
+# The rule is about the unit: the same user gets nothing outside it.
+refused 'no rule' as agent devbox-exec -- true
+
+# It is the capability that does it.
+mkdir /etc/systemd/system/devbox-exec@agent.service.d
+printf '[Service]\nAmbientCapabilities=\nCapabilityBoundingSet=\n' > /etc/systemd/system/devbox-exec@agent.service.d/none.conf
+systemctl daemon-reload
+systemctl restart devbox-exec@agent.service
+eventually "the command" launched
+as agent cat "$(environ)" | grep -qaF {value} || fail "something else than the capability keeps readers out"
+
+# An instance of a user without a rule fails, and so does one of a user that is none.
+cp /etc/devbox-secrets/exec/agent.env /etc/devbox-secrets/exec/stranger.env
+cp /etc/devbox-secrets/exec/agent.env /etc/devbox-secrets/exec/nobody-knows.env
+systemctl start devbox-exec@stranger.service devbox-exec@nobody-knows.service 2> /dev/null || true
+failed() {{ [ "$(property "$1" ActiveState)" = failed ]; }}
+eventually "the refusal" failed devbox-exec@stranger.service
+eventually "the refusal" failed devbox-exec@nobody-knows.service
+[ "$(property devbox-exec@stranger.service ExecMainStatus)" = 125 ] || fail "not refused by the daemon"
+[ "$(property devbox-exec@nobody-knows.service ExecMainStatus)" = 217 ] || fail "started as another user"
+journalctl --sync
+journalctl -u devbox-exec@stranger.service --grep 'no rule grants' --quiet > /dev/null || fail "the reason is not told"
+"#
+    );
+    let ended = Machine::new().run(&script).await.success();
+    assert!(!ended.text("journal").contains(&value), "a value is in the journal");
+}
