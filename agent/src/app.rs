@@ -190,11 +190,13 @@ impl App {
         self.log_start();
         let ((launch_listener, _launch_file), (admin_listener, _admin_file)) =
             (self.launch_socket, self.admin_socket);
+        // The file is removed when its handle is dropped: at the end.
+        let (units_listener, _units_file) = self.units_socket.unzip();
         let (close, closing) = oneshot::channel::<()>();
         let closed = async { drop(closing.await) };
         let launches = tokio::spawn(launch::serve(launch_listener, self.launches, closed));
         tokio::spawn(admin::server::serve(admin_listener, self.admin));
-        if let Some((listener, _file)) = self.units_socket {
+        if let Some(listener) = units_listener {
             tokio::spawn(self.units.serve(listener));
         }
         tokio::spawn(guard::watch(Arc::clone(&self.vault), Arc::clone(&self.progress)));

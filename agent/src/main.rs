@@ -16,7 +16,7 @@ use devbox_secretsd::config::{self, Settings};
 use devbox_secretsd::harden::{self, Hardening};
 use devbox_secretsd::peer::Process;
 use devbox_secretsd::policy::Explanation;
-use devbox_secretsd::telemetry::{chain, log};
+use devbox_secretsd::telemetry::{chain, journal, log};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use zeroizing_alloc::ZeroAlloc;
@@ -61,7 +61,8 @@ fn main() -> ExitCode {
 
 /// Told on standard error whatever the log's level; a closed one is nobody's loss.
 fn fail(message: &str, code: u8) -> ExitCode {
-    let _ = message.lines().try_for_each(|line| writeln!(io::stderr(), "devbox-secretsd: {line}"));
+    let priority = if journal::is_stderr() { journal::ERROR } else { "" };
+    let _ = message.lines().try_for_each(|line| writeln!(io::stderr(), "{priority}devbox-secretsd: {line}"));
     ExitCode::from(code)
 }
 

@@ -9,17 +9,16 @@ mod random;
 mod target;
 
 use std::collections::VecDeque;
-use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-pub use self::dialect::{Dialect, broken_launch_requests, launch_request};
 use self::dialect::Words;
+pub use self::dialect::{Dialect, broken_launch_requests, launch_request};
 use self::random::Random;
-pub use self::target::{Target, ask_as};
 use self::target::{Stream, connect};
+pub use self::target::{Target, ask_as};
 use crate::programs;
 
 const THREADS: usize = 4;
@@ -110,16 +109,15 @@ impl Crowd {
         let name = words.name(number, &mut random);
         let mut stream = connect(&self.target, name.as_deref())
             .unwrap_or_else(|error| panic!("peer {number} is not let in: {error}"));
-        // A listener may have closed its end before it has read everything.
-        let _ = stream.write_all(&words.message(&mut random));
-        match random.below(4) {
-            0 => Some(stream),
-            1 => {
-                self.listen(number, &mut *stream);
-                None
-            }
-            _ => None,
+        if random.below(4) == 0 {
+            say(&mut *stream, &words.half(&mut random));
+            return Some(stream);
         }
+        say(&mut *stream, &words.message(&mut random));
+        if random.below(2) == 0 {
+            self.listen(number, &mut *stream);
+        }
+        None
     }
 
     /// Has said everything, and reads to the end.
@@ -132,4 +130,9 @@ impl Crowd {
         let told = memchr::memmem::find(&answer, self.secret.as_bytes()).is_some();
         assert!(!told, "peer {number} is told the secret");
     }
+}
+
+/// A listener may have closed its end before it has read everything.
+fn say(stream: &mut dyn Stream, message: &[u8]) {
+    let _ = stream.write_all(message);
 }

@@ -36,10 +36,40 @@ const NEEDS: &[Need] = &[
         why: "certificates and tokens that expire",
     },
     Need {
+        program: "gdb",
+        probe: &["--version"],
+        packages: &["gdb"],
+        why: "debuggers and core dumps, which must not get at a secret",
+    },
+    Need {
+        program: "systemd-nspawn",
+        probe: &["--version"],
+        packages: &["systemd-container"],
+        why: "the units under a real systemd",
+    },
+    Need {
         program: "npm",
         probe: &["--version"],
         packages: &["nodejs", "npm"],
         why: "the official TypeScript SDK as a client",
+    },
+    Need {
+        program: "cpio",
+        probe: &["--version"],
+        packages: &["cpio"],
+        why: "the first root of virtual machines",
+    },
+    Need {
+        program: "qemu-system-x86_64",
+        probe: &["--version"],
+        packages: &["qemu-system-x86", "kmod", "iproute2"],
+        why: "virtual machines whose whole memory is searched",
+    },
+    Need {
+        program: "strace",
+        probe: &["--version"],
+        packages: &["strace"],
+        why: "every system call of the programs",
     },
 ];
 

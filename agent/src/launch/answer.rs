@@ -1,7 +1,7 @@
 //! Writes one answer: by descriptor where it can, inline where it must, always straight from locked pages.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use devbox_launch_proto::{Answer, AnswerHeader, HEADER_LEN};
@@ -14,7 +14,7 @@ use super::at_once::{send, send_now};
 use super::failure::Failure;
 use super::refusal::Refusal;
 use super::selection::Selection;
-use crate::memory::{Generation, MemoryError, Pool, Vault};
+use crate::memory::{Generation, LaunchPages, MemoryError, Pool, Vault};
 
 /// How long a slow reader may go on taking an inline answer from secrets that are no longer current.
 const GRACE: Duration = Duration::from_millis(500);
@@ -54,8 +54,11 @@ impl Reply<'_> {
         let (count, len) = (self.selection.count(self.generation), self.selection.len(self.generation));
         if !inline && len > 0 {
             match self.fill(pool, len) {
-                Ok(descriptor) => {
-                    send_descriptor(stream, header(Answer::Descriptor, count, len)?, descriptor).await?;
+                Ok(pages) => {
+                    let header = header(Answer::Descriptor, count, len)?;
+                    pages
+                        .hand_over(async |descriptor| send_descriptor(stream, header, descriptor).await)
+                        .await?;
                     return Ok(Answer::Descriptor);
                 }
                 Err(error) => debug!(%error, "this launch is answered inline"),
@@ -65,10 +68,10 @@ impl Reply<'_> {
         Ok(Answer::Inline)
     }
 
-    fn fill(&self, pool: &Pool, len: usize) -> Result<OwnedFd, MemoryError> {
+    fn fill(&self, pool: &Pool, len: usize) -> Result<LaunchPages, MemoryError> {
         let mut pages = pool.take(len)?;
         self.selection.copy_to(self.generation, pages.bytes_mut());
-        Ok(pages.into_descriptor())
+        Ok(pages)
     }
 
     /// Ends early, and with it the hold on these secrets, when they are replaced or lost.
@@ -110,11 +113,11 @@ fn header(answer: Answer, count: usize, len: usize) -> Result<AnswerHeader, Refu
     }
 }
 
-/// The header and the descriptor in one message. Our copy of the descriptor is closed after.
+/// The header and the descriptor in one message.
 async fn send_descriptor(
     stream: &UnixStream,
     header: AnswerHeader,
-    descriptor: OwnedFd,
+    descriptor: BorrowedFd<'_>,
 ) -> Result<(), Failure> {
     let header = header.encode();
     match send(stream, &[IoSlice::new(&header)], &[descriptor.as_raw_fd()]).await? {

@@ -8,7 +8,7 @@ use std::ffi::c_void;
 use std::fmt;
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -144,6 +144,20 @@ impl LaunchPages {
     pub fn into_descriptor(mut self) -> OwnedFd {
         self.pages.wipe = false;
         self.descriptor
+    }
+
+    /// Passes the descriptor on by `hand_over`, then unmaps the pages, contents kept, and closes this process's copy. Where
+    /// nobody took it, they are wiped. (Unmapping takes longer than a launcher needs to wait.)
+    ///
+    /// # Errors
+    /// Those of `hand_over`.
+    pub async fn hand_over<E>(
+        mut self,
+        hand_over: impl AsyncFnOnce(BorrowedFd<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        hand_over(self.descriptor.as_fd()).await?;
+        self.pages.wipe = false;
+        Ok(())
     }
 
     #[cfg(test)]

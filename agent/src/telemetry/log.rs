@@ -1,15 +1,14 @@
-//! Log lines: human on a terminal, JSON otherwise, the journal's own protocol where stderr is the journal.
+//! Log lines: human on a terminal, JSON otherwise, text with priorities where stderr is the journal.
 
-use std::fs::File;
 use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
 
 use thiserror::Error;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, fmt};
+
+use super::journal::{self, Journal};
 
 /// What is logged where nothing is said.
 pub const DEFAULT_LEVEL: &str = "info";
@@ -24,7 +23,7 @@ pub enum Format {
     Human,
     /// One JSON object a line.
     Json,
-    /// systemd-journald's native protocol.
+    /// Text for systemd-journald, which adds time and priority to it.
     Journald,
 }
 
@@ -53,9 +52,6 @@ pub enum LogError {
     /// The level is no filter.
     #[error("the log level is none: write error, warn, info, debug, trace, or target=level,…")]
     Level(#[source] tracing_subscriber::filter::ParseError),
-    /// The journal does not answer.
-    #[error("the journal is not reachable: choose another log format")]
-    Journal(#[source] io::Error),
     /// There is a log already.
     #[error("a log is already set up in this process")]
     Installed(#[source] TryInitError),
@@ -77,7 +73,10 @@ pub fn start(level: &str, format: Format) -> Result<(), LogError> {
     let registry = tracing_subscriber::registry().with(filter(level)?);
     let stderr = || fmt::layer().with_writer(io::stderr);
     let started = match resolve(format) {
-        Format::Journald => registry.with(tracing_journald::layer().map_err(LogError::Journal)?).try_init(),
+        Format::Journald => {
+            let text = fmt::layer().with_writer(Journal(io::stderr)).with_ansi(false);
+            registry.with(text.without_time().with_level(false).with_target(false)).try_init()
+        }
         Format::Json => registry.with(stderr().json().flatten_event(true)).try_init(),
         Format::Human | Format::Auto => {
             registry.with(stderr().with_target(false).with_ansi(io::stderr().is_terminal())).try_init()
@@ -88,17 +87,9 @@ pub fn start(level: &str, format: Format) -> Result<(), LogError> {
 
 fn resolve(format: Format) -> Format {
     match format {
-        Format::Auto if stderr_is_the_journal() => Format::Journald,
+        Format::Auto if journal::is_stderr() => Format::Journald,
         Format::Auto if !io::stderr().is_terminal() => Format::Json,
         Format::Auto => Format::Human,
         chosen => chosen,
     }
-}
-
-/// `$JOURNAL_STREAM` is device and inode of the journal's stream (systemd.exec(5)); a redirected stderr is another.
-fn stderr_is_the_journal() -> bool {
-    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
-    let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
-    let metadata = stderr.and_then(|file| file.metadata());
-    metadata.is_ok_and(|metadata| stream == format!("{}:{}", metadata.dev(), metadata.ino()))
 }

@@ -2,6 +2,7 @@
 //!
 //! No secret reaches either: what holds one cannot be printed (`SecretBytes`, redacted `Debug`).
 
+pub mod journal;
 pub mod log;
 pub mod service_manager;
 

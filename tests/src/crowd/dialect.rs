@@ -47,7 +47,9 @@ impl Dialect {
     pub(super) fn parse(text: &str) -> Option<Self> {
         match text.split_once('=') {
             Some(("units", unit)) => Some(Self::Units(unit.to_owned())),
-            _ => [Self::Launch, Self::Http, Self::Tls].into_iter().find(|dialect| dialect.to_string() == text),
+            _ => {
+                [Self::Launch, Self::Http, Self::Tls].into_iter().find(|dialect| dialect.to_string() == text)
+            }
         }
     }
 
@@ -85,13 +87,19 @@ impl Words {
         match random.below(6) {
             0 => Vec::new(),
             1 => random.bytes(noise),
-            2 => self.right[..random.below(self.right.len())].to_vec(),
+            2 => self.half(random),
             3 => [&self.right[..], &random.bytes(noise + 1)].concat(),
-            4 => [&self.right[..random.below(self.right.len())], &random.bytes(noise + 1)].concat(),
+            4 => [self.half(random), random.bytes(noise + 1)].concat(),
             _ => random.one_of(&self.wrong).clone(),
         }
     }
 
+    /// What a listener waits for the rest of.
+    pub(super) fn half(&self, random: &mut Random) -> Vec<u8> {
+        self.right[..random.below(self.right.len())].to_vec()
+    }
+
+    /// Which address a peer connects from.
     pub(super) fn name(&self, number: usize, random: &mut Random) -> Option<Vec<u8>> {
         let Names::After(names) = &self.names else { return None };
         let rest = random.one_of(names);
@@ -138,7 +146,8 @@ fn http_request(headers: &str) -> Vec<u8> {
 }
 
 fn broken_http_requests() -> Vec<Vec<u8>> {
-    let post = |headers: &str| format!("POST /v1/secrets HTTP/1.1\r\nHost: localhost\r\n{headers}").into_bytes();
+    let post =
+        |headers: &str| format!("POST /v1/secrets HTTP/1.1\r\nHost: localhost\r\n{headers}").into_bytes();
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     vec![
         b"GET /status HTTP/9.9\r\nHost: localhost\r\n\r\n".to_vec(),
@@ -155,7 +164,8 @@ fn broken_http_requests() -> Vec<Vec<u8>> {
         // A frame of 16 MiB; SETTINGS of an odd length; HEADERS that no table decodes.
         [&preface[..], &[0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1]].concat(),
         [&preface[..], &[0, 0, 5, 4, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5]].concat(),
-        [&preface[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 4, 1, 5, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff]].concat(),
+        [&preface[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 4, 1, 5, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff]]
+            .concat(),
     ]
 }
 
@@ -186,9 +196,16 @@ fn broken_tls_records() -> Vec<Vec<u8>> {
 /// None at all, garbage, and what systemd connects from: but these peers are in no unit.
 fn units_names(unit: &str) -> Vec<Vec<u8>> {
     let systemds = format!("/unit/{unit}/db_pass").into_bytes();
-    let others = ["/unit/other.service/db_pass", "/unit/app/db_pass", "/unit//", "/user/app.service/x", "x", "\0"];
+    let others =
+        ["/unit/other.service/db_pass", "/unit/app/db_pass", "/unit//", "/user/app.service/x", "x", "\0"];
     let noise = vec![0xff; 90];
     let mut names: Vec<Vec<u8>> = others.iter().map(|name| name.as_bytes().to_vec()).collect();
-    names.extend([Vec::new(), noise, systemds.clone(), [&systemds[..], b"/y"].concat(), [&systemds[..], b"\0"].concat()]);
+    names.extend([
+        Vec::new(),
+        noise,
+        systemds.clone(),
+        [&systemds[..], b"/y"].concat(),
+        [&systemds[..], b"\0"].concat(),
+    ]);
     names
 }

@@ -8,7 +8,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connect as connect_socket, socket};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, bind, connect as connect_socket, socket,
+};
 
 /// Longer than any deadline of a listener for who has said everything.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -6,12 +6,15 @@
 
 mod api_fuzzer;
 mod canary;
+mod confinement;
 mod devbox_listener;
 mod devboxes_api;
 mod durability;
 mod expiry;
 mod hardening;
+mod hostile_crowds;
 mod hostile_peers;
+mod intruders;
 mod launch;
 mod launch_changes;
 mod launch_policy;

@@ -1,0 +1,13 @@
+//! Nothing leaks: the real programs, and everything that the operating system could have kept of a value.
+//!
+//! A subject alone: `cargo test -p devbox-secrets-tests --test forensics trace::`. What every rig finds is shown to be
+//! findable in the same test: a search that cannot fail proves nothing.
+#![allow(clippy::unwrap_used, reason = "a broken expectation is a failed test")]
+
+mod control_plane_memory;
+mod cores;
+mod devbox_memory;
+mod readers;
+mod support;
+mod swap;
+mod trace;
