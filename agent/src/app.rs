@@ -145,6 +145,7 @@ impl App {
             progress: Arc::clone(&progress),
             hardening,
             launches: Arc::clone(&launches),
+            waiting: store.room(),
         });
         let server = settings.server;
         Ok(Self {

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::unistd::{AccessFlags, access};
+
 const MOUNT: &str = "/sys/fs/cgroup";
 /// How long a killed cgroup may take to be empty.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -16,6 +18,12 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
+    /// Whether cgroups can be made here: in some containers their file system is read-only, for root too.
+    #[must_use]
+    pub fn can_be_made() -> bool {
+        hierarchies().iter().all(|root| access(root, AccessFlags::W_OK).is_ok())
+    }
+
     /// A cgroup of this name.
     ///
     /// # Panics

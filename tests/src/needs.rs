@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use crate::cgroup::Cgroup;
 use crate::process::say;
 
 /// Whether the running test can go on; where it cannot, it says aloud what is `missing` and what to do.
@@ -25,6 +26,12 @@ pub fn met(found: bool, missing: &str) -> bool {
 #[must_use]
 pub fn root() -> bool {
     met(nix::unistd::geteuid().is_root(), "root")
+}
+
+/// Whether this test can make cgroups.
+#[must_use]
+pub fn cgroups() -> bool {
+    root() && met(Cgroup::can_be_made(), "a /sys/fs/cgroup that root may write")
 }
 
 /// Returns from the test, aloud, unless it runs as root.

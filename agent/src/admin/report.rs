@@ -53,6 +53,15 @@ pub struct Memory {
     pub limit: usize,
 }
 
+/// What waits in the service manager's file-descriptor store: a restart needs no control plane for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restart {
+    /// Whether the devbox's identity does.
+    pub identity: bool,
+    /// The revision of the secrets that do; none where no secrets do.
+    pub secrets_revision: Option<u64>,
+}
+
 /// Launches since the daemon started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launches {
@@ -109,6 +118,8 @@ pub struct Report {
     pub memory: Memory,
     /// What protects the process.
     pub hardening: Hardening,
+    /// What waits for a restart.
+    pub restart: Restart,
     /// Launches since the start.
     pub launches: Launches,
     /// How long the first steps took.

@@ -20,12 +20,13 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::explain;
-use super::report::{LastError, Launches, Memory, Report, State, Timings, Variable};
+use super::report::{LastError, Launches, Memory, Report, Restart, State, Timings, Variable};
 use crate::control_plane::ServerUrl;
 use crate::harden::Hardening;
 use crate::launch::LaunchState;
 use crate::memory::{Holding, Loss, SecretMemory, Vault};
 use crate::peer::Peer;
+use crate::restart::WaitingRoom;
 use crate::sync::Progress;
 use crate::telemetry::chain;
 
@@ -55,6 +56,8 @@ pub struct Admin {
     pub hardening: Hardening,
     /// Counts launches.
     pub launches: Arc<LaunchState>,
+    /// What waits for a successor.
+    pub waiting: Arc<WaitingRoom>,
 }
 
 /// Serves for ever.
@@ -167,6 +170,7 @@ impl Admin {
             certificate_expires_ms: progress.certificate.map(|validity| validity.not_after_ms),
             memory: self.memory(),
             hardening: self.hardening.clone(),
+            restart: self.restart(),
             launches: self.launches(),
             timings: Timings {
                 enroll_ms: progress.timings.enroll.map(milliseconds),
@@ -183,6 +187,11 @@ impl Admin {
             bytes_locked: self.memory.bytes_locked(),
             limit: self.memory.limit(),
         }
+    }
+
+    fn restart(&self) -> Restart {
+        let waiting = self.waiting.look();
+        Restart { identity: waiting.identity, secrets_revision: waiting.secrets }
     }
 
     fn launches(&self) -> Launches {

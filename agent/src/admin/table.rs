@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
-use super::report::{Report, Variable};
+use super::report::{Report, Restart, Variable};
 use crate::config::quantity::print_size;
 use crate::harden::Step;
 use crate::identity::certificate::now_ms;
@@ -46,6 +46,7 @@ fn write_process(out: &mut String, report: &Report) -> fmt::Result {
     let fallback = memory.fallback_reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
     line(out, "memory", locked + &fallback)?;
     report.hardening.steps().try_for_each(|(name, found)| line(out, name, step(found)))?;
+    line(out, "restart", restart(report.restart))?;
     line(out, "launches", format!("{} served, {} refused", report.launches.served, report.launches.refused))?;
     line(out, "version", &report.version)
 }
@@ -72,6 +73,19 @@ fn step(step: &Step) -> String {
         (Some(reason), _) => format!("NOT: {reason}"),
         (None, Some(detail)) => format!("yes: {detail}"),
         (None, None) => "yes".to_owned(),
+    }
+}
+
+fn restart(restart: Restart) -> String {
+    match (restart.identity, restart.secrets_revision) {
+        (false, None) => "needs the control plane: nothing waits in the file-descriptor store".to_owned(),
+        (true, None) => "identity waits in the file-descriptor store".to_owned(),
+        (false, Some(revision)) => {
+            format!("secrets of revision {revision} wait in the file-descriptor store")
+        }
+        (true, Some(revision)) => {
+            format!("identity and secrets of revision {revision} wait in the file-descriptor store")
+        }
     }
 }
 
@@ -104,5 +118,13 @@ mod tests {
         assert_eq!(span(59), "59 s");
         assert_eq!(span(3_600), "1 h 0 m");
         assert_eq!(span(90_061), "1 d 1 h");
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_is_told() {
+        let told = |identity, secrets_revision| restart(Restart { identity, secrets_revision });
+        assert!(told(false, None).contains("nothing waits"));
+        assert!(told(true, None).starts_with("identity waits"));
+        assert!(told(true, Some(7)).starts_with("identity and secrets of revision 7 wait"));
     }
 }

@@ -200,9 +200,15 @@ impl fmt::Display for Settings {
         )?;
         writeln!(f, "launch socket       {}", self.sockets.launch.display())?;
         writeln!(f, "admin socket        {}", self.sockets.admin.display())?;
+        let units = self.sockets.credentials.as_ref().map(|path| path.display().to_string());
+        writeln!(
+            f,
+            "credentials socket  {}",
+            units.as_deref().unwrap_or("the service manager's, if it has one")
+        )?;
         writeln!(f, "hardening           {}", self.hardening)?;
         writeln!(f, "log                 {} ({:?})", self.log.level, self.log.format)?;
-        write!(f, "\n{}", table::rules(&self.policy))
+        write!(f, "\n{}\n{}", table::rules(&self.policy), self.credential_rules)
     }
 }
 

@@ -52,6 +52,10 @@ format = "json"
 name = "ci"
 uid = 1000
 env = ["DB_*", "API_KEY"]
+
+[[credential]]
+unit = "worker@.service"
+env = ["DB_*", "TOKEN"]
 "#;
 
 #[test]
@@ -66,6 +70,7 @@ fn a_whole_file_is_taken_up() {
     assert_eq!(settings.policy.rules().len(), 1);
     let table = settings.to_string();
     assert!(table.contains("1 (\"ci\")  uid 1000  DB_*, API_KEY"), "{table}");
+    assert!(table.contains("worker@.service  DB_*, TOKEN"), "{table}");
 }
 
 #[test]

@@ -6,10 +6,13 @@
 //! env = ["DB_*", "API_KEY"]    # patterns of variables' names, as in [[rule]]
 //! ```
 
+use std::fmt;
+
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::peer::{InvalidUnitName, UnitName};
+use crate::policy::table::columns;
 use crate::policy::{Glob, InvalidGlob};
 
 /// One `[[credential]]` as the file has it.
@@ -95,6 +98,19 @@ impl CredentialRules {
     pub fn grants(&self, unit: &UnitName, name: &str) -> bool {
         let about = self.0.iter().filter(|rule| rule.unit.covers(unit));
         about.flat_map(|rule| &rule.env).any(|glob| glob.matches(name.as_bytes()))
+    }
+}
+
+/// A table, one rule a line.
+impl fmt::Display for CredentialRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("no credential rules: no unit may load anything\n");
+        }
+        let names =
+            |rule: &CredentialRule| rule.env.iter().map(Glob::to_string).collect::<Vec<_>>().join(", ");
+        let rows: Vec<[String; 2]> = self.0.iter().map(|rule| [rule.unit.to_string(), names(rule)]).collect();
+        f.write_str(&columns(["UNIT", "MAY LOAD"], &rows))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The images in the service manager's store: put there, put off, taken out, taken over.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustls::pki_types::PrivateKeyDer;
 use sd_notify::NotifyState;
@@ -12,6 +13,7 @@ use super::image::{Image, ImageId, InvalidImage, Kind, Parts};
 use super::keyring::{ImageKey, Keyring, KeyringError};
 use super::medium::{self, MediumError};
 use super::record::{self, IdentityRecord, InvalidRecord, SecretsRecord};
+use super::waiting::{Images, WaitingRoom};
 use crate::control_plane::ServerUrl;
 use crate::identity::certificate::now_ms;
 use crate::identity::{Credentials, Identity, InvalidIdentity};
@@ -84,6 +86,7 @@ pub struct Store {
     keyring: Option<Keyring>,
     identity: Option<Slot>,
     secrets: Option<Slot>,
+    room: Arc<WaitingRoom>,
 }
 
 /// An image that waits in the store.
@@ -94,6 +97,8 @@ struct Slot {
     key: ImageKey,
     /// When it is worth nothing any more.
     until: BootTime,
+    /// Of the secrets.
+    revision: Option<u64>,
 }
 
 impl Store {
@@ -107,7 +112,7 @@ impl Store {
     ) -> (Self, Kept) {
         let keyring = if std::env::var_os("NOTIFY_SOCKET").is_some() { keyring() } else { None };
         let (memory, server) = (memory.clone(), server.to_string());
-        let mut store = Self { memory, server, keyring, identity: None, secrets: None };
+        let mut store = Self { memory, server, keyring, identity: None, secrets: None, room: Arc::default() };
         let mut kept = Kept::default();
         for (name, descriptor) in descriptors {
             if let Err(error) = store.take_over(&name, descriptor, &mut kept) {
@@ -116,6 +121,12 @@ impl Store {
             }
         }
         (store, kept)
+    }
+
+    /// Where one sees what waits.
+    #[must_use]
+    pub fn room(&self) -> Arc<WaitingRoom> {
+        Arc::clone(&self.room)
     }
 
     /// Drops secrets that another devbox's identity fetched than the one that this daemon starts with.
@@ -146,6 +157,8 @@ impl Store {
         let slot = notes.and_then(|notes| {
             self.put(Kind::Secrets, Parts { pages: generation.strings(), notes: &notes }, lease)
         });
+        let revision = Some(generation.revision());
+        let slot = slot.map(|slot| slot.map(|slot| Slot { revision, ..slot }));
         self.replace(Kind::Secrets, slot);
     }
 
@@ -154,6 +167,7 @@ impl Store {
         if let Some(slot) = &mut self.secrets {
             slot.until = lease;
         }
+        self.tell();
         self.tend();
     }
 
@@ -172,6 +186,7 @@ impl Store {
         if let Some(slot) = self.secrets.take() {
             self.discard(&slot);
         }
+        self.tell();
     }
 
     /// Without a keyring there is nothing to do.
@@ -186,7 +201,7 @@ impl Store {
     }
 
     fn seal(&self, kind: Kind, parts: Parts<'_>, until: BootTime) -> Result<(Slot, OwnedFd), StoreError> {
-        let slot = Slot { kind, id: ImageId::generate()?, key: ImageKey::generate()?, until };
+        let slot = Slot { kind, id: ImageId::generate()?, key: ImageKey::generate()?, until, revision: None };
         let fill = |image: &mut [u8]| parts.seal(kind, &slot.id, &slot.key, image);
         let descriptor = medium::write(&self.memory, parts.image_len(), fill)?;
         Ok((slot, descriptor))
@@ -201,6 +216,13 @@ impl Store {
         if let Some(old) = std::mem::replace(self.slot(kind), new) {
             self.discard(&old);
         }
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let identity = self.identity.as_ref().map(|slot| slot.until);
+        let secrets = self.secrets.as_ref().and_then(|slot| Some((slot.revision?, slot.until)));
+        self.room.holds(Images { identity, secrets });
     }
 
     fn slot(&mut self, kind: Kind) -> &mut Option<Slot> {
@@ -235,13 +257,20 @@ impl Store {
         let image = Image::parse(kind, &id, &bytes)?;
         let mut notes = Zeroizing::new(vec![0; image.notes_len()]);
         image.open_notes(&key, &mut notes)?;
-        match kind {
-            Kind::Identity => kept.identity = Some(self.identity(&notes)?),
-            Kind::Secrets => kept.secrets = Some(self.secrets(&image, &key, &notes, until)?),
-        }
+        let revision = match kind {
+            Kind::Identity => {
+                kept.identity = Some(self.identity(&notes)?);
+                None
+            }
+            Kind::Secrets => {
+                let secrets = kept.secrets.insert(self.secrets(&image, &key, &notes, until)?);
+                Some(secrets.generation.revision())
+            }
+        };
         // A predecessor that ended between the new image and the removal of the old one left two.
-        let before = self.slot(kind).replace(Slot { kind, id, key, until });
+        let before = self.slot(kind).replace(Slot { kind, id, key, until, revision });
         before.iter().for_each(|before| self.discard(before));
+        self.tell();
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 
 mod boot;
 mod credentials;
+mod journal;
 mod policy;
 mod restart;
 mod template;

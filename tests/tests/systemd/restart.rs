@@ -51,6 +51,10 @@ systemctl start devbox-secrets.target
 served || fail "not served at first"
 [ "$(property devbox-secretsd.service NFileDescriptorStore)" = 2 ] || fail "identity and secrets are not stored"
 
+# told WORDS: what status tells of the store.
+told() {{ devbox-secretsd status | grep -q "^restart  *$1 in the file-descriptor store$"; }}
+told 'identity and secrets of revision [0-9]* wait' || fail "status does not tell what waits: $(devbox-secretsd status)"
+
 # What is stored is worth nothing by itself, to root neither.
 /machine/thief $value DB_PASS BEGIN acme | tee /machine/stolen
 [ "$(grep -c '^DSI1 .* ciphertext$' /machine/stolen)" = 2 ] || fail "the stored descriptors are not two ciphertexts"
@@ -60,6 +64,7 @@ before=$(main_pid)
 milliseconds restart systemctl restart devbox-secretsd.service
 another_than "$before" || fail "the daemon was not restarted"
 served || fail "not served after the restart"
+told 'identity and secrets of revision [0-9]* wait' || fail "status does not tell what was taken over"
 
 # A crash.
 before=$(main_pid)

@@ -54,7 +54,7 @@ const WAITING: &[c_long] = &[
     libc::SYS_gettimeofday,
 ];
 
-/// Peers, the control plane, the resolver, the journal and the service manager. `socket` is among [`CHECKED`]; `bind` and
+/// Peers, the control plane, the resolver and the service manager. `socket` is among [`CHECKED`]; `bind` and
 /// `listen` are nowhere.
 const SOCKETS: &[c_long] = &[
     libc::SYS_accept4,
@@ -112,8 +112,8 @@ const PROCESS: &[c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// What is left to a successor: a key in the kernel's keyring, and a sealed descriptor where there is no `memfd_secret`;
-/// a line too long for the journal's socket is such a descriptor as well. `keyctl` is among [`CHECKED`].
+/// What is left to a successor: a key in the kernel's keyring, and a sealed descriptor where there is no `memfd_secret`.
+/// `keyctl` is among [`CHECKED`].
 const SUCCESSOR: &[c_long] = &[libc::SYS_add_key, libc::SYS_memfd_create];
 
 /// Older forms of the above, which this machine has and others do not.

@@ -9,6 +9,7 @@ use rcgen::{CertificateParams, KeyPair, SanType};
 
 use super::*;
 use crate::memory::test_support::{SealedBundle, memories};
+use crate::restart::Waiting;
 
 const SERVER: &str = "https://control.example:8443";
 
@@ -85,7 +86,9 @@ fn a_successor_has_identity_secrets_and_lease() {
         assert_eq!((secrets.devbox.as_str(), secrets.lease.as_millis()), ("dbx_1", lease.as_millis()));
         assert_eq!((secrets.generation.strings(), secrets.generation.revision()), (before.strings(), 7));
         assert!(secrets.generation.variables().eq(before.variables()));
+        assert_eq!(store.room().look(), Waiting { identity: true, secrets: Some(7) });
         store.forget_secrets();
+        assert_eq!(store.room().look(), Waiting { identity: true, secrets: None });
     }
 }
 
