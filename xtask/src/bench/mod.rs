@@ -31,9 +31,11 @@ const MANY: usize = 5_000;
 /// Daemons started to time the boot.
 const BOOTS: usize = 15;
 
-/// Where the bench and what it launches run, and where the daemon does.
+/// Where the bench and what it launches run. The daemon too while launches are timed one by one, so that the figure has no
+/// wake-up of another processor in it.
 const LAUNCH_CPU: usize = 1;
-const DAEMON_CPU: usize = 0;
+/// Where the daemon runs while its throughput is measured, and the echo that it is compared with.
+const SERVER_CPU: usize = 0;
 
 /// Runs every benchmark.
 pub(crate) fn run(json_file: Option<&Path>, runs: usize) -> Result<ExitCode> {
@@ -77,14 +79,14 @@ impl Bench<'_> {
     }
 
     /// A daemon of a new devbox that is bound to the first `count` secrets.
-    fn daemon(&mut self, count: usize) -> Result<Daemon> {
+    fn daemon(&mut self, count: usize, cpu: usize) -> Result<Daemon> {
         self.daemons += 1;
         let directory = self.directory.join(format!("devbox-{}", self.daemons));
         std::fs::create_dir(&directory)?;
         let names: Vec<String> = (0..count).map(name).collect();
         let join_token = self.server.create_bound_devbox(&format!("bench-{}", self.daemons), &names)?;
         let daemon = Daemon::start(self.programs, &directory, self.server, &join_token)?;
-        pin(daemon.pid(), DAEMON_CPU)?;
+        pin(daemon.pid(), cpu)?;
         Ok(daemon)
     }
 
@@ -96,7 +98,7 @@ impl Bench<'_> {
         pin(Pid::this(), LAUNCH_CPU)?;
         let mut rows = Vec::new();
         for count in SIZES {
-            let daemon = self.daemon(count)?;
+            let daemon = self.daemon(count, LAUNCH_CPU)?;
             let row = launches::measure(self.programs, &daemon, self.directory, count, runs)?;
             println!("{row}");
             rows.push(row);
@@ -106,9 +108,9 @@ impl Bench<'_> {
     }
 
     fn throughput(&mut self) -> Result<serde_json::Value> {
-        let daemon = self.daemon(10)?;
+        let daemon = self.daemon(10, SERVER_CPU)?;
         let daemon_rate = throughput::launches(&daemon.socket)?;
-        let echo_rate = throughput::echoes(self.directory, DAEMON_CPU)?;
+        let echo_rate = throughput::echoes(self.directory, SERVER_CPU)?;
         let ratio = daemon_rate / echo_rate;
         println!(
             "\nLaunches served a second (10 secrets): {daemon_rate:.0}; bare echo {echo_rate:.0}; ratio {ratio:.2}"
@@ -119,7 +121,7 @@ impl Bench<'_> {
     fn boot(&mut self) -> Result<serde_json::Value> {
         let (mut ready, mut enroll, mut fetch) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..BOOTS {
-            let daemon = self.daemon(10)?;
+            let daemon = self.daemon(10, SERVER_CPU)?;
             let timings = daemon.status()?["timings"].clone();
             ready.push(milliseconds(daemon.ready_after));
             enroll.push(timings["enroll_ms"].as_f64().context("no timings in the status")?);
@@ -134,9 +136,9 @@ impl Bench<'_> {
     }
 
     fn memory(&mut self) -> Result<serde_json::Value> {
-        let idle = resident_bytes(self.daemon(1)?.pid())?;
+        let idle = resident_bytes(self.daemon(1, SERVER_CPU)?.pid())?;
         self.store(SIZES[3]..MANY)?;
-        let full = resident_bytes(self.daemon(MANY)?.pid())?;
+        let full = resident_bytes(self.daemon(MANY, SERVER_CPU)?.pid())?;
         println!(
             "\nDaemon, resident: {:.1} MiB with 1 secret (aim: at most 8), {:.1} MiB with {MANY} (aim: at most 10)",
             mebibytes(idle),
