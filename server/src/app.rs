@@ -2,18 +2,19 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use thiserror::Error;
 use tokio::net::TcpListener;
 
 use crate::api::listener::{BodyPrivacy, Listener, Transport};
-use crate::api::{devbox, public};
+use crate::api::{admin, devbox, public};
 use crate::config::{Config, DevboxConfig, StateConfig};
 use crate::crypto::{MasterKey, MasterKeyError};
 use crate::registry::{OpenError, Registry, Settings};
 use crate::shutdown::Shutdown;
-use crate::store::{StateDirectory, StateError};
-use crate::tls::{TlsError, devbox_acceptor, public_acceptor};
+use crate::store::{Depth, ServeClaim, StateDirectory, StateError, StoreError, examine};
+use crate::tls::{TlsError, devbox_acceptor, public_acceptor, public_certificate_end};
 
 /// Why the server does not start.
 #[derive(Debug, Error)]
@@ -21,6 +22,15 @@ pub enum StartError {
     /// The state directory cannot be used.
     #[error("the state directory cannot be used")]
     State(#[source] StateError),
+    /// The database cannot be relied on.
+    #[error("the database {} cannot be served", database.display())]
+    Damaged {
+        /// Its file.
+        database: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: StoreError,
+    },
     /// There is no master key.
     #[error("there is no master key to open the state with")]
     MasterKey(#[source] MasterKeyError),
@@ -69,6 +79,8 @@ pub struct Bound {
     pub api_tls: bool,
     /// The devbox listener; it speaks TLS.
     pub devbox: SocketAddr,
+    /// The admin listener, where there is one.
+    pub admin: Option<SocketAddr>,
 }
 
 impl Bound {
@@ -88,7 +100,8 @@ impl Bound {
 
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "api {} devbox {}", self.api_url(), self.devbox_url())
+        write!(f, "api {} devbox {}", self.api_url(), self.devbox_url())?;
+        self.admin.map_or(Ok(()), |admin| write!(f, " admin http://{admin}"))
     }
 }
 
@@ -98,8 +111,10 @@ pub struct App {
     registry: Registry,
     api: Listener,
     devbox: Listener,
+    admin: Option<Listener>,
     bound: Bound,
     shutdown: Shutdown,
+    claim: ServeClaim,
 }
 
 /// Opens the state that `config` names, with the settings of `devbox`.
@@ -134,11 +149,14 @@ impl App {
     /// # Errors
     /// [`StartError`]; nothing was served then.
     pub async fn start(config: &Config, keys: KeyPolicy, shutdown: Shutdown) -> Result<Self, StartError> {
+        let claim = claim(&config.state).await?;
         let registry = open_registry(&config.state, settings(&config.devbox), keys).await?;
         let (api, api_address) = public_listener(config, &registry).await?;
         let (devbox, devbox_address) = devbox_listener(&config.devbox, &registry, &shutdown).await?;
-        let bound = Bound { api: api_address, api_tls: config.api.tls.is_some(), devbox: devbox_address };
-        Ok(Self { registry, api, devbox, bound, shutdown })
+        let (admin, admin_address) = admin_listener(config.admin, &registry).await?.unzip();
+        let api_tls = config.api.tls.is_some();
+        let bound = Bound { api: api_address, api_tls, devbox: devbox_address, admin: admin_address };
+        Ok(Self { registry, api, devbox, admin, bound, shutdown, claim })
     }
 
     /// Where it listens.
@@ -155,14 +173,33 @@ impl App {
 
     /// Serves until the shutdown signal, and a few seconds longer for requests in flight.
     pub async fn run(self) {
-        let Self { registry, api, devbox, shutdown, .. } = self;
-        let serving = async { tokio::join!(api.serve(shutdown.clone()), devbox.serve(shutdown.clone())) };
+        let Self { registry, api, devbox, admin, shutdown, claim: _claim, .. } = self;
+        let admin = async {
+            if let Some(admin) = admin {
+                admin.serve(shutdown.clone()).await;
+            }
+        };
+        let serving =
+            async { tokio::join!(api.serve(shutdown.clone()), devbox.serve(shutdown.clone()), admin) };
         tokio::select! {
             _ = serving => {}
             // Never ends by itself.
             () = registry.watch() => {}
         }
+        registry.settle().await;
     }
+}
+
+/// Takes the right to serve a state, and looks over what is in it before anybody relies on it.
+async fn claim(config: &StateConfig) -> Result<ServeClaim, StartError> {
+    let directory = StateDirectory::open(&config.directory).map_err(StartError::State)?;
+    let claim = directory.claim().map_err(StartError::State)?;
+    if directory.has_database() {
+        let database = directory.database();
+        let sound = examine(&database, Depth::Quick).await;
+        sound.map_err(|source| StartError::Damaged { database, source })?;
+    }
+    Ok(claim)
 }
 
 async fn public_listener(config: &Config, registry: &Registry) -> Result<(Listener, SocketAddr), StartError> {
@@ -172,6 +209,9 @@ async fn public_listener(config: &Config, registry: &Registry) -> Result<(Listen
             .map(Transport::Tls)
             .map_err(|source| StartError::Tls { listener: "api", source })?,
     };
+    if let Some(end) = config.api.tls.as_ref().and_then(public_certificate_end) {
+        registry.metrics().certificate_ends("api", end);
+    }
     let (tcp, address) = bind("api", config.api.listen).await?;
     let router = public::router(registry);
     Ok((Listener { name: "api", tcp, transport, router, privacy: BodyPrivacy::Secret }, address))
@@ -188,6 +228,17 @@ async fn devbox_listener(
     let router = devbox::router(registry, shutdown);
     let transport = Transport::Tls(acceptor);
     Ok((Listener { name: "devbox", tcp, transport, router, privacy: BodyPrivacy::Open }, address))
+}
+
+/// Plain HTTP, for a loopback address: the configuration takes no other.
+async fn admin_listener(
+    address: Option<SocketAddr>,
+    registry: &Registry,
+) -> Result<Option<(Listener, SocketAddr)>, StartError> {
+    let Some(address) = address else { return Ok(None) };
+    let (tcp, address) = bind("admin", address).await?;
+    let (router, transport) = (admin::router(registry), Transport::Plain);
+    Ok(Some((Listener { name: "admin", tcp, transport, router, privacy: BodyPrivacy::Open }, address)))
 }
 
 async fn bind(listener: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

@@ -22,8 +22,14 @@ Examples:
     devbox-secrets-server --config /etc/devbox-secrets/server.toml token create --account acme
     devbox-secrets-server --config /etc/devbox-secrets/server.toml secret set --account acme DB_PASSWORD < password
 
+  Back up and restore; change the master key
+    devbox-secrets-server --config /etc/devbox-secrets/server.toml backup --to /backup/state-1
+    devbox-secrets-server --config /etc/devbox-secrets/server.toml restore --from /backup/state-1
+    devbox-secrets-server --config /etc/devbox-secrets/server.toml keys rotate --new-master-key /backup/master.key-2
+
 Files:
-  /etc/devbox-secrets/server.toml  the configuration, by convention; sections [state] [api] [devbox] [log]
+  /etc/devbox-secrets/server.toml  the configuration, by convention; sections [state] [api] [devbox] [admin]
+                                   [log]
   DIRECTORY of [state]             the database, mode 0700; encrypted values and the devbox CA
   master_key_file of [state]       32 bytes, raw or base64, mode 0600; without it the database cannot be opened:
                                    back it up, apart from the database
@@ -89,8 +95,27 @@ pub struct Place {
 pub enum Command {
     /// Serve as --config FILE says
     Serve,
-    /// Check --config FILE and the files that it names, and report every mistake
+    /// Check --config FILE and the files that it names, and report every mistake; then the state, to the last record
+    ///
+    /// With --state DIR only the state. Nothing is changed, and it works beside a running server.
     Check,
+    /// Copy the state to a new file, beside a running server
+    ///
+    /// The copy is consistent, and encrypted as the state is: back the master key up apart from it. An existing file is
+    /// never overwritten.
+    Backup {
+        /// The new file; mode 0600
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Put a backup to work in a state directory without a state; put its master key in place first
+    ///
+    /// Everything after the backup is undone, revocations too: revoke again what was revoked since.
+    Restore {
+        /// The backup
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+    },
     /// The master key that everything else is encrypted under
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -105,10 +130,20 @@ pub enum Command {
 }
 
 /// What to do about the master key.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum KeysCommand {
     /// Make the master key that --config FILE names, mode 0600; an existing one is never overwritten
     Init,
+    /// Change the master key, beside a running server and without its pause
+    ///
+    /// Wraps every key under the new one and puts the new one in the place of the old one's file. Done again, it ends a
+    /// rotation that was interrupted. Afterwards back the new key up, and keep the old one for as long as backups from
+    /// before.
+    Rotate {
+        /// The new key's file, made where there is none, mode 0600
+        #[arg(long, value_name = "FILE")]
+        new_master_key: PathBuf,
+    },
 }
 
 /// Where `dev` listens.
@@ -120,6 +155,9 @@ pub struct DevAddresses {
     /// The devbox listener; port 0 is any free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     pub devbox: SocketAddr,
+    /// Answer /metrics, /healthz and /readyz there, a loopback address; not given: nowhere
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub admin: Option<SocketAddr>,
 }
 
 #[cfg(test)]

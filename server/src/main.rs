@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ use devbox_secrets_server::operator::{self, OperatorError};
 use devbox_secrets_server::registry::{Refusal, Settings};
 use devbox_secrets_server::shutdown::{ShutdownTrigger, shutdown_signal};
 use devbox_secrets_server::tls::{self, TlsError};
+use devbox_secrets_server::upkeep::{self, UpkeepError};
 use serde::Serialize;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
@@ -55,11 +57,14 @@ enum Failure {
     Output(#[source] io::Error),
     #[error(transparent)]
     Operator(OperatorError),
+    #[error(transparent)]
+    Upkeep(UpkeepError),
 }
 
 impl Failure {
     fn exit(&self) -> Exit {
         match self {
+            Self::Upkeep(UpkeepError::NoState(_)) => Exit::Usage,
             Self::Place(_) | Self::NoState(_) | Self::Config(_) | Self::Tls(_) | Self::MasterKey(_) => {
                 Exit::Usage
             }
@@ -90,8 +95,11 @@ fn protected(cli: Cli) -> Result<(), Failure> {
 async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve => serve(&cli.place).await,
-        Command::Check => check(&cli.place),
+        Command::Check => check(&cli.place).await,
+        Command::Backup { to } => backup(&cli.place, &to).await,
+        Command::Restore { from } => restore(&cli.place, &from).await,
         Command::Keys(KeysCommand::Init) => make_master_key(&cli.place),
+        Command::Keys(KeysCommand::Rotate { new_master_key }) => rotate(&cli.place, &new_master_key).await,
         Command::Dev(addresses) => dev(&cli.place, addresses).await,
         Command::Operator(command) => operate(&cli.place, command).await,
     }
@@ -106,13 +114,53 @@ async fn serve(place: &Place) -> Result<(), Failure> {
     run_to_end(app).await
 }
 
-fn check(place: &Place) -> Result<(), Failure> {
-    let config = load(place)?;
-    if let Some(files) = &config.api.tls {
-        tls::public_acceptor(files).map_err(Failure::Tls)?;
+async fn check(place: &Place) -> Result<(), Failure> {
+    if place.config.is_some() {
+        let config = load(place)?;
+        if let Some(files) = &config.api.tls {
+            tls::public_acceptor(files).map_err(Failure::Tls)?;
+        }
+        MasterKey::load(&config.state.master_key_file).map_err(Failure::MasterKey)?;
+        print_line(b"the configuration is good\n")?;
     }
-    MasterKey::load(&config.state.master_key_file).map_err(Failure::MasterKey)?;
-    print_line(b"the configuration is good\n")
+    let state = state(place)?;
+    if place.config.is_some() && !state.has_state() {
+        return print_line(b"there is no state yet\n");
+    }
+    let summary = upkeep::check(&state).await.map_err(Failure::Upkeep)?;
+    print_line(format!("the state is good: {summary}\n").as_bytes())
+}
+
+async fn backup(place: &Place, to: &Path) -> Result<(), Failure> {
+    upkeep::backup(&state(place)?, to, &operator::actor()).await.map_err(Failure::Upkeep)?;
+    print_line(
+        format!("wrote {}: the master key is not in it, back that up elsewhere\n", to.display()).as_bytes(),
+    )
+}
+
+async fn restore(place: &Place, from: &Path) -> Result<(), Failure> {
+    let summary = upkeep::restore(&state(place)?, from, &operator::actor()).await.map_err(Failure::Upkeep)?;
+    let line = format!("restored {summary}: revoke again what was revoked since the backup\n");
+    print_line(line.as_bytes())
+}
+
+async fn rotate(place: &Place, new: &Path) -> Result<(), Failure> {
+    let new = absolute(new)?;
+    let count = upkeep::rotate(&state(place)?, &new, &operator::actor()).await.map_err(Failure::Upkeep)?;
+    let line = format!(
+        "wrapped {count} records anew: back {} up and remove it there; keep the old key as long as backups from before\n",
+        new.display()
+    );
+    print_line(line.as_bytes())
+}
+
+/// Where the state is, by configuration or directory.
+fn state(place: &Place) -> Result<StateConfig, Failure> {
+    match (&place.config, &place.state) {
+        (Some(_), _) => Ok(load(place)?.state),
+        (None, Some(directory)) => Ok(StateConfig::in_directory(&absolute(directory)?)),
+        (None, None) => Err(Failure::Place("--config FILE or --state DIR")),
+    }
 }
 
 fn make_master_key(place: &Place) -> Result<(), Failure> {
@@ -123,11 +171,20 @@ fn make_master_key(place: &Place) -> Result<(), Failure> {
 
 async fn dev(place: &Place, addresses: DevAddresses) -> Result<(), Failure> {
     let state = place.state.as_ref().ok_or(Failure::Place("--state DIR"))?;
-    let config = Config::dev(&absolute(state)?, addresses.api, addresses.devbox).map_err(Failure::Config)?;
+    let mut config =
+        Config::dev(&absolute(state)?, addresses.api, addresses.devbox).map_err(Failure::Config)?;
+    config.admin = loopback(addresses.admin)?;
     logs::start(config.log);
     let app = start(&config, KeyPolicy::Own).await?;
     announce(&app).await?;
     run_to_end(app).await
+}
+
+fn loopback(admin: Option<SocketAddr>) -> Result<Option<SocketAddr>, Failure> {
+    match admin {
+        Some(address) if !address.ip().is_loopback() => Err(Failure::Config(ConfigError::PlainDev)),
+        admin => Ok(admin),
+    }
 }
 
 async fn operate(place: &Place, command: operator::Command) -> Result<(), Failure> {
@@ -179,6 +236,8 @@ struct Announcement<'a> {
     devbox: String,
     account: &'a str,
     token: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    admin: Option<String>,
 }
 
 async fn announce(app: &App) -> Result<(), Failure> {
@@ -188,6 +247,7 @@ async fn announce(app: &App) -> Result<(), Failure> {
         devbox: app.bound().devbox_url(),
         account: development.account.id.as_str(),
         token: development.token.expose_token(),
+        admin: app.bound().admin.map(|admin| format!("http://{admin}")),
     };
     let mut line = Zeroizing::new(Vec::new());
     serde_json::to_writer(&mut *line, &announcement).map_err(|error| Failure::Output(error.into()))?;

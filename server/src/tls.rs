@@ -8,7 +8,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
@@ -21,6 +21,8 @@ use rustls::sign::CertifiedKey;
 use rustls::{ConfigBuilder, RootCertStore, ServerConfig, WantsVerifier};
 use thiserror::Error;
 use tokio_rustls::TlsAcceptor;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
 use crate::config::TlsFiles;
 use crate::registry::{CaError, Registry};
@@ -78,6 +80,15 @@ pub fn public_acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
     let pair = |source| TlsError::Pair { path: files.certificate.clone(), source };
     let config = builder().map_err(pair)?.with_no_client_auth().with_single_cert(chain, key).map_err(pair)?;
     Ok(acceptor(config))
+}
+
+/// When the public listener's certificate ends, where its file can be read.
+#[must_use]
+pub fn public_certificate_end(files: &TlsFiles) -> Option<SystemTime> {
+    let leaf = CertificateDer::from_pem_file(&files.certificate).ok()?;
+    let (_, leaf) = X509Certificate::from_der(&leaf).ok()?;
+    let end = u64::try_from(leaf.validity().not_after.timestamp()).ok()?;
+    Some(UNIX_EPOCH + Duration::from_secs(end))
 }
 
 /// TLS of the devbox listener, from the devbox CA. `names` are the DNS names and IP addresses of its certificate.
@@ -168,6 +179,7 @@ impl Issued {
             registry.ca().issue_server(names, LISTENER_CERTIFICATE_LIFETIME).map_err(TlsError::Issue)?;
         let certified =
             CertifiedKey::from_der(identity.chain, identity.key, &provider()).map_err(TlsError::Ca)?;
+        registry.metrics().certificate_ends("devbox", identity.not_after);
         let renew_at = identity.not_after - LISTENER_CERTIFICATE_LIFETIME / 3;
         Ok(Self { certified: Arc::new(certified), renew_at })
     }

@@ -151,3 +151,22 @@ fn the_audit_says_who_did_what() {
     assert_eq!(newest["object_name"], "KEY");
     assert_eq!(state.json("audit", b"").as_array().unwrap().len(), 3);
 }
+
+#[test]
+fn the_audit_has_the_documented_schema_and_no_other_words() {
+    let document = include_str!("../../docs/audit.md");
+    let state = State::new();
+    state.json("account create acme", b"");
+    state.json("secret set --account acme KEY", b"v");
+    let rows = state.json("audit", b"");
+    for row in rows.as_array().unwrap() {
+        let fields: Vec<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
+        let documented = document.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+        let mut documented: Vec<&str> = documented.map(|(field, _)| field).take(fields.len()).collect();
+        documented.sort_unstable();
+        assert_eq!(fields, documented);
+        for word in ["action", "outcome", "actor_kind"] {
+            assert!(document.contains(&format!("`{}`", row[word].as_str().unwrap())), "{row}");
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Request bodies: bounded, on a deadline, wiped.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,6 +14,8 @@ use zeroize::Zeroizing;
 
 use super::error::ApiError;
 use super::json::{Object, parse};
+use super::observe::own_request_id;
+use crate::registry::{Caller, Retry};
 
 /// Longest body, in bytes: the longest value fits, JSON-escaped.
 pub(super) const MAX_BODY_LEN: usize = 1024 * 1024;
@@ -26,39 +29,37 @@ impl<S: Sync, T: Object> FromRequest<S> for JsonObject<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let bytes = json_bytes(request, T::MAX_LEN).await?;
-        if !bytes.is_empty() {
-            return object(&bytes).map(Self);
-        }
-        let required: Vec<&str> = T::FIELDS.iter().filter(|f| f.required).map(|f| f.name).collect();
-        if required.is_empty() {
-            return Ok(Self(T::default()));
-        }
-        let message = format!("the request has no body: send a JSON object with {}", required.join(", "));
-        Err(ApiError::invalid("invalid_body", message))
+        object(&json_bytes(request, T::MAX_LEN).await?).map(Self)
     }
 }
 
-/// A request that says all in its path: its body is absent, or `{}`.
-pub(super) struct NoFields;
+/// A write that somebody asks for: who, and the body. With an x-request-id it is done once.
+pub(super) struct Write<T> {
+    pub(super) caller: Caller,
+    pub(super) body: T,
+}
 
-impl<S: Sync> FromRequest<S> for NoFields {
+impl<S: Sync, T: Object> FromRequest<S> for Write<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let bytes = json_bytes(request, MAX_BODY_LEN).await?;
-        if !bytes.is_empty() {
-            object::<Empty>(&bytes)?;
-        }
-        Ok(Self)
+        let caller = request.extensions().get::<Arc<Caller>>().cloned().ok_or_else(ApiError::internal)?;
+        let id = own_request_id(request.headers())?;
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let bytes = json_bytes(request, T::MAX_LEN).await?;
+        let body = object(&bytes)?;
+        let path = uri.path_and_query().map_or("", |path| path.as_str());
+        let retry = id.map(|id| Retry::new(id, method.as_str(), path, &bytes));
+        let caller = retry.map_or_else(|| Caller::clone(&caller), |retry| caller.retrying(retry));
+        Ok(Self { caller, body })
     }
 }
 
-/// An object without fields.
+/// The body of a request that says all in its path: absent, or `{}`.
 #[derive(Default)]
-struct Empty;
+pub(super) struct NoFields;
 
-impl Object for Empty {
+impl Object for NoFields {
     const FIELDS: &'static [super::json::Field] = &[];
 
     fn read<'de, A: serde::de::MapAccess<'de>>(&mut self, _: usize, _: &mut A) -> Result<(), A::Error> {
@@ -67,7 +68,15 @@ impl Object for Empty {
 }
 
 fn object<T: Object>(bytes: &[u8]) -> Result<T, ApiError> {
-    parse(bytes).map_err(|error| ApiError::invalid("invalid_body", error.to_string()))
+    if !bytes.is_empty() {
+        return parse(bytes).map_err(|error| ApiError::invalid("invalid_body", error.to_string()));
+    }
+    let required: Vec<&str> = T::FIELDS.iter().filter(|f| f.required).map(|f| f.name).collect();
+    if required.is_empty() {
+        return Ok(T::default());
+    }
+    let message = format!("the request has no body: send a JSON object with {}", required.join(", "));
+    Err(ApiError::invalid("invalid_body", message))
 }
 
 /// The whole body, which is JSON by its content type where there is one.

@@ -45,7 +45,7 @@ pub fn router(registry: &Registry, shutdown: &Shutdown) -> Router {
         .route(RENEW_PATH, named(RENEW_PATH, post(renew)))
         .route(BUNDLE_PATH, named(BUNDLE_PATH, post(bundle)));
     let context = Context { registry: registry.clone(), shutdown: shutdown.clone() };
-    finish(router, "devbox").with_state(context)
+    finish(router, "devbox", registry).with_state(context)
 }
 
 /// Body of enrolment and renewal.

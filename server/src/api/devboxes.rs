@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::MapAccess;
 
 use super::answer::{Answer, json};
-use super::body::{JsonObject, NoFields};
+use super::body::{NoFields, Write};
 use super::connection::Connection;
 use super::error::ApiError;
 use super::json::{Field, Object, UniqueMap};
@@ -124,9 +124,8 @@ impl From<DevboxPage> for Devboxes {
 
 pub(super) async fn create(
     State(registry): State<Registry>,
-    Extension(caller): Extension<Arc<Caller>>,
     Extension(connection): Extension<Arc<Connection>>,
-    JsonObject(body): JsonObject<Registration>,
+    Write { caller, body }: Write<Registration>,
 ) -> Result<Response, ApiError> {
     let (view, token) = registry.create_devbox(&caller, body.0).await?;
     // The answer holds a join token, and the connection its copy.
@@ -154,9 +153,8 @@ pub(super) async fn get(
 
 pub(super) async fn shutdown(
     State(registry): State<Registry>,
-    Extension(caller): Extension<Arc<Caller>>,
     PathText(id): PathText,
-    _: NoFields,
+    Write { caller, .. }: Write<NoFields>,
 ) -> Result<Answer<Devbox>, ApiError> {
     Ok(Answer(registry.shutdown_devbox(&caller, &id).await?.into()))
 }

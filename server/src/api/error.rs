@@ -9,7 +9,9 @@ use axum::response::{IntoResponse, Response};
 use devbox_secrets_proto::devbox::ErrorBody;
 
 use super::answer::json;
+use super::observe::Failure;
 use crate::registry::{Refusal, RefusalKind};
+use crate::store::StoreError;
 
 /// One error answer.
 #[derive(Debug)]
@@ -17,11 +19,12 @@ pub(super) struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: Cow<'static, str>,
+    of_store: bool,
 }
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), of_store: false }
     }
 
     /// 400: the request is wrong and would be wrong again.
@@ -69,14 +72,17 @@ impl From<Refusal> for ApiError {
         if let Some(detail) = refusal.detail() {
             tracing::error!(code = refusal.code(), detail = chain(detail), "request failed");
         }
-        Self::new(status, refusal.code(), refusal.message().to_owned())
+        let of_store = refusal.detail().is_some_and(|detail| detail.is::<StoreError>());
+        Self { of_store, ..Self::new(status, refusal.code(), refusal.message().to_owned()) }
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        let failure = Failure { code: self.code, of_store: self.of_store };
         let body = ErrorBody { code: self.code.to_owned(), message: self.message.into_owned() };
         let mut response = json(self.status, &body);
+        response.extensions_mut().insert(failure);
         if self.status == StatusCode::UNAUTHORIZED {
             // RFC 6750 section 3.
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -3,8 +3,10 @@
 //! - [`listener`]: sockets, TLS, limits; one accept loop for both listeners;
 //! - [`public`]: the Secrets API and the registry of devboxes, one table of routes;
 //! - [`devbox`]: what daemons call, over mutual TLS;
+//! - [`admin`]: what monitoring asks;
 //! - [`openapi`]: the document that says what the public listener does.
 
+pub mod admin;
 mod admission;
 mod answer;
 mod body;

@@ -17,6 +17,7 @@ use tracing::Instrument;
 use super::connection::Connection;
 use super::error::ApiError;
 use crate::crypto::id::hex;
+use crate::metrics::{self, Metrics};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken from a caller.
@@ -30,8 +31,37 @@ pub(super) struct RouteTemplate(pub(super) &'static str);
 #[derive(Debug, Clone)]
 pub(super) struct CallerId(pub(super) String);
 
+/// Left on an answer that is an error: why, for the counters.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Failure {
+    pub(super) code: &'static str,
+    /// Whether the database is to blame.
+    pub(super) of_store: bool,
+}
+
+/// Which listener is looked at, and where its answers are counted.
+#[derive(Debug, Clone)]
+pub(super) struct Observer {
+    pub(super) listener: &'static str,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Observer {
+    fn count(&self, response: &Response) {
+        let Self { listener, metrics } = self;
+        let extensions = response.extensions();
+        let route = extensions.get::<RouteTemplate>().map_or("none", |route| route.0);
+        metrics.answered(&metrics::Request { listener, route, status: response.status().as_u16() });
+        let Some(failure) = extensions.get::<Failure>() else { return };
+        metrics.refused(&metrics::Refused { listener, reason: failure.code });
+        if failure.of_store {
+            metrics.store_failed();
+        }
+    }
+}
+
 /// The outermost layer of both listeners.
-pub(super) async fn observe(State(listener): State<&'static str>, request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(observer): State<Observer>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let remote = request.extensions().get::<Arc<Connection>>().map(|connection| connection.remote);
@@ -41,10 +71,11 @@ pub(super) async fn observe(State(listener): State<&'static str>, request: Reque
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    observer.count(&response);
     span.in_scope(|| {
         let extensions = response.extensions();
         tracing::info!(
-            listener,
+            listener = observer.listener,
             %method,
             route = extensions.get::<RouteTemplate>().map(|route| route.0),
             status = response.status().as_u16(),
@@ -80,6 +111,22 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
         let _ = aws_lc_rs::rand::fill(&mut bytes);
         HeaderValue::from_str(&format!("req_{}", hex(&bytes))).unwrap_or(HeaderValue::from_static("req_0"))
     })
+}
+
+/// The caller's own id, under which a write is done once; none where there is no such header.
+///
+/// # Errors
+/// 400 for an id that cannot be kept: a caller that counts on it has to know.
+pub(super) fn own_request_id(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let mut values = headers.get_all(&REQUEST_ID).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(id), None) if is_sound(id.as_bytes()) => Ok(id.to_str().ok().map(str::to_owned)),
+        _ => Err(ApiError::invalid(
+            "invalid_request_id",
+            "x-request-id, where it is sent, is one text of 1 to 128 printable ASCII characters without spaces",
+        )),
+    }
 }
 
 fn is_sound(id: &[u8]) -> bool {

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::answer::Answer;
 use super::connection::Connection;
 use super::error::ApiError;
-use super::observe::{CallerId, RouteTemplate, observe};
+use super::observe::{CallerId, Observer, RouteTemplate, observe};
 use super::{devboxes, openapi, secrets};
 use crate::registry::{Caller, Registry};
 
@@ -82,7 +82,7 @@ pub fn router(registry: &Registry) -> Router {
         };
         router.route(route.path, named(route.path, handler))
     });
-    finish(router, "api").with_state(registry.clone())
+    finish(router, "api", registry).with_state(registry.clone())
 }
 
 /// Leaves the route's template on each of its answers.
@@ -101,11 +101,13 @@ pub(super) fn named<S: Clone + Send + Sync + 'static>(
 pub(super) fn finish<S: Clone + Send + Sync + 'static>(
     router: Router<S>,
     listener: &'static str,
+    registry: &Registry,
 ) -> Router<S> {
+    let observer = Observer { listener, metrics: Arc::clone(registry.metrics()) };
     router
         .fallback(async || ApiError::unknown_route())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
-        .layer(from_fn_with_state(listener, observe))
+        .layer(from_fn_with_state(observer, observe))
 }
 
 /// Finds out who calls, before anything of the body is looked at.

@@ -8,7 +8,7 @@ use devbox_secrets_proto::secret::SecretBytes;
 use serde::de::MapAccess;
 
 use super::answer::Answer;
-use super::body::{JsonObject, NoFields};
+use super::body::{NoFields, Write};
 use super::error::ApiError;
 use super::json::{Field, Object, SecretText};
 use super::query::{ListQuery, PathText};
@@ -55,8 +55,7 @@ impl Object for NewValue {
 
 pub(super) async fn create(
     State(registry): State<Registry>,
-    Extension(caller): By,
-    JsonObject(body): JsonObject<NewSecret>,
+    Write { caller, body }: Write<NewSecret>,
 ) -> Asked<SecretView> {
     Ok(Answer(registry.create_secret(&caller, &body.name, body.value.0).await?))
 }
@@ -87,44 +86,39 @@ pub(super) async fn get_by_id(
 
 pub(super) async fn update_by_name(
     State(registry): State<Registry>,
-    Extension(caller): By,
     PathText(name): PathText,
-    JsonObject(body): JsonObject<NewValue>,
+    Write { caller, body }: Write<NewValue>,
 ) -> Asked<SecretView> {
     update(&registry, &caller, SecretSelector::Name(&name), body.value.0).await
 }
 
 pub(super) async fn update_by_id(
     State(registry): State<Registry>,
-    Extension(caller): By,
     PathText(id): PathText,
-    JsonObject(body): JsonObject<NewValue>,
+    Write { caller, body }: Write<NewValue>,
 ) -> Asked<SecretView> {
     update(&registry, &caller, SecretSelector::Id(&id), body.value.0).await
 }
 
 pub(super) async fn delete_by_name(
     State(registry): State<Registry>,
-    Extension(caller): By,
     PathText(name): PathText,
-    _: NoFields,
+    Write { caller, .. }: Write<NoFields>,
 ) -> Asked<SecretView> {
     delete(&registry, &caller, SecretSelector::Name(&name)).await
 }
 
 pub(super) async fn delete_by_id(
     State(registry): State<Registry>,
-    Extension(caller): By,
     PathText(id): PathText,
-    _: NoFields,
+    Write { caller, .. }: Write<NoFields>,
 ) -> Asked<SecretView> {
     delete(&registry, &caller, SecretSelector::Id(&id)).await
 }
 
 pub(super) async fn delete_the_one_named_id(
     State(registry): State<Registry>,
-    Extension(caller): By,
-    _: NoFields,
+    Write { caller, .. }: Write<NoFields>,
 ) -> Asked<SecretView> {
     delete(&registry, &caller, SecretSelector::Name("id")).await
 }

@@ -19,6 +19,10 @@
 //! trust_domain = "devbox-secrets.internal"
 //! certificate_lifetime = "24h"
 //!
+//! # Optional: /metrics, /healthz and /readyz, plain HTTP on a loopback address only.
+//! [admin]
+//! listen = "127.0.0.1:9464"
+//!
 //! [log]
 //! format = "auto"
 //! level = "info"
@@ -49,7 +53,7 @@ pub const DEFAULT_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 3_60
 /// File of the master key in a state directory that `dev` made.
 pub const DEV_MASTER_KEY: &str = "master.key";
 
-const SECTIONS: [&str; 4] = ["state", "api", "devbox", "log"];
+const SECTIONS: [&str; 5] = ["state", "api", "devbox", "admin", "log"];
 const LIFETIMES: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(300)..=Duration::from_secs(30 * 86_400);
 
@@ -62,6 +66,8 @@ pub struct Config {
     pub api: ApiConfig,
     /// The devbox listener.
     pub devbox: DevboxConfig,
+    /// Where monitoring asks, on a loopback address; none: nowhere.
+    pub admin: Option<SocketAddr>,
     /// Logs.
     pub log: LogConfig,
 }
@@ -128,7 +134,7 @@ pub enum ConfigError {
     },
     /// `dev` was told to speak plain HTTP to a network.
     #[error(
-        "dev speaks plain HTTP and so only listens on a loopback address: use --api 127.0.0.1:PORT, or serve with TLS"
+        "dev speaks plain HTTP and so only listens on a loopback address: use --api 127.0.0.1:PORT (and --admin likewise), or serve with TLS"
     )]
     PlainDev,
 }
@@ -162,7 +168,7 @@ impl Config {
             .map_err(|mistakes| ConfigError::Mistakes { path: path.to_owned(), mistakes })
     }
 
-    /// What `dev` runs with: everything in `state`, plain HTTP on a loopback address.
+    /// What `dev` runs with: everything in `state`, plain HTTP on a loopback address, nothing for monitoring.
     ///
     /// # Errors
     /// [`ConfigError::PlainDev`].
@@ -183,6 +189,7 @@ impl Config {
                 trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),
                 certificate_lifetime: DEFAULT_CERTIFICATE_LIFETIME,
             },
+            admin: None,
             log: LogConfig::default(),
         })
     }
@@ -196,12 +203,13 @@ impl Config {
         let state = document.section("state", |section| state(section, credentials));
         let api = document.section("api", api);
         let devbox = document.section("devbox", devbox);
+        let admin = document.section("admin", admin);
         let log = document.section("log", log);
         document.only_sections(&SECTIONS);
         let mistakes = document.finish();
         match (state, api, devbox) {
             (Some(state), Some(api), Some(devbox)) if mistakes.is_empty() => {
-                Ok(Self { state, api, devbox, log })
+                Ok(Self { state, api, devbox, admin, log })
             }
             _ => Err(mistakes),
         }
@@ -209,6 +217,12 @@ impl Config {
 }
 
 impl StateConfig {
+    /// Whether a state was set up there, or at least begun.
+    #[must_use]
+    pub fn has_state(&self) -> bool {
+        self.directory.join("state.sqlite3").exists()
+    }
+
     /// A state directory as `dev` makes it, the master key inside.
     #[must_use]
     pub fn in_directory(directory: &Path) -> Self {
@@ -273,6 +287,14 @@ fn devbox(section: &mut Section<'_, '_>) -> Option<DevboxConfig> {
         trust_domain: trust_domain.unwrap_or_else(|| DEFAULT_TRUST_DOMAIN.to_owned()),
         certificate_lifetime: certificate_lifetime.unwrap_or(DEFAULT_CERTIFICATE_LIFETIME),
     })
+}
+
+fn admin(section: &mut Section<'_, '_>) -> Option<SocketAddr> {
+    let listen = section.parsed("listen", socket_address)?;
+    if !listen.ip().is_loopback() {
+        section.mistake("listen", "monitoring is answered on a loopback address only: listen on 127.0.0.1");
+    }
+    Some(listen)
 }
 
 fn log(section: &mut Section<'_, '_>) -> LogConfig {

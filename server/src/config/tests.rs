@@ -18,6 +18,9 @@ server_names = ["secrets.example.com", "10.0.0.5"]
 trust_domain = "example.com"
 certificate_lifetime = "1h"
 
+[admin]
+listen = "127.0.0.1:9464"
+
 [log]
 format = "json"
 level = "debug"
@@ -36,6 +39,7 @@ fn every_key_is_read() {
     assert_eq!(config.devbox.server_names, ["secrets.example.com", "10.0.0.5"]);
     assert_eq!(config.devbox.trust_domain, "example.com");
     assert_eq!(config.devbox.certificate_lifetime, Duration::from_secs(3_600));
+    assert_eq!(config.admin, Some("127.0.0.1:9464".parse().unwrap()));
     assert_eq!(config.log, LogConfig { format: LogFormat::Json, level: LevelFilter::DEBUG });
 }
 
@@ -127,4 +131,12 @@ fn an_empty_file_names_all_that_is_missing() {
 fn a_file_that_cannot_be_read_is_named() {
     let error = Config::load(Path::new("/nonexistent/server.toml"), None).unwrap_err();
     assert!(error.to_string().contains("/nonexistent/server.toml"));
+}
+
+#[test]
+fn monitoring_is_not_answered_to_a_network() {
+    let text = WHOLE.replace("127.0.0.1:9464", "0.0.0.0:9464");
+    let found = mistakes(&text);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].0.is_some() && found[0].1.contains("[admin] listen"), "{found:?}");
 }

@@ -1,11 +1,15 @@
-//! An account's key, which seals its values: each bound to its account, secret and version.
+//! An account's key, which seals its values, each bound to its account, secret and version, and from which the account's
+//! other keys are derived.
 
 use std::ops::Range;
 
+use aws_lc_rs::hmac;
 use devbox_secrets_proto::secret::SecretBytes;
+use zeroize::Zeroizing;
 
-use super::id::{AccountId, SecretId};
-use super::sealed::{CipherKey, CryptoError};
+use super::id::{AccountId, DevboxId, SecretId};
+use super::sealed::{CipherKey, CryptoError, KEY_LEN};
+use super::token::JoinSecret;
 
 /// Where in an account a value is stored.
 #[derive(Debug, Clone, Copy)]
@@ -16,16 +20,36 @@ pub struct ValueLocation<'a> {
     pub version: u64,
 }
 
-/// One account's AES-256-GCM key, unwrapped for the time of one operation.
+/// One account's AES-256-GCM key and the keys derived from it, unwrapped for the time of one operation.
 #[derive(Debug)]
 pub struct AccountKey {
     account: AccountId,
     cipher: CipherKey,
+    fingerprints: hmac::Key,
+    join_secrets: hmac::Key,
 }
 
 impl AccountKey {
-    pub(super) fn new(account: AccountId, cipher: CipherKey) -> Self {
-        Self { account, cipher }
+    pub(super) fn new(account: AccountId, key: &[u8; KEY_LEN]) -> Self {
+        Self {
+            account,
+            cipher: CipherKey::new(key),
+            fingerprints: derived(key, b"devbox-secrets request fingerprints"),
+            join_secrets: derived(key, b"devbox-secrets join secrets"),
+        }
+    }
+
+    /// The stored form of what a request asked: `digest` is SHA-256 of all of it.
+    #[must_use]
+    pub fn fingerprint(&self, digest: &[u8; 32]) -> [u8; 32] {
+        tag(&self.fingerprints, digest)
+    }
+
+    /// The secret part of the devbox's join token. It is derived, not drawn: a retried registration answers the same token,
+    /// though only its hash is stored.
+    #[must_use]
+    pub fn join_secret(&self, devbox: &DevboxId) -> JoinSecret {
+        JoinSecret::from_bytes(&Zeroizing::new(tag(&self.join_secrets, devbox.as_str().as_bytes())))
     }
 
     /// Encrypts `value` for its place. The caller's copy stays as it is.
@@ -68,12 +92,24 @@ impl AccountKey {
     }
 }
 
+/// A key for another purpose, from which `key` cannot be found.
+fn derived(key: &[u8; KEY_LEN], purpose: &[u8]) -> hmac::Key {
+    let derived = Zeroizing::new(tag(&hmac::Key::new(hmac::HMAC_SHA256, key), purpose));
+    hmac::Key::new(hmac::HMAC_SHA256, &*derived)
+}
+
+fn tag(key: &hmac::Key, message: &[u8]) -> [u8; 32] {
+    let mut tag = [0; 32];
+    tag.copy_from_slice(hmac::sign(key, message).as_ref());
+    tag
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn key(account: &str) -> AccountKey {
-        AccountKey::new(AccountId::new(account), CipherKey::new(&[3; 32]))
+        AccountKey::new(AccountId::new(account), &[3; 32])
     }
 
     #[test]
@@ -98,5 +134,17 @@ mod tests {
         let record = key("aa").seal(ValueLocation { secret: &short, version: 1 }, &SecretBytes::new(vec![1]));
         let opened = key("a").open(ValueLocation { secret: &long, version: 1 }, record.unwrap());
         assert_eq!(opened.err(), Some(CryptoError::Open));
+    }
+
+    #[test]
+    fn fingerprints_and_join_secrets_depend_on_the_key_and_on_what_they_are_of() {
+        let (one, other) = (key("acc_1"), AccountKey::new(AccountId::new("acc_1"), &[4; 32]));
+        assert_eq!(one.fingerprint(&[1; 32]), one.fingerprint(&[1; 32]));
+        assert_ne!(one.fingerprint(&[1; 32]), one.fingerprint(&[2; 32]));
+        assert_ne!(one.fingerprint(&[1; 32]), other.fingerprint(&[1; 32]));
+        let (first, second) = (DevboxId::new("dbx_1"), DevboxId::new("dbx_2"));
+        assert_eq!(one.join_secret(&first).hash(), one.join_secret(&first).hash());
+        assert_ne!(one.join_secret(&first).hash(), one.join_secret(&second).hash());
+        assert_ne!(one.join_secret(&first).hash(), other.join_secret(&first).hash());
     }
 }

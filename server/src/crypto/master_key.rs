@@ -22,8 +22,10 @@ use super::sealed::{CipherKey, CryptoError, KEY_LEN, fill_random};
 /// Length of the master key, in bytes.
 pub const MASTER_KEY_LEN: usize = KEY_LEN;
 
-/// Length of a master key's id, in bytes.
-const ID_LEN: usize = 8;
+/// Length of a master key's id, with which everything begins that it wraps, in bytes.
+pub const MASTER_KEY_ID_LEN: u32 = 8;
+
+const ID_LEN: usize = MASTER_KEY_ID_LEN as usize;
 
 /// Longest file that is looked at, in bytes: the key in base64 and some white space.
 const MAX_FILE_LEN: usize = 128;
@@ -74,6 +76,7 @@ pub enum MasterKeyError {
 pub struct MasterKey {
     cipher: CipherKey,
     id: [u8; ID_LEN],
+    file: PathBuf,
 }
 
 impl MasterKey {
@@ -91,7 +94,7 @@ impl MasterKey {
         let mut buffer = Zeroizing::new([0; MAX_FILE_LEN]);
         let len = read_up_to(&mut file, &mut *buffer).map_err(unreadable)?;
         let key = decode(&buffer[..len]).ok_or_else(|| MasterKeyError::Content { path: path.to_owned() })?;
-        Ok(Self::from_bytes(&key))
+        Ok(Self::from_bytes(&key, path))
     }
 
     /// Makes a new random key and writes it to `path` (base64, mode 0600, on disk before this returns).
@@ -102,7 +105,7 @@ impl MasterKey {
         let mut key = Zeroizing::new([0; KEY_LEN]);
         fill_random(&mut *key).map_err(MasterKeyError::Random)?;
         write_new(path, &key).map_err(|source| MasterKeyError::Create { path: path.to_owned(), source })?;
-        Ok(Self::from_bytes(&key))
+        Ok(Self::from_bytes(&key, path))
     }
 
     /// The key at `path`, made first where there is no such file.
@@ -118,11 +121,92 @@ impl MasterKey {
         }
     }
 
-    fn from_bytes(key: &[u8; KEY_LEN]) -> Self {
+    fn from_bytes(key: &[u8; KEY_LEN], file: &Path) -> Self {
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), b"devbox-secrets master key id");
         let mut id = [0; ID_LEN];
         id.copy_from_slice(&tag.as_ref()[..ID_LEN]);
-        Self { cipher: CipherKey::new(key), id }
+        Self { cipher: CipherKey::new(key), id, file: file.to_owned() }
+    }
+
+    /// Where a rotation puts the new key, until all is wrapped under it and it takes the place of the old one.
+    #[must_use]
+    pub fn next_file(file: &Path) -> PathBuf {
+        let mut next = file.as_os_str().to_owned();
+        next.push(".next");
+        next.into()
+    }
+
+    /// Whether this is the key that `record` was wrapped under.
+    #[must_use]
+    pub fn has_wrapped(&self, record: &[u8]) -> bool {
+        record.first_chunk() == Some(&self.id)
+    }
+
+    /// Whether both are the same key.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+
+    /// The key that `record` was wrapped under, where this one's file holds it by now, or a rotation has put it beside.
+    #[must_use]
+    pub fn reload(&self, record: &[u8]) -> Option<Self> {
+        let files = [self.file.clone(), Self::next_file(&self.file)];
+        let mut keys = files.iter().filter_map(|file| Self::load(file).ok());
+        let found = keys.find(|key| key.has_wrapped(record))?;
+        Some(Self { file: self.file.clone(), ..found })
+    }
+
+    /// Puts a copy of the key at `new` beside `file`, on disk before this returns, so that every server that uses `file`
+    /// finds it.
+    ///
+    /// # Errors
+    /// [`MasterKeyError`].
+    pub fn stage(new: &Path, file: &Path) -> Result<(), MasterKeyError> {
+        let unreadable = |source| MasterKeyError::Read { path: new.to_owned(), source };
+        let mut buffer = Zeroizing::new([0; MAX_FILE_LEN]);
+        let len =
+            File::open(new).and_then(|mut open| read_up_to(&mut open, &mut *buffer)).map_err(unreadable)?;
+        let key = decode(&buffer[..len]).ok_or_else(|| MasterKeyError::Content { path: new.to_owned() })?;
+        let next = Self::next_file(file);
+        let staged = match std::fs::remove_file(&next) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => write_new(&next, &key),
+        };
+        staged.map_err(|source| MasterKeyError::Create { path: next, source })
+    }
+
+    /// Ends a rotation: the staged key takes the place of `file`. Without a staged key nothing happens.
+    ///
+    /// # Errors
+    /// [`MasterKeyError::Create`].
+    pub fn promote(file: &Path) -> Result<(), MasterKeyError> {
+        let renamed = match std::fs::rename(Self::next_file(file), file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => sync_parent(file),
+        };
+        renamed.map_err(|source| MasterKeyError::Create { path: file.to_owned(), source })
+    }
+
+    /// Opens what this key wrapped for `purpose` and wraps it under `new`.
+    ///
+    /// # Errors
+    /// [`CryptoError`].
+    pub fn rewrap(&self, purpose: &str, wrapped: &[u8], new: &Self) -> Result<Vec<u8>, CryptoError> {
+        new.wrap(purpose, self.unwrap(purpose, wrapped)?.expose_secret())
+    }
+
+    /// As [`MasterKey::rewrap`] for an account's key.
+    ///
+    /// # Errors
+    /// [`CryptoError`].
+    pub fn rewrap_account_key(
+        &self,
+        account: &AccountId,
+        wrapped: &[u8],
+        new: &Self,
+    ) -> Result<Vec<u8>, CryptoError> {
+        self.rewrap(&account_purpose(account), wrapped, new)
     }
 
     /// Encrypts `plaintext` for the place `purpose`.
@@ -163,7 +247,7 @@ impl MasterKey {
     pub fn account_key(&self, account: &AccountId, wrapped: &[u8]) -> Result<AccountKey, CryptoError> {
         let key = self.unwrap(&account_purpose(account), wrapped)?;
         let key = key.expose_secret().try_into().map_err(|_| CryptoError::Format)?;
-        Ok(AccountKey::new(account.clone(), CipherKey::new(key)))
+        Ok(AccountKey::new(account.clone(), key))
     }
 }
 
@@ -211,6 +295,11 @@ fn write_new(path: &Path, key: &[u8; KEY_LEN]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(&text[..=len])?;
     file.sync_all()?;
+    sync_parent(path)
+}
+
+/// Puts the directory's entry for `path` on disk.
+fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(parent)?.sync_all()
 }
@@ -276,11 +365,31 @@ mod tests {
 
     #[test]
     fn another_master_key_or_purpose_opens_nothing() {
-        let (one, other) = (MasterKey::from_bytes(&[1; KEY_LEN]), MasterKey::from_bytes(&[2; KEY_LEN]));
+        let file = Path::new("/nonexistent");
+        let (one, other) =
+            (MasterKey::from_bytes(&[1; KEY_LEN], file), MasterKey::from_bytes(&[2; KEY_LEN], file));
         let account = AccountId::new("acc_1");
         let wrapped = one.new_account_key(&account).unwrap();
         assert!(one.account_key(&account, &wrapped).is_ok());
         assert_eq!(other.account_key(&account, &wrapped).err(), Some(CryptoError::Open));
         assert_eq!(one.account_key(&AccountId::new("acc_2"), &wrapped).err(), Some(CryptoError::Open));
+    }
+
+    #[test]
+    fn a_rotated_key_is_found_before_and_after_it_takes_the_old_ones_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, new_file) = (directory.path().join("master.key"), directory.path().join("new.key"));
+        let old = MasterKey::create(&file).unwrap();
+        let new = MasterKey::create(&new_file).unwrap();
+        let wrapped = old.rewrap("test", &old.wrap("test", b"kept").unwrap(), &new).unwrap();
+        assert!(old.reload(&wrapped).is_none() && old.unwrap("test", &wrapped).is_err());
+        MasterKey::stage(&new_file, &file).unwrap();
+        let found = old.reload(&wrapped).unwrap();
+        assert!(found.is(&new) && found.unwrap("test", &wrapped).unwrap().expose_secret() == b"kept");
+        MasterKey::promote(&file).unwrap();
+        MasterKey::promote(&file).unwrap();
+        assert!(old.reload(&wrapped).is_some() && MasterKey::load(&file).unwrap().is(&new));
+        assert!(!MasterKey::next_file(&file).exists());
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
     }
 }

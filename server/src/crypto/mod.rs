@@ -15,7 +15,7 @@ mod sealed;
 mod token;
 
 pub use account_key::{AccountKey, ValueLocation};
-pub use master_key::{MASTER_KEY_LEN, MasterKey, MasterKeyError};
+pub use master_key::{MASTER_KEY_ID_LEN, MASTER_KEY_LEN, MasterKey, MasterKeyError};
 pub(crate) use sealed::fill_random;
 pub use sealed::{CryptoError, plaintext_len};
 pub use token::{ApiToken, InvalidToken, JoinSecret, TOKEN_PREFIX, TokenHash};

@@ -1,4 +1,5 @@
-//! API tokens and the secret part of join tokens: 256 random bits, shown once, stored only as SHA-256.
+//! API tokens (256 random bits, shown once) and the secret part of join tokens (256 bits that are derived, see
+//! [`AccountKey::join_secret`](super::AccountKey::join_secret)): both stored only as SHA-256.
 //!
 //! ```text
 //! API token = "dbs_"  random:[64 hexadecimal digits]  checksum:[8 hexadecimal digits]
@@ -112,20 +113,21 @@ impl fmt::Debug for ApiToken {
     }
 }
 
-/// The secret part of a join token: base64url (RFC 4648 section 5, no padding) of 256 random bits.
+/// The secret part of a join token: base64url (RFC 4648 section 5, no padding) of 256 bits that nobody can guess.
 #[derive(Debug)]
 pub struct JoinSecret(SecretBytes);
 
 impl JoinSecret {
-    /// A new one from the system's random numbers.
-    ///
-    /// # Errors
-    /// [`CryptoError::Random`].
-    pub fn generate() -> Result<Self, CryptoError> {
-        let random = random_bytes()?;
+    /// The one with these 256 bits, which nobody can guess.
+    pub(super) fn from_bytes(bits: &[u8; RANDOM_LEN]) -> Self {
         let mut text = String::with_capacity(RANDOM_LEN.div_ceil(3) * 4);
-        URL_SAFE_NO_PAD.encode_string(random.as_slice(), &mut text);
-        Ok(Self(SecretBytes::new(text.into_bytes())))
+        URL_SAFE_NO_PAD.encode_string(bits.as_slice(), &mut text);
+        Self(SecretBytes::new(text.into_bytes()))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn generate() -> Result<Self, CryptoError> {
+        Ok(Self::from_bytes(&*random_bytes()?))
     }
 
     /// What to store.

@@ -77,7 +77,13 @@ pub async fn run(command: Command, registry: &Registry) -> Result<(), OperatorEr
     }
 }
 
-/// Who runs the command, for the audit: the user's name, or the number of one without.
+/// Who runs the command, for the audit.
+#[must_use]
+pub fn actor() -> Actor {
+    Actor::Operator(user_name())
+}
+
+/// For the audit: the user's name, or the number of one without.
 fn user_name() -> String {
     let uid = Uid::current();
     match User::from_uid(uid) {

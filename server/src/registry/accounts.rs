@@ -52,18 +52,32 @@ impl Registry {
         devbox_capability: bool,
     ) -> Result<AccountView, Refusal> {
         limits::text("an account's name", name)?;
-        let id = AccountId::generate()?;
-        let wrapped_key = self.0.master.new_account_key(&id)?;
+        match self.insert_account(actor, name, devbox_capability).await {
+            Err(StoreError::Rotated) => {
+                self.follow_rotation().await?;
+                self.insert_account(actor, name, devbox_capability).await
+            }
+            inserted => inserted,
+        }
+        .map_err(|error| match error {
+            StoreError::Taken => Refusal::invalid("name_taken", format!("there is an account {name}")),
+            other => other.into(),
+        })
+    }
+
+    async fn insert_account(
+        &self,
+        actor: &Actor,
+        name: &str,
+        devbox_capability: bool,
+    ) -> Result<AccountView, StoreError> {
+        let id = AccountId::generate().map_err(StoreError::Seal)?;
+        let wrapped_key = self.0.keyring.current().new_account_key(&id).map_err(StoreError::Seal)?;
         let name = name.to_owned();
         let account = Account { id, name, wrapped_key, devbox_capability, create_time_ms: now_ms() };
         let audit = attempt(actor, &account.id, Action::AccountCreate).done().named(&account.name);
-        match self.store().insert_account(&account, &audit).await {
-            Ok(()) => Ok(account.into()),
-            Err(StoreError::Taken) => {
-                Err(Refusal::invalid("name_taken", format!("there is an account {}", account.name)))
-            }
-            Err(error) => Err(error.into()),
-        }
+        self.store().insert_account(&account, &audit).await?;
+        Ok(account.into())
     }
 
     /// All accounts, by name.
@@ -96,7 +110,9 @@ impl Registry {
         let facts = if granted { "granted" } else { "withdrawn" };
         let audit =
             attempt(actor, &account.id, Action::AccountCapability).done().named(&account.name).because(facts);
-        self.store().set_devbox_capability(&account.id, granted, &audit).await?;
+        if let Some(wakes) = self.store().set_devbox_capability(&account.id, granted, &audit).await? {
+            self.0.changes.publish(&account.id, wakes);
+        }
         Ok(AccountView { devbox_capability: granted, ..account.into() })
     }
 

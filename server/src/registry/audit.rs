@@ -49,7 +49,21 @@ impl AuditRecord {
     }
 }
 
+/// The row of something that an operator did to the whole state.
+pub(crate) fn upkeep_record(actor: &Actor, action: Action, object: &str) -> AuditRecord {
+    let (actor, object) = (actor.clone(), object.to_owned());
+    Attempt { account: None, actor, action, object, remote: None }.done()
+}
+
 impl Registry {
+    /// Writes down what an operator did to the whole state.
+    ///
+    /// # Errors
+    /// 500.
+    pub(crate) async fn note(&self, actor: &Actor, action: Action, object: &str) -> Result<(), Refusal> {
+        Ok(self.store().record(&upkeep_record(actor, action, object)).await?)
+    }
+
     /// Writes the refusal down, then returns it as the error. A refusal stays one where the audit cannot be written.
     pub(super) async fn refuse<T>(&self, attempt: Attempt, refusal: Refusal) -> Result<T, Refusal> {
         debug_assert_ne!(refusal.kind(), RefusalKind::Internal);

@@ -8,7 +8,7 @@ use devbox_secrets_proto::bundle::BundleWriter;
 use devbox_secrets_proto::devbox::{BundleRequest, MAX_WAIT_MS};
 use devbox_secrets_proto::name::{check_name, max_value_len};
 use devbox_secrets_proto::seal::{Context, Label, PUBLIC_KEY_LEN, SealError, Sealer, TAG_LEN};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::audit::Attempt;
@@ -16,14 +16,15 @@ use super::peer::shut_down;
 use super::{DevboxPeer, Refusal, Registry};
 use crate::crypto::id::{AccountId, DevboxId};
 use crate::crypto::{AccountKey, ValueLocation, plaintext_len};
-use crate::store::{Action, Actor, BoundValue, BundleContents};
+use crate::store::{Action, BoundValue, BundleContents};
 
 /// Room in a bundle for an entry's lengths, ids and version, in bytes.
 const ENTRY_OVERHEAD: usize = 128;
 
 impl Registry {
     /// The devbox's bundle; `None` where nothing has changed since `known_revision` for `wait_ms` (at most
-    /// [`MAX_WAIT_MS`]). A held request asks again whether the devbox may, before it answers.
+    /// [`MAX_WAIT_MS`]). A held request costs one small read when it begins and one when it ends: values are loaded only
+    /// once they are to be sent. It asks again whether the devbox may, before it answers.
     ///
     /// # Errors
     /// 400 for a bad key, 403 for a stranger's certificate or a devbox that is shut down; the latter are audited.
@@ -34,21 +35,20 @@ impl Registry {
     ) -> Result<Option<Vec<u8>>, Refusal> {
         let public_key = decode_key(&request.hpke_public_key)?;
         let deadline = Instant::now() + Duration::from_millis(u64::from(request.wait_ms.min(MAX_WAIT_MS)));
-        loop {
-            let account = self.admit(peer, Action::DevboxBundle).await?;
-            let mut revisions = self.0.changes.subscribe(&account);
-            let contents = self.contents(peer, &account).await?;
-            let revision = contents.revision;
-            if request.known_revision != Some(revision) {
-                return self.deliver(peer, &account, &public_key, contents).await.map(Some);
-            }
+        let mut standing = self.admit(peer, Action::DevboxBundle).await?;
+        let mut held = None;
+        while request.known_revision == Some(standing.revision) {
             if Instant::now() >= deadline {
                 return Ok(None);
             }
-            drop(contents);
-            // Ended by a newer revision or by the deadline: either way, look again.
-            let _ = timeout_at(deadline, revisions.wait_for(|newest| *newest > revision)).await;
+            match &mut held {
+                // A write between the first look and this subscription is seen by the second look.
+                None => held = Some(self.0.changes.hold(&standing.account)),
+                Some(held) => held.until_woken(standing.wakes, deadline).await,
+            }
+            standing = self.admit(peer, Action::DevboxBundle).await?;
         }
+        self.deliver(peer, &standing.account, &public_key).await.map(Some)
     }
 
     async fn contents(&self, peer: &DevboxPeer, account: &AccountId) -> Result<BundleContents, Refusal> {
@@ -63,31 +63,28 @@ impl Registry {
         peer: &DevboxPeer,
         account: &AccountId,
         public_key: &[u8],
-        mut contents: BundleContents,
     ) -> Result<Vec<u8>, Refusal> {
+        let mut contents = self.contents(peer, account).await?;
         contents.values.retain(fits_its_name);
         let facts = format!("revision {}, {} values", contents.revision, contents.values.len());
         let key = self.key_of(account).await?;
         let bundle = seal_bundle(peer.devbox_id(), &key, public_key, contents)?;
+        // Nothing is delivered that is not written down. A daemon that has its bundle loses nothing by it: polls that find
+        // nothing new write nothing, and so renew its lease while the disk is full.
         self.store().record(&attempt(peer, account).done().because(facts)).await?;
+        self.metrics().bundle_delivered();
         Ok(bundle)
     }
 
     async fn key_of(&self, account: &AccountId) -> Result<AccountKey, Refusal> {
         let found = self.store().account(account).await?;
         let row = found.ok_or_else(|| Refusal::internal("an account of a devbox is missing"))?;
-        Ok(self.0.master.account_key(account, &row.wrapped_key)?)
+        self.unwrapped(account, &row.wrapped_key).await
     }
 }
 
 fn attempt(peer: &DevboxPeer, account: &AccountId) -> Attempt {
-    Attempt {
-        account: Some(account.clone()),
-        actor: Actor::Devbox(peer.devbox_id().clone()),
-        action: Action::DevboxBundle,
-        object: peer.devbox_id().to_string(),
-        remote: peer.remote(),
-    }
+    peer.attempt(Some(account.clone()), Action::DevboxBundle)
 }
 
 fn decode_key(text: &str) -> Result<Vec<u8>, Refusal> {

@@ -32,7 +32,7 @@ const MAX_CSR_LEN: usize = 16 * 1024;
 
 const SERIAL_LEN: usize = 16;
 
-const KEY_PURPOSE: &str = "devbox CA key";
+pub(super) const KEY_PURPOSE: &str = "devbox CA key";
 
 /// Why the CA cannot be made, read or used.
 #[derive(Debug, Error)]

@@ -1,11 +1,12 @@
 //! Who calls the public API: an API token's account, or an operator on the server's machine.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use devbox_secrets_proto::secret::SecretBytes;
 
 use super::audit::Attempt;
-use super::{Refusal, Registry, now_ms};
+use super::{Refusal, Registry, Retry, now_ms};
 use crate::crypto::ApiToken;
 use crate::crypto::id::{AccountId, TokenId};
 use crate::store::{Account, Action, Actor, AuditRecord, Token};
@@ -17,6 +18,7 @@ pub struct Caller {
     actor: Actor,
     may_use_devboxes: bool,
     remote: Option<IpAddr>,
+    retry: Option<Arc<Retry>>,
 }
 
 impl Caller {
@@ -43,8 +45,17 @@ impl Caller {
         if self.may_use_devboxes {
             return Ok(());
         }
-        let message = "the account lacks the devbox capability: ask the server's operator to grant it";
-        Err(Refusal::forbidden("no_devbox_capability", message))
+        Err(no_devbox_capability())
+    }
+
+    /// The same caller with an id for its one request: see [`Retry`].
+    #[must_use]
+    pub fn retrying(&self, retry: Retry) -> Self {
+        Self { retry: Some(Arc::new(retry)), ..self.clone() }
+    }
+
+    pub(super) fn retry(&self) -> Option<&Retry> {
+        self.retry.as_deref()
     }
 
     pub(super) fn row(&self) -> &Account {
@@ -82,7 +93,8 @@ impl Registry {
             return Err(Refusal::unauthenticated("unknown_token", "this server knows no such API token"));
         };
         let actor = Actor::Token(token.id.clone());
-        let caller = Caller { may_use_devboxes: account.devbox_capability, account, actor, remote };
+        let caller =
+            Caller { may_use_devboxes: account.devbox_capability, account, actor, remote, retry: None };
         match usable(&token) {
             Ok(()) => Ok(caller),
             Err(refusal) => self.refuse(caller.attempt(Action::TokenUse, token.id.as_str()), refusal).await,
@@ -96,7 +108,8 @@ impl Registry {
     /// 404 where there is no such account.
     pub async fn operator(&self, user: &str, account: &str) -> Result<Caller, Refusal> {
         let account = self.find_account(account).await?;
-        Ok(Caller { account, actor: Actor::Operator(user.to_owned()), may_use_devboxes: true, remote: None })
+        let actor = Actor::Operator(user.to_owned());
+        Ok(Caller { account, actor, may_use_devboxes: true, remote: None, retry: None })
     }
 
     /// Refuses, and writes it down, where the caller lacks the devbox capability.
@@ -111,6 +124,11 @@ impl Registry {
             Err(refusal) => self.refuse(caller.attempt(action, object), refusal).await,
         }
     }
+}
+
+pub(super) fn no_devbox_capability() -> Refusal {
+    let message = "the account lacks the devbox capability: ask the server's operator to grant it";
+    Refusal::forbidden("no_devbox_capability", message)
 }
 
 fn usable(token: &Token) -> Result<(), Refusal> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Caller, Refusal, Registry, SecretSelector, limits, now_ms};
 use crate::crypto::id::{DevboxId, SecretId};
-use crate::crypto::{JoinSecret, plaintext_len};
+use crate::crypto::plaintext_len;
 use crate::store::{Action, Devbox, DevboxStatus, GatewayBinding, JoinGrant, Page, SealedSecret, TimeMs};
 
 /// How long a join token is valid, in milliseconds.
@@ -83,7 +83,8 @@ impl From<Page<Devbox>> for DevboxPage {
 }
 
 impl Registry {
-    /// Registers a devbox and makes its join token: valid once, for [`JOIN_TOKEN_LIFETIME_MS`].
+    /// Registers a devbox and makes its join token: valid once, for [`JOIN_TOKEN_LIFETIME_MS`] from now, also where a retry
+    /// answers it again.
     ///
     /// # Errors
     /// 400 for a bad name or a binding to an unknown secret, 403 without the devbox capability.
@@ -92,6 +93,13 @@ impl Registry {
         caller: &Caller,
         new: NewDevbox,
     ) -> Result<(DevboxView, JoinToken), Refusal> {
+        let devbox: Devbox = self.once(caller, Action::DevboxCreate, self.register(caller, new)).await?;
+        let secret = self.account_key(caller).await?.join_secret(&devbox.id);
+        let token = JoinToken::new(devbox.id.as_str(), secret.into_secret(), *self.ca().fingerprint());
+        Ok((devbox.into(), token.map_err(Refusal::internal)?))
+    }
+
+    async fn register(&self, caller: &Caller, new: NewDevbox) -> Result<Devbox, Refusal> {
         self.check_capability(caller, Action::DevboxCreate, "").await?;
         check(&new)?;
         let bindings = self.resolve_bindings(caller, new.secrets).await?;
@@ -105,8 +113,8 @@ impl Registry {
             bindings,
             gateways: new.gateways,
         };
-        let token = self.insert_devbox(caller, &devbox).await?;
-        Ok((devbox.into(), token))
+        self.insert_devbox(caller, &devbox).await?;
+        Ok(devbox)
     }
 
     /// One devbox.
@@ -115,7 +123,7 @@ impl Registry {
     /// 403 without the devbox capability, 404.
     pub async fn devbox(&self, caller: &Caller, id: &str) -> Result<DevboxView, Refusal> {
         self.check_capability(caller, Action::DevboxRead, "").await?;
-        self.find_devbox(caller, &DevboxId::new(id)).await
+        self.find_devbox(caller, &DevboxId::new(id)).await.map(DevboxView::from)
     }
 
     /// `limit` devboxes (a limit over 5000 is served as 5000), newest first, from the one after `starting_after`.
@@ -146,23 +154,30 @@ impl Registry {
     /// 403 without the devbox capability, 404.
     pub async fn shutdown_devbox(&self, caller: &Caller, id: &str) -> Result<DevboxView, Refusal> {
         let id = DevboxId::new(id);
-        self.check_capability(caller, Action::DevboxShutdown, "").await?;
-        let audit = caller.done(Action::DevboxShutdown, id.as_str());
-        if let Some(revision) = self.store().shutdown_devbox(caller.account(), &id, &audit).await? {
-            self.0.changes.publish(caller.account(), revision);
-        }
-        self.find_devbox(caller, &id).await
+        let ended: Devbox = self.once(caller, Action::DevboxShutdown, self.end_devbox(caller, &id)).await?;
+        Ok(ended.into())
     }
 
-    async fn find_devbox(&self, caller: &Caller, id: &DevboxId) -> Result<DevboxView, Refusal> {
+    async fn end_devbox(&self, caller: &Caller, id: &DevboxId) -> Result<Devbox, Refusal> {
+        self.check_capability(caller, Action::DevboxShutdown, "").await?;
+        let audit = caller.done(Action::DevboxShutdown, id.as_str());
+        let request = self.request_key(caller).await?;
+        let ended = self.store().shutdown_devbox(caller.account(), id, &audit, request.as_ref()).await?;
+        if let Some(wakes) = ended {
+            self.0.changes.publish(caller.account(), wakes);
+        }
+        self.find_devbox(caller, id).await
+    }
+
+    async fn find_devbox(&self, caller: &Caller, id: &DevboxId) -> Result<Devbox, Refusal> {
         let found = self.store().devbox(caller.account(), id).await?;
-        found.map(DevboxView::from).ok_or_else(|| {
+        found.ok_or_else(|| {
             Refusal::not_found("the account has no such devbox: list its devboxes for their ids")
         })
     }
 
-    async fn insert_devbox(&self, caller: &Caller, devbox: &Devbox) -> Result<JoinToken, Refusal> {
-        let secret = JoinSecret::generate()?;
+    async fn insert_devbox(&self, caller: &Caller, devbox: &Devbox) -> Result<(), Refusal> {
+        let secret = self.account_key(caller).await?.join_secret(&devbox.id);
         let expire_time_ms = devbox.create_time_ms.saturating_add(JOIN_TOKEN_LIFETIME_MS);
         let grant = JoinGrant { hash: secret.hash(), expire_time_ms };
         let audit = caller.done(Action::DevboxCreate, devbox.id.as_str());
@@ -170,10 +185,8 @@ impl Registry {
             Some(name) => audit.named(name),
             None => audit,
         };
-        let revision = self.store().insert_devbox(caller.account(), devbox, grant, &audit).await?;
-        self.0.changes.publish(caller.account(), revision);
-        JoinToken::new(devbox.id.as_str(), secret.into_secret(), *self.ca().fingerprint())
-            .map_err(Refusal::internal)
+        let request = self.request_key(caller).await?;
+        Ok(self.store().insert_devbox(caller.account(), devbox, grant, &audit, request.as_ref()).await?)
     }
 
     async fn resolve_bindings(

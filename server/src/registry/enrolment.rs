@@ -8,6 +8,7 @@ use devbox_secrets_proto::secret::SecretBytes;
 
 use super::audit::Attempt;
 use super::ca::{CheckedRequest, InvalidRequest, SignedCertificate};
+use super::caller::no_devbox_capability;
 use super::peer::shut_down;
 use super::{DevboxPeer, Refusal, Registry, now_ms};
 use crate::crypto::id::{AccountId, DevboxId};
@@ -20,7 +21,7 @@ impl Registry {
     ///
     /// # Errors
     /// 401 for a malformed, unknown, used or expired token; 400 for a malformed request; 403 for a request for another
-    /// devbox or a devbox that is shut down. Audited, but for tokens of devboxes that do not exist.
+    /// devbox, a devbox that is shut down, or an account without the devbox capability. Audited, but for tokens of devboxes that do not exist.
     pub async fn enroll(
         &self,
         bearer: &SecretBytes,
@@ -35,6 +36,9 @@ impl Registry {
             return Err(join_refusal(JoinRefusal::Unknown));
         };
         let attempt = attempt(&account, &devbox, Action::DevboxEnroll, remote);
+        if !self.store().account(&account).await?.is_some_and(|account| account.devbox_capability) {
+            return self.refuse(attempt, no_devbox_capability()).await;
+        }
         let hash = JoinSecret::hash_presented(token.secret());
         if let Err(refusal) = self.store().check_join(&devbox, hash, now_ms()).await? {
             return self.refuse(attempt, join_refusal(refusal)).await;
@@ -52,7 +56,7 @@ impl Registry {
     /// 403 for a stranger's certificate, a devbox that is shut down or a request for another devbox; 400 for a malformed
     /// request. Audited.
     pub async fn renew(&self, peer: &DevboxPeer, csr_pem: &str) -> Result<IssuedIdentity, Refusal> {
-        let account = self.admit(peer, Action::DevboxRenew).await?;
+        let account = self.admit(peer, Action::DevboxRenew).await?.account;
         let devbox = peer.devbox_id();
         let attempt = attempt(&account, devbox, Action::DevboxRenew, peer.remote());
         let signed = match self.ca().check_request(csr_pem, devbox) {
@@ -77,7 +81,10 @@ impl Registry {
     ) -> Result<IssuedIdentity, Refusal> {
         let audit = attempt.clone().done().because(format!("serial {}", signed.record.serial));
         match self.store().redeem_join(devbox, hash, &signed.record, &audit).await? {
-            Ok(()) => Ok(self.identity(devbox, signed)),
+            Ok(()) => {
+                self.metrics().devbox_enrolled();
+                Ok(self.identity(devbox, signed))
+            }
             Err(refusal) => self.refuse(attempt, join_refusal(refusal)).await,
         }
     }

@@ -11,10 +11,12 @@ mod caller;
 mod changes;
 mod devboxes;
 mod enrolment;
+mod keyring;
 mod limits;
 mod open;
 mod peer;
 mod refusal;
+mod retries;
 mod secrets;
 #[cfg(test)]
 mod tests;
@@ -24,12 +26,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use accounts::{AccountView, DevelopmentAccount};
+pub(crate) use audit::upkeep_record;
 pub use ca::{CaError, DevboxCa, ServerIdentity};
 pub use caller::Caller;
 pub use devboxes::{DevboxPage, DevboxView, JOIN_TOKEN_LIFETIME_MS, NewDevbox};
 pub use open::OpenError;
+pub(crate) use open::check_keys;
 pub use peer::DevboxPeer;
 pub use refusal::{Refusal, RefusalKind};
+pub use retries::Retry;
 pub use secrets::{SecretPage, SecretView};
 pub use tokens::TokenView;
 
@@ -37,8 +42,8 @@ pub use crate::crypto::ApiToken;
 pub use crate::crypto::id::{AccountId, DevboxId, SecretId, TokenId};
 pub use crate::store::{Actor, AuditEntry, DevboxStatus, GatewayBinding, SecretSelector};
 
-use crate::crypto::MasterKey;
-use crate::store::{Store, TimeMs};
+use crate::metrics::Metrics;
+use crate::store::{MetaKey, Store, TimeMs};
 
 /// What an operator may choose.
 #[derive(Debug, Clone)]
@@ -65,9 +70,10 @@ pub struct Registry(Arc<Parts>);
 #[derive(Debug)]
 struct Parts {
     store: Arc<dyn Store>,
-    master: MasterKey,
+    keyring: keyring::Keyring,
     ca: DevboxCa,
     changes: changes::Changes,
+    metrics: Arc<Metrics>,
     settings: Settings,
 }
 
@@ -80,6 +86,31 @@ impl Registry {
     #[must_use]
     pub fn ca(&self) -> &DevboxCa {
         &self.0.ca
+    }
+
+    /// What operators see in numbers.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    /// Ends the work on the state. What fails here fails nothing: every write is on disk already.
+    pub async fn settle(&self) {
+        if let Err(error) = self.store().settle().await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the database could not be settled");
+        }
+    }
+
+    /// Whether the database answers and its master key is at hand. Why not is logged.
+    pub async fn is_ready(&self) -> bool {
+        match self.store().meta(MetaKey::KeyCheck).await {
+            Ok(Some(check)) => self.0.keyring.of(&check).is_some(),
+            Ok(None) => false,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the database does not answer");
+                false
+            }
+        }
     }
 
     /// What the operator chose.

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::changes::Changes;
-use super::{CaError, DevboxCa, Parts, Registry, Settings};
+use super::keyring::Keyring;
+use super::{CaError, DevboxCa, Parts, Registry, Settings, ca};
 use crate::crypto::{CryptoError, MasterKey, MasterKeyError};
+use crate::metrics::Metrics;
 use crate::store::{MetaKey, SqliteStore, StateDirectory, StateError, Store, StoreError};
 
 /// What the key check's record holds.
 const KEY_CHECK: &[u8] = b"devbox-secrets";
 
-const KEY_CHECK_PURPOSE: &str = "master key check";
+pub(super) const KEY_CHECK_PURPOSE: &str = "master key check";
 
 /// Why a state cannot be opened.
 #[derive(Debug, Error)]
@@ -108,15 +110,19 @@ impl Registry {
         master: MasterKey,
         settings: Settings,
     ) -> Result<Self, OpenError> {
+        let keyring = Keyring::new(master);
         let ca = match store.meta(MetaKey::KeyCheck).await {
             Ok(Some(check)) => {
+                let master = keyring.of(&check).unwrap_or_else(|| keyring.current());
                 check_master_key(&master, &check, &place)?;
                 load_ca(&*store, &master, &settings, &place).await?
             }
-            Ok(None) => set_up(&*store, &master, &settings, &place).await?,
+            Ok(None) => set_up(&*store, &keyring.current(), &settings, &place).await?,
             Err(source) => return Err(OpenError::Store { place, source }),
         };
-        Ok(Self(Arc::new(Parts { store, master, ca, changes: Changes::default(), settings })))
+        let metrics = Arc::<Metrics>::default();
+        let changes = Changes::new(Arc::clone(&metrics));
+        Ok(Self(Arc::new(Parts { store, keyring, ca, changes, metrics, settings })))
     }
 }
 
@@ -125,6 +131,20 @@ fn check_master_key(master: &MasterKey, check: &[u8], place: &str) -> Result<(),
         Ok(opened) if opened.expose_secret() == KEY_CHECK => Ok(()),
         _ => Err(OpenError::OtherMasterKey { place: place.to_owned() }),
     }
+}
+
+/// The master key that `store` is under, `master` or the one that a rotation put in its place, if the key check and the
+/// devbox CA's key open under it.
+pub(crate) async fn check_keys(
+    store: &impl Store,
+    master: MasterKey,
+) -> Result<Option<Arc<MasterKey>>, StoreError> {
+    let check =
+        store.meta(MetaKey::KeyCheck).await?.ok_or(StoreError::Damaged("the key check is missing"))?;
+    let ca = store.meta(MetaKey::CaKey).await?.ok_or(StoreError::Damaged("the devbox CA is missing"))?;
+    let Some(master) = Keyring::new(master).of(&check) else { return Ok(None) };
+    let opened = master.unwrap(KEY_CHECK_PURPOSE, &check).and_then(|_| master.unwrap(ca::KEY_PURPOSE, &ca));
+    opened.map(|_| Some(master)).map_err(StoreError::Seal)
 }
 
 async fn set_up(

@@ -7,9 +7,10 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use super::audit::Attempt;
+use super::caller::no_devbox_capability;
 use super::{Refusal, Registry, now_ms};
 use crate::crypto::id::{AccountId, DevboxId, hex};
-use crate::store::{Action, Actor, DevboxStatus};
+use crate::store::{Action, Actor, DevboxStatus, Standing};
 
 /// The name and serial number of a client certificate that the devbox CA signed.
 #[derive(Debug, Clone)]
@@ -41,6 +42,11 @@ impl DevboxPeer {
         &self.devbox
     }
 
+    pub(super) fn attempt(&self, account: Option<AccountId>, action: Action) -> Attempt {
+        let (actor, object) = (Actor::Devbox(self.devbox.clone()), self.devbox.to_string());
+        Attempt { account, actor, action, object, remote: self.remote }
+    }
+
     pub(super) fn remote(&self) -> Option<IpAddr> {
         self.remote
     }
@@ -63,26 +69,28 @@ fn named_devbox(certificate: &X509Certificate<'_>, trust_domain: &str) -> Option
 }
 
 impl Registry {
-    /// The account of a peer whose certificate was issued here to a devbox that still runs.
-    pub(super) async fn admit(&self, peer: &DevboxPeer, action: Action) -> Result<AccountId, Refusal> {
-        let owner = self.store().devbox_owner(&peer.devbox).await?;
-        let attempt = Attempt {
-            account: owner.as_ref().map(|(account, _)| account.clone()),
-            actor: Actor::Devbox(peer.devbox.clone()),
-            action,
-            object: peer.devbox.to_string(),
-            remote: peer.remote,
-        };
-        let issued =
-            self.store().certificate(&peer.serial).await?.filter(|(devbox, _)| *devbox == peer.devbox);
-        match (issued, owner) {
-            (Some((_, certificate)), _) if certificate.not_after_time_ms <= now_ms() => {
-                self.refuse(attempt, expired_certificate()).await
-            }
-            (Some(_), Some((account, DevboxStatus::Running))) => Ok(account),
-            (Some(_), Some((_, DevboxStatus::Shutdown))) => self.refuse(attempt, shut_down()).await,
-            _ => self.refuse(attempt, strange_certificate()).await,
+    /// Where a peer stands whose certificate was issued here to a devbox that still may have something.
+    ///
+    /// # Errors
+    /// 403, audited, for anybody else.
+    pub(super) async fn admit(&self, peer: &DevboxPeer, action: Action) -> Result<Standing, Refusal> {
+        let standing = self.store().standing(&peer.devbox, &peer.serial).await?;
+        let account = standing.as_ref().map(|standing| standing.account.clone());
+        match standing.ok_or_else(strange_certificate).and_then(entitled) {
+            Ok(standing) => Ok(standing),
+            Err(refusal) => self.refuse(peer.attempt(account, action), refusal).await,
         }
+    }
+}
+
+/// Whether a devbox may have anything, the strongest reason against it first.
+fn entitled(standing: Standing) -> Result<Standing, Refusal> {
+    match standing.certificate_not_after_time_ms {
+        None => Err(strange_certificate()),
+        Some(end) if end <= now_ms() => Err(expired_certificate()),
+        Some(_) if standing.status == DevboxStatus::Shutdown => Err(shut_down()),
+        Some(_) if !standing.devbox_capability => Err(no_devbox_capability()),
+        Some(_) => Ok(standing),
     }
 }
 

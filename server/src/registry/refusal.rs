@@ -86,7 +86,7 @@ impl Refusal {
 
     /// What only the log may read.
     #[must_use]
-    pub fn detail(&self) -> Option<&(dyn Error + Send + Sync)> {
+    pub fn detail(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         self.detail.as_deref()
     }
 }

@@ -4,8 +4,8 @@ use devbox_secrets_proto::secret::SecretBytes;
 use serde::Serialize;
 
 use super::{Caller, Refusal, Registry, SecretSelector, limits, now_ms};
+use crate::crypto::ValueLocation;
 use crate::crypto::id::SecretId;
-use crate::crypto::{AccountKey, ValueLocation};
 use crate::store::{Action, Page, SealedSecret, Secret, StoreError, TimeMs};
 
 /// A secret without its value. Serialises to the API's `SecretView`.
@@ -47,7 +47,7 @@ impl From<Page<Secret>> for SecretPage {
 }
 
 impl Registry {
-    /// Stores a new secret.
+    /// Stores a new secret. This and every other write is done once for a caller with a [`Retry`](super::Retry).
     ///
     /// # Errors
     /// 400 for a bad name or value or a taken name, 403 without the devbox capability.
@@ -57,15 +57,26 @@ impl Registry {
         name: &str,
         value: SecretBytes,
     ) -> Result<SecretView, Refusal> {
+        let created = self.once(caller, Action::SecretCreate, self.insert_secret(caller, name, value)).await;
+        created.map(SecretView::from)
+    }
+
+    async fn insert_secret(
+        &self,
+        caller: &Caller,
+        name: &str,
+        value: SecretBytes,
+    ) -> Result<Secret, Refusal> {
         self.check_capability(caller, Action::SecretCreate, printable(name)).await?;
         limits::secret_name(name)?;
         limits::value(name, &value)?;
-        let secret = self.seal_new(caller, name, value)?;
+        let secret = self.seal_new(caller, name, value).await?;
         let audit = caller.done(Action::SecretCreate, secret.secret.id.as_str()).named(name);
-        match self.store().insert_secret(caller.account(), &secret, &audit).await {
-            Ok(revision) => {
-                self.0.changes.publish(caller.account(), revision);
-                Ok(secret.secret.into())
+        let request = self.request_key(caller).await?;
+        match self.store().insert_secret(caller.account(), &secret, &audit, request.as_ref()).await {
+            Ok(wakes) => {
+                self.0.changes.publish(caller.account(), wakes);
+                Ok(secret.secret)
             }
             Err(StoreError::Taken) => Err(name_taken(name)),
             Err(error) => Err(error.into()),
@@ -82,18 +93,31 @@ impl Registry {
         selector: SecretSelector<'_>,
         value: SecretBytes,
     ) -> Result<SecretView, Refusal> {
+        let updated =
+            self.once(caller, Action::SecretUpdate, self.replace_value(caller, selector, value)).await;
+        updated.map(SecretView::from)
+    }
+
+    async fn replace_value(
+        &self,
+        caller: &Caller,
+        selector: SecretSelector<'_>,
+        value: SecretBytes,
+    ) -> Result<Secret, Refusal> {
         let Secret { id, name, .. } = self.find_secret(caller, selector, Action::SecretUpdate).await?.secret;
         limits::value(&name, &value)?;
         if let Some(env) = self.store().longest_binding(caller.account(), &id).await? {
             limits::value(&env, &value)?;
         }
-        let key = self.account_key(caller)?;
+        let key = self.account_key(caller).await?;
         let seal = |version| key.seal(ValueLocation { secret: &id, version }, &value);
         let audit = caller.done(Action::SecretUpdate, id.as_str()).named(&name);
-        let updated = self.store().update_secret(caller.account(), &id, &seal, &audit).await?;
-        let (secret, revision) = updated.ok_or_else(|| unknown_secret(selector))?;
-        self.0.changes.publish(caller.account(), revision);
-        Ok(secret.into())
+        let request = self.request_key(caller).await?;
+        let updated =
+            self.store().update_secret(caller.account(), &id, &seal, &audit, request.as_ref()).await?;
+        let (secret, wakes) = updated.ok_or_else(|| unknown_secret(selector))?;
+        self.0.changes.publish(caller.account(), wakes);
+        Ok(secret)
     }
 
     /// One secret's view.
@@ -113,12 +137,20 @@ impl Registry {
         caller: &Caller,
         selector: SecretSelector<'_>,
     ) -> Result<SecretView, Refusal> {
+        self.once(caller, Action::SecretDelete, self.remove_secret(caller, selector))
+            .await
+            .map(SecretView::from)
+    }
+
+    async fn remove_secret(&self, caller: &Caller, selector: SecretSelector<'_>) -> Result<Secret, Refusal> {
         let secret = self.find_secret(caller, selector, Action::SecretDelete).await?.secret;
         let audit = caller.done(Action::SecretDelete, secret.id.as_str()).named(&secret.name);
-        let deleted = self.store().delete_secret(caller.account(), &secret.id, &audit).await?;
-        let revision = deleted.ok_or_else(|| unknown_secret(selector))?;
-        self.0.changes.publish(caller.account(), revision);
-        Ok(secret.into())
+        let request = self.request_key(caller).await?;
+        let deleted =
+            self.store().delete_secret(caller.account(), &secret.id, &audit, request.as_ref()).await?;
+        let wakes = deleted.ok_or_else(|| unknown_secret(selector))?;
+        self.0.changes.publish(caller.account(), wakes);
+        Ok(secret)
     }
 
     /// The first `limit` secrets by name; a limit over 5000 is served as 5000.
@@ -143,16 +175,17 @@ impl Registry {
     }
 
     /// Encrypts `value`, which ends here.
-    fn seal_new(&self, caller: &Caller, name: &str, value: SecretBytes) -> Result<SealedSecret, Refusal> {
+    async fn seal_new(
+        &self,
+        caller: &Caller,
+        name: &str,
+        value: SecretBytes,
+    ) -> Result<SealedSecret, Refusal> {
         let (id, version, now) = (SecretId::generate()?, 1, now_ms());
-        let sealed = self.account_key(caller)?.seal(ValueLocation { secret: &id, version }, &value)?;
+        let sealed = self.account_key(caller).await?.seal(ValueLocation { secret: &id, version }, &value)?;
         drop(value);
         let secret = Secret { id, name: name.to_owned(), version, create_time_ms: now, update_time_ms: now };
         Ok(SealedSecret { secret, sealed })
-    }
-
-    fn account_key(&self, caller: &Caller) -> Result<AccountKey, Refusal> {
-        Ok(self.0.master.account_key(caller.account(), &caller.row().wrapped_key)?)
     }
 }
 

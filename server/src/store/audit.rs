@@ -51,6 +51,9 @@ macro_rules! actions {
         }
 
         impl Action {
+            /// All there are.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
             /// The stored and printed form.
             #[must_use]
             pub fn as_str(self) -> &'static str {
@@ -91,6 +94,12 @@ actions! {
     DevboxEnroll = "devbox.enroll",
     /// A certificate was renewed.
     DevboxRenew = "devbox.renew",
+    /// A copy of the state was made.
+    StateBackup = "state.backup",
+    /// The state was restored from a copy.
+    StateRestore = "state.restore",
+    /// Every key was wrapped under a new master key.
+    KeysRotate = "keys.rotate",
     /// A bundle was delivered.
     DevboxBundle = "devbox.bundle",
 }
@@ -102,6 +111,8 @@ pub enum Outcome {
     Done,
     /// It was refused.
     Refused,
+    /// It had been done before: a retry got the first answer again.
+    Replayed,
 }
 
 impl Outcome {
@@ -111,6 +122,7 @@ impl Outcome {
         match self {
             Self::Done => "done",
             Self::Refused => "refused",
+            Self::Replayed => "replayed",
         }
     }
 }
@@ -157,10 +169,23 @@ pub struct AuditEntry {
     pub object: String,
     /// The object's name.
     pub object_name: Option<String>,
-    /// `done` or `refused`.
+    /// `done`, `refused` or `replayed`.
     pub outcome: String,
     /// A stable word for a refusal, or a few facts.
     pub reason: Option<String>,
     /// From where.
     pub remote_address: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_action_is_documented() {
+        let document = include_str!("../../../docs/audit.md");
+        for action in Action::ALL {
+            assert!(document.contains(&format!("`{}`", action.as_str())), "{}", action.as_str());
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! The state directory: its paths, its permissions, and the lock under which it is set up.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -27,6 +27,15 @@ pub enum StateError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Another server serves it.
+    #[error(
+        "the state directory {path} is being served by another process: stop that server first, or give this one a \
+         directory of its own"
+    )]
+    Served {
+        /// The directory.
+        path: PathBuf,
+    },
 }
 
 /// A directory that only its owner may enter.
@@ -36,6 +45,12 @@ pub struct StateDirectory(PathBuf);
 /// Held while a state is opened, so that two programs do not both set it up.
 #[derive(Debug)]
 pub struct OpenLock {
+    _file: File,
+}
+
+/// Held for as long as a server serves a state, by the kernel until its process is gone.
+#[derive(Debug)]
+pub struct ServeClaim {
     _file: File,
 }
 
@@ -97,8 +112,22 @@ impl StateDirectory {
     /// [`StateError::Access`].
     pub fn lock(&self) -> Result<OpenLock, StateError> {
         let path = self.0.join("open.lock");
-        let file = private_file(&path).and_then(|file| file.lock().map(|()| file));
+        let file = self.private_file(&path).and_then(|file| file.lock().map(|()| file));
         file.map(|file| OpenLock { _file: file }).map_err(|source| self.access(&path, source))
+    }
+
+    /// Takes the right to serve this state. Operators' commands need none.
+    ///
+    /// # Errors
+    /// [`StateError::Served`] where another process has it; [`StateError::Access`].
+    pub fn claim(&self) -> Result<ServeClaim, StateError> {
+        let path = self.0.join("serve.lock");
+        let file = self.private_file(&path).map_err(|source| self.access(&path, source))?;
+        match file.try_lock() {
+            Ok(()) => Ok(ServeClaim { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(StateError::Served { path: self.0.clone() }),
+            Err(TryLockError::Error(source)) => Err(self.access(&path, source)),
+        }
     }
 
     /// Makes the database's file (mode 0600) where there is none: its companions take over the mode.
@@ -107,7 +136,21 @@ impl StateDirectory {
     /// [`StateError::Access`].
     pub fn touch_database(&self) -> Result<(), StateError> {
         let path = self.database();
-        private_file(&path).map(drop).map_err(|source| self.access(&path, source))
+        self.private_file(&path).map(drop).map_err(|source| self.access(&path, source))
+    }
+
+    /// Gives a file of the state to the directory's owner: root may have made it for a server that is not root.
+    ///
+    /// # Errors
+    /// [`StateError::Access`].
+    pub fn adopt(&self, path: &Path) -> Result<(), StateError> {
+        same_owner(path, &self.0).map_err(|source| self.access(path, source))
+    }
+
+    fn private_file(&self, path: &Path) -> io::Result<File> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        same_owner(path, &self.0)?;
+        Ok(file)
     }
 
     fn access(&self, path: &Path, source: io::Error) -> StateError {
@@ -115,8 +158,13 @@ impl StateDirectory {
     }
 }
 
-fn private_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+/// Gives `path` to the owner of `like`, where that is somebody else.
+pub(crate) fn same_owner(path: &Path, like: &Path) -> io::Result<()> {
+    let (own, wanted) = (fs::metadata(path)?, fs::metadata(like)?);
+    if own.uid() == wanted.uid() {
+        return Ok(());
+    }
+    chown(path, Some(wanted.uid()), Some(wanted.gid()))
 }
 
 #[cfg(test)]
@@ -146,6 +194,16 @@ mod tests {
         fs::set_permissions(parent.path(), Permissions::from_mode(0o755)).unwrap();
         assert!(matches!(StateDirectory::open(parent.path()), Err(StateError::Mode { mode: 0o755, .. })));
         assert_eq!(mode(parent.path()), 0o755);
+    }
+
+    #[test]
+    fn a_state_is_served_once_at_a_time() {
+        let parent = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(&parent.path().join("state")).unwrap();
+        let claim = state.claim().unwrap();
+        assert!(matches!(state.claim(), Err(StateError::Served { .. })));
+        drop(claim);
+        assert!(state.claim().is_ok());
     }
 
     #[test]

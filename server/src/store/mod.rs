@@ -2,9 +2,13 @@
 //!
 //! Every implementation promises:
 //! - a write and its audit row are one transaction, on disk before the call returns;
+//! - a write that is given a [`RequestKey`] leaves a receipt in the same transaction, and writes nothing where the account
+//!   has one of that id: [`StoreError::Answered`];
 //! - a look-up takes the account and returns that account's rows only; the few that find out *which* account
 //!   ([`Identities`], [`Accounts::token_by_hash`]) say so;
-//! - a write of an account's secrets, devboxes or bindings adds one to the account's revision, in the same transaction.
+//! - a write of an account's secrets adds one to the account's revision and to its wakes, in the same transaction; a write
+//!   that ends a devbox or the account's capability adds one to the wakes only: the other devboxes look whether they still
+//!   may, and fetch nothing. A new devbox is no news for the others.
 //!
 //! The tests in `suite.rs` are the behaviour that each must show.
 
@@ -21,12 +25,14 @@ use async_trait::async_trait;
 use thiserror::Error;
 
 pub use audit::{Action, Actor, AuditEntry, AuditRecord, Outcome};
-pub use directory::{OpenLock, StateDirectory, StateError};
+pub(crate) use directory::same_owner;
+pub use directory::{OpenLock, ServeClaim, StateDirectory, StateError};
 pub use model::{
-    Account, BoundValue, BundleContents, Devbox, DevboxStatus, GatewayBinding, IssuedCertificate, JoinGrant,
-    JoinRefusal, Page, SealedSecret, Secret, SecretSelector, TimeMs, Token,
+    Account, Answered, BoundValue, BundleContents, Devbox, DevboxStatus, Fingerprint, GatewayBinding,
+    IssuedCertificate, JoinGrant, JoinRefusal, Page, RECEIPT_LIFETIME_MS, Receipt, RequestKey, SealedSecret,
+    Secret, SecretSelector, Standing, TimeMs, Token,
 };
-pub use sqlite::SqliteStore;
+pub use sqlite::{Depth, SqliteStore, examine};
 
 use crate::crypto::id::{AccountId, DevboxId, SecretId, TokenId};
 use crate::crypto::{CryptoError, TokenHash};
@@ -37,6 +43,9 @@ pub enum StoreError {
     /// The name belongs to another row.
     #[error("the name is taken")]
     Taken,
+    /// The account has a receipt for the request already; nothing was written.
+    #[error("the request was answered before")]
+    Answered,
     /// The state was written by a newer program.
     #[error(
         "the state was written by a newer version of this program (schema {found}, known up to {known}): \
@@ -57,10 +66,41 @@ pub enum StoreError {
     /// A value could not be sealed in the middle of a transaction.
     #[error("a value could not be stored")]
     Seal(#[source] CryptoError),
+    /// The account's key was wrapped under another master key than the state's; nothing was written.
+    #[error("the master key was rotated: start this command again")]
+    Rotated,
+    /// The disk is full.
+    #[error("the disk is full: free some space; nothing of the write is kept, and all before it is")]
+    Full(#[source] sqlx::Error),
+    /// The file system or the file takes no writes.
+    #[error("the database cannot be written: is its file system mounted read-only, is the file this user's?")]
+    ReadOnly(#[source] sqlx::Error),
+    /// The file's pages contradict each other.
+    #[error(
+        "the database is damaged: stop the server, keep a copy of the state directory, and restore a backup"
+    )]
+    Corrupt(#[source] sqlx::Error),
+    /// As [`StoreError::Corrupt`], found by looking.
+    #[error(
+        "the database is damaged ({0}): stop the server, keep a copy of the state directory, and restore a backup"
+    )]
+    Inconsistent(String),
     /// The database said no.
     #[error("the database failed: look at free disk space, permissions and the state directory")]
     Database(#[source] sqlx::Error),
 }
+
+/// A record under the master key, by its place.
+#[derive(Debug, Clone, Copy)]
+pub enum Wrapped<'a> {
+    /// An account's key.
+    Account(&'a AccountId),
+    /// A fact of the whole state.
+    Fact(MetaKey),
+}
+
+/// Wraps a record under another master key.
+pub type RewrapFor<'a> = dyn Fn(Wrapped<'_>, &[u8]) -> Result<Vec<u8>, CryptoError> + Send + Sync + 'a;
 
 /// Seals a value for the version that it will have.
 pub type SealFor<'a> = dyn Fn(u64) -> Result<Vec<u8>, CryptoError> + Send + Sync + 'a;
@@ -100,6 +140,12 @@ pub trait Meta {
     /// [`StoreError::Taken`] where one is there.
     async fn insert_meta(&self, facts: &[(MetaKey, &[u8])]) -> Result<(), StoreError>;
 
+    /// Replaces every record under the master key, all or none; returns how many.
+    async fn rewrap(&self, rewrap: &RewrapFor<'_>, audit: &AuditRecord) -> Result<u64, StoreError>;
+
+    /// Brings what is on disk into its shortest form, once a server stops. Nothing depends on it.
+    async fn settle(&self) -> Result<(), StoreError>;
+
     /// Returns when somebody, perhaps in another process, may have written since the last call. One caller at a time.
     async fn changed(&self) -> Result<(), StoreError>;
 }
@@ -110,7 +156,8 @@ pub trait Accounts {
     /// Adds an account.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] where the name is.
+    /// [`StoreError::Taken`] where the name is; [`StoreError::Rotated`] where its key was wrapped under another master key
+    /// than the state's key check.
     async fn insert_account(&self, account: &Account, audit: &AuditRecord) -> Result<(), StoreError>;
 
     /// The account with this id.
@@ -122,16 +169,16 @@ pub trait Accounts {
     /// All accounts, by name.
     async fn accounts(&self) -> Result<Vec<Account>, StoreError>;
 
-    /// Grants or withdraws the devbox capability; false where there is no such account.
+    /// Grants or withdraws the devbox capability; returns the account's wakes, `None` where there is no such account.
     async fn set_devbox_capability(
         &self,
         id: &AccountId,
         granted: bool,
         audit: &AuditRecord,
-    ) -> Result<bool, StoreError>;
+    ) -> Result<Option<u64>, StoreError>;
 
-    /// The account's revision; 0 where there is no such account.
-    async fn revision(&self, id: &AccountId) -> Result<u64, StoreError>;
+    /// How often the account's held requests had to look again; 0 where there is no such account.
+    async fn wakes(&self, id: &AccountId) -> Result<u64, StoreError>;
 
     /// Adds an API token.
     async fn insert_token(
@@ -159,7 +206,7 @@ pub trait Accounts {
 /// Secrets of an account.
 #[async_trait]
 pub trait Secrets {
-    /// Adds a secret; returns the account's new revision.
+    /// Adds a secret; returns the account's wakes.
     ///
     /// # Errors
     /// [`StoreError::Taken`] where the account has one of that name.
@@ -168,6 +215,7 @@ pub trait Secrets {
         account: &AccountId,
         secret: &SealedSecret,
         audit: &AuditRecord,
+        request: Option<&RequestKey>,
     ) -> Result<u64, StoreError>;
 
     /// One secret.
@@ -177,42 +225,65 @@ pub trait Secrets {
         selector: SecretSelector<'_>,
     ) -> Result<Option<SealedSecret>, StoreError>;
 
-    /// Replaces a secret's value: `seal` gets the new version. Returns the secret and the account's new revision.
+    /// Replaces a secret's value: `seal` gets the new version. Returns the secret and the account's wakes.
     async fn update_secret(
         &self,
         account: &AccountId,
         id: &SecretId,
         seal: &SealFor<'_>,
         audit: &AuditRecord,
+        request: Option<&RequestKey>,
     ) -> Result<Option<(Secret, u64)>, StoreError>;
 
-    /// Deletes a secret for good; returns the account's new revision.
+    /// Deletes a secret for good; returns the account's wakes.
     async fn delete_secret(
         &self,
         account: &AccountId,
         id: &SecretId,
         audit: &AuditRecord,
+        request: Option<&RequestKey>,
     ) -> Result<Option<u64>, StoreError>;
 
     /// The first `limit` secrets by name.
     async fn secrets(&self, account: &AccountId, limit: u32) -> Result<Page<Secret>, StoreError>;
+
+    /// Up to `limit` secrets with their sealed values, by name, from the one after the name `after`.
+    async fn sealed_secrets(
+        &self,
+        account: &AccountId,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<SealedSecret>, StoreError>;
 
     /// The longest environment name under which a running devbox of the account has the secret.
     async fn longest_binding(&self, account: &AccountId, id: &SecretId)
     -> Result<Option<String>, StoreError>;
 }
 
+/// What writes answered that callers may try again.
+#[async_trait]
+pub trait Receipts {
+    /// The account's receipt for the caller's id `request`, unless its time is over at `now_ms`.
+    async fn receipt(
+        &self,
+        account: &AccountId,
+        request: &str,
+        now_ms: TimeMs,
+    ) -> Result<Option<Receipt>, StoreError>;
+}
+
 /// Devboxes of an account.
 #[async_trait]
 pub trait Devboxes {
-    /// Registers a devbox; returns the account's new revision.
+    /// Registers a devbox.
     async fn insert_devbox(
         &self,
         account: &AccountId,
         devbox: &Devbox,
         join: JoinGrant,
         audit: &AuditRecord,
-    ) -> Result<u64, StoreError>;
+        request: Option<&RequestKey>,
+    ) -> Result<(), StoreError>;
 
     /// One devbox.
     async fn devbox(&self, account: &AccountId, id: &DevboxId) -> Result<Option<Devbox>, StoreError>;
@@ -225,12 +296,13 @@ pub trait Devboxes {
         after: Option<&DevboxId>,
     ) -> Result<Option<Page<Devbox>>, StoreError>;
 
-    /// Shuts a running devbox down; returns the account's new revision, `None` where no such devbox runs.
+    /// Shuts a running devbox down; returns the account's wakes, `None` where no such devbox runs.
     async fn shutdown_devbox(
         &self,
         account: &AccountId,
         id: &DevboxId,
         audit: &AuditRecord,
+        request: Option<&RequestKey>,
     ) -> Result<Option<u64>, StoreError>;
 
     /// What the devbox may have now; `None` where no such devbox runs.
@@ -246,6 +318,10 @@ pub trait Devboxes {
 pub trait Identities {
     /// The account and the status of a devbox.
     async fn devbox_owner(&self, id: &DevboxId) -> Result<Option<(AccountId, DevboxStatus)>, StoreError>;
+
+    /// Where a devbox stands that shows the certificate with this serial number (lowercase hexadecimal): one read, and
+    /// no value in it.
+    async fn standing(&self, id: &DevboxId, serial: &str) -> Result<Option<Standing>, StoreError>;
 
     /// Whether a join token would be redeemed at `now_ms`.
     async fn check_join(
@@ -271,9 +347,6 @@ pub trait Identities {
         certificate: &IssuedCertificate,
         audit: &AuditRecord,
     ) -> Result<bool, StoreError>;
-
-    /// The certificate with this serial number (lowercase hexadecimal), and the devbox that it was issued to.
-    async fn certificate(&self, serial: &str) -> Result<Option<(DevboxId, IssuedCertificate)>, StoreError>;
 }
 
 /// The append-only record of who did what.
@@ -288,11 +361,21 @@ pub trait AuditLog {
 
 /// Everything that is kept.
 pub trait Store:
-    Meta + Accounts + Secrets + Devboxes + Identities + AuditLog + fmt::Debug + Send + Sync + 'static
+    Meta + Accounts + Secrets + Receipts + Devboxes + Identities + AuditLog + fmt::Debug + Send + Sync + 'static
 {
 }
 
 impl<T> Store for T where
-    T: Meta + Accounts + Secrets + Devboxes + Identities + AuditLog + fmt::Debug + Send + Sync + 'static
+    T: Meta
+        + Accounts
+        + Secrets
+        + Receipts
+        + Devboxes
+        + Identities
+        + AuditLog
+        + fmt::Debug
+        + Send
+        + Sync
+        + 'static
 {
 }

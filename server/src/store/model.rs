@@ -61,7 +61,7 @@ impl fmt::Display for SecretSelector<'_> {
 }
 
 /// A secret, but for its value.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secret {
     /// Its identifier.
     pub id: SecretId,
@@ -85,7 +85,7 @@ pub struct SealedSecret {
 }
 
 /// Whether a devbox may still have anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DevboxStatus {
     /// It may join, renew and fetch.
@@ -116,7 +116,7 @@ pub struct GatewayBinding {
 }
 
 /// A registered machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Devbox {
     /// Its identifier.
     pub id: DevboxId,
@@ -169,6 +169,23 @@ pub struct IssuedCertificate {
     pub not_after_time_ms: TimeMs,
 }
 
+/// Where a devbox stands: all that decides whether it may have its bundle, and whether that has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Whose it is.
+    pub account: AccountId,
+    /// Whether it may still have anything.
+    pub status: DevboxStatus,
+    /// Whether its account may use the API at all.
+    pub devbox_capability: bool,
+    /// The account's revision: whether there is a newer bundle.
+    pub revision: u64,
+    /// The account's wakes: whether to look again.
+    pub wakes: u64,
+    /// From when on the certificate is invalid; none where it was never issued to this devbox.
+    pub certificate_not_after_time_ms: Option<TimeMs>,
+}
+
 /// One value of a bundle, still sealed by the account's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoundValue {
@@ -185,6 +202,40 @@ pub struct BundleContents {
     pub revision: u64,
     /// The values, in ascending byte order of `env`. Bindings to deleted secrets are absent.
     pub values: Vec<BoundValue>,
+}
+
+/// A caller's own id for a write, and a keyed fingerprint of what it asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestKey {
+    /// The caller's id; unique in the account for [`RECEIPT_LIFETIME_MS`].
+    pub id: String,
+    /// Of method, path and body.
+    pub fingerprint: Fingerprint,
+}
+
+/// HMAC-SHA-256 under a key of the account: who reads the database cannot try values against it.
+pub type Fingerprint = [u8; 32];
+
+/// How long a receipt is kept, in milliseconds.
+pub const RECEIPT_LIFETIME_MS: TimeMs = 24 * 60 * 60 * 1000;
+
+/// What a write answered: rows without a value or a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answered {
+    /// A secret that was created, updated or deleted.
+    Secret(Secret),
+    /// A devbox that was registered or shut down.
+    Devbox(Devbox),
+}
+
+/// What is kept of a write that a caller may try again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// What was asked.
+    pub fingerprint: Fingerprint,
+    /// What was answered.
+    pub answer: Answered,
 }
 
 /// Some rows of a longer list.

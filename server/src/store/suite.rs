@@ -42,7 +42,7 @@ run_on! { sqlite:
     a_token_is_found_by_its_hash_only,
     a_revocation_keeps_its_first_time,
     nothing_of_one_account_is_found_from_another,
-    every_write_of_an_account_adds_one_to_its_revision,
+    every_write_that_changes_what_devboxes_may_have_wakes_them,
     names_are_unique_in_an_account_only,
     secrets_are_listed_by_name_and_counted,
     an_update_gets_the_next_version_and_nothing_is_written_when_sealing_fails,
@@ -54,8 +54,9 @@ run_on! { sqlite:
     only_bindings_of_running_devboxes_count_as_bindings,
     a_join_token_is_redeemed_once_by_any_number_of_attempts,
     a_join_token_is_refused_when_it_is_another_or_over_or_its_devbox_is,
-    a_certificate_is_known_by_its_serial_number,
+    a_devboxs_standing_says_all_that_decides_about_its_bundle,
     each_write_leaves_one_audit_row,
+    rows_recorded_at_once_are_all_there,
     a_change_by_another_connection_is_noticed,
 }
 
@@ -98,7 +99,7 @@ fn sealed(name: &str) -> SealedSecret {
 
 async fn secret(store: &Arc<dyn Store>, account: &AccountId, name: &str) -> SecretId {
     let sealed = sealed(name);
-    store.insert_secret(account, &sealed, &done()).await.unwrap();
+    store.insert_secret(account, &sealed, &done(), None).await.unwrap();
     sealed.secret.id
 }
 
@@ -123,7 +124,7 @@ fn devbox(bindings: Option<&[(&str, &SecretId)]>) -> Devbox {
 async fn register(store: &Arc<dyn Store>, account: &AccountId, devbox: &Devbox) -> TokenHash {
     let hash = JoinSecret::generate().unwrap().hash();
     let grant = JoinGrant { hash, expire_time_ms: 2000 };
-    store.insert_devbox(account, devbox, grant, &done()).await.unwrap();
+    store.insert_devbox(account, devbox, grant, &done(), None).await.unwrap();
     hash
 }
 
@@ -196,25 +197,25 @@ async fn nothing_of_one_account_is_found_from_another(store: Arc<dyn Store>) {
     register(&store, &owner, &devbox).await;
     let (token, hash) = token(&owner);
     store.insert_token(&token, hash, &done()).await.unwrap();
-    let before = store.revision(&owner).await.unwrap();
+    let before = store.wakes(&owner).await.unwrap();
 
     for selector in [SecretSelector::Name("KEY"), SecretSelector::Id(secret_id.as_str())] {
         assert_eq!(store.secret(&stranger, selector).await.unwrap(), None);
     }
     let seal = |_| Ok(vec![]);
-    assert_eq!(store.update_secret(&stranger, &secret_id, &seal, &done()).await.unwrap(), None);
-    assert_eq!(store.delete_secret(&stranger, &secret_id, &done()).await.unwrap(), None);
+    assert_eq!(store.update_secret(&stranger, &secret_id, &seal, &done(), None).await.unwrap(), None);
+    assert_eq!(store.delete_secret(&stranger, &secret_id, &done(), None).await.unwrap(), None);
     assert_eq!(store.secrets(&stranger, 10).await.unwrap().total_count, 0);
     assert_eq!(store.longest_binding(&stranger, &secret_id).await.unwrap(), None);
     assert_eq!(store.devbox(&stranger, &devbox.id).await.unwrap(), None);
     assert_eq!(store.devboxes(&stranger, 10, None).await.unwrap().unwrap().total_count, 0);
     assert_eq!(store.devboxes(&stranger, 10, Some(&devbox.id)).await.unwrap(), None);
-    assert_eq!(store.shutdown_devbox(&stranger, &devbox.id, &done()).await.unwrap(), None);
+    assert_eq!(store.shutdown_devbox(&stranger, &devbox.id, &done(), None).await.unwrap(), None);
     assert_eq!(store.bundle_contents(&stranger, &devbox.id).await.unwrap(), None);
     assert!(store.tokens(&stranger).await.unwrap().is_empty());
     assert_eq!(store.revoke_token(&stranger, &token.id, &done()).await.unwrap(), None);
 
-    assert_eq!(store.revision(&owner).await.unwrap(), before);
+    assert_eq!(store.wakes(&owner).await.unwrap(), before);
     assert!(store.secret(&owner, SecretSelector::Name("KEY")).await.unwrap().is_some());
     // A binding that names another account's secret gives nothing.
     let thief = self::devbox(Some(&[("KEY", &secret_id)]));
@@ -222,33 +223,34 @@ async fn nothing_of_one_account_is_found_from_another(store: Arc<dyn Store>) {
     assert!(store.bundle_contents(&stranger, &thief.id).await.unwrap().unwrap().values.is_empty());
 }
 
-async fn every_write_of_an_account_adds_one_to_its_revision(store: Arc<dyn Store>) {
+async fn every_write_that_changes_what_devboxes_may_have_wakes_them(store: Arc<dyn Store>) {
     let (account, other) = (account(&store, "acme").await, account(&store, "other").await);
-    let start = store.revision(&account).await.unwrap();
+    let start = store.wakes(&account).await.unwrap();
     let sealed = sealed("KEY");
     let id = &sealed.secret.id;
     let devbox = devbox(None);
     let grant = JoinGrant { hash: JoinSecret::generate().unwrap().hash(), expire_time_ms: 1 };
+    store.insert_devbox(&account, &devbox, grant, &done(), None).await.unwrap();
+    assert_eq!(store.wakes(&account).await.unwrap(), start, "a new devbox changes nothing for the others");
     let revisions = [
-        store.insert_secret(&account, &sealed, &done()).await.unwrap(),
-        store.update_secret(&account, id, &|_| Ok(vec![1]), &done()).await.unwrap().unwrap().1,
-        store.insert_devbox(&account, &devbox, grant, &done()).await.unwrap(),
-        store.shutdown_devbox(&account, &devbox.id, &done()).await.unwrap().unwrap(),
-        store.delete_secret(&account, id, &done()).await.unwrap().unwrap(),
+        store.insert_secret(&account, &sealed, &done(), None).await.unwrap(),
+        store.update_secret(&account, id, &|_| Ok(vec![1]), &done(), None).await.unwrap().unwrap().1,
+        store.shutdown_devbox(&account, &devbox.id, &done(), None).await.unwrap().unwrap(),
+        store.delete_secret(&account, id, &done(), None).await.unwrap().unwrap(),
     ];
-    assert_eq!(revisions, [start + 1, start + 2, start + 3, start + 4, start + 5]);
-    assert_eq!(store.revision(&account).await.unwrap(), start + 5);
-    assert_eq!(store.revision(&other).await.unwrap(), start);
-    assert_eq!(store.revision(&AccountId::new("acc_none")).await.unwrap(), 0);
+    assert_eq!(revisions, [start + 1, start + 2, start + 3, start + 4]);
+    assert_eq!(store.wakes(&account).await.unwrap(), start + 4);
+    assert_eq!(store.wakes(&other).await.unwrap(), start);
+    assert_eq!(store.wakes(&AccountId::new("acc_none")).await.unwrap(), 0);
 }
 
 async fn names_are_unique_in_an_account_only(store: Arc<dyn Store>) {
     let (one, other) = (account(&store, "one").await, account(&store, "other").await);
     secret(&store, &one, "KEY").await;
     secret(&store, &other, "KEY").await;
-    let before = store.revision(&one).await.unwrap();
-    assert!(matches!(store.insert_secret(&one, &sealed("KEY"), &done()).await, Err(StoreError::Taken)));
-    assert_eq!(store.revision(&one).await.unwrap(), before);
+    let before = store.wakes(&one).await.unwrap();
+    assert!(matches!(store.insert_secret(&one, &sealed("KEY"), &done(), None).await, Err(StoreError::Taken)));
+    assert_eq!(store.wakes(&one).await.unwrap(), before);
 }
 
 async fn secrets_are_listed_by_name_and_counted(store: Arc<dyn Store>) {
@@ -267,15 +269,15 @@ async fn an_update_gets_the_next_version_and_nothing_is_written_when_sealing_fai
     let account = account(&store, "acme").await;
     let id = secret(&store, &account, "KEY").await;
     let seal = |version: u64| Ok(version.to_be_bytes().to_vec());
-    let (updated, _) = store.update_secret(&account, &id, &seal, &done()).await.unwrap().unwrap();
+    let (updated, _) = store.update_secret(&account, &id, &seal, &done(), None).await.unwrap().unwrap();
     assert_eq!((updated.version, updated.create_time_ms, updated.update_time_ms), (2, 5, 1000));
 
-    let before = store.revision(&account).await.unwrap();
-    let failed = store.update_secret(&account, &id, &|_| Err(CryptoError::Seal), &done()).await;
+    let before = store.wakes(&account).await.unwrap();
+    let failed = store.update_secret(&account, &id, &|_| Err(CryptoError::Seal), &done(), None).await;
     assert!(matches!(failed, Err(StoreError::Seal(_))));
     let kept = store.secret(&account, SecretSelector::Name("KEY")).await.unwrap().unwrap();
     assert_eq!((kept.secret, kept.sealed), (updated, 2u64.to_be_bytes().to_vec()));
-    assert_eq!(store.revision(&account).await.unwrap(), before);
+    assert_eq!(store.wakes(&account).await.unwrap(), before);
 }
 
 async fn updates_at_once_each_get_a_version_of_their_own(store: Arc<dyn Store>) {
@@ -285,7 +287,13 @@ async fn updates_at_once_each_get_a_version_of_their_own(store: Arc<dyn Store>) 
     for _ in 0..20 {
         let (store, account, id) = (store.clone(), account.clone(), id.clone());
         updates.spawn(async move {
-            store.update_secret(&account, &id, &|_| Ok(vec![]), &done()).await.unwrap().unwrap().0.version
+            store
+                .update_secret(&account, &id, &|_| Ok(vec![]), &done(), None)
+                .await
+                .unwrap()
+                .unwrap()
+                .0
+                .version
         });
     }
     let mut versions = updates.join_all().await;
@@ -339,11 +347,11 @@ async fn a_bundle_holds_what_is_bound_in_order_and_no_deleted_secret(store: Arc<
         [("A", "SECOND"), ("B", "FIRST"), ("Z", "FIRST")].map(owned)
     );
     assert_eq!(names(&store, &account, &every).await, [("FIRST", "FIRST"), ("SECOND", "SECOND")].map(owned));
-    store.delete_secret(&account, &first, &done()).await.unwrap();
+    store.delete_secret(&account, &first, &done(), None).await.unwrap();
     assert_eq!(names(&store, &account, &bound).await, [("A", "SECOND")].map(owned));
     assert_eq!(names(&store, &account, &every).await, [("SECOND", "SECOND")].map(owned));
     let contents = store.bundle_contents(&account, &bound.id).await.unwrap().unwrap();
-    assert_eq!(contents.revision, store.revision(&account).await.unwrap());
+    assert_eq!(contents.revision, 4, "a new account, two creations, one deletion");
     assert_eq!(contents.values[0].secret.sealed, b"sealed SECOND");
 }
 
@@ -360,11 +368,11 @@ async fn a_devbox_that_is_shut_down_has_no_bundle(store: Arc<dyn Store>) {
     let account = account(&store, "acme").await;
     let devbox = devbox(None);
     register(&store, &account, &devbox).await;
-    assert!(store.shutdown_devbox(&account, &devbox.id, &done()).await.unwrap().is_some());
+    assert!(store.shutdown_devbox(&account, &devbox.id, &done(), None).await.unwrap().is_some());
     assert_eq!(store.bundle_contents(&account, &devbox.id).await.unwrap(), None);
     let ended = store.devbox(&account, &devbox.id).await.unwrap().unwrap();
     assert_eq!((ended.status, ended.end_time_ms), (DevboxStatus::Shutdown, Some(1000)));
-    assert_eq!(store.shutdown_devbox(&account, &devbox.id, &done()).await.unwrap(), None);
+    assert_eq!(store.shutdown_devbox(&account, &devbox.id, &done(), None).await.unwrap(), None);
     assert!(!store.insert_certificate(&devbox.id, &certificate("aa"), &done()).await.unwrap());
 }
 
@@ -375,7 +383,7 @@ async fn only_bindings_of_running_devboxes_count_as_bindings(store: Arc<dyn Stor
     register(&store, &account, &short).await;
     register(&store, &account, &long).await;
     assert_eq!(store.longest_binding(&account, &id).await.unwrap().as_deref(), Some("LONGER"));
-    store.shutdown_devbox(&account, &long.id, &done()).await.unwrap();
+    store.shutdown_devbox(&account, &long.id, &done(), None).await.unwrap();
     assert_eq!(store.longest_binding(&account, &id).await.unwrap().as_deref(), Some("A"));
 }
 
@@ -395,8 +403,8 @@ async fn a_join_token_is_redeemed_once_by_any_number_of_attempts(store: Arc<dyn 
     let outcomes = attempts.join_all().await;
     assert_eq!(outcomes.iter().filter(|(outcome, _)| outcome.is_ok()).count(), 1);
     for (outcome, serial) in outcomes {
-        let known = store.certificate(&serial).await.unwrap();
-        assert_eq!(known.is_some(), outcome.is_ok(), "{serial}");
+        let standing = store.standing(&devbox.id, &serial).await.unwrap().unwrap();
+        assert_eq!(standing.certificate_not_after_time_ms.is_some(), outcome.is_ok(), "{serial}");
         assert!(matches!(outcome, Ok(()) | Err(JoinRefusal::Used)));
     }
 }
@@ -418,21 +426,49 @@ async fn a_join_token_is_refused_when_it_is_another_or_over_or_its_devbox_is(sto
     assert_eq!(check(&devbox.id, hash, 2000).await, Err(JoinRefusal::Expired));
     assert_eq!(check(&devbox.id, other_hash, 1).await, Err(JoinRefusal::Unknown));
     assert_eq!(check(&DevboxId::new("dbx_none"), hash, 1).await, Err(JoinRefusal::Unknown));
-    store.shutdown_devbox(&account, &devbox.id, &done()).await.unwrap();
+    store.shutdown_devbox(&account, &devbox.id, &done(), None).await.unwrap();
     assert_eq!(check(&devbox.id, hash, 1).await, Err(JoinRefusal::Shutdown));
     assert_eq!(check(&other.id, other_hash, 1).await, Ok(()));
 }
 
-async fn a_certificate_is_known_by_its_serial_number(store: Arc<dyn Store>) {
+async fn a_devboxs_standing_says_all_that_decides_about_its_bundle(store: Arc<dyn Store>) {
     let account = account(&store, "acme").await;
-    let devbox = devbox(None);
+    let (devbox, other) = (devbox(None), devbox(None));
     register(&store, &account, &devbox).await;
+    register(&store, &account, &other).await;
     assert!(store.insert_certificate(&devbox.id, &certificate("0a"), &done()).await.unwrap());
-    let known = store.certificate("0a").await.unwrap();
-    assert_eq!(known, Some((devbox.id.clone(), certificate("0a"))));
-    assert_eq!(store.certificate("0b").await.unwrap(), None);
+    let wakes = store.wakes(&account).await.unwrap();
+    let mut expected = Standing {
+        account: account.clone(),
+        status: DevboxStatus::Running,
+        devbox_capability: true,
+        revision: 1,
+        wakes,
+        certificate_not_after_time_ms: Some(6),
+    };
+    assert_eq!(store.standing(&devbox.id, "0a").await.unwrap().as_ref(), Some(&expected));
+    store.shutdown_devbox(&account, &devbox.id, &done(), None).await.unwrap();
+    let withdrawn = store.set_devbox_capability(&account, false, &done()).await.unwrap();
+    assert_eq!(withdrawn, Some(wakes + 2));
+    expected.status = DevboxStatus::Shutdown;
+    expected.devbox_capability = false;
+    expected.wakes += 2;
+    assert_eq!(store.standing(&devbox.id, "0a").await.unwrap(), Some(expected));
+    let stranger = store.standing(&other.id, "0a").await.unwrap().unwrap();
+    assert_eq!(stranger.certificate_not_after_time_ms, None, "the certificate of another devbox");
+    assert_eq!(store.standing(&DevboxId::new("dbx_none"), "0a").await.unwrap(), None);
     let owner = store.devbox_owner(&devbox.id).await.unwrap();
-    assert_eq!(owner, Some((account, DevboxStatus::Running)));
+    assert_eq!(owner, Some((account, DevboxStatus::Shutdown)));
+}
+
+async fn rows_recorded_at_once_are_all_there(store: Arc<dyn Store>) {
+    let mut records = JoinSet::new();
+    for _ in 0..600 {
+        let store = store.clone();
+        records.spawn(async move { store.record(&done()).await.unwrap() });
+    }
+    records.join_all().await;
+    assert_eq!(store.audit(None, 1000).await.unwrap().len(), 600);
 }
 
 async fn each_write_leaves_one_audit_row(store: Arc<dyn Store>) {

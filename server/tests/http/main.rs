@@ -1,11 +1,14 @@
 //! The server as its clients see it: real sockets, real TLS, the real program.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod admin;
 mod devbox_listener;
 mod devboxes_api;
 mod memory;
 mod openapi;
 mod program;
 mod public_tls;
+mod retries;
 mod secrets_api;
 mod support;
+mod upkeep;

@@ -163,6 +163,58 @@ async fn shutting_a_devbox_down_refuses_its_held_request() {
 }
 
 #[tokio::test]
+async fn another_devbox_that_comes_or_goes_makes_nobody_fetch_again() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    let (_, peer) = world.joined(&caller, &[]).await;
+    let daemon = Daemon::new(peer);
+    let (revision, _) = daemon.fetch(&world.registry).await;
+    let held = held(&world.registry, &daemon, caller.account(), revision).await;
+    let (other, _) = world.joined(&caller, &[]).await;
+    world.registry.shutdown_devbox(&caller, other.id.as_str()).await.unwrap();
+    let unchanged = world.registry.bundle(&daemon.peer, &daemon.request(Some(revision), 5)).await;
+    assert!(unchanged.unwrap().is_none());
+    assert!(!held.is_finished());
+    world.secret(&caller, "NEW", "value").await;
+    let message = held.await.unwrap().unwrap().unwrap();
+    assert_eq!(daemon.open(&message), (revision + 1, pairs([("NEW", "value")])));
+}
+
+#[tokio::test]
+async fn taking_the_capability_away_refuses_held_requests_and_every_later_one() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    let (_, peer) = world.joined(&caller, &[]).await;
+    let daemon = Daemon::new(peer);
+    let (revision, _) = daemon.fetch(&world.registry).await;
+    let held = held(&world.registry, &daemon, caller.account(), revision).await;
+    world.registry.set_devbox_capability(&Actor::Server, "acme", false).await.unwrap();
+    assert_eq!(refusal(held.await.unwrap()), (RefusalKind::Forbidden, "no_devbox_capability"));
+    world.audited_refusal("devbox.bundle", "no_devbox_capability").await;
+    let csr = csr(daemon.peer.devbox_id().as_str());
+    let renewed = world.registry.renew(&daemon.peer, &csr).await;
+    assert_eq!(refusal(renewed), (RefusalKind::Forbidden, "no_devbox_capability"));
+    world.registry.set_devbox_capability(&Actor::Server, "acme", true).await.unwrap();
+    assert_eq!(daemon.fetch(&world.registry).await.0, revision);
+}
+
+#[tokio::test]
+async fn an_operators_program_that_takes_the_capability_away_ends_held_requests_too() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    let (_, peer) = world.joined(&caller, &[]).await;
+    let daemon = Daemon::new(peer);
+    let (revision, _) = daemon.fetch(&world.registry).await;
+    let watching = world.registry.clone();
+    let watcher = tokio::spawn(async move { watching.watch().await });
+    let held = held(&world.registry, &daemon, caller.account(), revision).await;
+    let operator = open(&world.state).await.unwrap();
+    operator.set_devbox_capability(&Actor::Server, "acme", false).await.unwrap();
+    assert_eq!(refusal(held.await.unwrap()), (RefusalKind::Forbidden, "no_devbox_capability"));
+    watcher.abort();
+}
+
+#[tokio::test]
 async fn a_write_in_another_account_answers_nobody_here() {
     let world = World::new().await;
     let (caller, other) = (world.caller("acme").await, world.caller("other").await);

@@ -60,7 +60,7 @@ async fn an_expired_join_token_is_refused_and_audited() {
     let expired = crate::store::Devbox { id: id.clone(), ..row };
     let grant = JoinGrant { hash: secret.hash(), expire_time_ms: now_ms() };
     let audit = caller.done(crate::store::Action::DevboxCreate, id.as_str());
-    world.registry.store().insert_devbox(caller.account(), &expired, grant, &audit).await.unwrap();
+    world.registry.store().insert_devbox(caller.account(), &expired, grant, &audit, None).await.unwrap();
     let fingerprint = *world.registry.ca().fingerprint();
     let token = JoinToken::new(id.as_str(), secret.into_secret(), fingerprint).unwrap();
     assert_eq!(refusal(world.enrol(&token).await), (RefusalKind::Unauthenticated, "expired_join_token"));
@@ -226,4 +226,17 @@ async fn a_certificate_that_has_ended_is_refused_on_a_connection_that_outlived_i
     let identity = brief.enroll(&bytes(&token.expose_token()), &csr, None).await.unwrap();
     let refused = brief.renew(&world.peer(&identity), &csr).await;
     assert_eq!(refusal(refused), (RefusalKind::Forbidden, "certificate_expired"));
+}
+
+#[tokio::test]
+async fn no_devbox_joins_an_account_without_the_capability() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    let (_, token) = world.devbox(&caller, &[]).await;
+    world.registry.set_devbox_capability(&Actor::Server, "acme", false).await.unwrap();
+    let refused = world.enrol(&token).await;
+    assert_eq!(refusal(refused), (RefusalKind::Forbidden, "no_devbox_capability"));
+    world.audited_refusal("devbox.enroll", "no_devbox_capability").await;
+    world.registry.set_devbox_capability(&Actor::Server, "acme", true).await.unwrap();
+    assert!(world.enrol(&token).await.is_ok(), "the token was not used up");
 }

@@ -4,6 +4,7 @@ mod bundles;
 mod devboxes;
 mod enrolment;
 mod open;
+mod retries;
 mod secrets;
 mod tokens;
 

@@ -5,25 +5,31 @@ use sqlx::Row;
 
 use super::rows::{self, account_columns};
 use super::{SqliteStore, tokens};
-use crate::crypto::TokenHash;
 use crate::crypto::id::{AccountId, TokenId};
-use crate::store::{Account, Accounts, AuditRecord, StoreError, Token};
+use crate::crypto::{MASTER_KEY_ID_LEN, TokenHash};
+use crate::store::{Account, Accounts, AuditRecord, MetaKey, StoreError, Token};
 
 #[async_trait]
 impl Accounts for SqliteStore {
     async fn insert_account(&self, account: &Account, audit: &AuditRecord) -> Result<(), StoreError> {
         let mut write = self.begin().await?;
-        sqlx::query(
+        let inserted = sqlx::query(
             "INSERT INTO accounts (id, name, wrapped_key, devbox_capability, create_time_ms)
-             VALUES (?, ?, ?, ?, ?)",
+             SELECT ?1, ?2, ?3, ?4, ?5 WHERE NOT EXISTS
+             (SELECT 1 FROM meta WHERE key = ?6 AND substr(value, 1, ?7) <> substr(?3, 1, ?7))",
         )
         .bind(account.id.as_str())
         .bind(&account.name)
         .bind(&account.wrapped_key)
         .bind(account.devbox_capability)
         .bind(account.create_time_ms)
+        .bind(MetaKey::KeyCheck.as_str())
+        .bind(MASTER_KEY_ID_LEN)
         .execute(&mut *write)
         .await?;
+        if inserted.rows_affected() == 0 {
+            return Err(StoreError::Rotated);
+        }
         self.commit(write, audit).await
     }
 
@@ -50,19 +56,18 @@ impl Accounts for SqliteStore {
         id: &AccountId,
         granted: bool,
         audit: &AuditRecord,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<u64>, StoreError> {
         let mut write = self.begin().await?;
         let update = sqlx::query("UPDATE accounts SET devbox_capability = ? WHERE id = ?");
         let updated = update.bind(granted).bind(id.as_str()).execute(&mut *write).await?;
         if updated.rows_affected() == 0 {
-            return Ok(false);
+            return Ok(None);
         }
-        self.commit_revision(write, id, audit).await?;
-        Ok(true)
+        self.commit_wake(write, id, audit).await.map(Some)
     }
 
-    async fn revision(&self, id: &AccountId) -> Result<u64, StoreError> {
-        let query = sqlx::query("SELECT revision FROM accounts WHERE id = ?").bind(id.as_str());
+    async fn wakes(&self, id: &AccountId) -> Result<u64, StoreError> {
+        let query = sqlx::query("SELECT wakes FROM accounts WHERE id = ?").bind(id.as_str());
         let row = query.fetch_optional(&self.readers).await?;
         row.map_or(Ok(0), |row| rows::unsigned(row.try_get(0)?))
     }

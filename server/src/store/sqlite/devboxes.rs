@@ -7,11 +7,11 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use super::rows::{self, secret_columns};
-use super::{SqliteStore, count};
+use super::{SqliteStore, count, receipts};
 use crate::crypto::id::{AccountId, DevboxId, SecretId};
 use crate::store::{
-    AuditRecord, BoundValue, BundleContents, Devbox, Devboxes, GatewayBinding, JoinGrant, Page, StoreError,
-    TimeMs,
+    Answered, AuditRecord, BoundValue, BundleContents, Devbox, Devboxes, GatewayBinding, JoinGrant, Page,
+    RequestKey, StoreError, TimeMs,
 };
 
 #[async_trait]
@@ -22,8 +22,9 @@ impl Devboxes for SqliteStore {
         devbox: &Devbox,
         join: JoinGrant,
         audit: &AuditRecord,
-    ) -> Result<u64, StoreError> {
-        let mut write = self.begin().await?;
+        request: Option<&RequestKey>,
+    ) -> Result<(), StoreError> {
+        let mut write = self.begin_once(account, request, audit.time_ms).await?;
         insert_row(&mut write, account, devbox).await?;
         insert_bindings(&mut write, devbox).await?;
         insert_gateways(&mut write, devbox).await?;
@@ -33,20 +34,13 @@ impl Devboxes for SqliteStore {
             .bind(join.expire_time_ms)
             .execute(&mut *write)
             .await?;
-        self.commit_revision(write, account, audit).await
+        let answer = Answered::Devbox(devbox.clone());
+        receipts::insert(&mut write, account, request, audit.time_ms, &answer).await?;
+        self.commit(write, audit).await
     }
 
     async fn devbox(&self, account: &AccountId, id: &DevboxId) -> Result<Option<Devbox>, StoreError> {
-        let mut read = self.readers.begin().await?;
-        let query = sqlx::query(
-            "SELECT id, name, status, every_secret, create_time_ms, end_time_ms, metadata
-             FROM devboxes WHERE account_id = ? AND id = ?",
-        );
-        let row = query.bind(account.as_str()).bind(id.as_str()).fetch_optional(&mut *read).await?;
-        match row {
-            Some(row) => read_devbox(&mut read, &row).await.map(Some),
-            None => Ok(None),
-        }
+        find(&mut *self.readers.begin().await?, account, id).await
     }
 
     async fn devboxes(
@@ -76,8 +70,9 @@ impl Devboxes for SqliteStore {
         account: &AccountId,
         id: &DevboxId,
         audit: &AuditRecord,
+        request: Option<&RequestKey>,
     ) -> Result<Option<u64>, StoreError> {
-        let mut write = self.begin().await?;
+        let mut write = self.begin_once(account, request, audit.time_ms).await?;
         let query = sqlx::query(
             "UPDATE devboxes SET status = 'shutdown', end_time_ms = ?
              WHERE account_id = ? AND id = ? AND status = 'running'",
@@ -86,7 +81,11 @@ impl Devboxes for SqliteStore {
         if query.execute(&mut *write).await?.rows_affected() == 0 {
             return Ok(None);
         }
-        self.commit_revision(write, account, audit).await.map(Some)
+        if let Some(devbox) = find(&mut write, account, id).await? {
+            let answer = Answered::Devbox(devbox);
+            receipts::insert(&mut write, account, request, audit.time_ms, &answer).await?;
+        }
+        self.commit_wake(write, account, audit).await.map(Some)
     }
 
     async fn bundle_contents(
@@ -109,6 +108,22 @@ impl Devboxes for SqliteStore {
             false => bound_values(&mut read, account, id).await?,
         };
         Ok(Some(BundleContents { revision, values }))
+    }
+}
+
+async fn find(
+    read: &mut SqliteConnection,
+    account: &AccountId,
+    id: &DevboxId,
+) -> Result<Option<Devbox>, StoreError> {
+    let query = sqlx::query(
+        "SELECT id, name, status, every_secret, create_time_ms, end_time_ms, metadata
+         FROM devboxes WHERE account_id = ? AND id = ?",
+    );
+    let row = query.bind(account.as_str()).bind(id.as_str()).fetch_optional(&mut *read).await?;
+    match row {
+        Some(row) => read_devbox(read, &row).await.map(Some),
+        None => Ok(None),
     }
 }
 

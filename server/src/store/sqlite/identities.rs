@@ -1,13 +1,14 @@
 //! Who a devbox is: join tokens and certificates.
 
 use async_trait::async_trait;
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use super::{SqliteStore, rows};
 use crate::crypto::TokenHash;
 use crate::crypto::id::{AccountId, DevboxId};
 use crate::store::{
-    AuditRecord, DevboxStatus, Identities, IssuedCertificate, JoinRefusal, StoreError, TimeMs,
+    AuditRecord, DevboxStatus, Identities, IssuedCertificate, JoinRefusal, Standing, StoreError, TimeMs,
 };
 
 #[async_trait]
@@ -18,6 +19,17 @@ impl Identities for SqliteStore {
             return Ok(None);
         };
         Ok(Some((AccountId::new(row.try_get::<String, _>(0)?), rows::status(row.try_get(1)?)?)))
+    }
+
+    async fn standing(&self, id: &DevboxId, serial: &str) -> Result<Option<Standing>, StoreError> {
+        let query = sqlx::query(
+            "SELECT account_id, status, devbox_capability, revision, wakes, not_after_time_ms
+             FROM devboxes JOIN accounts ON accounts.id = devboxes.account_id
+             LEFT JOIN certificates ON certificates.serial = ?1 AND certificates.devbox_id = devboxes.id
+             WHERE devboxes.id = ?2",
+        );
+        let row = query.bind(serial).bind(id.as_str()).fetch_optional(&self.readers).await?;
+        row.as_ref().map(standing).transpose()
     }
 
     async fn check_join(
@@ -62,21 +74,17 @@ impl Identities for SqliteStore {
         self.commit(write, audit).await?;
         Ok(true)
     }
+}
 
-    async fn certificate(&self, serial: &str) -> Result<Option<(DevboxId, IssuedCertificate)>, StoreError> {
-        let query = sqlx::query(
-            "SELECT devbox_id, serial, issue_time_ms, not_after_time_ms FROM certificates WHERE serial = ?",
-        );
-        let Some(row) = query.bind(serial).fetch_optional(&self.readers).await? else {
-            return Ok(None);
-        };
-        let certificate = IssuedCertificate {
-            serial: row.try_get(1)?,
-            issue_time_ms: row.try_get(2)?,
-            not_after_time_ms: row.try_get(3)?,
-        };
-        Ok(Some((DevboxId::new(row.try_get::<String, _>(0)?), certificate)))
-    }
+fn standing(row: &SqliteRow) -> Result<Standing, StoreError> {
+    Ok(Standing {
+        account: AccountId::new(row.try_get::<String, _>("account_id")?),
+        status: rows::status(row.try_get("status")?)?,
+        devbox_capability: row.try_get("devbox_capability")?,
+        revision: rows::unsigned(row.try_get("revision")?)?,
+        wakes: rows::unsigned(row.try_get("wakes")?)?,
+        certificate_not_after_time_ms: row.try_get("not_after_time_ms")?,
+    })
 }
 
 async fn check(

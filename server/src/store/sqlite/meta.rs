@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::{Row, SqliteConnection};
+use sqlx::{Connection, Row, SqliteConnection};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::SqliteStore;
-use crate::store::{Meta, MetaKey, StoreError};
+use crate::crypto::id::AccountId;
+use crate::store::{AuditRecord, Meta, MetaKey, RewrapFor, StoreError, Wrapped};
 
 /// How often to look whether somebody wrote.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -23,6 +24,10 @@ pub(super) struct Watcher {
 impl Watcher {
     pub(super) fn new(connection: SqliteConnection) -> Self {
         Self { connection, seen: None }
+    }
+
+    pub(super) async fn close(self) -> Result<(), StoreError> {
+        Ok(self.connection.close().await?)
     }
 
     async fn has_changed(&mut self) -> Result<bool, StoreError> {
@@ -51,6 +56,22 @@ impl Meta for SqliteStore {
         Ok(write.commit().await?)
     }
 
+    async fn rewrap(&self, rewrap: &RewrapFor<'_>, audit: &AuditRecord) -> Result<u64, StoreError> {
+        let mut write = self.begin().await?;
+        let facts = rewrap_facts(&mut write, rewrap).await?;
+        let accounts = rewrap_accounts(&mut write, rewrap).await?;
+        self.commit(write, audit).await?;
+        // What was overwritten leaves the log too.
+        self.settle().await?;
+        Ok(facts + accounts)
+    }
+
+    /// The log's pages move into the database. Readers may stand in the way; a later checkpoint then does it.
+    async fn settle(&self) -> Result<(), StoreError> {
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.writer).await?;
+        Ok(())
+    }
+
     async fn changed(&self) -> Result<(), StoreError> {
         let mut watcher = self.watcher.lock().await;
         let mut looks = interval(LOOK_EVERY);
@@ -62,4 +83,28 @@ impl Meta for SqliteStore {
             }
         }
     }
+}
+
+async fn rewrap_facts(write: &mut SqliteConnection, rewrap: &RewrapFor<'_>) -> Result<u64, StoreError> {
+    let mut count = 0;
+    for key in [MetaKey::KeyCheck, MetaKey::CaKey] {
+        let query = sqlx::query("SELECT value FROM meta WHERE key = ?").bind(key.as_str());
+        let row = query.fetch_one(&mut *write).await?;
+        let wrapped = rewrap(Wrapped::Fact(key), row.try_get(0)?).map_err(StoreError::Seal)?;
+        let update = sqlx::query("UPDATE meta SET value = ? WHERE key = ?").bind(wrapped).bind(key.as_str());
+        count += update.execute(&mut *write).await?.rows_affected();
+    }
+    Ok(count)
+}
+
+async fn rewrap_accounts(write: &mut SqliteConnection, rewrap: &RewrapFor<'_>) -> Result<u64, StoreError> {
+    let rows = sqlx::query("SELECT id, wrapped_key FROM accounts").fetch_all(&mut *write).await?;
+    let mut count = 0;
+    for row in rows {
+        let id = AccountId::new(row.try_get::<String, _>(0)?);
+        let wrapped = rewrap(Wrapped::Account(&id), row.try_get(1)?).map_err(StoreError::Seal)?;
+        let update = sqlx::query("UPDATE accounts SET wrapped_key = ? WHERE id = ?").bind(wrapped);
+        count += update.bind(id.as_str()).execute(&mut *write).await?.rows_affected();
+    }
+    Ok(count)
 }

@@ -8,15 +8,21 @@ mod audit;
 mod devboxes;
 mod identities;
 mod meta;
+mod receipts;
+mod recorder;
 mod rows;
 mod secrets;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod whole;
+
+pub use whole::{Depth, examine};
 
 use std::path::Path;
 use std::time::Duration;
 
+use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
@@ -40,6 +46,7 @@ pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
     watcher: Mutex<meta::Watcher>,
+    recorder: recorder::Recorder,
 }
 
 impl SqliteStore {
@@ -49,17 +56,26 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Newer`], [`StoreError::Migrate`], [`StoreError::Database`].
     pub async fn open(state: &StateDirectory) -> Result<Self, StoreError> {
-        let options = options(&state.database());
+        Self::open_file(&state.database()).await
+    }
+
+    /// As [`SqliteStore::open`] of a database that lies elsewhere.
+    pub(crate) async fn open_file(database: &Path) -> Result<Self, StoreError> {
+        let options = options(database);
         let writer = pool(1).connect_with(options.clone()).await?;
         migrate(&writer).await?;
-        let reader = options.pragma("query_only", "ON");
+        Self::over(writer, options.pragma("query_only", "ON")).await
+    }
+
+    async fn over(writer: SqlitePool, reader: SqliteConnectOptions) -> Result<Self, StoreError> {
         let readers = pool(READERS).connect_with(reader.clone()).await?;
         let watcher = Mutex::new(meta::Watcher::new(reader.connect().await?));
-        Ok(Self { writer, readers, watcher })
+        let recorder = recorder::Recorder::new(writer.clone());
+        Ok(Self { writer, readers, watcher, recorder })
     }
 
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+        begin(&self.writer).await
     }
 
     /// Ends a write: its audit row, then the commit.
@@ -72,22 +88,35 @@ impl SqliteStore {
         Ok(write.commit().await?)
     }
 
-    /// As [`Self::commit`], and one more on the account's revision, which it returns.
+    /// As [`Self::commit`], and one more on the account's revision and wakes; returns the wakes.
     async fn commit_revision(
         &self,
         mut write: Transaction<'static, Sqlite>,
         account: &AccountId,
         audit: &AuditRecord,
     ) -> Result<u64, StoreError> {
-        let bumped =
-            sqlx::query("UPDATE accounts SET revision = revision + 1 WHERE id = ? RETURNING revision")
-                .bind(account.as_str())
-                .fetch_one(&mut *write)
-                .await?;
-        let revision = rows::unsigned(bumped.try_get(0)?)?;
-        self.commit(write, audit).await?;
-        Ok(revision)
+        let query = sqlx::query("UPDATE accounts SET revision = revision + 1 WHERE id = ?");
+        query.bind(account.as_str()).execute(&mut *write).await?;
+        self.commit_wake(write, account, audit).await
     }
+
+    /// As [`Self::commit`], and one more on the account's wakes, which it returns.
+    async fn commit_wake(
+        &self,
+        mut write: Transaction<'static, Sqlite>,
+        account: &AccountId,
+        audit: &AuditRecord,
+    ) -> Result<u64, StoreError> {
+        let query = sqlx::query("UPDATE accounts SET wakes = wakes + 1 WHERE id = ? RETURNING wakes");
+        let row = query.bind(account.as_str()).fetch_one(&mut *write).await?;
+        let wakes = rows::unsigned(row.try_get(0)?)?;
+        self.commit(write, audit).await?;
+        Ok(wakes)
+    }
+}
+
+async fn begin(writer: &SqlitePool) -> Result<Transaction<'static, Sqlite>, StoreError> {
+    Ok(writer.begin_with("BEGIN IMMEDIATE").await?)
 }
 
 fn options(database: &Path) -> SqliteConnectOptions {
@@ -125,6 +154,7 @@ async fn migrate(writer: &SqlitePool) -> Result<(), StoreError> {
     match MIGRATIONS.run(writer).await {
         Ok(()) => Ok(()),
         Err(MigrateError::VersionMissing(found)) => Err(StoreError::Newer { found, known }),
+        Err(MigrateError::Execute(error)) => Err(error.into()),
         Err(error) => Err(StoreError::Migrate(error)),
     }
 }
@@ -133,10 +163,26 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Database(database) if database.is_unique_violation() => Self::Taken,
+            sqlx::Error::Database(database) => match primary_code(database.as_ref()) {
+                Some(FULL) => Self::Full(error),
+                Some(READ_ONLY) => Self::ReadOnly(error),
+                Some(CORRUPT | NOT_A_DATABASE) => Self::Corrupt(error),
+                _ => Self::Database(error),
+            },
             _ => Self::Database(error),
         }
     }
 }
+
+/// SQLite's own number of a failure without what extends it (rescode.html, section 2).
+fn primary_code(error: &dyn DatabaseError) -> Option<i32> {
+    error.code()?.parse::<i32>().ok().map(|code| code & 0xff)
+}
+
+const READ_ONLY: i32 = 8;
+const CORRUPT: i32 = 11;
+const FULL: i32 = 13;
+const NOT_A_DATABASE: i32 = 26;
 
 /// Reads one row with the first column a number.
 async fn count(

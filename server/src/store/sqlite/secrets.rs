@@ -4,9 +4,12 @@ use async_trait::async_trait;
 use sqlx::{Row, SqliteConnection};
 
 use super::rows::{self, secret_columns};
-use super::{SqliteStore, count};
+use super::{SqliteStore, count, receipts};
 use crate::crypto::id::{AccountId, SecretId};
-use crate::store::{AuditRecord, Page, SealFor, SealedSecret, Secret, SecretSelector, Secrets, StoreError};
+use crate::store::{
+    Answered, AuditRecord, Page, RequestKey, SealFor, SealedSecret, Secret, SecretSelector, Secrets,
+    StoreError,
+};
 
 #[async_trait]
 impl Secrets for SqliteStore {
@@ -15,8 +18,9 @@ impl Secrets for SqliteStore {
         account: &AccountId,
         secret: &SealedSecret,
         audit: &AuditRecord,
+        request: Option<&RequestKey>,
     ) -> Result<u64, StoreError> {
-        let mut write = self.begin().await?;
+        let mut write = self.begin_once(account, request, audit.time_ms).await?;
         sqlx::query(
             "INSERT INTO secrets (account_id, id, name, version, sealed, create_time_ms, update_time_ms)
              VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -30,6 +34,8 @@ impl Secrets for SqliteStore {
         .bind(secret.secret.update_time_ms)
         .execute(&mut *write)
         .await?;
+        let answer = Answered::Secret(secret.secret.clone());
+        receipts::insert(&mut write, account, request, audit.time_ms, &answer).await?;
         self.commit_revision(write, account, audit).await
     }
 
@@ -56,13 +62,16 @@ impl Secrets for SqliteStore {
         id: &SecretId,
         seal: &SealFor<'_>,
         audit: &AuditRecord,
+        request: Option<&RequestKey>,
     ) -> Result<Option<(Secret, u64)>, StoreError> {
-        let mut write = self.begin().await?;
+        let mut write = self.begin_once(account, request, audit.time_ms).await?;
         let Some(version) = next_version(&mut write, account, id).await? else {
             return Ok(None);
         };
         let sealed = seal(version).map_err(StoreError::Seal)?;
         let secret = replace(&mut write, id, version, &sealed, audit.time_ms).await?;
+        let answer = Answered::Secret(secret.clone());
+        receipts::insert(&mut write, account, request, audit.time_ms, &answer).await?;
         let revision = self.commit_revision(write, account, audit).await?;
         Ok(Some((secret, revision)))
     }
@@ -72,13 +81,17 @@ impl Secrets for SqliteStore {
         account: &AccountId,
         id: &SecretId,
         audit: &AuditRecord,
+        request: Option<&RequestKey>,
     ) -> Result<Option<u64>, StoreError> {
-        let mut write = self.begin().await?;
-        let query = sqlx::query("DELETE FROM secrets WHERE account_id = ? AND id = ?");
-        let deleted = query.bind(account.as_str()).bind(id.as_str()).execute(&mut *write).await?;
-        if deleted.rows_affected() == 0 {
+        const DELETE: &str =
+            concat!("DELETE FROM secrets WHERE account_id = ? AND id = ? RETURNING ", secret_columns!());
+        let mut write = self.begin_once(account, request, audit.time_ms).await?;
+        let query = sqlx::query(DELETE).bind(account.as_str()).bind(id.as_str());
+        let Some(deleted) = query.fetch_optional(&mut *write).await? else {
             return Ok(None);
-        }
+        };
+        let answer = Answered::Secret(rows::secret(&deleted)?);
+        receipts::insert(&mut write, account, request, audit.time_ms, &answer).await?;
         self.commit_revision(write, account, audit).await.map(Some)
     }
 
@@ -91,6 +104,21 @@ impl Secrets for SqliteStore {
             count("SELECT count(*) FROM secrets WHERE account_id = ?", account, &mut read).await?;
         let rows: Vec<Secret> = found.iter().map(rows::secret).collect::<Result<_, _>>()?;
         Ok(Page { has_more: (rows.len() as u64) < total_count, rows, total_count })
+    }
+
+    async fn sealed_secrets(
+        &self,
+        account: &AccountId,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<SealedSecret>, StoreError> {
+        const AFTER: &str = concat!(
+            "SELECT ",
+            secret_columns!(),
+            ", sealed FROM secrets WHERE account_id = ? AND name > ? ORDER BY name LIMIT ?"
+        );
+        let query = sqlx::query(AFTER).bind(account.as_str()).bind(after).bind(limit);
+        query.fetch_all(&self.readers).await?.iter().map(rows::sealed_secret).collect()
     }
 
     async fn longest_binding(

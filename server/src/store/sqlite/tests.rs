@@ -86,7 +86,7 @@ async fn a_state_of_a_newer_program_is_refused() {
     .unwrap();
     drop(store);
     let refused = open(&state).await.unwrap_err();
-    assert!(matches!(refused, StoreError::Newer { found: 9000, known: 1 }), "{refused:?}");
+    assert!(matches!(refused, StoreError::Newer { found: 9000, known: 2 }), "{refused:?}");
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn a_full_database_refuses_and_recovers() {
     let store = open(&state).await.unwrap();
     sqlx::query("PRAGMA max_page_count = 1").execute(&store.writer).await.unwrap();
     let big = AuditRecord { object: "x".repeat(1 << 20), ..record() };
-    assert!(matches!(store.record(&big).await, Err(StoreError::Database(_))));
+    assert!(matches!(store.record(&big).await, Err(StoreError::Full(_))));
     sqlx::query("PRAGMA max_page_count = 1000000").execute(&store.writer).await.unwrap();
     store.record(&big).await.unwrap();
     assert_eq!(store.audit(None, 10).await.unwrap().len(), 1);

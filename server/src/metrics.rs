@@ -1,0 +1,187 @@
+//! What operators see in numbers: counters and gauges, served in the Prometheus text format by the admin listener.
+//!
+//! Labels are words of this program (routes, codes, statuses), never what a caller sent.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Upper ends of the buckets of revocation latency, in seconds. The promise is one second.
+const LATENCY_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// One request, as it is counted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Request {
+    /// `api` or `devbox`.
+    pub listener: &'static str,
+    /// The route's template, such as `/v1/secrets/{name}`; `none` where no route was found.
+    pub route: &'static str,
+    /// The status of the answer.
+    pub status: u16,
+}
+
+/// One refusal, as it is counted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Refused {
+    /// `api` or `devbox`.
+    pub listener: &'static str,
+    /// The error's code, such as `devbox_shutdown`.
+    pub reason: &'static str,
+}
+
+/// The server's counters and gauges.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Request, Counter>,
+    refusals: Family<Refused, Counter>,
+    held: Gauge,
+    bundles: Counter,
+    enrolments: Counter,
+    store_errors: Counter,
+    revocation: Histogram,
+    certificate_end: Family<[(&'static str, &'static str); 1], Gauge<f64, AtomicU64>>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("devbox_secrets_server"),
+            requests: Family::default(),
+            refusals: Family::default(),
+            held: Gauge::default(),
+            bundles: Counter::default(),
+            enrolments: Counter::default(),
+            store_errors: Counter::default(),
+            revocation: Histogram::new(LATENCY_BUCKETS),
+            certificate_end: Family::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("requests", "Answered requests, by route and status", self.requests.clone());
+        registry.register("refusals", "Answers with an error, by its code", self.refusals.clone());
+        registry.register("held_requests", "Bundle requests that wait for a change", self.held.clone());
+        registry.register("bundles", "Bundles delivered", self.bundles.clone());
+        registry.register("enrolments", "Join tokens redeemed", self.enrolments.clone());
+        registry.register("store_errors", "Requests that the database failed", self.store_errors.clone());
+        registry.register_with_unit(
+            "revocation_latency",
+            "From a committed write (or from noticing another program's) to the answer of the account's last held request",
+            Unit::Seconds,
+            self.revocation.clone(),
+        );
+        registry.register(
+            "certificate_not_after_timestamp_seconds",
+            "When a listener's certificate ends, in seconds since 1970",
+            self.certificate_end.clone(),
+        );
+    }
+
+    /// Counts an answer.
+    pub fn answered(&self, request: &Request) {
+        self.requests.get_or_create(request).inc();
+    }
+
+    /// Counts an answer that is an error.
+    pub fn refused(&self, refused: &Refused) {
+        self.refusals.get_or_create(refused).inc();
+    }
+
+    /// Counts a request that failed for the database's sake.
+    pub fn store_failed(&self) {
+        self.store_errors.inc();
+    }
+
+    /// Counts a delivered bundle.
+    pub fn bundle_delivered(&self) {
+        self.bundles.inc();
+    }
+
+    /// Counts a redeemed join token.
+    pub fn devbox_enrolled(&self) {
+        self.enrolments.inc();
+    }
+
+    /// A bundle request begins to wait.
+    pub fn request_held(&self) {
+        self.held.inc();
+    }
+
+    /// A bundle request waits no more.
+    pub fn request_answered(&self) {
+        self.held.dec();
+    }
+
+    /// The last of an account's held requests was answered `latency` after a change.
+    pub fn all_answered(&self, latency: Duration) {
+        self.revocation.observe(latency.as_secs_f64());
+    }
+
+    /// A listener serves with a certificate that ends then.
+    pub fn certificate_ends(&self, listener: &'static str, not_after: SystemTime) {
+        let since_epoch = not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.certificate_end.get_or_create(&[("listener", listener)]).set(since_epoch.as_secs_f64());
+    }
+
+    /// All of them, in the OpenMetrics text format 1.0.0, which Prometheus reads.
+    ///
+    /// # Errors
+    /// None that a string gives.
+    pub fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// How many changes were answered to the last held request.
+    #[cfg(test)]
+    pub(crate) fn revocations(&self) -> u64 {
+        let text = self.text().unwrap();
+        let count = text
+            .lines()
+            .find_map(|line| line.strip_prefix("devbox_secrets_server_revocation_latency_seconds_count "));
+        count.unwrap().parse().unwrap()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_shown() {
+        let metrics = Metrics::default();
+        metrics.answered(&Request { listener: "api", route: "/v1/secrets", status: 200 });
+        metrics.refused(&Refused { listener: "devbox", reason: "devbox_shutdown" });
+        metrics.request_held();
+        let text = metrics.text().unwrap();
+        for line in [
+            "devbox_secrets_server_requests_total{listener=\"api\",route=\"/v1/secrets\",status=\"200\"} 1\n",
+            "devbox_secrets_server_refusals_total{listener=\"devbox\",reason=\"devbox_shutdown\"} 1\n",
+            "devbox_secrets_server_held_requests 1\n",
+            "devbox_secrets_server_revocation_latency_seconds_count 0\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

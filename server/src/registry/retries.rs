@@ -1,0 +1,143 @@
+//! A write is done once, however often its caller tries: a retry is known by the caller's own id for the request, and gets
+//! the first answer for a day.
+//!
+//! What is kept is the answer's row and a fingerprint of method, path and body under a key of the account
+//! ([`RequestKey`]). Only what was done is kept: a refused request changed nothing, and is judged anew.
+
+use std::fmt;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{Context, SHA256};
+use zeroize::Zeroizing;
+
+use super::{Caller, Refusal, Registry, now_ms};
+use crate::store::{Action, Answered, AuditRecord, Devbox, Outcome, Receipt, RequestKey, Secret};
+
+/// A caller's own id for one request, and a digest of what it asks, which may hold a value.
+pub struct Retry {
+    id: String,
+    digest: Zeroizing<[u8; 32]>,
+}
+
+impl Retry {
+    /// Of a request with the id `id`.
+    #[must_use]
+    pub fn new(id: String, method: &str, path: &str, body: &[u8]) -> Self {
+        let mut context = Context::new(&SHA256);
+        for part in [method.as_bytes(), path.as_bytes(), body] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mut digest = Zeroizing::new([0; 32]);
+        digest.copy_from_slice(context.finish().as_ref());
+        Self { id, digest }
+    }
+}
+
+impl fmt::Debug for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Retry").field(&self.id).finish()
+    }
+}
+
+impl Answered {
+    fn object(&self) -> (&str, Option<&str>) {
+        match self {
+            Self::Secret(secret) => (secret.id.as_str(), Some(&secret.name)),
+            Self::Devbox(devbox) => (devbox.id.as_str(), devbox.name.as_deref()),
+        }
+    }
+}
+
+impl TryFrom<Answered> for Secret {
+    type Error = Refusal;
+
+    fn try_from(answer: Answered) -> Result<Self, Refusal> {
+        match answer {
+            Answered::Secret(secret) => Ok(secret),
+            Answered::Devbox(_) => Err(other_kind()),
+        }
+    }
+}
+
+impl TryFrom<Answered> for Devbox {
+    type Error = Refusal;
+
+    fn try_from(answer: Answered) -> Result<Self, Refusal> {
+        match answer {
+            Answered::Devbox(devbox) => Ok(devbox),
+            Answered::Secret(_) => Err(other_kind()),
+        }
+    }
+}
+
+/// The fingerprint covers the path, so that the answer is of the path's kind.
+fn other_kind() -> Refusal {
+    Refusal::internal("a receipt holds the answer to another request")
+}
+
+impl Registry {
+    /// Does `write`, or answers what it answered before. `write` passes [`Self::request_key`] on to the store.
+    pub(super) async fn once<T: TryFrom<Answered, Error = Refusal>>(
+        &self,
+        caller: &Caller,
+        action: Action,
+        write: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        if let Some(answer) = self.answered(caller, action).await? {
+            return answer.try_into();
+        }
+        match write.await {
+            // Another try of the same request may have been faster, and be the very reason of the refusal.
+            Err(refusal) => match self.answered(caller, action).await? {
+                Some(answer) => answer.try_into(),
+                None => Err(refusal),
+            },
+            done => done,
+        }
+    }
+
+    /// What the store keeps with the write, where the caller gave the request an id.
+    pub(super) async fn request_key(&self, caller: &Caller) -> Result<Option<RequestKey>, Refusal> {
+        let Some(retry) = caller.retry() else { return Ok(None) };
+        let fingerprint = self.account_key(caller).await?.fingerprint(&retry.digest);
+        Ok(Some(RequestKey { id: retry.id.clone(), fingerprint }))
+    }
+
+    /// The first answer, where there is one. A caller that may nothing is left to the write to refuse.
+    async fn answered(&self, caller: &Caller, action: Action) -> Result<Option<Answered>, Refusal> {
+        let Some(key) = self.request_key(caller).await? else { return Ok(None) };
+        if caller.check_devbox_capability().is_err() {
+            return Ok(None);
+        }
+        match self.store().receipt(caller.account(), &key.id, now_ms()).await? {
+            Some(receipt) => self.replay(caller, action, &key, receipt).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn replay(
+        &self,
+        caller: &Caller,
+        action: Action,
+        key: &RequestKey,
+        receipt: Receipt,
+    ) -> Result<Answered, Refusal> {
+        let (object, name) = receipt.answer.object();
+        if verify_slices_are_equal(&receipt.fingerprint, &key.fingerprint).is_err() {
+            return self.refuse(caller.attempt(action, ""), reused_id()).await;
+        }
+        let row = AuditRecord { outcome: Outcome::Replayed, ..caller.done(action, object) };
+        let row = AuditRecord { object_name: name.map(str::to_owned), ..row };
+        self.store().record(&row).await?;
+        Ok(receipt.answer)
+    }
+}
+
+fn reused_id() -> Refusal {
+    Refusal::invalid(
+        "request_id_reused",
+        "the x-request-id belongs to another request of the last 24 hours: give each request an id of its own, and the \
+         same one only to its retries",
+    )
+}

@@ -1,0 +1,50 @@
+//! Puts a backup to work in an empty state directory, once it is known to be whole and under the master key at hand.
+//!
+//! Everything after the backup is undone, revocations too. Revisions go on far ahead, so that no devbox takes the restored
+//! state for what it has.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use super::UpkeepError;
+use super::check::{StateSummary, check_database};
+use super::files::{Draft, file_error};
+use crate::config::StateConfig;
+use crate::crypto::MasterKey;
+use crate::registry::{Actor, upkeep_record};
+use crate::store::{Action, SqliteStore, StateDirectory};
+
+/// Restores the backup `from`. A failure leaves the state directory without a state, as it was.
+///
+/// # Errors
+/// [`UpkeepError::StateExists`]; others where the backup is damaged, newer, or of another master key.
+pub async fn restore(config: &StateConfig, from: &Path, actor: &Actor) -> Result<StateSummary, UpkeepError> {
+    let directory = StateDirectory::open(&config.directory).map_err(UpkeepError::State)?;
+    let _claim = directory.claim().map_err(UpkeepError::State)?;
+    let _lock = directory.lock().map_err(UpkeepError::State)?;
+    if directory.has_database() {
+        return Err(UpkeepError::StateExists(config.directory.clone()));
+    }
+    let master = MasterKey::load(&config.master_key_file).map_err(UpkeepError::MasterKey)?;
+    let draft = Draft::new(&directory.database())?;
+    copy(from, draft.path()).map_err(|source| file_error(from, source))?;
+    let summary = check_database(draft.path(), master).await?;
+    begin_anew(draft.path(), from, actor).await?;
+    draft.keep()?;
+    directory.adopt(&directory.database()).map_err(UpkeepError::State)?;
+    Ok(summary)
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let (mut source, mut copy) = (File::open(from)?, File::options().write(true).open(to)?);
+    io::copy(&mut source, &mut copy).map(drop)
+}
+
+async fn begin_anew(database: &Path, from: &Path, actor: &Actor) -> Result<(), UpkeepError> {
+    let failed = UpkeepError::database(database.to_owned());
+    let store = SqliteStore::open_file(database).await.map_err(&failed)?;
+    let audit = upkeep_record(actor, Action::StateRestore, &from.display().to_string());
+    store.leap_ahead(&audit).await.map_err(&failed)?;
+    store.close().await.map_err(failed)
+}
