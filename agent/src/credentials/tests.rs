@@ -2,6 +2,7 @@
 //! tests under one.
 
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixStream as StdStream};
 use std::path::PathBuf;
 
@@ -11,10 +12,11 @@ use tokio::io::AsyncReadExt;
 use super::rules::{CredentialRule, CredentialRuleConfig};
 use super::*;
 use crate::memory::BootTime;
-use crate::memory::test_support::{SealedBundle, memories};
+use crate::memory::test_support::{SealedBundle, become_user, memories};
 
 /// More than systemd takes: what makes a unit's start fail.
 const TOO_LONG: usize = 1 << 20;
+const STRANGER: u32 = 65_534;
 
 struct Served {
     directory: tempfile::TempDir,
@@ -53,11 +55,30 @@ impl Served {
 
     /// Connects from an address in the abstract namespace, as systemd does.
     fn connect_as(&self, address: &str) -> UnixStream {
+        UnixStream::from_std(self.connected(address)).unwrap()
+    }
+
+    /// As [`Self::connect_as`], from this process in the unit's cgroup, but not as root: only the user is wrong.
+    fn connect_as_a_stranger(&self, address: &str) -> UnixStream {
+        for path in [self.directory.path(), &self.socket()] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        let connect = || {
+            if geteuid().is_root() {
+                become_user(STRANGER);
+            }
+            self.connected(address)
+        };
+        let stream = std::thread::scope(|scope| scope.spawn(connect).join().unwrap());
+        UnixStream::from_std(stream).unwrap()
+    }
+
+    fn connected(&self, address: &str) -> StdStream {
         let from = SocketAddr::from_abstract_name(address).unwrap();
         let to = SocketAddr::from_pathname(self.socket()).unwrap();
         let socket = socket2_stream(&from, &to);
         socket.set_nonblocking(true).unwrap();
-        UnixStream::from_std(socket).unwrap()
+        socket
     }
 
     fn socket(&self) -> PathBuf {
@@ -132,10 +153,9 @@ async fn a_refusal_is_too_long_for_a_credential_and_says_why() {
 #[tokio::test]
 async fn who_is_not_root_is_refused_whatever_the_name() {
     let served = Served::start().ready();
-    if geteuid().is_root() {
-        return println!("skipped: needs another user than root; the tests under systemd have it");
-    }
-    let answer = served.ask(&address("app.service", "DB_PASS")).await;
+    let mut answer = Vec::new();
+    let mut stranger = served.connect_as_a_stranger(&address("app.service", "DB_PASS"));
+    stranger.read_to_end(&mut answer).await.unwrap();
     assert!(is_refusal(&answer, "which only systemd (uid 0) may"));
 }
 

@@ -299,6 +299,20 @@ mod tests {
         assert!(witness.bytes().iter().all(|byte| *byte == 0));
     }
 
+    #[tokio::test]
+    async fn launch_pages_that_nobody_took_leave_zeros_behind() {
+        let zeros = File::open("/dev/zero").unwrap();
+        let Ok(made) = LockedPages::secret(PAGE, &zeros, &Arc::default()) else {
+            return println!("skipped: no memfd_secret here");
+        };
+        let mut pages = LaunchPages::new(made);
+        let witness = Mapping::shared(pages.descriptor(), PAGE).unwrap();
+        let witness = LockedPages::new(witness, &Arc::default());
+        pages.bytes_mut()[..6].copy_from_slice(b"canary");
+        assert_eq!(pages.hand_over(async |_| Err("the launcher is gone")).await, Err("the launcher is gone"));
+        assert!(witness.bytes().iter().all(|byte| *byte == 0));
+    }
+
     #[test]
     fn launch_pages_handed_over_keep_their_contents() {
         let zeros = File::open("/dev/zero").unwrap();

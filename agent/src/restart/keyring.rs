@@ -163,6 +163,25 @@ mod tests {
         assert_eq!(keyring.find(&id).err(), Some(KeyringError::NoKey));
     }
 
+    /// When the kernel forgets the key, as proc_keys(5) shows it: `perm` for never.
+    fn expiry(id: &ImageId) -> String {
+        let keys = std::fs::read_to_string("/proc/keys").unwrap();
+        let line = keys.lines().find(|line| line.contains(&description(id))).unwrap();
+        line.split_whitespace().nth(3).unwrap().to_owned()
+    }
+
+    #[test]
+    fn no_key_stays_in_the_kernel_for_ever() {
+        let Some(keyring) = keyring() else { return };
+        let (id, key) = (ImageId::generate().unwrap(), ImageKey::generate().unwrap());
+        for _ in 0..2 {
+            keyring.put(&id, &key, in_a_minute()).unwrap();
+            let expiry = expiry(&id);
+            assert!(expiry.ends_with('s') || expiry == "1m", "{expiry}");
+        }
+        keyring.forget(&id);
+    }
+
     #[test]
     fn the_kernel_is_told_when_to_forget_and_never_that_it_need_not() {
         assert_eq!(timeout(BootTime::now()), 1);

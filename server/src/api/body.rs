@@ -143,6 +143,13 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use axum::response::IntoResponse;
+    use hyper::body::{Bytes, Frame};
+
     use super::*;
 
     #[test]
@@ -159,6 +166,31 @@ mod tests {
         }
         let encoded = [(CONTENT_TYPE, "application/json"), (CONTENT_ENCODING, "gzip")];
         assert!(!is_json(&HeaderMap::from_iter(encoded.map(|(name, value)| (name, value.parse().unwrap())))));
+    }
+
+    /// A body of so many bytes that does not say how many, as with `transfer-encoding: chunked`.
+    struct Unannounced(usize);
+
+    impl hyper::body::Body for Unannounced {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let Some(left) = self.0.checked_sub(1) else { return Poll::Ready(None) };
+            self.0 = left;
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_say_how_long_it_is_has_the_same_limit() {
+        let whole = collect(Body::new(Unannounced(8)), 8).await.ok();
+        assert_eq!(whole.map(|bytes| bytes.len()), Some(8));
+        let refused = collect(Body::new(Unannounced(9)), 8).await.err();
+        assert_eq!(refused.map(|error| error.into_response().status()), Some(StatusCode::PAYLOAD_TOO_LARGE));
     }
 
     #[test]

@@ -30,8 +30,11 @@ const AVAILABILITY: &str = "ensure_resource_availability";
 /// The seed's document, and what it leaves out.
 fn by_the_seed(bin: &Path, world: &World, seconds: &str) -> Command {
     let document = sdk::file("data/secrets-api.openapi.yaml");
-    let mut command = fuzzer(bin, world, document.to_str().unwrap(), seconds);
-    command.env("SCHEMATHESIS_HOOKS", "seed_hooks").env("PYTHONPATH", sdk::file("sdk"));
+    with_hooks("seed_hooks", fuzzer(bin, world, document.to_str().unwrap(), seconds))
+}
+
+fn with_hooks(module: &str, mut command: Command) -> Command {
+    command.env("SCHEMATHESIS_HOOKS", module).env("PYTHONPATH", sdk::file("sdk"));
     command
 }
 
@@ -52,7 +55,7 @@ async fn fuzzing_by_the_servers_own_document_finds_nothing() {
     let Some(bin) = sdk::python() else { return };
     let world = World::start().await;
     let document = format!("{}/openapi.json", world.server.ready.api);
-    finds_nothing(every_check(fuzzer(&bin, &world, &document, "20"))).await;
+    finds_nothing(every_check(with_hooks("own_hooks", fuzzer(&bin, &world, &document, "20")))).await;
 }
 
 #[tokio::test]

@@ -23,6 +23,16 @@ for unit in devbox-secretsd.service devbox-secrets-server.service; do
     fail "$unit is exposed: $(tail -1 <<< "$said")"
 done
 
+# What the exposure, in tenths, does not tell from its absence.
+for unit in devbox-secretsd.service devbox-secrets-server.service; do
+  for setting in MemoryDenyWriteExecute=yes KeyringMode=private RemoveIPC=yes LimitCORE=0 CoredumpFilter=0x0 \
+    MemorySwapMax=0 UMask=0077 NoExecPaths=/ DevicePolicy=closed ProcSubset=pid ProtectHostname=yes LockPersonality=yes; do
+    found=$(systemctl show --value --property="${setting%%=*}" "$unit")
+    [ "$found" = "${setting#*=}" ] || fail "$unit lacks $setting: $found"
+  done
+  [ -n "$(systemctl show --value --property=InaccessiblePaths "$unit")" ] || fail "$unit reaches shared memory"
+done
+
 [ "$(stat -c '%a %U' /run/devbox-secrets)" = '755 root' ] || fail "the sockets' folder is another's"
 systemctl start devbox-secretsd.socket devbox-secrets-credentials.socket devbox-secrets-admin.socket
 for socket in 'launch 666' 'credentials 600' 'admin 600'; do

@@ -1,7 +1,6 @@
 //! Peers that are slow, malformed, many, or gone: none of them costs anybody else anything.
 
 use std::io::Write;
-use std::time::Instant;
 
 use proptest::prelude::*;
 

@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use devbox_launch_proto::{Answer, AnswerHeader, ErrorCode, Flags, HEADER_LEN, Item, RequestBuilder};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
@@ -25,6 +25,9 @@ use crate::memory::test_support::{LIMIT, SealedBundle, adopt};
 use crate::memory::{BootTime, LockedPages, MemoryError, Requirement, SecretMemory, Vault};
 use crate::peer::{Cgroups, Examiner};
 use crate::policy::{Policy, RuleConfig};
+
+/// More than any answer or cut-off takes: what takes longer never comes.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A launch server on a thread of its own, as in the daemon: one current-thread runtime.
 struct Server {
@@ -98,7 +101,9 @@ impl Server {
     }
 
     fn connect(&self) -> BlockingStream {
-        BlockingStream::connect(self.path()).unwrap()
+        let stream = BlockingStream::connect(self.path()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
     }
 
     fn launch(&self, flags: Flags, wait_ms: u32, items: &[Item<'_>]) -> Got {
@@ -113,7 +118,9 @@ impl Server {
     }
 
     fn wait_for_connections(&self, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
         while self.state.connections() != count {
+            assert!(Instant::now() < deadline, "{} connections and not {count}", self.state.connections());
             std::thread::yield_now();
         }
     }
