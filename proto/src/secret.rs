@@ -46,6 +46,13 @@ impl fmt::Debug for SecretBytes {
 mod tests {
     use super::*;
 
+    /// Reading freed memory to see it would be undefined behaviour; the type's own promise is checked instead.
+    #[test]
+    fn the_bytes_are_wiped_when_dropped() {
+        fn is_wiped(_: &impl zeroize::ZeroizeOnDrop) {}
+        is_wiped(&SecretBytes::new(Vec::new()).0);
+    }
+
     #[test]
     fn debug_output_holds_nothing_of_the_bytes() {
         let secret = SecretBytes::new(b"hunter2".to_vec());
