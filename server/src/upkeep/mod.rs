@@ -1,6 +1,6 @@
 //! What operators do with a whole state: copy it, put a copy in its place, look it over, change its master key.
 //!
-//! [`backup`], [`check`](fn@check) and [`rotate`] work beside a running server; [`restore`] needs a place where none is.
+//! [`fn@backup`], [`fn@check`] and [`fn@rotate`] work beside a running server; [`fn@restore`] needs a place where none is.
 
 mod backup;
 mod check;
