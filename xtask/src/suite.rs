@@ -103,7 +103,9 @@ fn install_needs() -> Result<()> {
         bail!("install what is missing, on Debian: sudo apt-get install {}", packages.join(" "));
     }
     succeed(Command::new("apt-get").args(["update", "-qq"]))?;
-    succeed(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages))
+    let mut install = Command::new("apt-get");
+    install.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+    succeed(install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages))
         .context("the packages could not be installed")
 }
 

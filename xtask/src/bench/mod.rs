@@ -92,7 +92,7 @@ impl Bench<'_> {
 
     fn launches(&mut self, runs: usize) -> Result<Vec<launches::Row>> {
         println!(
-            "\nLaunches of /usr/bin/true, {runs} of each kind in turns, median and p99 in µs, ratio to bare"
+            "\nLaunches of /usr/bin/true, {runs} of each kind in turns on one processor: median and p99 in µs, ratio to bare"
         );
         println!("{}", launches::HEADING);
         pin(Pid::this(), LAUNCH_CPU)?;
