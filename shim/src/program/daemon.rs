@@ -169,7 +169,8 @@ fn connect_later(
     wait_ms: u32,
     mut error: Errno,
 ) -> core::result::Result<u32, Errno> {
-    let deadline_ms = kernel::now_ms() + u64::from(wait_ms);
+    // The clock's fraction of a millisecond is cut off: one more, so that no wait is shorter than was asked for.
+    let deadline_ms = kernel::now_ms() + u64::from(wait_ms) + u64::from(wait_ms > 0);
     let left_ms = || u32::try_from(deadline_ms.saturating_sub(kernel::now_ms())).unwrap_or(wait_ms);
     let mut pause_ms = FIRST_PAUSE_MS;
     while matches!(error, Errno::ENOENT | Errno::ECONNREFUSED) && left_ms() > 0 {
