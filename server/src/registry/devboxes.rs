@@ -129,7 +129,7 @@ impl Registry {
     /// `limit` devboxes (a limit over 5000 is served as 5000), newest first, from the one after `starting_after`.
     ///
     /// # Errors
-    /// 400 where the account has no devbox `starting_after`, 403 without the devbox capability.
+    /// 404 where the account has no devbox `starting_after`, 403 without the devbox capability.
     pub async fn list_devboxes(
         &self,
         caller: &Caller,
@@ -141,10 +141,7 @@ impl Registry {
         let page =
             self.store().devboxes(caller.account(), limit.min(limits::MAX_PAGE), after.as_ref()).await?;
         page.map(DevboxPage::from).ok_or_else(|| {
-            Refusal::invalid(
-                "unknown_cursor",
-                "starting_after is no devbox of the account: start over without it",
-            )
+            Refusal::not_found("starting_after is no devbox of the account: start over without it")
         })
     }
 
