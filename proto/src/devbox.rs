@@ -49,7 +49,39 @@ pub struct BundleRequest {
     /// How long to hold the request when nothing has changed, in milliseconds; at most [`MAX_WAIT_MS`].
     #[serde(default)]
     pub wait_ms: u32,
+    /// How this request follows on the daemon's last one.
+    pub continuity: Continuity,
 }
+
+/// One step in the life of an identity, so that two machines that go on with one identity (a snapshot that was started
+/// twice) are told apart: each request names the step that was last answered and a fresh one, and only one machine knows both.
+///
+/// The daemon repeats a step until it is answered (2xx): a lost answer is no break.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Continuity {
+    /// SHA-256 over machine and boot identity, in hexadecimal ([`BOOT_LEN`] digits): the same after the daemon's restart, another after the
+    /// machine's.
+    pub boot: String,
+    /// The step that was last answered; none on the first request of a process.
+    #[serde(default)]
+    pub after: Option<String>,
+    /// This request's own step: random, in hexadecimal ([`STEP_LEN`] digits).
+    pub step: String,
+}
+
+/// Hexadecimal digits of [`Continuity::boot`].
+pub const BOOT_LEN: usize = 64;
+
+/// Hexadecimal digits of [`Continuity::step`]: 128 random bits.
+pub const STEP_LEN: usize = 32;
+
+/// [`ErrorBody::code`], with 403: another machine has gone on with this identity. It is over; only a new join token helps.
+pub const CONTINUED_ELSEWHERE: &str = "continued_elsewhere";
+
+/// [`ErrorBody::code`], with 403: another machine is using this identity right now. It may be the same one before its reset, so trying again
+/// is right.
+pub const IN_USE_ELSEWHERE: &str = "in_use_elsewhere";
 
 /// Body of every error of either listener.
 #[derive(Debug, Serialize, Deserialize)]

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use devbox_secrets_proto::devbox::{BUNDLE_PATH, ENROLL_PATH, IssuedIdentity, RENEW_PATH};
+use devbox_secrets_proto::devbox::{
+    BOOT_LEN, BUNDLE_PATH, ENROLL_PATH, IssuedIdentity, RENEW_PATH, STEP_LEN,
+};
 use devbox_secrets_proto::seal::BundleKey;
 use http_body_util::Full;
 use hyper::Request;
@@ -162,8 +164,14 @@ impl Listener {
     /// # Errors
     /// As [`Self::post`].
     pub async fn bundle(&self, known_revision: Option<u64>) -> std::io::Result<Answer> {
-        let key = STANDARD.encode(BundleKey::generate().public_key());
-        let body = json!({ "hpke_public_key": key, "known_revision": known_revision, "wait_ms": 0 });
-        self.post(BUNDLE_PATH, None, &body).await
+        self.post(BUNDLE_PATH, None, &bundle_request(known_revision, 0)).await
     }
+}
+
+/// A bundle request of a daemon that just started. `wait_ms`: how long it may be held.
+#[must_use]
+pub fn bundle_request(known_revision: Option<u64>, wait_ms: u32) -> Value {
+    let key = STANDARD.encode(BundleKey::generate().public_key());
+    let started = json!({ "boot": "b".repeat(BOOT_LEN), "after": null, "step": "5".repeat(STEP_LEN) });
+    json!({ "hpke_public_key": key, "known_revision": known_revision, "wait_ms": wait_ms, "continuity": started })
 }

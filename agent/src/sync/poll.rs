@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::Progress;
+use super::continuity::Steps;
 use super::error::SyncError;
 use crate::control_plane::{Backoff, Client, Post, Reply, ServerUrl};
 use crate::identity::certificate::now_ms;
@@ -65,6 +66,7 @@ pub struct Poller {
     progress: Arc<Progress>,
     pace: Pace,
     backoff: Backoff,
+    steps: Steps,
     /// The highest revision ever held, also after a loss: nothing older is taken up.
     highest: Option<u64>,
     /// Not before this time is a renewal tried again, in milliseconds since the epoch.
@@ -99,6 +101,7 @@ impl Poller {
             progress,
             pace,
             backoff,
+            steps: Steps::begin(),
             highest,
             next_renewal_ms,
             announced,
@@ -222,6 +225,9 @@ impl Poller {
         let held = self.held_revision();
         let asked = Instant::now();
         let reply = self.client.post(self.post(&key, held)).await?;
+        if reply.status.is_success() {
+            self.steps.answered();
+        }
         match (reply.status, held) {
             (StatusCode::OK, _) => {
                 self.take_up(&key, &reply)?;
@@ -247,6 +253,7 @@ impl Poller {
             hpke_public_key: BASE64.encode(key.public_key()),
             known_revision,
             wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
+            continuity: self.steps.next(),
         };
         let body = serde_json::json!(request).to_string().into_bytes();
         let limit = self.memory.limit().saturating_add(OVERHEAD);

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Router};
 use devbox_secrets_proto::devbox::{
-    BUNDLE_MEDIA_TYPE, BUNDLE_PATH, BundleRequest, ENROLL_PATH, IssuedIdentity, RENEW_PATH,
+    BUNDLE_MEDIA_TYPE, BUNDLE_PATH, BundleRequest, Continuity, ENROLL_PATH, IssuedIdentity, RENEW_PATH,
 };
 use devbox_secrets_proto::secret::SecretBytes;
 use serde::de::MapAccess;
@@ -70,7 +70,8 @@ struct Bundle(BundleRequest);
 
 impl Default for Bundle {
     fn default() -> Self {
-        Self(BundleRequest { hpke_public_key: String::new(), known_revision: None, wait_ms: 0 })
+        let continuity = Continuity { boot: String::new(), after: None, step: String::new() };
+        Self(BundleRequest { hpke_public_key: String::new(), known_revision: None, wait_ms: 0, continuity })
     }
 }
 
@@ -79,6 +80,7 @@ impl Object for Bundle {
         Field { name: "hpke_public_key", form: "an X-Wing public key in base64", required: true },
         Field { name: "known_revision", form: "a revision's number, or null", required: false },
         Field { name: "wait_ms", form: "a number of milliseconds", required: false },
+        Field { name: "continuity", form: "an object with boot, after and step", required: true },
     ];
     const MAX_LEN: usize = MAX_LEN;
 
@@ -86,7 +88,8 @@ impl Object for Bundle {
         match field {
             0 => self.0.hpke_public_key = map.next_value()?,
             1 => self.0.known_revision = map.next_value()?,
-            _ => self.0.wait_ms = map.next_value()?,
+            2 => self.0.wait_ms = map.next_value()?,
+            _ => self.0.continuity = map.next_value()?,
         }
         Ok(())
     }

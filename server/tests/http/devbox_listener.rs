@@ -6,7 +6,9 @@ use crate::support::{Answer, Call, TestServer, csr, get, post};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use devbox_secrets_proto::bundle::Bundle;
-use devbox_secrets_proto::devbox::{BUNDLE_MEDIA_TYPE, BUNDLE_PATH, ENROLL_PATH, IssuedIdentity, RENEW_PATH};
+use devbox_secrets_proto::devbox::{
+    BOOT_LEN, BUNDLE_MEDIA_TYPE, BUNDLE_PATH, ENROLL_PATH, IssuedIdentity, RENEW_PATH, STEP_LEN,
+};
 use devbox_secrets_proto::seal::{BundleKey, Context};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -41,7 +43,9 @@ async fn enrolled(server: &TestServer) -> (String, ClientConfig) {
 
 fn bundle_request(key: &BundleKey, known: Option<u64>, wait_ms: u32) -> Call {
     let key = STANDARD.encode(key.public_key());
-    let body = json!({"hpke_public_key": key, "known_revision": known, "wait_ms": wait_ms});
+    let started = json!({"boot": "b".repeat(BOOT_LEN), "after": null, "step": "5".repeat(STEP_LEN)});
+    let body =
+        json!({"hpke_public_key": key, "known_revision": known, "wait_ms": wait_ms, "continuity": started});
     post(BUNDLE_PATH, &body.to_string())
 }
 

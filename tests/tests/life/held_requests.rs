@@ -3,16 +3,12 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use devbox_secrets_proto::devbox::BUNDLE_PATH;
-use devbox_secrets_proto::seal::BundleKey;
 use devbox_secrets_tests::client::Answer;
-use devbox_secrets_tests::devbox::Listener;
+use devbox_secrets_tests::devbox::{Listener, bundle_request};
 use devbox_secrets_tests::process::say;
 use devbox_secrets_tests::wait;
 use devbox_secrets_tests::world::World;
-use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 /// How many devboxes wait; `DEVBOX_SECRETS_HELD` asks for another number.
@@ -26,11 +22,6 @@ const LATENCY: Duration = Duration::from_secs(10);
 
 fn devboxes() -> usize {
     std::env::var("DEVBOX_SECRETS_HELD").ok().and_then(|text| text.parse().ok()).unwrap_or(DEVBOXES)
-}
-
-fn poll(known_revision: Option<u64>, wait_ms: u32) -> Value {
-    let key = STANDARD.encode(BundleKey::generate().public_key());
-    json!({ "hpke_public_key": key, "known_revision": known_revision, "wait_ms": wait_ms })
 }
 
 async fn join(world: &World, count: usize) -> Vec<Listener> {
@@ -49,7 +40,7 @@ async fn hold(world: &World, devboxes: &[Listener], revision: u64) -> JoinSet<An
     for devbox in devboxes {
         let devbox = devbox.clone();
         held.spawn(async move {
-            devbox.post(BUNDLE_PATH, None, &poll(Some(revision), 60_000)).await.expect("an answer")
+            devbox.post(BUNDLE_PATH, None, &bundle_request(Some(revision), 60_000)).await.expect("an answer")
         });
     }
     let connections = devboxes.len();

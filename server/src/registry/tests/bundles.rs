@@ -3,10 +3,15 @@ use std::time::Instant;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use devbox_secrets_proto::bundle::Bundle;
-use devbox_secrets_proto::devbox::BundleRequest;
+use devbox_secrets_proto::devbox::{BOOT_LEN, BundleRequest, Continuity, STEP_LEN};
 use devbox_secrets_proto::seal::{BundleKey, Context};
 
 use super::*;
+
+/// The first step of a daemon that just started.
+fn started() -> Continuity {
+    Continuity { boot: "b".repeat(BOOT_LEN), after: None, step: "5".repeat(STEP_LEN) }
+}
 
 /// A daemon as far as bundles go.
 struct Daemon {
@@ -20,7 +25,8 @@ impl Daemon {
     }
 
     fn request(&self, known_revision: Option<u64>, wait_ms: u32) -> BundleRequest {
-        BundleRequest { hpke_public_key: STANDARD.encode(self.key.public_key()), known_revision, wait_ms }
+        let hpke_public_key = STANDARD.encode(self.key.public_key());
+        BundleRequest { hpke_public_key, known_revision, wait_ms, continuity: started() }
     }
 
     async fn fetch(&self, registry: &Registry) -> (u64, Vec<(String, String)>) {
@@ -236,7 +242,8 @@ async fn a_key_that_is_none_is_refused() {
     let caller = world.caller("acme").await;
     let (_, peer) = world.joined(&caller, &[]).await;
     for key in [String::new(), "!".to_owned(), STANDARD.encode([1; 32]), STANDARD.encode([0xff; 1217])] {
-        let request = BundleRequest { hpke_public_key: key, known_revision: None, wait_ms: 0 };
+        let request =
+            BundleRequest { hpke_public_key: key, known_revision: None, wait_ms: 0, continuity: started() };
         let refused = world.registry.bundle(&peer, &request).await;
         assert_eq!(refusal(refused), (RefusalKind::Invalid, "invalid_key"));
     }
