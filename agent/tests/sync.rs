@@ -245,7 +245,7 @@ async fn a_refused_renewal_does_not_end_service_before_the_certificate_does() {
 #[tokio::test]
 async fn an_expired_certificate_ends_service() {
     let plane = ControlPlane::start(bundle(1, &[("A", "one")])).await;
-    *plane.issued_life.lock().unwrap() = Life { age: Duration::from_secs(3_600), left: 1 };
+    *plane.issued_life.lock().unwrap() = Life { age: Duration::from_secs(3_600), left: 5 };
     let mut half = join(&plane, HOUR).await;
     *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "later"));
     half.poller.turn().await;
