@@ -22,15 +22,16 @@ Examples:
     devbox-secrets-server --config /etc/devbox-secrets/server.toml token create --account acme
     devbox-secrets-server --config /etc/devbox-secrets/server.toml secret set --account acme DB_PASSWORD < password
 
-  Back up and restore; change the master key
+  Back up and restore; change the master key; change the devbox CA
     devbox-secrets-server --config /etc/devbox-secrets/server.toml backup --to /backup/state-1
     devbox-secrets-server --config /etc/devbox-secrets/server.toml restore --from /backup/state-1
     devbox-secrets-server --config /etc/devbox-secrets/server.toml keys rotate --new-master-key /backup/master.key-2
+    devbox-secrets-server --config /etc/devbox-secrets/server.toml ca rotate
 
 Files:
   /etc/devbox-secrets/server.toml  the configuration, by convention; sections [state] [api] [devbox] [admin]
                                    [log]
-  DIRECTORY of [state]             the database, mode 0700; encrypted values and the devbox CA
+  DIRECTORY of [state]             the database, mode 0700; encrypted values and the devbox CAs
   master_key_file of [state]       32 bytes, raw or base64, mode 0600; without it the database cannot be opened:
                                    back it up, apart from the database
   $CREDENTIALS_DIRECTORY/master-key  the same, as a systemd credential

@@ -1,13 +1,20 @@
 //! What every connection to the control plane is: TLS 1.3, X25519MLKEM768 preferred, never resumed.
+//!
+//! Each tells the server which CAs are trusted here (`certificate_authorities`, RFC 8446 section 4.2.4): while the devbox CA is
+//! being changed, the server has a certificate from each.
 
 use std::sync::Arc;
 
-use rustls::client::danger::ServerCertVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
-use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    SignatureScheme,
+};
 
 use crate::identity::pin::WrongPin;
 
@@ -34,13 +41,68 @@ pub fn anonymous(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, 
 /// # Errors
 /// [`rustls::Error`] where the provider cannot do TLS 1.3, or `roots` is empty.
 pub fn mutual(roots: RootCertStore, certified_key: CertifiedKey) -> Result<ClientConfig, Error> {
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
-        .build()
-        .map_err(|error| Error::General(error.to_string()))?;
+    let verifier = TrustedCas::new(roots)?;
     let config = builder()?
-        .with_webpki_verifier(verifier)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified_key)));
     Ok(finish(config))
+}
+
+/// The usual verification of a server against CAs, whose names the server is told.
+#[derive(Debug)]
+struct TrustedCas {
+    names: Vec<DistinguishedName>,
+    verifier: Arc<WebPkiServerVerifier>,
+}
+
+impl TrustedCas {
+    fn new(roots: RootCertStore) -> Result<Self, Error> {
+        let names = roots.subjects();
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .map_err(|error| Error::General(error.to_string()))?;
+        Ok(Self { names, verifier })
+    }
+}
+
+impl ServerCertVerifier for TrustedCas {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+
+    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+        Some(&self.names)
+    }
 }
 
 fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, Error> {

@@ -1,16 +1,21 @@
 //! Trust from a join token: the server is the right one when its chain holds the CA with the pinned SHA-256 and its own
-//! certificate, checked as for any server (name, time, purpose, signatures), leads to that CA and no other.
+//! certificate, checked as for any server (name, time, purpose, signatures), leads to that CA and no other. The server is
+//! told which CA that is ([`ca_name`]): it may have several.
 
 use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use devbox_secrets_proto::ca_name::ca_name;
 use devbox_secrets_proto::join_token::FINGERPRINT_LEN;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    SignatureScheme,
+};
 use thiserror::Error as ThisError;
 
 use crate::control_plane::tls;
@@ -23,6 +28,7 @@ pub struct WrongPin;
 /// Trusts the CA that a join token pins, and only that.
 pub struct PinnedCa {
     fingerprint: [u8; FINGERPRINT_LEN],
+    name: [DistinguishedName; 1],
     provider: Arc<CryptoProvider>,
 }
 
@@ -30,7 +36,8 @@ impl PinnedCa {
     /// `fingerprint`: SHA-256 over the CA certificate's DER form.
     #[must_use]
     pub fn new(fingerprint: [u8; FINGERPRINT_LEN]) -> Self {
-        Self { fingerprint, provider: tls::provider() }
+        let name = [DistinguishedName::in_sequence(&ca_name(&fingerprint))];
+        Self { fingerprint, name, provider: tls::provider() }
     }
 
     /// A fingerprint is public: there is no need for constant time.
@@ -90,5 +97,9 @@ impl ServerCertVerifier for PinnedCa {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+
+    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+        Some(&self.name)
     }
 }

@@ -6,6 +6,7 @@
 
 mod account;
 mod audit;
+mod ca;
 mod devbox;
 mod output;
 mod secret;
@@ -31,6 +32,8 @@ pub enum Command {
     Secret(secret::SecretArgs),
     /// Devboxes of an account: register, list, shut down
     Devbox(devbox::DevboxArgs),
+    /// The devbox CAs: list, rotate, retire
+    Ca(ca::CaArgs),
     /// Who did what to which name
     Audit(audit::AuditArgs),
 }
@@ -73,6 +76,7 @@ pub async fn run(command: Command, registry: &Registry) -> Result<(), OperatorEr
         Command::Token(args) => token::run(args, registry, &Actor::Operator(user)).await,
         Command::Secret(args) => secret::run(args, registry, &user).await,
         Command::Devbox(args) => devbox::run(args, registry, &user).await,
+        Command::Ca(args) => ca::run(args, registry, &Actor::Operator(user)).await,
         Command::Audit(args) => audit::run(&args, registry).await,
     }
 }

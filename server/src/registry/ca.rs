@@ -1,20 +1,23 @@
-//! The devbox CA: made at the first start, its private key wrapped by the master key.
+//! A devbox CA: made at the first start or by a rotation, its private key wrapped by the master key.
 //!
 //! It signs devboxes' certificates (`clientAuth`, SAN `spiffe://<trust domain>/devbox/<id>`) and the devbox listener's
 //! own (`serverAuth`). ECDSA P-256; of a request for a certificate only the public key is taken over (RFC 5280, SPIFFE
 //! X.509-SVID).
 
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, DnValue,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use thiserror::Error;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
+use super::certificate_request::CheckedRequest;
 use super::peer::DevboxPeer;
 use super::{Refusal, milliseconds};
 use crate::crypto::id::{DevboxId, hex};
@@ -25,10 +28,7 @@ use crate::store::IssuedCertificate;
 const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// Certificates begin a little in the past, for devboxes whose clocks are behind.
-const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
-
-/// Longest request for a certificate that is looked at, in bytes.
-const MAX_CSR_LEN: usize = 16 * 1024;
+pub(super) const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 const SERIAL_LEN: usize = 16;
 
@@ -44,21 +44,6 @@ pub enum CaError {
     #[error("a certificate or key of the devbox CA could not be made or read")]
     Certificate(#[from] rcgen::Error),
 }
-
-/// Why a request for a certificate is refused.
-#[derive(Debug, Error, PartialEq, Eq, Clone, Copy)]
-pub(super) enum InvalidRequest {
-    #[error("the certificate request is not a PKCS #10 request in PEM with a valid signature")]
-    Form,
-    #[error("the certificate request's key is none of ECDSA P-256, ECDSA P-384, Ed25519")]
-    Algorithm,
-    #[error("the certificate request names another devbox than the one that asks")]
-    OtherDevbox,
-}
-
-/// The public key of a request that was checked to be for one devbox.
-#[derive(Debug)]
-pub(super) struct CheckedRequest(rcgen::PublicKey);
 
 /// A certificate that was just signed.
 #[derive(Debug)]
@@ -78,12 +63,13 @@ pub struct ServerIdentity {
     pub not_after: SystemTime,
 }
 
-/// The devbox CA.
+/// A devbox CA.
 #[derive(Debug)]
 pub struct DevboxCa {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     pem: String,
+    facts: Facts,
     fingerprint: [u8; 32],
     trust_domain: String,
 }
@@ -94,10 +80,11 @@ impl DevboxCa {
         let key = KeyPair::generate()?;
         let wrapped = master.wrap(KEY_PURPOSE, key.serialized_der())?;
         let mut params = validity(CertificateParams::default(), CA_LIFETIME);
-        params.distinguished_name.push(DnType::CommonName, "Devbox Secrets devbox CA");
+        let serial = serial()?;
+        params.distinguished_name.push(DnType::CommonName, name(&serial));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.serial_number = Some(serial()?);
+        params.serial_number = Some(serial);
         let certificate = params.self_signed(&key)?.der().clone();
         Ok((Self::assemble(certificate, key, trust_domain)?, wrapped))
     }
@@ -124,6 +111,7 @@ impl DevboxCa {
         Ok(Self {
             issuer: Issuer::from_ca_cert_der(&certificate, key)?,
             pem: pem(&certificate),
+            facts: Facts::read(&certificate)?,
             certificate,
             fingerprint,
             trust_domain: trust_domain.to_owned(),
@@ -146,6 +134,22 @@ impl DevboxCa {
     #[must_use]
     pub fn fingerprint(&self) -> &[u8; 32] {
         &self.fingerprint
+    }
+
+    /// Its name (DER), as it is in every certificate that it signs. No other CA of the state has it.
+    #[must_use]
+    pub fn subject(&self) -> &[u8] {
+        &self.facts.subject
+    }
+
+    /// When it was made.
+    pub(super) fn create_time(&self) -> SystemTime {
+        self.facts.not_before + CLOCK_SKEW
+    }
+
+    /// When its certificate ends.
+    pub(super) fn end_time(&self) -> SystemTime {
+        self.facts.not_after
     }
 
     /// The trust domain of the identities that it issues.
@@ -194,36 +198,8 @@ impl DevboxCa {
             issue_time_ms,
             not_after_time_ms: issue_time_ms.saturating_add(milliseconds(lifetime)),
         };
-        let leaf = self.sign(params, serial, &request.0)?;
+        let leaf = self.sign(params, serial, request.public_key())?;
         Ok(SignedCertificate { record, pem: pem(&leaf) })
-    }
-
-    /// Checks that a request is well formed, signed by its own key, and for `devbox`.
-    pub(super) fn check_request(
-        &self,
-        csr_pem: &str,
-        devbox: &DevboxId,
-    ) -> Result<CheckedRequest, InvalidRequest> {
-        if csr_pem.len() > MAX_CSR_LEN {
-            return Err(InvalidRequest::Form);
-        }
-        let request = CertificateSigningRequestParams::from_pem(csr_pem).map_err(|_| InvalidRequest::Form)?;
-        let known = [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519];
-        if !known.contains(&request.public_key.algorithm()) {
-            return Err(InvalidRequest::Algorithm);
-        }
-        if self.names_only(&request.params, devbox) {
-            Ok(CheckedRequest(request.public_key))
-        } else {
-            Err(InvalidRequest::OtherDevbox)
-        }
-    }
-
-    fn names_only(&self, params: &CertificateParams, devbox: &DevboxId) -> bool {
-        let spiffe_id = self.spiffe_id(devbox);
-        let is_own = |san: &SanType| matches!(san, SanType::URI(uri) if uri.as_str() == spiffe_id);
-        let common_name = params.distinguished_name.get(&DnType::CommonName).and_then(text);
-        common_name == Some(devbox.as_str()) && params.subject_alt_names.iter().all(is_own)
     }
 
     fn spiffe_id(&self, devbox: &DevboxId) -> String {
@@ -244,6 +220,37 @@ impl DevboxCa {
     }
 }
 
+/// What the CA's own certificate says.
+#[derive(Debug)]
+struct Facts {
+    subject: Vec<u8>,
+    not_before: SystemTime,
+    not_after: SystemTime,
+}
+
+impl Facts {
+    fn read(certificate: &[u8]) -> Result<Self, rcgen::Error> {
+        let (_, certificate) =
+            X509Certificate::from_der(certificate).map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
+        let validity = certificate.validity();
+        Ok(Self {
+            subject: certificate.subject().as_raw().to_vec(),
+            not_before: time(validity.not_before.timestamp()),
+            not_after: time(validity.not_after.timestamp()),
+        })
+    }
+}
+
+/// Seconds since 1970, as certificates have them; before that, 1970.
+fn time(timestamp: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(timestamp).unwrap_or(0))
+}
+
+/// A name of its own: clients say by names which CAs they trust, and certificates who signed them.
+fn name(serial: &SerialNumber) -> String {
+    format!("Devbox Secrets devbox CA {}", hex(serial.as_ref()))
+}
+
 fn validity(mut params: CertificateParams, lifetime: Duration) -> CertificateParams {
     let now = SystemTime::now();
     params.not_before = (now - CLOCK_SKEW).into();
@@ -258,14 +265,6 @@ fn serial() -> Result<SerialNumber, CryptoError> {
     fill_random(&mut bytes)?;
     bytes[0] = bytes[0] & 0x3f | 0x40;
     Ok(SerialNumber::from_slice(&bytes))
-}
-
-fn text(value: &DnValue) -> Option<&str> {
-    match value {
-        DnValue::Utf8String(text) => Some(text),
-        DnValue::PrintableString(text) => Some(text.as_str()),
-        _ => None,
-    }
 }
 
 /// RFC 7468.

@@ -169,6 +169,7 @@ impl Registry {
     async fn publish_others_writes(&self) -> Result<(), crate::store::StoreError> {
         self.store().changed().await?;
         self.follow_rotation().await?;
+        self.follow_authorities().await?;
         for account in self.0.changes.waited_for() {
             let wakes = self.store().wakes(&account).await?;
             self.0.changes.publish(&account, wakes);

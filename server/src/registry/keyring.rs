@@ -69,7 +69,7 @@ impl Registry {
         Ok(self.store().meta(MetaKey::KeyCheck).await?.is_some_and(|check| key.has_wrapped(&check)))
     }
 
-    /// Wraps every account's key and the devbox CA's under `new`, all or none; returns how many records that are. `new`
+    /// Wraps every account's key and the devbox CAs' under `new`, all or none; returns how many records that are. `new`
     /// has to be where other programs find it before.
     ///
     /// # Errors
@@ -78,8 +78,8 @@ impl Registry {
         let old = self.0.keyring.current();
         let rewrap = |place: Wrapped<'_>, record: &[u8]| match place {
             Wrapped::Account(account) => old.rewrap_account_key(account, record, new),
-            Wrapped::Fact(MetaKey::CaKey) => old.rewrap(ca::KEY_PURPOSE, record, new),
-            Wrapped::Fact(_) => old.rewrap(open::KEY_CHECK_PURPOSE, record, new),
+            Wrapped::Authority => old.rewrap(ca::KEY_PURPOSE, record, new),
+            Wrapped::KeyCheck => old.rewrap(open::KEY_CHECK_PURPOSE, record, new),
         };
         Ok(self.store().rewrap(&rewrap, audit).await?)
     }

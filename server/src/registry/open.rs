@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::authorities::{Authorities, InUse, LoadError};
 use super::changes::Changes;
 use super::keyring::Keyring;
-use super::{CaError, DevboxCa, Parts, Registry, Settings, ca};
+use super::places::Places;
+use super::{CaError, DevboxCa, Parts, Registry, Settings};
 use crate::crypto::{CryptoError, MasterKey, MasterKeyError};
 use crate::metrics::Metrics;
 use crate::store::{MetaKey, SqliteStore, StateDirectory, StateError, Store, StoreError};
@@ -111,18 +113,21 @@ impl Registry {
         settings: Settings,
     ) -> Result<Self, OpenError> {
         let keyring = Keyring::new(master);
-        let ca = match store.meta(MetaKey::KeyCheck).await {
+        let authorities = match store.meta(MetaKey::KeyCheck).await {
             Ok(Some(check)) => {
                 let master = keyring.of(&check).unwrap_or_else(|| keyring.current());
                 check_master_key(&master, &check, &place)?;
-                load_ca(&*store, &master, &settings, &place).await?
+                load_authorities(&*store, &keyring, &settings, &place).await?
             }
             Ok(None) => set_up(&*store, &keyring.current(), &settings, &place).await?,
             Err(source) => return Err(OpenError::Store { place, source }),
         };
         let metrics = Arc::<Metrics>::default();
         let changes = Changes::new(Arc::clone(&metrics));
-        Ok(Self(Arc::new(Parts { store, keyring, ca, changes, metrics, settings })))
+        metrics.ca_ends(authorities.issuing().end_time());
+        let authorities = InUse::new(authorities);
+        let places = Places::default();
+        Ok(Self(Arc::new(Parts { store, keyring, authorities, changes, places, metrics, settings })))
     }
 }
 
@@ -133,18 +138,24 @@ fn check_master_key(master: &MasterKey, check: &[u8], place: &str) -> Result<(),
     }
 }
 
-/// The master key that `store` is under, `master` or the one that a rotation put in its place, if the key check and the
-/// devbox CA's key open under it.
+/// The master key that `store` is under, `master` or the one that a rotation put in its place, if the key check and
+/// every devbox CA's key open under it.
 pub(crate) async fn check_keys(
     store: &impl Store,
     master: MasterKey,
 ) -> Result<Option<Arc<MasterKey>>, StoreError> {
     let check =
         store.meta(MetaKey::KeyCheck).await?.ok_or(StoreError::Damaged("the key check is missing"))?;
-    let ca = store.meta(MetaKey::CaKey).await?.ok_or(StoreError::Damaged("the devbox CA is missing"))?;
-    let Some(master) = Keyring::new(master).of(&check) else { return Ok(None) };
-    let opened = master.unwrap(KEY_CHECK_PURPOSE, &check).and_then(|_| master.unwrap(ca::KEY_PURPOSE, &ca));
-    opened.map(|_| Some(master)).map_err(StoreError::Seal)
+    let keyring = Keyring::new(master);
+    let Some(master) = keyring.of(&check) else { return Ok(None) };
+    master.unwrap(KEY_CHECK_PURPOSE, &check).map_err(StoreError::Seal)?;
+    // Which trust domain they issue for is no matter here.
+    match Authorities::load(store.authorities().await?, &keyring, "") {
+        Ok(_) => Ok(Some(master)),
+        Err(LoadError::NoneIssues) => Err(StoreError::Damaged("the devbox CA is missing")),
+        Err(LoadError::Ca(CaError::Crypto(error))) => Err(StoreError::Seal(error)),
+        Err(LoadError::Ca(CaError::Certificate(_))) => Err(StoreError::Damaged("a devbox CA's certificate")),
+    }
 }
 
 async fn set_up(
@@ -152,38 +163,26 @@ async fn set_up(
     master: &MasterKey,
     settings: &Settings,
     place: &str,
-) -> Result<DevboxCa, OpenError> {
+) -> Result<Authorities, OpenError> {
     let (ca, wrapped_key) = DevboxCa::create(master, &settings.trust_domain)?;
     let check = master.wrap(KEY_CHECK_PURPOSE, KEY_CHECK)?;
-    let facts = [
-        (MetaKey::KeyCheck, &check[..]),
-        (MetaKey::CaCertificate, ca.certificate_der()),
-        (MetaKey::CaKey, &wrapped_key),
-    ];
-    let stored = store.insert_meta(&facts).await;
-    stored.map_err(|source| OpenError::Store { place: place.to_owned(), source })?;
-    Ok(ca)
+    let failed = |source| OpenError::Store { place: place.to_owned(), source };
+    let number = store.begin_state(&check, ca.certificate_der(), &wrapped_key).await.map_err(failed)?;
+    Ok(Authorities::first(ca, number))
 }
 
-async fn load_ca(
+async fn load_authorities(
     store: &dyn Store,
-    master: &MasterKey,
+    keyring: &Keyring,
     settings: &Settings,
     place: &str,
-) -> Result<DevboxCa, OpenError> {
-    let certificate = required(store, MetaKey::CaCertificate, place, "the devbox CA's certificate").await?;
-    let wrapped_key = required(store, MetaKey::CaKey, place, "the devbox CA's key").await?;
-    Ok(DevboxCa::load(certificate, &wrapped_key, master, &settings.trust_domain)?)
-}
-
-async fn required(
-    store: &dyn Store,
-    key: MetaKey,
-    place: &str,
-    missing: &'static str,
-) -> Result<Vec<u8>, OpenError> {
-    let found = store.meta(key).await;
-    found
-        .map_err(|source| OpenError::Store { place: place.to_owned(), source })?
-        .ok_or_else(|| OpenError::Damaged { place: place.to_owned(), missing })
+) -> Result<Authorities, OpenError> {
+    let stored = store.authorities().await;
+    let stored = stored.map_err(|source| OpenError::Store { place: place.to_owned(), source })?;
+    Authorities::load(stored, keyring, &settings.trust_domain).map_err(|error| match error {
+        LoadError::NoneIssues => {
+            OpenError::Damaged { place: place.to_owned(), missing: "the devbox CA that issues" }
+        }
+        LoadError::Ca(error) => OpenError::Ca(error),
+    })
 }

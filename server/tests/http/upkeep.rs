@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::program::Dev;
 use crate::support::{Call, Http, TestServer, get, on_disk, post, send};
 
-fn run(state: &Path, args: &[&str]) -> Output {
+pub(crate) fn run(state: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_devbox-secrets-server"))
         .args(args)
         .arg("--state")
@@ -24,7 +24,7 @@ fn run(state: &Path, args: &[&str]) -> Output {
         .unwrap()
 }
 
-fn succeed(state: &Path, args: &[&str]) -> String {
+pub(crate) fn succeed(state: &Path, args: &[&str]) -> String {
     let output = run(state, args);
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
@@ -51,7 +51,7 @@ fn create(name: &str, value: &str) -> Call {
 }
 
 /// An empty state directory with the master key of `state`.
-fn empty_with_key_of(state: &Path, name: &str) -> PathBuf {
+pub(crate) fn empty_with_key_of(state: &Path, name: &str) -> PathBuf {
     let directory = state.with_file_name(name);
     fs::create_dir(&directory).unwrap();
     fs::copy(state.join("master.key"), directory.join("master.key")).unwrap();
@@ -63,7 +63,7 @@ fn close_to_others(directory: &Path) {
     fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).unwrap();
 }
 
-async fn execute(database: &Path, statement: &'static str) {
+pub(crate) async fn execute(database: &Path, statement: &'static str) {
     let options = SqliteConnectOptions::new().filename(database);
     let mut connection = options.connect().await.unwrap();
     sqlx::query(statement).execute(&mut connection).await.unwrap();

@@ -1,10 +1,12 @@
 //! The decisions, over a real SQLite state.
 
 mod bundles;
+mod clones;
 mod devboxes;
 mod enrolment;
 mod open;
 mod retries;
+mod rotation;
 mod secrets;
 mod tokens;
 
@@ -73,8 +75,13 @@ impl World {
     }
 
     fn peer(&self, identity: &IssuedIdentity) -> DevboxPeer {
+        self.peer_at(identity, 7)
+    }
+
+    /// The peer at 192.0.2.`host`.
+    fn peer_at(&self, identity: &IssuedIdentity, host: u8) -> DevboxPeer {
         let leaf = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
-        self.registry.ca().peer(&leaf, Some([192, 0, 2, 7].into())).unwrap()
+        self.registry.ca().peer(&leaf, Some([192, 0, 2, host].into())).unwrap()
     }
 
     /// The newest row of the audit: action, outcome, reason.

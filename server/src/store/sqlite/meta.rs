@@ -47,23 +47,30 @@ impl Meta for SqliteStore {
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 
-    async fn insert_meta(&self, facts: &[(MetaKey, &[u8])]) -> Result<(), StoreError> {
+    async fn begin_state(
+        &self,
+        key_check: &[u8],
+        certificate: &[u8],
+        wrapped_key: &[u8],
+    ) -> Result<i64, StoreError> {
         let mut write = self.begin().await?;
-        for (key, value) in facts {
-            let query = sqlx::query("INSERT INTO meta (key, value) VALUES (?, ?)");
-            query.bind(key.as_str()).bind(*value).execute(&mut *write).await?;
-        }
-        Ok(write.commit().await?)
+        let query = sqlx::query("INSERT INTO authorities (certificate, wrapped_key) VALUES (?, ?)");
+        let inserted = query.bind(certificate).bind(wrapped_key).execute(&mut *write).await?;
+        let query = sqlx::query("INSERT INTO meta (key, value) VALUES (?, ?)");
+        query.bind(MetaKey::KeyCheck.as_str()).bind(key_check).execute(&mut *write).await?;
+        write.commit().await?;
+        Ok(inserted.last_insert_rowid())
     }
 
     async fn rewrap(&self, rewrap: &RewrapFor<'_>, audit: &AuditRecord) -> Result<u64, StoreError> {
         let mut write = self.begin().await?;
-        let facts = rewrap_facts(&mut write, rewrap).await?;
-        let accounts = rewrap_accounts(&mut write, rewrap).await?;
+        let count = rewrap_key_check(&mut write, rewrap).await?
+            + rewrap_authorities(&mut write, rewrap).await?
+            + rewrap_accounts(&mut write, rewrap).await?;
         self.commit(write, audit).await?;
         // What was overwritten leaves the log too.
         self.settle().await?;
-        Ok(facts + accounts)
+        Ok(count)
     }
 
     /// The log's pages move into the database. Readers may stand in the way; a later checkpoint then does it.
@@ -85,14 +92,21 @@ impl Meta for SqliteStore {
     }
 }
 
-async fn rewrap_facts(write: &mut SqliteConnection, rewrap: &RewrapFor<'_>) -> Result<u64, StoreError> {
+async fn rewrap_key_check(write: &mut SqliteConnection, rewrap: &RewrapFor<'_>) -> Result<u64, StoreError> {
+    let key = MetaKey::KeyCheck.as_str();
+    let row = sqlx::query("SELECT value FROM meta WHERE key = ?").bind(key).fetch_one(&mut *write).await?;
+    let wrapped = rewrap(Wrapped::KeyCheck, row.try_get(0)?).map_err(StoreError::Seal)?;
+    let update = sqlx::query("UPDATE meta SET value = ? WHERE key = ?").bind(wrapped).bind(key);
+    Ok(update.execute(write).await?.rows_affected())
+}
+
+async fn rewrap_authorities(write: &mut SqliteConnection, rewrap: &RewrapFor<'_>) -> Result<u64, StoreError> {
+    let rows = sqlx::query("SELECT number, wrapped_key FROM authorities").fetch_all(&mut *write).await?;
     let mut count = 0;
-    for key in [MetaKey::KeyCheck, MetaKey::CaKey] {
-        let query = sqlx::query("SELECT value FROM meta WHERE key = ?").bind(key.as_str());
-        let row = query.fetch_one(&mut *write).await?;
-        let wrapped = rewrap(Wrapped::Fact(key), row.try_get(0)?).map_err(StoreError::Seal)?;
-        let update = sqlx::query("UPDATE meta SET value = ? WHERE key = ?").bind(wrapped).bind(key.as_str());
-        count += update.execute(&mut *write).await?.rows_affected();
+    for row in rows {
+        let wrapped = rewrap(Wrapped::Authority, row.try_get(1)?).map_err(StoreError::Seal)?;
+        let update = sqlx::query("UPDATE authorities SET wrapped_key = ? WHERE number = ?").bind(wrapped);
+        count += update.bind(row.try_get::<i64, _>(0)?).execute(&mut *write).await?.rows_affected();
     }
     Ok(count)
 }

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod audit;
+mod authorities;
 mod devboxes;
 mod identities;
 mod meta;

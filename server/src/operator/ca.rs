@@ -1,0 +1,68 @@
+//! `ca`: the devbox CAs, which sign the certificates of devboxes and of the devbox listener.
+
+use std::io::{self, Write};
+
+use clap::{Args, Subcommand};
+
+use super::OperatorError;
+use super::output::{Output, table, time};
+use crate::registry::{Actor, AuthorityView, Registry};
+
+/// `ca …`.
+#[derive(Debug, Args)]
+pub struct CaArgs {
+    /// Print JSON, for scripts
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: CaCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum CaCommand {
+    /// List the CAs that are trusted, newest first; the newest issues
+    List,
+    /// Make a new CA that issues from now on, beside a running server and without its pause
+    ///
+    /// The old CA is trusted until every certificate and join token of before has ended; nothing is to be done then. Devboxes
+    /// get the new CA with their next certificate, at two thirds of the old one's life, and reach the server all the time.
+    /// Give the same --config as the server has: the lifetime of certificates is in it.
+    ///
+    /// Where the old CA's key may be in wrong hands, retire the old CA afterwards.
+    Rotate,
+    /// Trust a CA no more, at once: for one whose key may be in wrong hands
+    ///
+    /// Every certificate that it signed ends: devboxes that have not renewed since the rotation are refused within a second,
+    /// wipe what they hold, and have to join anew with a new join token; join tokens from before the rotation are void. A
+    /// devbox that has renewed goes on, but trusts the retired CA as a server's until its next renewal. The CA that issues
+    /// cannot be retired: rotate first.
+    Retire {
+        /// The CA's, as `ca list` shows it
+        fingerprint: String,
+    },
+}
+
+pub(super) async fn run(args: CaArgs, registry: &Registry, actor: &Actor) -> Result<(), OperatorError> {
+    let output = Output { json: args.json };
+    let (trusted, remark) = match args.command {
+        CaCommand::List => (registry.list_cas(), None),
+        CaCommand::Rotate => (registry.rotate_ca(actor).await?, None),
+        CaCommand::Retire { fingerprint } => (registry.retire_ca(actor, &fingerprint).await?, Some(RETIRED)),
+    };
+    output.print(&trusted, |out| {
+        rows(out, &trusted)?;
+        remark.map_or(Ok(()), |remark| writeln!(out, "\n{remark}"))
+    })
+}
+
+const RETIRED: &str = "\
+Retired. Devboxes that have not renewed their certificate since the rotation have to join anew: make a fresh join token for
+each (devbox join-token ID), and start its daemon with it or pass it to devbox-secretsd resume.";
+
+fn rows(out: &mut dyn Write, trusted: &[AuthorityView]) -> io::Result<()> {
+    let row = |ca: &AuthorityView| {
+        let until = ca.trusted_until_time_ms.map_or_else(|| "issues".to_owned(), time);
+        [ca.fingerprint.clone(), time(ca.create_time_ms), time(ca.end_time_ms), until]
+    };
+    table(out, ["FINGERPRINT", "CREATED", "EXPIRES", "TRUSTED UNTIL"], trusted.iter().map(row))
+}

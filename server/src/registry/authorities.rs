@@ -1,0 +1,165 @@
+//! The devbox CAs that are trusted at one time: the newest issues, and others are trusted until what they signed has ended.
+//!
+//! The wall clock decides, each time anew: nothing has to happen when a CA's time is over. What another program changes is
+//! noticed and followed without a restart.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use thiserror::Error;
+
+use super::keyring::Keyring;
+use super::{CaError, DevboxCa, Registry, now_ms};
+use crate::crypto::CryptoError;
+use crate::store::{Authority, StoreError, TimeMs};
+
+/// Why stored CAs are of no use.
+#[derive(Debug, Error)]
+pub(super) enum LoadError {
+    #[error("no devbox CA issues")]
+    NoneIssues,
+    #[error("a devbox CA cannot be read")]
+    Ca(#[from] CaError),
+}
+
+/// A CA, and until when it is trusted.
+#[derive(Debug, Clone)]
+pub(super) struct Member {
+    pub(super) number: i64,
+    pub(super) ca: Arc<DevboxCa>,
+    /// None: it issues.
+    pub(super) trusted_until_ms: Option<TimeMs>,
+}
+
+impl Member {
+    fn is_trusted(&self, now_ms: TimeMs) -> bool {
+        self.trusted_until_ms.is_none_or(|until| now_ms < until)
+    }
+
+    fn is(&self, stored: &Authority) -> bool {
+        (self.number, self.trusted_until_ms) == (stored.number, stored.trusted_until_time_ms)
+    }
+}
+
+/// The CAs of a state, as they were when they were read.
+#[derive(Debug, Clone)]
+pub struct Authorities {
+    issuing: Arc<DevboxCa>,
+    /// Newest first, the issuing one among them.
+    members: Vec<Member>,
+}
+
+impl Authorities {
+    pub(super) fn first(ca: DevboxCa, number: i64) -> Self {
+        let issuing = Arc::new(ca);
+        let member = Member { number, ca: Arc::clone(&issuing), trusted_until_ms: None };
+        Self { issuing, members: vec![member] }
+    }
+
+    /// `stored` is newest first. Opens their keys with the one that `keyring` has or finds.
+    pub(super) fn load(
+        stored: Vec<Authority>,
+        keyring: &Keyring,
+        trust_domain: &str,
+    ) -> Result<Self, LoadError> {
+        let load = |stored| member(stored, keyring, trust_domain);
+        let members = stored.into_iter().map(load).collect::<Result<Vec<_>, _>>()?;
+        let issuing = members.iter().find(|member| member.trusted_until_ms.is_none());
+        let issuing = Arc::clone(&issuing.ok_or(LoadError::NoneIssues)?.ca);
+        Ok(Self { issuing, members })
+    }
+
+    /// The CA that issues.
+    #[must_use]
+    pub fn issuing(&self) -> &Arc<DevboxCa> {
+        &self.issuing
+    }
+
+    /// Those that are trusted at `now_ms` (milliseconds since 1970), newest first; the issuing one always is.
+    pub fn trusted(&self, now_ms: TimeMs) -> impl Iterator<Item = &Arc<DevboxCa>> {
+        self.trusted_members(now_ms).map(|member| &member.ca)
+    }
+
+    pub(super) fn trusted_members(&self, now_ms: TimeMs) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(move |member| member.is_trusted(now_ms))
+    }
+
+    /// The certificates of [`Self::trusted`], PEM.
+    #[must_use]
+    pub fn trusted_pem(&self, now_ms: TimeMs) -> String {
+        self.trusted(now_ms).map(|ca| ca.certificate_pem()).collect()
+    }
+
+    /// Whether a trusted CA has the name `issuer` (DER). No two have the same, and a client's certificate is taken in the
+    /// handshake only directly from a trusted one: its issuer's name then says which.
+    pub(super) fn have_issuer(&self, issuer: &[u8], now_ms: TimeMs) -> bool {
+        self.trusted(now_ms).any(|ca| ca.subject() == issuer)
+    }
+
+    fn are(&self, stored: &[Authority]) -> bool {
+        self.members.len() == stored.len()
+            && self.members.iter().zip(stored).all(|(member, stored)| member.is(stored))
+    }
+}
+
+fn member(stored: Authority, keyring: &Keyring, trust_domain: &str) -> Result<Member, CaError> {
+    let master = keyring.of(&stored.wrapped_key).ok_or(CryptoError::Open)?;
+    let ca = DevboxCa::load(stored.certificate, &stored.wrapped_key, &master, trust_domain)?;
+    Ok(Member { number: stored.number, ca: Arc::new(ca), trusted_until_ms: stored.trusted_until_time_ms })
+}
+
+/// The CAs in use.
+#[derive(Debug)]
+pub(super) struct InUse(RwLock<Arc<Authorities>>);
+
+impl InUse {
+    pub(super) fn new(authorities: Authorities) -> Self {
+        Self(RwLock::new(Arc::new(authorities)))
+    }
+
+    fn current(&self) -> Arc<Authorities> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn replace(&self, authorities: Authorities) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(authorities);
+    }
+}
+
+impl Registry {
+    /// The devbox CAs.
+    #[must_use]
+    pub fn authorities(&self) -> Arc<Authorities> {
+        self.0.authorities.current()
+    }
+
+    /// The devbox CA that issues.
+    #[must_use]
+    pub fn ca(&self) -> Arc<DevboxCa> {
+        Arc::clone(self.authorities().issuing())
+    }
+
+    /// Whether a verified client certificate with this issuer is still one of a trusted CA. Its connection may be older than a
+    /// CA's retirement.
+    pub(super) fn trusts_issuer(&self, issuer: &[u8]) -> bool {
+        self.authorities().have_issuer(issuer, now_ms())
+    }
+
+    /// Follows a change of the CAs, where there was one. One that cannot be read is logged, and the old ones serve on.
+    pub(super) async fn follow_authorities(&self) -> Result<(), StoreError> {
+        let stored = self.store().authorities().await?;
+        if self.authorities().are(&stored) {
+            return Ok(());
+        }
+        match Authorities::load(stored, &self.0.keyring, &self.settings().trust_domain) {
+            Ok(authorities) => {
+                self.metrics().ca_ends(authorities.issuing.end_time());
+                self.0.authorities.replace(authorities);
+                tracing::info!("the devbox CAs have changed: the new ones are in use");
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the devbox CAs were not replaced");
+            }
+        }
+        Ok(())
+    }
+}

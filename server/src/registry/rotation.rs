@@ -1,0 +1,104 @@
+//! Changing the devbox CA: for operators only.
+//!
+//! A new CA issues from its rotation on. Its predecessor is trusted until every certificate and join token of before has
+//! ended; retired, it is trusted no more at once.
+
+use serde::Serialize;
+
+use super::audit::upkeep_record;
+use super::authorities::Member;
+use super::ca::CLOCK_SKEW;
+use super::{DevboxCa, JOIN_TOKEN_LIFETIME_MS, Refusal, Registry, milliseconds, now_ms};
+use crate::crypto::id::hex;
+use crate::store::{Action, Actor, TimeMs};
+
+/// Most CAs that are trusted at a time. Devboxes get all of them in one answer.
+const MAX_TRUSTED: usize = 8;
+
+/// A devbox CA, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AuthorityView {
+    /// SHA-256 of its certificate (DER), lowercase hexadecimal.
+    pub fingerprint: String,
+    /// When it was made.
+    pub create_time_ms: TimeMs,
+    /// When its certificate ends.
+    pub end_time_ms: TimeMs,
+    /// From when on it is not trusted; none: it issues.
+    pub trusted_until_time_ms: Option<TimeMs>,
+}
+
+impl From<&Member> for AuthorityView {
+    fn from(member: &Member) -> Self {
+        Self {
+            fingerprint: hex(member.ca.fingerprint()),
+            create_time_ms: super::time_ms(member.ca.create_time()),
+            end_time_ms: super::time_ms(member.ca.end_time()),
+            trusted_until_time_ms: member.trusted_until_ms,
+        }
+    }
+}
+
+impl Registry {
+    /// The CAs that are trusted, newest first.
+    #[must_use]
+    pub fn list_cas(&self) -> Vec<AuthorityView> {
+        self.authorities().trusted_members(now_ms()).map(AuthorityView::from).collect()
+    }
+
+    /// Makes the CA that issues from now on; returns those that are trusted then. Servers follow within a second.
+    ///
+    /// # Errors
+    /// 400 where eight are trusted already.
+    pub async fn rotate_ca(&self, actor: &Actor) -> Result<Vec<AuthorityView>, Refusal> {
+        self.follow_rotation().await?;
+        self.follow_authorities().await?;
+        if self.list_cas().len() >= MAX_TRUSTED {
+            return Err(Refusal::invalid("too_many_cas", TOO_MANY));
+        }
+        self.insert_ca(actor).await?;
+        self.follow_authorities().await?;
+        Ok(self.list_cas())
+    }
+
+    async fn insert_ca(&self, actor: &Actor) -> Result<(), Refusal> {
+        let master = self.0.keyring.current();
+        let made = DevboxCa::create(&master, &self.settings().trust_domain);
+        let (ca, wrapped_key) = made.map_err(Refusal::internal)?;
+        let audit = upkeep_record(actor, Action::CaRotate, &hex(ca.fingerprint()));
+        let longest = milliseconds(self.settings().certificate_lifetime).max(JOIN_TOKEN_LIFETIME_MS);
+        let until_ms = audit.time_ms.saturating_add(longest);
+        let margin_ms = milliseconds(CLOCK_SKEW);
+        let certificate = ca.certificate_der();
+        Ok(self.store().insert_authority(certificate, &wrapped_key, until_ms, margin_ms, &audit).await?)
+    }
+
+    /// Ends the trust in a CA at once; returns those that are trusted then. Servers follow within a second.
+    ///
+    /// # Errors
+    /// 404 for a fingerprint of no CA; 400 for that of the one that issues.
+    pub async fn retire_ca(&self, actor: &Actor, fingerprint: &str) -> Result<Vec<AuthorityView>, Refusal> {
+        self.follow_authorities().await?;
+        let fingerprint = fingerprint.to_ascii_lowercase();
+        let authorities = self.authorities();
+        let mut trusted = authorities.trusted_members(now_ms());
+        let found = trusted.find(|member| hex(member.ca.fingerprint()) == fingerprint).ok_or_else(unknown)?;
+        if found.trusted_until_ms.is_none() {
+            return Err(Refusal::invalid("issuing_ca", ISSUING));
+        }
+        let audit = upkeep_record(actor, Action::CaRetire, &fingerprint);
+        if !self.store().delete_authority(found.number, &audit).await? {
+            return Err(unknown());
+        }
+        self.follow_authorities().await?;
+        Ok(self.list_cas())
+    }
+}
+
+const TOO_MANY: &str = "eight devbox CAs are trusted already: wait until the oldest ends, or retire it";
+
+const ISSUING: &str = "this devbox CA issues: make another one first (ca rotate), then retire this one";
+
+fn unknown() -> Refusal {
+    Refusal::not_found("no devbox CA that is trusted has this fingerprint: look at ca list")
+}

@@ -1,0 +1,154 @@
+//! TLS of the devbox listener, and whom it shows itself as.
+//!
+//! A client certificate has to be one that `verifier` believes; whether there has to be one is each route's matter. Each
+//! connection verifies its client's certificate.
+//!
+//! The listener has a certificate from each trusted CA, issued anew before it expires, and shows the one whose CA the client
+//! says that it trusts (`certificate_authorities`, RFC 8446 section 4.2.4): by the CA's name, or by [`ca_name`]. To a client
+//! that says nothing it shows the newest. The CA's own certificate goes with it, so that a client that knows only the CA's
+//! fingerprint finds the CA in the handshake.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use devbox_secrets_proto::ca_name::ca_name;
+use rustls::DistinguishedName;
+use rustls::pki_types::UnixTime;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio_rustls::TlsAcceptor;
+
+use super::verifier::DevboxVerifier;
+use super::{TlsError, acceptor, builder, milliseconds, provider};
+use crate::registry::{Authorities, DevboxCa, Registry};
+use crate::store::TimeMs;
+
+/// How long the listener's certificates live. Each is issued anew in its last third.
+const LISTENER_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(7 * 86_400);
+
+/// TLS of the devbox listener, from the devbox CAs. `names` are the DNS names and IP addresses of its certificates.
+///
+/// # Errors
+/// [`TlsError::Ca`], [`TlsError::Verifier`], [`TlsError::Issue`].
+pub fn devbox_acceptor(registry: &Registry, names: Vec<String>) -> Result<TlsAcceptor, TlsError> {
+    let verifier = DevboxVerifier::new(registry.clone());
+    verifier.at(UnixTime::now())?;
+    let certificates = ListenerCertificates::issue(registry.clone(), names)?;
+    let mut config = builder()
+        .map_err(TlsError::Ca)?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(Arc::new(certificates));
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(acceptor(config))
+}
+
+/// The listener's certificates, each issued anew in time.
+struct ListenerCertificates {
+    registry: Registry,
+    names: Vec<String>,
+    /// By the fingerprint of the CA.
+    issued: Mutex<HashMap<[u8; 32], Issued>>,
+}
+
+struct Issued {
+    certified: Arc<CertifiedKey>,
+    not_after: SystemTime,
+}
+
+impl ListenerCertificates {
+    fn issue(registry: Registry, names: Vec<String>) -> Result<Self, TlsError> {
+        let certificates = Self { registry, names, issued: Mutex::default() };
+        certificates.renew(&certificates.registry.ca())?;
+        Ok(certificates)
+    }
+
+    /// A panic while the lock was held leaves the map whole: nothing that can panic is done under it.
+    fn issued(&self) -> MutexGuard<'_, HashMap<[u8; 32], Issued>> {
+        self.issued.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The certificate from `ca` for a handshake at `now`. Where a new one is due and cannot be had, the old one serves on.
+    fn at(&self, ca: &DevboxCa, now: SystemTime) -> Option<Arc<CertifiedKey>> {
+        let current = self.issued().get(ca.fingerprint()).map(Issued::parts);
+        match current {
+            Some((certified, renew_at)) if now < renew_at => Some(certified),
+            current => match self.renew(ca) {
+                Ok(certified) => {
+                    tracing::info!("the devbox listener has a new certificate");
+                    Some(certified)
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the devbox listener's certificate was not renewed");
+                    current.map(|(certified, _)| certified)
+                }
+            },
+        }
+    }
+
+    /// Issues a certificate from `ca`, and forgets those of CAs that are trusted no more.
+    fn renew(&self, ca: &DevboxCa) -> Result<Arc<CertifiedKey>, TlsError> {
+        let new = Issued::new(ca, &self.names)?;
+        let certified = Arc::clone(&new.certified);
+        let authorities = self.registry.authorities();
+        if authorities.issuing().fingerprint() == ca.fingerprint() {
+            self.registry.metrics().certificate_ends("devbox", new.not_after);
+        }
+        let trusted: Vec<_> =
+            authorities.trusted(milliseconds(UnixTime::now())).map(|ca| *ca.fingerprint()).collect();
+        let mut issued = self.issued();
+        issued.retain(|fingerprint, _| trusted.contains(fingerprint));
+        issued.insert(*ca.fingerprint(), new);
+        Ok(certified)
+    }
+}
+
+impl Issued {
+    fn new(ca: &DevboxCa, names: &[String]) -> Result<Self, TlsError> {
+        let identity = ca.issue_server(names, LISTENER_CERTIFICATE_LIFETIME).map_err(TlsError::Issue)?;
+        let certified =
+            CertifiedKey::from_der(identity.chain, identity.key, &provider()).map_err(TlsError::Ca)?;
+        Ok(Self { certified: Arc::new(certified), not_after: identity.not_after })
+    }
+
+    /// The certificate, and when the next one is due.
+    fn parts(&self) -> (Arc<CertifiedKey>, SystemTime) {
+        (Arc::clone(&self.certified), self.not_after - LISTENER_CERTIFICATE_LIFETIME / 3)
+    }
+}
+
+impl ResolvesServerCert for ListenerCertificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let now = UnixTime::now();
+        let trusted = hello.certificate_authorities().unwrap_or_default();
+        let authorities = self.registry.authorities();
+        let ca = chosen(&authorities, trusted, milliseconds(now));
+        self.at(ca, UNIX_EPOCH + Duration::from_secs(now.as_secs()))
+    }
+}
+
+impl fmt::Debug for ListenerCertificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListenerCertificates").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+/// The newest CA that is in `named`; the issuing one where none is.
+fn chosen<'a>(
+    authorities: &'a Authorities,
+    named: &[DistinguishedName],
+    now_ms: TimeMs,
+) -> &'a Arc<DevboxCa> {
+    let is_named = |ca: &&Arc<DevboxCa>| named.iter().any(|name| names(name, ca));
+    authorities.trusted(now_ms).find(is_named).unwrap_or_else(|| authorities.issuing())
+}
+
+fn names(name: &DistinguishedName, ca: &DevboxCa) -> bool {
+    let by_fingerprint = DistinguishedName::in_sequence(&ca_name(ca.fingerprint()));
+    [ca.subject(), by_fingerprint.as_ref()].contains(&name.as_ref())
+}
+
+#[cfg(test)]
+mod tests;
