@@ -45,9 +45,11 @@ pub struct Metrics {
     held: Gauge,
     bundles: Counter,
     enrolments: Counter,
+    clones_refused: Counter,
     store_errors: Counter,
     revocation: Histogram,
     certificate_end: Family<[(&'static str, &'static str); 1], Gauge<f64, AtomicU64>>,
+    ca_end: Gauge<f64, AtomicU64>,
 }
 
 impl Default for Metrics {
@@ -59,9 +61,11 @@ impl Default for Metrics {
             held: Gauge::default(),
             bundles: Counter::default(),
             enrolments: Counter::default(),
+            clones_refused: Counter::default(),
             store_errors: Counter::default(),
             revocation: Histogram::new(LATENCY_BUCKETS),
             certificate_end: Family::default(),
+            ca_end: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -76,6 +80,11 @@ impl Metrics {
         registry.register("held_requests", "Bundle requests that wait for a change", self.held.clone());
         registry.register("bundles", "Bundles delivered", self.bundles.clone());
         registry.register("enrolments", "Join tokens redeemed", self.enrolments.clone());
+        registry.register(
+            "clones_refused",
+            "Bundle requests refused because their identity is used or goes on elsewhere",
+            self.clones_refused.clone(),
+        );
         registry.register("store_errors", "Requests that the database failed", self.store_errors.clone());
         registry.register_with_unit(
             "revocation_latency",
@@ -87,6 +96,11 @@ impl Metrics {
             "certificate_not_after_timestamp_seconds",
             "When a listener's certificate ends, in seconds since 1970",
             self.certificate_end.clone(),
+        );
+        registry.register(
+            "ca_certificate_not_after_timestamp_seconds",
+            "When the certificate of the devbox CA that issues ends, in seconds since 1970",
+            self.ca_end.clone(),
         );
     }
 
@@ -115,6 +129,11 @@ impl Metrics {
         self.enrolments.inc();
     }
 
+    /// Counts a bundle request whose identity is elsewhere.
+    pub fn clone_refused(&self) {
+        self.clones_refused.inc();
+    }
+
     /// A bundle request begins to wait.
     pub fn request_held(&self) {
         self.held.inc();
@@ -132,8 +151,12 @@ impl Metrics {
 
     /// A listener serves with a certificate that ends then.
     pub fn certificate_ends(&self, listener: &'static str, not_after: SystemTime) {
-        let since_epoch = not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.certificate_end.get_or_create(&[("listener", listener)]).set(since_epoch.as_secs_f64());
+        self.certificate_end.get_or_create(&[("listener", listener)]).set(seconds_since_epoch(not_after));
+    }
+
+    /// The devbox CA that issues has a certificate that ends then.
+    pub fn ca_ends(&self, not_after: SystemTime) {
+        self.ca_end.set(seconds_since_epoch(not_after));
     }
 
     /// All of them, in the OpenMetrics text format 1.0.0, which Prometheus reads.
@@ -161,6 +184,10 @@ impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Metrics")
     }
+}
+
+fn seconds_since_epoch(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 #[cfg(test)]

@@ -56,6 +56,8 @@ pub(super) struct Connection {
     pub(super) remote: SocketAddr,
     /// The client's certificate, which the devbox CA signed; none where the client showed none.
     pub(super) certificate: Option<CertificateDer<'static>>,
+    /// Dropped with the connection: who looks at it knows that the connection has ended.
+    pub(super) line: Arc<()>,
     closing: AtomicBool,
     close: Notify,
     in_flight: AtomicUsize,
@@ -70,6 +72,7 @@ impl Connection {
         Arc::new(Self {
             remote,
             certificate,
+            line: Arc::new(()),
             closing: AtomicBool::new(false),
             close: Notify::new(),
             in_flight: AtomicUsize::new(0),

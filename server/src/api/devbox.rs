@@ -116,14 +116,14 @@ impl FromRequestParts<Context> for Peer {
 
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, ApiError> {
         let connection = parts.extensions.get::<Arc<Connection>>();
-        let remote = connection.map(|connection| connection.remote.ip());
-        let certificate =
-            connection.and_then(|connection| connection.certificate.as_ref()).ok_or_else(|| {
-                ApiError::unauthenticated(
-                    "show the devbox's certificate in the TLS handshake; enrolment issues one",
-                )
-            })?;
-        Ok(Self(context.registry.ca().peer(certificate, remote)?))
+        let shown = connection.and_then(|connection| Some((connection, connection.certificate.as_ref()?)));
+        let (connection, certificate) = shown.ok_or_else(|| {
+            ApiError::unauthenticated(
+                "show the devbox's certificate in the TLS handshake; enrolment issues one",
+            )
+        })?;
+        let peer = context.registry.ca().peer(certificate, Some(connection.remote.ip()))?;
+        Ok(Self(peer.on(&connection.line)))
     }
 }
 

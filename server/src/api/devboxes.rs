@@ -96,6 +96,12 @@ struct Registered<'a> {
     join_token: &'a str,
 }
 
+/// A new join token.
+#[derive(Serialize)]
+struct Token<'a> {
+    join_token: &'a str,
+}
+
 /// A page of devboxes.
 #[derive(Debug, Serialize)]
 pub(super) struct Devboxes {
@@ -157,4 +163,17 @@ pub(super) async fn shutdown(
     Write { caller, .. }: Write<NoFields>,
 ) -> Result<Answer<Devbox>, ApiError> {
     Ok(Answer(registry.shutdown_devbox(&caller, &id).await?.into()))
+}
+
+pub(super) async fn join_token(
+    State(registry): State<Registry>,
+    Extension(connection): Extension<Arc<Connection>>,
+    PathText(id): PathText,
+    Write { caller, .. }: Write<NoFields>,
+) -> Result<Response, ApiError> {
+    let token = registry.new_join_token(&caller, &id).await?;
+    // The answer holds a join token, and the connection its copy.
+    connection.close_after_answer();
+    let token = token.expose_token();
+    Ok(json(StatusCode::OK, &Token { join_token: &token }))
 }

@@ -17,6 +17,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::admission::{Admission, Place};
 use super::connection::{self, Connection};
+use super::liveness;
 use crate::shutdown::Shutdown;
 
 pub use super::connection::BodyPrivacy;
@@ -108,6 +109,7 @@ impl Listener {
             let _place = place;
             // Without it an answer may wait 40 ms for an acknowledgement; a socket that refuses is about to fail anyway.
             let _ = stream.set_nodelay(true);
+            let _ = liveness::end_when_unheard(&stream);
             let Some(acceptor) = acceptor else {
                 let state = Connection::new(remote, None);
                 return connection::serve(TokioIo::new(stream), router, state, privacy, &shutdown).await;

@@ -16,6 +16,7 @@ mod devboxes;
 mod error;
 mod json;
 pub mod listener;
+mod liveness;
 mod observe;
 pub mod openapi;
 pub mod public;

@@ -70,6 +70,7 @@ pub fn routes() -> Vec<Route> {
         read("/v1/devboxes", get(devboxes::list)),
         read("/v1/devboxes/{id}", get(devboxes::get)),
         write("/v1/devboxes/{id}/shutdown", post(devboxes::shutdown)),
+        write("/v1/devboxes/{id}/join_token", post(devboxes::join_token)),
     ]
 }
 

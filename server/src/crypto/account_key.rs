@@ -7,7 +7,7 @@ use aws_lc_rs::hmac;
 use devbox_secrets_proto::secret::SecretBytes;
 use zeroize::Zeroizing;
 
-use super::id::{AccountId, DevboxId, SecretId};
+use super::id::{AccountId, DevboxId, JoinTokenId, SecretId};
 use super::sealed::{CipherKey, CryptoError, KEY_LEN};
 use super::token::JoinSecret;
 
@@ -50,6 +50,14 @@ impl AccountKey {
     #[must_use]
     pub fn join_secret(&self, devbox: &DevboxId) -> JoinSecret {
         JoinSecret::from_bytes(&Zeroizing::new(tag(&self.join_secrets, devbox.as_str().as_bytes())))
+    }
+
+    /// The secret part of a later join token of the devbox: another one for each issue.
+    #[must_use]
+    pub fn later_join_secret(&self, devbox: &DevboxId, issue: &JoinTokenId) -> JoinSecret {
+        // No id has a space, so no two messages are alike.
+        let message = format!("{devbox} {issue}");
+        JoinSecret::from_bytes(&Zeroizing::new(tag(&self.join_secrets, message.as_bytes())))
     }
 
     /// Encrypts `value` for its place. The caller's copy stays as it is.
@@ -146,5 +154,11 @@ mod tests {
         assert_eq!(one.join_secret(&first).hash(), one.join_secret(&first).hash());
         assert_ne!(one.join_secret(&first).hash(), one.join_secret(&second).hash());
         assert_ne!(one.join_secret(&first).hash(), other.join_secret(&first).hash());
+        let (issue, later) = (JoinTokenId::new("jtk_1"), JoinTokenId::new("jtk_2"));
+        let again = one.later_join_secret(&first, &issue).hash();
+        assert_eq!(one.later_join_secret(&first, &issue).hash(), again);
+        assert_ne!(again, one.join_secret(&first).hash());
+        assert_ne!(again, one.later_join_secret(&first, &later).hash());
+        assert_ne!(again, one.later_join_secret(&second, &issue).hash());
     }
 }

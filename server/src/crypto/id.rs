@@ -58,6 +58,8 @@ identifiers! {
     SecretId = "sec_";
     /// A devbox's identifier, `dbx_…`.
     DevboxId = "dbx_";
+    /// One issue of a join token, `jtk_…`. It is no secret.
+    JoinTokenId = "jtk_";
 }
 
 fn random_id(prefix: &str) -> Result<String, CryptoError> {

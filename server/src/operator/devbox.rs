@@ -1,4 +1,4 @@
-//! `devbox`: an account's devboxes. A join token is printed once, at the registration.
+//! `devbox`: an account's devboxes. A join token is printed once, when it is made.
 
 use std::io::{self, Write};
 
@@ -45,6 +45,14 @@ enum DevboxCommand {
         #[arg(long, value_name = "ID")]
         starting_after: Option<String>,
     },
+    /// Make a new join token for a devbox and print it, once: to resume after a snapshot, or when its certificate is lost
+    ///
+    /// The join token before it is void. When this one is redeemed, every earlier certificate of the devbox ends at once: a copy
+    /// that still has one gets nothing more.
+    JoinToken {
+        /// The devbox's id, dbx_…
+        id: String,
+    },
     /// Shut a devbox down: it may fetch nothing any more
     Shutdown {
         /// The account's name or id
@@ -53,6 +61,12 @@ enum DevboxCommand {
         /// The devbox's id, dbx_…
         id: String,
     },
+}
+
+/// What `join-token --json` prints.
+#[derive(Serialize)]
+struct Token<'a> {
+    join_token: &'a str,
 }
 
 /// What `register --json` prints.
@@ -74,6 +88,12 @@ pub(super) async fn run(args: DevboxArgs, registry: &Registry, user: &str) -> Re
             let page = registry.list_devboxes(&caller, limit, starting_after.as_deref()).await?;
             output.print(&page, |out| rows(out, &page.devboxes))
         }
+        DevboxCommand::JoinToken { id } => {
+            let caller = registry.operator_of(user, &id).await?;
+            let token = registry.new_join_token(&caller, &id).await?;
+            let token = token.expose_token();
+            output.print(&Token { join_token: &token }, |out| print_token(out, &token))
+        }
         DevboxCommand::Shutdown { account, id } => {
             let caller = registry.operator(user, &account).await?;
             let devbox = registry.shutdown_devbox(&caller, &id).await?;
@@ -94,8 +114,13 @@ async fn register(
     let token = token.expose_token();
     output.print(&Registered { view: &view, join_token: &token }, |out| {
         rows(out, std::slice::from_ref(&view))?;
-        writeln!(out, "\n{}\n\nThe join token is shown only now; it works once, for ten minutes.", *token)
+        writeln!(out)?;
+        print_token(out, &token)
     })
+}
+
+fn print_token(out: &mut dyn Write, token: &str) -> io::Result<()> {
+    writeln!(out, "{token}\n\nThe join token is shown only now; it works once, for ten minutes.")
 }
 
 fn new_devbox(name: String, secrets: Vec<(String, String)>) -> NewDevbox {

@@ -12,11 +12,12 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::audit::Attempt;
+use super::continuity::Link;
 use super::peer::shut_down;
-use super::{DevboxPeer, Refusal, Registry};
+use super::{DevboxPeer, Refusal, RefusalKind, Registry};
 use crate::crypto::id::{AccountId, DevboxId};
 use crate::crypto::{AccountKey, ValueLocation, plaintext_len};
-use crate::store::{Action, BoundValue, BundleContents};
+use crate::store::{Action, BoundValue, BundleContents, Standing};
 
 /// Room in a bundle for an entry's lengths, ids and version, in bytes.
 const ENTRY_OVERHEAD: usize = 128;
@@ -27,7 +28,8 @@ impl Registry {
     /// once they are to be sent. It asks again whether the devbox may, before it answers.
     ///
     /// # Errors
-    /// 400 for a bad key, 403 for a stranger's certificate or a devbox that is shut down; the latter are audited.
+    /// 400 for a bad key or a malformed step; 403 for a stranger's certificate, a devbox that is shut down, or an identity that
+    /// goes on elsewhere; the latter are audited.
     pub async fn bundle(
         &self,
         peer: &DevboxPeer,
@@ -35,7 +37,9 @@ impl Registry {
     ) -> Result<Option<Vec<u8>>, Refusal> {
         let public_key = decode_key(&request.hpke_public_key)?;
         let deadline = Instant::now() + Duration::from_millis(u64::from(request.wait_ms.min(MAX_WAIT_MS)));
-        let mut standing = self.admit(peer, Action::DevboxBundle).await?;
+        let link = Link::parse(&request.continuity)?;
+        let mut standing = self.admit_here(peer).await?;
+        let mut turn = self.take_turn(peer, link, &standing).await?;
         let mut held = None;
         while request.known_revision == Some(standing.revision) {
             if Instant::now() >= deadline {
@@ -44,11 +48,24 @@ impl Registry {
             match &mut held {
                 // A write between the first look and this subscription is seen by the second look.
                 None => held = Some(self.0.changes.hold(&standing.account)),
-                Some(held) => held.until_woken(standing.wakes, deadline).await,
+                Some(held) => tokio::select! {
+                    () = held.until_woken(standing.wakes, deadline) => {}
+                    () = turn.ended() => {}
+                },
             }
-            standing = self.admit(peer, Action::DevboxBundle).await?;
+            standing = self.admit_here(peer).await?;
+            turn.check()?;
         }
         self.deliver(peer, &standing.account, &public_key).await.map(Some)
+    }
+
+    /// As [`Self::admit`]; who may not have anything is in nobody's way.
+    async fn admit_here(&self, peer: &DevboxPeer) -> Result<Standing, Refusal> {
+        let admitted = self.admit(peer, Action::DevboxBundle).await;
+        if admitted.as_ref().is_err_and(|refusal| refusal.kind() == RefusalKind::Forbidden) {
+            self.0.places.leave(peer);
+        }
+        admitted
     }
 
     async fn contents(&self, peer: &DevboxPeer, account: &AccountId) -> Result<BundleContents, Refusal> {

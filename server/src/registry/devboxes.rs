@@ -160,13 +160,14 @@ impl Registry {
         let audit = caller.done(Action::DevboxShutdown, id.as_str());
         let request = self.request_key(caller).await?;
         let ended = self.store().shutdown_devbox(caller.account(), id, &audit, request.as_ref()).await?;
+        self.0.places.forget(id);
         if let Some(wakes) = ended {
             self.0.changes.publish(caller.account(), wakes);
         }
         self.find_devbox(caller, id).await
     }
 
-    async fn find_devbox(&self, caller: &Caller, id: &DevboxId) -> Result<Devbox, Refusal> {
+    pub(super) async fn find_devbox(&self, caller: &Caller, id: &DevboxId) -> Result<Devbox, Refusal> {
         let found = self.store().devbox(caller.account(), id).await?;
         found.ok_or_else(|| {
             Refusal::not_found("the account has no such devbox: list its devboxes for their ids")

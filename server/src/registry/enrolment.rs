@@ -7,8 +7,9 @@ use devbox_secrets_proto::join_token::JoinToken;
 use devbox_secrets_proto::secret::SecretBytes;
 
 use super::audit::Attempt;
-use super::ca::{CheckedRequest, InvalidRequest, SignedCertificate};
+use super::ca::SignedCertificate;
 use super::caller::no_devbox_capability;
+use super::certificate_request::{CheckedRequest, InvalidRequest};
 use super::peer::shut_down;
 use super::{DevboxPeer, Refusal, Registry, now_ms};
 use crate::crypto::id::{AccountId, DevboxId};
@@ -16,8 +17,8 @@ use crate::crypto::{JoinSecret, TokenHash};
 use crate::store::{Action, Actor, JoinRefusal};
 
 impl Registry {
-    /// Redeems a join token (the whole bearer) for a certificate over the request's key. Of any number of attempts, one
-    /// succeeds. A request for another devbox leaves the token usable.
+    /// Redeems a join token (the whole bearer) for a certificate over the request's key, which ends every earlier certificate
+    /// of the devbox. Of any number of attempts, one succeeds. A request for another devbox leaves the token usable.
     ///
     /// # Errors
     /// 401 for a malformed, unknown, used or expired token; 400 for a malformed request; 403 for a request for another
@@ -43,7 +44,7 @@ impl Registry {
         if let Err(refusal) = self.store().check_join(&devbox, hash, now_ms()).await? {
             return self.refuse(attempt, join_refusal(refusal)).await;
         }
-        let signed = match self.ca().check_request(csr_pem, &devbox) {
+        let signed = match self.check_request(csr_pem, &devbox) {
             Ok(request) => self.sign(&devbox, &request)?,
             Err(error) => return self.refuse(attempt, request_refusal(error)).await,
         };
@@ -59,7 +60,7 @@ impl Registry {
         let account = self.admit(peer, Action::DevboxRenew).await?.account;
         let devbox = peer.devbox_id();
         let attempt = attempt(&account, devbox, Action::DevboxRenew, peer.remote());
-        let signed = match self.ca().check_request(csr_pem, devbox) {
+        let signed = match self.check_request(csr_pem, devbox) {
             Ok(request) => self.sign(devbox, &request)?,
             Err(error) => return self.refuse(attempt, request_refusal(error)).await,
         };
@@ -81,12 +82,25 @@ impl Registry {
     ) -> Result<IssuedIdentity, Refusal> {
         let audit = attempt.clone().done().because(format!("serial {}", signed.record.serial));
         match self.store().redeem_join(devbox, hash, &signed.record, &audit).await? {
-            Ok(()) => {
+            Ok(wakes) => {
+                self.0.places.forget(devbox);
+                // Whoever holds a request with an earlier certificate looks again, and is refused.
+                if let (Some(wakes), Some(account)) = (wakes, &attempt.account) {
+                    self.0.changes.publish(account, wakes);
+                }
                 self.metrics().devbox_enrolled();
                 Ok(self.identity(devbox, signed))
             }
             Err(refusal) => self.refuse(attempt, join_refusal(refusal)).await,
         }
+    }
+
+    pub(super) fn check_request(
+        &self,
+        csr_pem: &str,
+        devbox: &DevboxId,
+    ) -> Result<CheckedRequest, InvalidRequest> {
+        CheckedRequest::check(csr_pem, &self.settings().trust_domain, devbox)
     }
 
     fn sign(&self, devbox: &DevboxId, request: &CheckedRequest) -> Result<SignedCertificate, Refusal> {
@@ -98,7 +112,7 @@ impl Registry {
         IssuedIdentity {
             devbox_id: devbox.to_string(),
             certificate: signed.pem,
-            ca: self.ca().certificate_pem().to_owned(),
+            ca: self.authorities().trusted_pem(now_ms()),
         }
     }
 }
@@ -116,11 +130,12 @@ fn join_refusal(refusal: JoinRefusal) -> Refusal {
         ),
         JoinRefusal::Used => Refusal::unauthenticated(
             "used_join_token",
-            "the join token was redeemed before; if not by this devbox, shut the devbox down. Register a new one",
+            "the join token was redeemed before; if not by this devbox, shut the devbox down. Make a new \
+             one (devbox join-token ID)",
         ),
         JoinRefusal::Expired => Refusal::unauthenticated(
             "expired_join_token",
-            "the join token has expired: register the devbox anew",
+            "the join token has expired: make a new one (devbox join-token ID)",
         ),
         JoinRefusal::Shutdown => shut_down(),
     }

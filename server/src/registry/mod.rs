@@ -5,18 +5,24 @@
 
 mod accounts;
 mod audit;
+mod authorities;
 mod bundles;
 mod ca;
 mod caller;
+mod certificate_request;
 mod changes;
+mod continuity;
 mod devboxes;
 mod enrolment;
+mod join_tokens;
 mod keyring;
 mod limits;
 mod open;
 mod peer;
+mod places;
 mod refusal;
 mod retries;
+mod rotation;
 mod secrets;
 #[cfg(test)]
 mod tests;
@@ -27,6 +33,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use accounts::{AccountView, DevelopmentAccount};
 pub(crate) use audit::upkeep_record;
+pub use authorities::Authorities;
 pub use ca::{CaError, DevboxCa, ServerIdentity};
 pub use caller::Caller;
 pub use devboxes::{DevboxPage, DevboxView, JOIN_TOKEN_LIFETIME_MS, NewDevbox};
@@ -35,6 +42,7 @@ pub(crate) use open::check_keys;
 pub use peer::DevboxPeer;
 pub use refusal::{Refusal, RefusalKind};
 pub use retries::Retry;
+pub use rotation::AuthorityView;
 pub use secrets::{SecretPage, SecretView};
 pub use tokens::TokenView;
 
@@ -71,8 +79,9 @@ pub struct Registry(Arc<Parts>);
 struct Parts {
     store: Arc<dyn Store>,
     keyring: keyring::Keyring,
-    ca: DevboxCa,
+    authorities: authorities::InUse,
     changes: changes::Changes,
+    places: places::Places,
     metrics: Arc<Metrics>,
     settings: Settings,
 }
@@ -80,12 +89,6 @@ struct Parts {
 impl Registry {
     fn store(&self) -> &dyn Store {
         &*self.0.store
-    }
-
-    /// The devbox CA.
-    #[must_use]
-    pub fn ca(&self) -> &DevboxCa {
-        &self.0.ca
     }
 
     /// What operators see in numbers.
@@ -122,8 +125,12 @@ impl Registry {
 
 /// The wall clock, in milliseconds since the Unix epoch; a clock before 1970 reads as 0.
 fn now_ms() -> TimeMs {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    milliseconds(since_epoch)
+    time_ms(SystemTime::now())
+}
+
+/// Milliseconds since the Unix epoch; 0 before it.
+fn time_ms(time: SystemTime) -> TimeMs {
+    milliseconds(time.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 fn milliseconds(duration: Duration) -> TimeMs {

@@ -1,6 +1,7 @@
 //! Who is at the other end of the devbox listener: the devbox that a verified client certificate names.
 
 use std::net::IpAddr;
+use std::sync::{Arc, Weak};
 
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -17,7 +18,10 @@ use crate::store::{Action, Actor, DevboxStatus, Standing};
 pub struct DevboxPeer {
     devbox: DevboxId,
     serial: String,
+    /// The name of the CA that signed it, DER.
+    issuer: Vec<u8>,
     remote: Option<IpAddr>,
+    line: Weak<()>,
 }
 
 impl DevboxPeer {
@@ -28,12 +32,19 @@ impl DevboxPeer {
     ) -> Result<Self, Refusal> {
         let named = X509Certificate::from_der(leaf).ok().and_then(|(_, certificate)| {
             let devbox = named_devbox(&certificate, trust_domain)?;
-            Some(Self { devbox, serial: hex(certificate.raw_serial()), remote })
+            let (serial, issuer) = (hex(certificate.raw_serial()), certificate.issuer().as_raw().to_vec());
+            Some(Self { devbox, serial, issuer, remote, line: Weak::new() })
         });
         named.ok_or_else(|| {
             let message = "the client certificate names no devbox of this server: enrol with a join token";
             Refusal::unauthenticated("unknown_certificate", message)
         })
+    }
+
+    /// The same on a connection that lives as long as `line`: until then its devbox's identity is in use.
+    #[must_use]
+    pub fn on(self, line: &Arc<()>) -> Self {
+        Self { line: Arc::downgrade(line), ..self }
     }
 
     /// The devbox that the certificate names.
@@ -49,6 +60,10 @@ impl DevboxPeer {
 
     pub(super) fn remote(&self) -> Option<IpAddr> {
         self.remote
+    }
+
+    pub(super) fn line(&self) -> &Weak<()> {
+        &self.line
     }
 }
 
@@ -77,6 +92,9 @@ impl Registry {
         let standing = self.store().standing(&peer.devbox, &peer.serial).await?;
         let account = standing.as_ref().map(|standing| standing.account.clone());
         match standing.ok_or_else(strange_certificate).and_then(entitled) {
+            Ok(_) if !self.trusts_issuer(&peer.issuer) => {
+                self.refuse(peer.attempt(account, action), retired_ca()).await
+            }
             Ok(standing) => Ok(standing),
             Err(refusal) => self.refuse(peer.attempt(account, action), refusal).await,
         }
@@ -103,6 +121,11 @@ pub(super) fn shut_down() -> Refusal {
 
 fn expired_certificate() -> Refusal {
     Refusal::forbidden("certificate_expired", "the client certificate has ended: join with a new join token")
+}
+
+fn retired_ca() -> Refusal {
+    let message = "the CA of the client certificate was retired: join with a new join token";
+    Refusal::forbidden("retired_ca", message)
 }
 
 fn strange_certificate() -> Refusal {

@@ -11,7 +11,9 @@ use aws_lc_rs::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
 use super::{Caller, Refusal, Registry, now_ms};
-use crate::store::{Action, Answered, AuditRecord, Devbox, Outcome, Receipt, RequestKey, Secret};
+use crate::store::{
+    Action, Answered, AuditRecord, Devbox, JoinTokenIssue, Outcome, Receipt, RequestKey, Secret,
+};
 
 /// A caller's own id for one request, and a digest of what it asks, which may hold a value.
 pub struct Retry {
@@ -45,6 +47,7 @@ impl Answered {
         match self {
             Self::Secret(secret) => (secret.id.as_str(), Some(&secret.name)),
             Self::Devbox(devbox) => (devbox.id.as_str(), devbox.name.as_deref()),
+            Self::JoinToken(issue) => (issue.devbox.as_str(), None),
         }
     }
 }
@@ -55,7 +58,7 @@ impl TryFrom<Answered> for Secret {
     fn try_from(answer: Answered) -> Result<Self, Refusal> {
         match answer {
             Answered::Secret(secret) => Ok(secret),
-            Answered::Devbox(_) => Err(other_kind()),
+            Answered::Devbox(_) | Answered::JoinToken(_) => Err(other_kind()),
         }
     }
 }
@@ -66,7 +69,18 @@ impl TryFrom<Answered> for Devbox {
     fn try_from(answer: Answered) -> Result<Self, Refusal> {
         match answer {
             Answered::Devbox(devbox) => Ok(devbox),
-            Answered::Secret(_) => Err(other_kind()),
+            Answered::Secret(_) | Answered::JoinToken(_) => Err(other_kind()),
+        }
+    }
+}
+
+impl TryFrom<Answered> for JoinTokenIssue {
+    type Error = Refusal;
+
+    fn try_from(answer: Answered) -> Result<Self, Refusal> {
+        match answer {
+            Answered::JoinToken(issue) => Ok(issue),
+            Answered::Secret(_) | Answered::Devbox(_) => Err(other_kind()),
         }
     }
 }

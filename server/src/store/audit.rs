@@ -88,6 +88,10 @@ actions! {
     DevboxCreate = "devbox.create",
     /// A devbox was shut down.
     DevboxShutdown = "devbox.shutdown",
+    /// A new join token was made for a devbox.
+    DevboxJoinToken = "devbox.join_token",
+    /// A copy of a devbox was refused; the row is of the place that goes on.
+    DevboxClone = "devbox.clone",
     /// A devbox's view was read (only refusals are written down).
     DevboxRead = "devbox.read",
     /// A join token was redeemed.
@@ -100,6 +104,10 @@ actions! {
     StateRestore = "state.restore",
     /// Every key was wrapped under a new master key.
     KeysRotate = "keys.rotate",
+    /// A new devbox CA issues from now on.
+    CaRotate = "ca.rotate",
+    /// A devbox CA is trusted no more, before its time.
+    CaRetire = "ca.retire",
     /// A bundle was delivered.
     DevboxBundle = "devbox.bundle",
 }

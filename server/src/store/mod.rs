@@ -7,8 +7,8 @@
 //! - a look-up takes the account and returns that account's rows only; the few that find out *which* account
 //!   ([`Identities`], [`Accounts::token_by_hash`]) say so;
 //! - a write of an account's secrets adds one to the account's revision and to its wakes, in the same transaction; a write
-//!   that ends a devbox or the account's capability adds one to the wakes only: the other devboxes look whether they still
-//!   may, and fetch nothing. A new devbox is no news for the others.
+//!   that ends a devbox, its certificates or the account's capability adds one to the wakes only: the other devboxes look
+//!   whether they still may, and fetch nothing. A new devbox is no news for the others.
 //!
 //! The tests in `suite.rs` are the behaviour that each must show.
 
@@ -28,9 +28,9 @@ pub use audit::{Action, Actor, AuditEntry, AuditRecord, Outcome};
 pub(crate) use directory::same_owner;
 pub use directory::{OpenLock, ServeClaim, StateDirectory, StateError};
 pub use model::{
-    Account, Answered, BoundValue, BundleContents, Devbox, DevboxStatus, Fingerprint, GatewayBinding,
-    IssuedCertificate, JoinGrant, JoinRefusal, Page, RECEIPT_LIFETIME_MS, Receipt, RequestKey, SealedSecret,
-    Secret, SecretSelector, Standing, TimeMs, Token,
+    Account, Answered, Authority, BoundValue, BundleContents, Devbox, DevboxStatus, Fingerprint,
+    GatewayBinding, IssuedCertificate, JoinGrant, JoinRefusal, JoinTokenIssue, Page, RECEIPT_LIFETIME_MS,
+    Receipt, RequestKey, SealedSecret, Secret, SecretSelector, Standing, TimeMs, Token,
 };
 pub use sqlite::{Depth, SqliteStore, examine};
 
@@ -66,7 +66,7 @@ pub enum StoreError {
     /// A value could not be sealed in the middle of a transaction.
     #[error("a value could not be stored")]
     Seal(#[source] CryptoError),
-    /// The account's key was wrapped under another master key than the state's; nothing was written.
+    /// A key was wrapped under another master key than the state's; nothing was written.
     #[error("the master key was rotated: start this command again")]
     Rotated,
     /// The disk is full.
@@ -95,8 +95,10 @@ pub enum StoreError {
 pub enum Wrapped<'a> {
     /// An account's key.
     Account(&'a AccountId),
-    /// A fact of the whole state.
-    Fact(MetaKey),
+    /// The private key of a devbox CA.
+    Authority,
+    /// The constant that tells whether this is the master key.
+    KeyCheck,
 }
 
 /// Wraps a record under another master key.
@@ -110,10 +112,6 @@ pub type SealFor<'a> = dyn Fn(u64) -> Result<Vec<u8>, CryptoError> + Send + Sync
 pub enum MetaKey {
     /// A constant under the master key.
     KeyCheck,
-    /// The devbox CA's certificate, DER.
-    CaCertificate,
-    /// The devbox CA's private key, PKCS #8 under the master key.
-    CaKey,
 }
 
 impl MetaKey {
@@ -122,8 +120,6 @@ impl MetaKey {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::KeyCheck => "master-key-check",
-            Self::CaCertificate => "devbox-ca-certificate",
-            Self::CaKey => "devbox-ca-key",
         }
     }
 }
@@ -134,11 +130,16 @@ pub trait Meta {
     /// Reads one fact.
     async fn meta(&self, key: MetaKey) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Writes facts that are not there yet, all or none.
+    /// Writes what every state has, all or none: the key check, and the first devbox CA, whose number it returns.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] where one is there.
-    async fn insert_meta(&self, facts: &[(MetaKey, &[u8])]) -> Result<(), StoreError>;
+    /// [`StoreError::Taken`] where it is there.
+    async fn begin_state(
+        &self,
+        key_check: &[u8],
+        certificate: &[u8],
+        wrapped_key: &[u8],
+    ) -> Result<i64, StoreError>;
 
     /// Replaces every record under the master key, all or none; returns how many.
     async fn rewrap(&self, rewrap: &RewrapFor<'_>, audit: &AuditRecord) -> Result<u64, StoreError>;
@@ -148,6 +149,30 @@ pub trait Meta {
 
     /// Returns when somebody, perhaps in another process, may have written since the last call. One caller at a time.
     async fn changed(&self) -> Result<(), StoreError>;
+}
+
+/// The devbox CAs.
+#[async_trait]
+pub trait Authorities {
+    /// All that are kept, newest first; also those whose time is over.
+    async fn authorities(&self) -> Result<Vec<Authority>, StoreError>;
+
+    /// Adds the CA that issues from now on. Its predecessor stays trusted until `until_ms`, or until the last devbox's
+    /// certificate ends where that is later, and `margin_ms` longer. CAs whose time is over are deleted.
+    ///
+    /// # Errors
+    /// [`StoreError::Rotated`] where its key was wrapped under another master key than the state's key check.
+    async fn insert_authority(
+        &self,
+        certificate: &[u8],
+        wrapped_key: &[u8],
+        until_ms: TimeMs,
+        margin_ms: TimeMs,
+        audit: &AuditRecord,
+    ) -> Result<(), StoreError>;
+
+    /// Deletes a CA that does not issue, and wakes every held request; false where there is none of that number.
+    async fn delete_authority(&self, number: i64, audit: &AuditRecord) -> Result<bool, StoreError>;
 }
 
 /// Accounts and their API tokens.
@@ -305,6 +330,16 @@ pub trait Devboxes {
         request: Option<&RequestKey>,
     ) -> Result<Option<u64>, StoreError>;
 
+    /// Puts a join token in the place of the running devbox's last one; false where no such devbox runs.
+    async fn replace_join(
+        &self,
+        account: &AccountId,
+        issue: &JoinTokenIssue,
+        join: JoinGrant,
+        audit: &AuditRecord,
+        request: Option<&RequestKey>,
+    ) -> Result<bool, StoreError>;
+
     /// What the devbox may have now; `None` where no such devbox runs.
     async fn bundle_contents(
         &self,
@@ -331,14 +366,15 @@ pub trait Identities {
         now_ms: TimeMs,
     ) -> Result<Result<(), JoinRefusal>, StoreError>;
 
-    /// Redeems a join token for a certificate: of any number of attempts, one succeeds. A refusal writes nothing.
+    /// Redeems a join token for a certificate, and ends every earlier certificate of the devbox: of any number of attempts,
+    /// one succeeds. A refusal writes nothing. Returns the account's wakes, where an earlier certificate was ended.
     async fn redeem_join(
         &self,
         devbox: &DevboxId,
         hash: TokenHash,
         certificate: &IssuedCertificate,
         audit: &AuditRecord,
-    ) -> Result<Result<(), JoinRefusal>, StoreError>;
+    ) -> Result<Result<Option<u64>, JoinRefusal>, StoreError>;
 
     /// Adds a renewed certificate of a running devbox; false where no such devbox runs.
     async fn insert_certificate(
@@ -361,12 +397,24 @@ pub trait AuditLog {
 
 /// Everything that is kept.
 pub trait Store:
-    Meta + Accounts + Secrets + Receipts + Devboxes + Identities + AuditLog + fmt::Debug + Send + Sync + 'static
+    Meta
+    + Authorities
+    + Accounts
+    + Secrets
+    + Receipts
+    + Devboxes
+    + Identities
+    + AuditLog
+    + fmt::Debug
+    + Send
+    + Sync
+    + 'static
 {
 }
 
 impl<T> Store for T where
     T: Meta
+        + Authorities
         + Accounts
         + Secrets
         + Receipts

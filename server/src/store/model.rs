@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::crypto::TokenHash;
-use crate::crypto::id::{AccountId, DevboxId, SecretId, TokenId};
+use crate::crypto::id::{AccountId, DevboxId, JoinTokenId, SecretId, TokenId};
 
 /// Milliseconds since the Unix epoch.
 pub type TimeMs = i64;
@@ -136,6 +136,19 @@ pub struct Devbox {
     pub gateways: BTreeMap<String, GatewayBinding>,
 }
 
+/// A devbox CA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authority {
+    /// Its number; later ones have greater ones.
+    pub number: i64,
+    /// Its certificate, DER.
+    pub certificate: Vec<u8>,
+    /// Its private key, PKCS #8 under the master key.
+    pub wrapped_key: Vec<u8>,
+    /// From when on it is not trusted; none: it issues.
+    pub trusted_until_time_ms: Option<TimeMs>,
+}
+
 /// What is stored of a join token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JoinGrant {
@@ -143,6 +156,15 @@ pub struct JoinGrant {
     pub hash: TokenHash,
     /// From when on it is refused.
     pub expire_time_ms: TimeMs,
+}
+
+/// A join token after the first one, but for the token itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinTokenIssue {
+    /// Its identifier.
+    pub id: JoinTokenId,
+    /// Whose it is.
+    pub devbox: DevboxId,
 }
 
 /// Why a join token is not redeemed.
@@ -227,6 +249,8 @@ pub enum Answered {
     Secret(Secret),
     /// A devbox that was registered or shut down.
     Devbox(Devbox),
+    /// A new join token.
+    JoinToken(JoinTokenIssue),
 }
 
 /// What is kept of a write that a caller may try again.

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::crypto::id::JoinTokenId;
 use crate::crypto::{ApiToken, JoinSecret};
 
 /// A backend opened for one test, and what must outlive it.
@@ -37,7 +38,10 @@ macro_rules! run_on {
 }
 
 run_on! { sqlite:
-    facts_are_written_once_and_together,
+    what_every_state_has_is_written_once_and_together,
+    a_new_authoritys_predecessor_is_trusted_as_long_as_any_certificate_lives,
+    an_authority_under_another_master_key_than_the_states_is_not_added,
+    an_authority_is_deleted_unless_it_issues_and_everybody_looks_again,
     a_taken_account_name_is_told_and_writes_nothing,
     a_token_is_found_by_its_hash_only,
     a_revocation_keeps_its_first_time,
@@ -54,6 +58,7 @@ run_on! { sqlite:
     only_bindings_of_running_devboxes_count_as_bindings,
     a_join_token_is_redeemed_once_by_any_number_of_attempts,
     a_join_token_is_refused_when_it_is_another_or_over_or_its_devbox_is,
+    a_new_join_token_takes_the_last_ones_place_and_ends_certificates_when_redeemed,
     a_devboxs_standing_says_all_that_decides_about_its_bundle,
     each_write_leaves_one_audit_row,
     rows_recorded_at_once_are_all_there,
@@ -132,13 +137,72 @@ fn certificate(serial: &str) -> IssuedCertificate {
     IssuedCertificate { serial: serial.to_owned(), issue_time_ms: 5, not_after_time_ms: 6 }
 }
 
-async fn facts_are_written_once_and_together(store: Arc<dyn Store>) {
-    assert_eq!(store.meta(MetaKey::CaKey).await.unwrap(), None);
-    store.insert_meta(&[(MetaKey::KeyCheck, b"check")]).await.unwrap();
-    let again = store.insert_meta(&[(MetaKey::CaKey, b"key"), (MetaKey::KeyCheck, b"other")]).await;
+async fn what_every_state_has_is_written_once_and_together(store: Arc<dyn Store>) {
+    assert_eq!(store.meta(MetaKey::KeyCheck).await.unwrap(), None);
+    store.begin_state(b"check", b"certificate", b"key").await.unwrap();
+    let again = store.begin_state(b"other", b"other", b"other").await;
     assert!(matches!(again, Err(StoreError::Taken)));
     assert_eq!(store.meta(MetaKey::KeyCheck).await.unwrap().as_deref(), Some(&b"check"[..]));
-    assert_eq!(store.meta(MetaKey::CaKey).await.unwrap(), None);
+    let authorities = store.authorities().await.unwrap();
+    assert_eq!(authorities.len(), 1);
+    assert_eq!(
+        (&authorities[0].certificate[..], &authorities[0].wrapped_key[..]),
+        (&b"certificate"[..], &b"key"[..])
+    );
+}
+
+/// Each CA's certificate, and until when it is trusted; newest first.
+async fn trust(store: &Arc<dyn Store>) -> Vec<(Vec<u8>, Option<TimeMs>)> {
+    let all = store.authorities().await.unwrap().into_iter();
+    all.map(|authority| (authority.certificate, authority.trusted_until_time_ms)).collect()
+}
+
+async fn a_new_authoritys_predecessor_is_trusted_as_long_as_any_certificate_lives(store: Arc<dyn Store>) {
+    let account = account(&store, "acme").await;
+    let devbox = devbox(None);
+    register(&store, &account, &devbox).await;
+    store.begin_state(b"key id, check", b"A", b"key id, A").await.unwrap();
+    store.insert_certificate(&devbox.id, &certificate("01"), &done()).await.unwrap();
+    let add = async |name: &'static [u8], until_ms, time_ms| {
+        let audit = AuditRecord { time_ms, ..record(Action::CaRotate) };
+        store.insert_authority(name, b"key id, B", until_ms, 100, &audit).await
+    };
+    add(b"B", 1, 0).await.unwrap();
+    assert_eq!(
+        trust(&store).await,
+        [(b"B".to_vec(), None), (b"A".to_vec(), Some(106))],
+        "the certificate's end"
+    );
+    add(b"C", 2000, 105).await.unwrap();
+    let three = [(b"C".to_vec(), None), (b"B".to_vec(), Some(2100)), (b"A".to_vec(), Some(106))];
+    assert_eq!(trust(&store).await, three);
+    add(b"D", 2000, 106).await.unwrap();
+    let three = [(b"D".to_vec(), None), (b"C".to_vec(), Some(2100)), (b"B".to_vec(), Some(2100))];
+    assert_eq!(trust(&store).await, three, "what has ended is deleted");
+}
+
+async fn an_authority_under_another_master_key_than_the_states_is_not_added(store: Arc<dyn Store>) {
+    store.begin_state(b"key id, check", b"A", b"key id, A").await.unwrap();
+    let added = store.insert_authority(b"B", b"other key, B", 1, 1, &record(Action::CaRotate)).await;
+    assert!(matches!(added, Err(StoreError::Rotated)), "{added:?}");
+    assert_eq!(trust(&store).await, [(b"A".to_vec(), None)]);
+}
+
+async fn an_authority_is_deleted_unless_it_issues_and_everybody_looks_again(store: Arc<dyn Store>) {
+    let account = account(&store, "acme").await;
+    store.begin_state(b"key id, check", b"A", b"key id, A").await.unwrap();
+    store.insert_authority(b"B", b"key id, B", 5000, 1, &record(Action::CaRotate)).await.unwrap();
+    let [newer, older] = store.authorities().await.unwrap().try_into().unwrap();
+    let wakes = store.wakes(&account).await.unwrap();
+    let delete = async |number| store.delete_authority(number, &record(Action::CaRetire)).await.unwrap();
+    assert!(!delete(newer.number).await, "it issues");
+    assert_eq!(store.wakes(&account).await.unwrap(), wakes);
+    assert!(delete(older.number).await);
+    assert!(!delete(older.number).await);
+    assert_eq!(trust(&store).await, [(b"B".to_vec(), None)]);
+    assert_eq!(store.wakes(&account).await.unwrap(), wakes + 1);
+    let newest = store.audit(None, 2).await.unwrap().into_iter().map(|entry| entry.action);
+    assert_eq!(newest.collect::<Vec<_>>(), ["ca.retire", "ca.rotate"]);
 }
 
 async fn a_taken_account_name_is_told_and_writes_nothing(store: Arc<dyn Store>) {
@@ -405,7 +469,7 @@ async fn a_join_token_is_redeemed_once_by_any_number_of_attempts(store: Arc<dyn 
     for (outcome, serial) in outcomes {
         let standing = store.standing(&devbox.id, &serial).await.unwrap().unwrap();
         assert_eq!(standing.certificate_not_after_time_ms.is_some(), outcome.is_ok(), "{serial}");
-        assert!(matches!(outcome, Ok(()) | Err(JoinRefusal::Used)));
+        assert!(matches!(outcome, Ok(None) | Err(JoinRefusal::Used)));
     }
 }
 
@@ -429,6 +493,45 @@ async fn a_join_token_is_refused_when_it_is_another_or_over_or_its_devbox_is(sto
     store.shutdown_devbox(&account, &devbox.id, &done(), None).await.unwrap();
     assert_eq!(check(&devbox.id, hash, 1).await, Err(JoinRefusal::Shutdown));
     assert_eq!(check(&other.id, other_hash, 1).await, Ok(()));
+}
+
+async fn a_new_join_token_takes_the_last_ones_place_and_ends_certificates_when_redeemed(
+    store: Arc<dyn Store>,
+) {
+    let (account, stranger) = (account(&store, "acme").await, account(&store, "other").await);
+    let (devbox, other) = (devbox(None), devbox(None));
+    let first = register(&store, &account, &devbox).await;
+    register(&store, &account, &other).await;
+    store
+        .insert_certificate(
+            &other.id,
+            &IssuedCertificate { not_after_time_ms: 5000, ..certificate("0f") },
+            &done(),
+        )
+        .await
+        .unwrap();
+    let issued = IssuedCertificate { not_after_time_ms: 5000, ..certificate("01") };
+    assert_eq!(store.redeem_join(&devbox.id, first, &issued, &done()).await.unwrap(), Ok(None));
+
+    let issue = JoinTokenIssue { id: JoinTokenId::generate().unwrap(), devbox: devbox.id.clone() };
+    let hash = JoinSecret::generate().unwrap().hash();
+    let grant = JoinGrant { hash, expire_time_ms: 2000 };
+    assert!(!store.replace_join(&stranger, &issue, grant, &done(), None).await.unwrap());
+    assert!(store.replace_join(&account, &issue, grant, &done(), None).await.unwrap());
+    let end = async |id: &DevboxId, serial: &str| {
+        store.standing(id, serial).await.unwrap().unwrap().certificate_not_after_time_ms
+    };
+    assert_eq!(end(&devbox.id, "01").await, Some(5000), "nobody has redeemed it yet");
+    assert_eq!(store.check_join(&devbox.id, first, 1).await.unwrap(), Err(JoinRefusal::Unknown));
+
+    let wakes = store.wakes(&account).await.unwrap();
+    let issued = IssuedCertificate { not_after_time_ms: 6000, ..certificate("02") };
+    assert_eq!(store.redeem_join(&devbox.id, hash, &issued, &done()).await.unwrap(), Ok(Some(wakes + 1)));
+    assert_eq!(end(&devbox.id, "01").await, Some(done().time_ms), "ended");
+    assert_eq!(end(&devbox.id, "02").await, Some(6000));
+    assert_eq!(end(&other.id, "0f").await, Some(5000), "another devbox's");
+    store.shutdown_devbox(&account, &devbox.id, &done(), None).await.unwrap();
+    assert!(!store.replace_join(&account, &issue, grant, &done(), None).await.unwrap());
 }
 
 async fn a_devboxs_standing_says_all_that_decides_about_its_bundle(store: Arc<dyn Store>) {

@@ -18,12 +18,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A registered devbox and its join token.
-async fn register(server: &TestServer) -> (String, String) {
+pub(crate) async fn register(server: &TestServer) -> (String, String) {
     let created = server.call(post("/v1/devboxes", "{}")).await.expect(200);
     (created.text("id"), created.text("join_token"))
 }
 
-fn enrolment(token: &str, csr: &str) -> Call {
+pub(crate) fn enrolment(token: &str, csr: &str) -> Call {
     post(ENROLL_PATH, &json!({"csr": csr}).to_string()).header("authorization", &format!("Bearer {token}"))
 }
 
@@ -32,7 +32,7 @@ fn client(server: &TestServer, identity: &IssuedIdentity, key: &rcgen::KeyPair) 
     server.identified(chain, PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))
 }
 
-async fn enrolled(server: &TestServer) -> (String, ClientConfig) {
+pub(crate) async fn enrolled(server: &TestServer) -> (String, ClientConfig) {
     let (id, token) = register(server).await;
     let (key, csr) = csr(&id);
     let answer = server.devbox_call(server.anonymous(), enrolment(&token, &csr)).await.unwrap().expect(200);
@@ -41,7 +41,7 @@ async fn enrolled(server: &TestServer) -> (String, ClientConfig) {
     (id, client(server, &identity, &key))
 }
 
-fn bundle_request(key: &BundleKey, known: Option<u64>, wait_ms: u32) -> Call {
+pub(crate) fn bundle_request(key: &BundleKey, known: Option<u64>, wait_ms: u32) -> Call {
     let key = STANDARD.encode(key.public_key());
     let started = json!({"boot": "b".repeat(BOOT_LEN), "after": null, "step": "5".repeat(STEP_LEN)});
     let body =
@@ -216,4 +216,24 @@ async fn bodies_are_small_and_strict() {
         server.devbox_call(client.clone(), post(BUNDLE_PATH, body)).await.unwrap().expect(400);
     }
     server.devbox_call(client, post(BUNDLE_PATH, &" ".repeat(20_000))).await.unwrap().expect(413);
+}
+
+#[tokio::test]
+async fn a_malformed_step_is_refused_by_its_name() {
+    let server = TestServer::start().await;
+    let (_, client) = enrolled(&server).await;
+    let key = STANDARD.encode(BundleKey::generate().public_key());
+    let (boot, step) = ("b".repeat(BOOT_LEN), "5".repeat(STEP_LEN));
+    for (continuity, named) in [
+        (json!({"boot": "b", "after": null, "step": step}), "continuity.boot"),
+        (json!({"boot": boot, "after": "", "step": step}), "continuity.after"),
+        (json!({"boot": boot, "after": null, "step": "g".repeat(STEP_LEN)}), "continuity.step"),
+        (json!({"boot": boot, "after": null}), "continuity"),
+        (json!({"boot": boot, "after": null, "step": step, "more": 1}), "continuity"),
+        (json!(null), "continuity"),
+    ] {
+        let body = json!({"hpke_public_key": key, "continuity": continuity}).to_string();
+        let answer = server.devbox_call(client.clone(), post(BUNDLE_PATH, &body)).await.unwrap().expect(400);
+        assert!(answer.text("message").contains(named), "{}", answer.text("message"));
+    }
 }

@@ -88,4 +88,22 @@ async fn unknown_devboxes_are_404() {
     let server = TestServer::start().await;
     server.call(get("/v1/devboxes/dbx_1")).await.expect(404);
     server.call(post("/v1/devboxes/dbx_1/shutdown", "")).await.expect(404);
+    server.call(post("/v1/devboxes/dbx_1/join_token", "")).await.expect(404);
+}
+
+#[tokio::test]
+async fn a_running_devbox_gets_another_join_token_each_time() {
+    let server = TestServer::start().await;
+    let created = server.call(post("/v1/devboxes", "{}")).await.expect(200);
+    let id = created.text("id");
+    let path = format!("/v1/devboxes/{id}/join_token");
+    let answer = server.call(post(&path, "{}")).await.expect(200);
+    let token = answer.text("join_token");
+    assert_eq!(answer.json(), json!({"join_token": token}));
+    assert!(token.starts_with(&format!("{id}.")));
+    assert_ne!(token, created.text("join_token"));
+    assert_ne!(token, server.call(post(&path, "")).await.expect(200).text("join_token"));
+    server.call(post(&path, r#"{"ttl": 1}"#)).await.expect(400);
+    server.call(post(&format!("/v1/devboxes/{id}/shutdown"), "")).await.expect(200);
+    assert_eq!(server.call(post(&path, "")).await.expect(400).text("code"), "devbox_shutdown");
 }

@@ -217,6 +217,7 @@ async fn an_account_without_the_devbox_capability_is_refused_everywhere() {
         get("/v1/devboxes"),
         get("/v1/devboxes/dbx_1"),
         post("/v1/devboxes/dbx_1/shutdown", ""),
+        post("/v1/devboxes/dbx_1/join_token", ""),
     ];
     for call in calls {
         server.call(call).await.expect(403);

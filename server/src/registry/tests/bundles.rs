@@ -169,6 +169,25 @@ async fn shutting_a_devbox_down_refuses_its_held_request() {
 }
 
 #[tokio::test]
+async fn retiring_a_ca_refuses_the_held_requests_of_the_certificates_that_it_signed() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    let (_, peer) = world.joined(&caller, &[]).await;
+    let daemon = Daemon::new(peer);
+    let watcher = tokio::spawn({
+        let registry = world.registry.clone();
+        async move { registry.watch().await }
+    });
+    let operator = open(&world.state).await.unwrap();
+    let old = operator.rotate_ca(&Actor::Server).await.unwrap().remove(1);
+    let (revision, _) = daemon.fetch(&world.registry).await;
+    let held = held(&world.registry, &daemon, caller.account(), revision).await;
+    operator.retire_ca(&Actor::Server, &old.fingerprint).await.unwrap();
+    assert_eq!(refusal(held.await.unwrap()), (RefusalKind::Forbidden, "retired_ca"));
+    watcher.abort();
+}
+
+#[tokio::test]
 async fn another_devbox_that_comes_or_goes_makes_nobody_fetch_again() {
     let world = World::new().await;
     let caller = world.caller("acme").await;

@@ -79,3 +79,27 @@ async fn shutting_down_twice_changes_nothing() {
     assert!(ended.end_time_ms.is_some());
     assert_eq!(world.registry.shutdown_devbox(&caller, devbox.id.as_str()).await.unwrap(), ended);
 }
+
+#[tokio::test]
+async fn a_join_token_is_made_for_running_devboxes_of_ones_own_account_only() {
+    let world = World::new().await;
+    let (caller, stranger) = (world.caller("acme").await, world.caller("other").await);
+    let (devbox, _) = world.devbox(&caller, &[]).await;
+    let id = devbox.id.as_str();
+    let not_found = (RefusalKind::NotFound, "not_found");
+    assert_eq!(refusal(world.registry.new_join_token(&stranger, id).await), not_found);
+    assert_eq!(refusal(world.registry.new_join_token(&caller, "dbx_none").await), not_found);
+    assert_eq!(refusal(world.registry.operator_of("ann", "dbx_none").await), not_found);
+    let operator = world.registry.operator_of("ann", id).await.unwrap();
+    let token = world.registry.new_join_token(&operator, id).await.unwrap();
+    assert_eq!(world.newest().await.0, "devbox.join_token");
+    assert_eq!(token.devbox_id(), id);
+    world.registry.shutdown_devbox(&caller, id).await.unwrap();
+    let ended = (RefusalKind::Invalid, "devbox_shutdown");
+    assert_eq!(refusal(world.registry.new_join_token(&caller, id).await), ended);
+    world.registry.set_devbox_capability(&Actor::Server, "acme", false).await.unwrap();
+    let powerless = world.registry.authenticate(&world.token("acme").await, None).await.unwrap();
+    let refused = world.registry.new_join_token(&powerless, id).await;
+    assert_eq!(refusal(refused), (RefusalKind::Forbidden, "no_devbox_capability"));
+    world.audited_refusal("devbox.join_token", "no_devbox_capability").await;
+}

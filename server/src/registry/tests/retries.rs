@@ -146,3 +146,22 @@ async fn a_receipt_lives_a_day_and_then_leaves_the_database() {
     store.delete_secret(account, &secret.id, &later, request.as_ref()).await.unwrap().unwrap();
     assert!(store.receipt(account, "old", now).await.unwrap().is_none(), "pruned");
 }
+
+#[tokio::test]
+async fn a_retried_join_token_is_the_same_and_the_next_one_another() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    let (devbox, first) = world.devbox(&caller, &[]).await;
+    let id = devbox.id.as_str();
+    let token =
+        async |caller: &Caller| world.registry.new_join_token(caller, id).await.unwrap().expose_token();
+    let retried = with_id(&caller, "token", "");
+    let second = token(&retried).await;
+    assert_eq!(*token(&retried).await, *second);
+    assert_eq!(rows(&world, "devbox.join_token").await, ["replayed", "done"]);
+    assert_ne!(*second, *first.expose_token());
+    assert_eq!(refusal(world.enrol(&first).await).1, "unknown_join_token", "the first is void");
+    let third = token(&caller).await;
+    assert_ne!(*third, *second);
+    assert!(world.registry.enroll(&bytes(&third), &csr(id), None).await.is_ok());
+}

@@ -10,8 +10,8 @@ use super::rows::{self, secret_columns};
 use super::{SqliteStore, count, receipts};
 use crate::crypto::id::{AccountId, DevboxId, SecretId};
 use crate::store::{
-    Answered, AuditRecord, BoundValue, BundleContents, Devbox, Devboxes, GatewayBinding, JoinGrant, Page,
-    RequestKey, StoreError, TimeMs,
+    Answered, AuditRecord, BoundValue, BundleContents, Devbox, Devboxes, GatewayBinding, JoinGrant,
+    JoinTokenIssue, Page, RequestKey, StoreError, TimeMs,
 };
 
 #[async_trait]
@@ -86,6 +86,30 @@ impl Devboxes for SqliteStore {
             receipts::insert(&mut write, account, request, audit.time_ms, &answer).await?;
         }
         self.commit_wake(write, account, audit).await.map(Some)
+    }
+
+    async fn replace_join(
+        &self,
+        account: &AccountId,
+        issue: &JoinTokenIssue,
+        join: JoinGrant,
+        audit: &AuditRecord,
+        request: Option<&RequestKey>,
+    ) -> Result<bool, StoreError> {
+        let mut write = self.begin_once(account, request, audit.time_ms).await?;
+        let query = sqlx::query(
+            "UPDATE join_tokens SET hash = ?, expire_time_ms = ?, use_time_ms = NULL WHERE devbox_id =
+             (SELECT id FROM devboxes WHERE account_id = ? AND id = ? AND status = 'running')",
+        );
+        let query = query.bind(join.hash.as_bytes()).bind(join.expire_time_ms);
+        let query = query.bind(account.as_str()).bind(issue.devbox.as_str());
+        if query.execute(&mut *write).await?.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let answer = Answered::JoinToken(issue.clone());
+        receipts::insert(&mut write, account, request, audit.time_ms, &answer).await?;
+        self.commit(write, audit).await?;
+        Ok(true)
     }
 
     async fn bundle_contents(

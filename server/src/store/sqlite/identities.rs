@@ -14,11 +14,7 @@ use crate::store::{
 #[async_trait]
 impl Identities for SqliteStore {
     async fn devbox_owner(&self, id: &DevboxId) -> Result<Option<(AccountId, DevboxStatus)>, StoreError> {
-        let query = sqlx::query("SELECT account_id, status FROM devboxes WHERE id = ?").bind(id.as_str());
-        let Some(row) = query.fetch_optional(&self.readers).await? else {
-            return Ok(None);
-        };
-        Ok(Some((AccountId::new(row.try_get::<String, _>(0)?), rows::status(row.try_get(1)?)?)))
+        owner(&mut *self.readers.acquire().await?, id).await
     }
 
     async fn standing(&self, id: &DevboxId, serial: &str) -> Result<Option<Standing>, StoreError> {
@@ -48,15 +44,21 @@ impl Identities for SqliteStore {
         hash: TokenHash,
         certificate: &IssuedCertificate,
         audit: &AuditRecord,
-    ) -> Result<Result<(), JoinRefusal>, StoreError> {
+    ) -> Result<Result<Option<u64>, JoinRefusal>, StoreError> {
         let mut write = self.begin().await?;
         if let Err(refusal) = check(&mut write, devbox, hash, audit.time_ms).await? {
             return Ok(Err(refusal));
         }
         let query = sqlx::query("UPDATE join_tokens SET use_time_ms = ? WHERE devbox_id = ?");
         query.bind(audit.time_ms).bind(devbox.as_str()).execute(&mut *write).await?;
+        let ended = end_certificates(&mut write, devbox, audit.time_ms).await?;
         insert_certificate(&mut write, devbox, certificate).await?;
-        self.commit(write, audit).await.map(Ok)
+        match owner(&mut write, devbox).await? {
+            Some((account, _)) if ended => {
+                self.commit_wake(write, &account, audit).await.map(|wakes| Ok(Some(wakes)))
+            }
+            _ => self.commit(write, audit).await.map(|()| Ok(None)),
+        }
     }
 
     async fn insert_certificate(
@@ -74,6 +76,17 @@ impl Identities for SqliteStore {
         self.commit(write, audit).await?;
         Ok(true)
     }
+}
+
+async fn owner(
+    connection: &mut SqliteConnection,
+    id: &DevboxId,
+) -> Result<Option<(AccountId, DevboxStatus)>, StoreError> {
+    let query = sqlx::query("SELECT account_id, status FROM devboxes WHERE id = ?").bind(id.as_str());
+    let Some(row) = query.fetch_optional(connection).await? else {
+        return Ok(None);
+    };
+    Ok(Some((AccountId::new(row.try_get::<String, _>(0)?), rows::status(row.try_get(1)?)?)))
 }
 
 fn standing(row: &SqliteRow) -> Result<Standing, StoreError> {
@@ -110,6 +123,19 @@ async fn check(
         (None, DevboxStatus::Running) if now_ms >= expires => Err(JoinRefusal::Expired),
         (None, DevboxStatus::Running) => Ok(()),
     })
+}
+
+/// Ends the devbox's certificates; says whether there was one to end.
+async fn end_certificates(
+    write: &mut SqliteConnection,
+    devbox: &DevboxId,
+    now_ms: TimeMs,
+) -> Result<bool, StoreError> {
+    let query = sqlx::query(
+        "UPDATE certificates SET not_after_time_ms = ?1 WHERE devbox_id = ?2 AND not_after_time_ms > ?1",
+    );
+    let query = query.bind(now_ms).bind(devbox.as_str());
+    Ok(query.execute(write).await?.rows_affected() > 0)
 }
 
 async fn insert_certificate(

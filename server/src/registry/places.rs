@@ -1,0 +1,204 @@
+//! Where each devbox's identity goes on: what [`super::continuity`] judges by.
+//!
+//! It is kept in memory: after the server's restart, whoever comes first is believed. A place is in use for as long as the
+//! connection of its newest request: no clock has to guess.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::watch;
+
+use super::continuity::{Elsewhere, Known, Link, Move, in_use, judge};
+use super::{DevboxPeer, Refusal, Registry, now_ms};
+use crate::crypto::id::{AccountId, DevboxId};
+use crate::store::{Action, AuditRecord, Standing, TimeMs};
+
+/// From how many devboxes on those whose certificate has ended are looked for and forgotten.
+const FIRST_SWEEP: usize = 1024;
+
+/// One place a devbox.
+#[derive(Debug)]
+pub(super) struct Places(Mutex<Table>);
+
+#[derive(Debug)]
+struct Table {
+    places: HashMap<DevboxId, Place>,
+    sweep_at: usize,
+}
+
+#[derive(Debug)]
+struct Place {
+    known: Known,
+    /// Lives as long as the connection of the newest request.
+    line: Weak<()>,
+    /// From when on nobody can come with this identity, unless with a newer certificate.
+    certificate_end_ms: TimeMs,
+    /// Dropped with the step: what waits for it ends.
+    turn: watch::Sender<()>,
+}
+
+impl Place {
+    fn is_in_use(&self) -> bool {
+        self.line.strong_count() > 0
+    }
+}
+
+/// A request's right to be answered: until the identity goes on elsewhere, or a later step has come.
+#[derive(Debug)]
+pub(super) struct Turn(watch::Receiver<()>);
+
+impl Turn {
+    /// Returns once the turn is over.
+    pub(super) async fn ended(&mut self) {
+        // Nothing is ever sent: this ends with the sender.
+        while self.0.changed().await.is_ok() {}
+    }
+
+    /// # Errors
+    /// 403 where the turn is over. That is no sign of a copy yet, so it is not audited: whoever still listens asks again,
+    /// and is judged by its step.
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        if self.0.has_changed().is_err() { Err(in_use()) } else { Ok(()) }
+    }
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(Mutex::new(Table { places: HashMap::new(), sweep_at: FIRST_SWEEP }))
+    }
+}
+
+impl Places {
+    /// Lets a request of `peer` go on; else says why not, and the address where the identity goes on.
+    fn take(
+        &self,
+        peer: &DevboxPeer,
+        link: Link,
+        certificate_end_ms: TimeMs,
+    ) -> Result<Turn, (Elsewhere, Option<IpAddr>)> {
+        let mut table = self.table();
+        let new = Known { link, remote: peer.remote() };
+        let old = table.places.get(peer.devbox_id());
+        let in_use = old.is_some_and(Place::is_in_use);
+        let step = judge(old.map(|place| &place.known), in_use, &new)
+            .map_err(|elsewhere| (elsewhere, old.and_then(|place| place.known.remote)))?;
+        let turn = old.filter(|_| step == Move::Again).map(|place| place.turn.clone());
+        let turn = turn.unwrap_or_default();
+        let receiver = turn.subscribe();
+        let place = Place { known: new, line: peer.line().clone(), certificate_end_ms, turn };
+        table.insert(peer.devbox_id(), place);
+        Ok(Turn(receiver))
+    }
+
+    /// Whoever comes next with this identity is believed.
+    pub(super) fn forget(&self, devbox: &DevboxId) {
+        self.table().places.remove(devbox);
+    }
+
+    /// A peer that may not have anything is in nobody's way.
+    pub(super) fn leave(&self, peer: &DevboxPeer) {
+        let mut table = self.table();
+        if table.places.get(peer.devbox_id()).is_some_and(|place| place.line.ptr_eq(peer.line())) {
+            table.places.remove(peer.devbox_id());
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.table().places.len()
+    }
+
+    /// A panic while the lock was held leaves the table whole: nothing that can panic is done under it.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn insert(&mut self, devbox: &DevboxId, place: Place) {
+        if self.places.insert(devbox.clone(), place).is_none() && self.places.len() >= self.sweep_at {
+            self.sweep(now_ms());
+        }
+    }
+
+    fn sweep(&mut self, now_ms: TimeMs) {
+        self.places.retain(|_, place| place.is_in_use() || place.certificate_end_ms > now_ms);
+        self.sweep_at = FIRST_SWEEP.max(2 * self.places.len());
+    }
+}
+
+impl Registry {
+    /// Lets the bundle request of an admitted peer go on.
+    ///
+    /// # Errors
+    /// 403 where the identity goes on elsewhere. Both places are audited: the refused one, and the one that goes on.
+    pub(super) async fn take_turn(
+        &self,
+        peer: &DevboxPeer,
+        link: Link,
+        standing: &Standing,
+    ) -> Result<Turn, Refusal> {
+        let end = standing.certificate_not_after_time_ms.unwrap_or_default();
+        match self.0.places.take(peer, link, end) {
+            Ok(turn) => Ok(turn),
+            Err((elsewhere, goes_on)) => {
+                self.refuse_copy(peer, &standing.account, elsewhere.refusal(), goes_on).await
+            }
+        }
+    }
+
+    async fn refuse_copy<T>(
+        &self,
+        peer: &DevboxPeer,
+        account: &AccountId,
+        refusal: Refusal,
+        goes_on: Option<IpAddr>,
+    ) -> Result<T, Refusal> {
+        self.metrics().clone_refused();
+        let (code, refused) = (refusal.code(), peer.remote());
+        tracing::warn!(devbox = %peer.devbox_id(), code, ?refused, ?goes_on, "one identity in two places");
+        let from = refused.map_or_else(|| "no address".to_owned(), |refused| refused.to_string());
+        let seen = peer.attempt(Some(account.clone()), Action::DevboxClone).done();
+        let seen = AuditRecord { remote: goes_on, ..seen.because(format!("{code} for {from}")) };
+        if let Err(error) = self.store().record(&seen).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "a copy could not be audited");
+        }
+        self.refuse(peer.attempt(Some(account.clone()), Action::DevboxBundle), refusal).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn place(line: &Arc<()>, certificate_end_ms: TimeMs) -> Place {
+        let link = Link::parse(&devbox_secrets_proto::devbox::Continuity {
+            boot: "b".repeat(64),
+            after: None,
+            step: "5".repeat(32),
+        });
+        let known = Known { link: link.unwrap(), remote: None };
+        Place { known, line: Arc::downgrade(line), certificate_end_ms, turn: watch::Sender::default() }
+    }
+
+    #[test]
+    fn places_whose_certificate_and_connection_have_ended_are_forgotten() {
+        let places = Places::default();
+        let (lives, ended) = (Arc::new(()), Arc::new(()));
+        let mut table = places.table();
+        table.insert(&DevboxId::new("dbx_valid"), place(&ended, TimeMs::MAX));
+        table.insert(&DevboxId::new("dbx_connected"), place(&lives, 0));
+        for number in 0..3 * FIRST_SWEEP {
+            table.insert(&DevboxId::new(format!("dbx_{number}")), place(&Arc::default(), 0));
+        }
+        assert!(table.places.len() < 2 * FIRST_SWEEP, "{}", table.places.len());
+        drop(ended);
+        table.sweep(now_ms());
+        let mut left: Vec<&str> = table.places.keys().map(DevboxId::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["dbx_connected", "dbx_valid"]);
+    }
+}

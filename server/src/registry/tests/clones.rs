@@ -1,0 +1,234 @@
+//! Two machines with one identity, and what makes it one machine's again.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use devbox_secrets_proto::devbox::{
+    BOOT_LEN, BundleRequest, CONTINUED_ELSEWHERE, Continuity, IN_USE_ELSEWHERE, STEP_LEN,
+};
+use devbox_secrets_proto::seal::BundleKey;
+use tokio::task::JoinHandle;
+
+use super::*;
+
+const CONTINUED: (RefusalKind, &str) = (RefusalKind::Forbidden, CONTINUED_ELSEWHERE);
+const IN_USE: (RefusalKind, &str) = (RefusalKind::Forbidden, IN_USE_ELSEWHERE);
+
+/// A machine with its daemon, which goes on at each answer.
+struct Machine {
+    peer: DevboxPeer,
+    line: Arc<()>,
+    link: Continuity,
+    steps: u32,
+}
+
+impl Machine {
+    /// `name` is one character: it tells boots and steps apart.
+    fn start(world: &World, identity: &IssuedIdentity, host: u8, name: char) -> Self {
+        let line = Arc::new(());
+        let peer = world.peer_at(identity, host).on(&line);
+        let boot = name.to_string().repeat(BOOT_LEN);
+        let link = Continuity { boot, after: None, step: name.to_string().repeat(STEP_LEN) };
+        Self { peer, line, link, steps: 0 }
+    }
+
+    /// The same memory in another machine.
+    fn copied(&self, world: &World, identity: &IssuedIdentity, host: u8) -> Self {
+        let line = Arc::new(());
+        let peer = world.peer_at(identity, host).on(&line);
+        Self { peer, line, link: self.link.clone(), steps: 1000 * u32::from(host) }
+    }
+
+    fn restart_daemon(&mut self) {
+        self.link.after = None;
+        self.next_step();
+    }
+
+    fn next_step(&mut self) {
+        self.steps += 1;
+        self.link.step = format!("{}{:08x}", "0".repeat(STEP_LEN - 8), self.steps);
+    }
+
+    fn request(&self, known_revision: Option<u64>, wait_ms: u32) -> BundleRequest {
+        let hpke_public_key = STANDARD.encode(BundleKey::generate().public_key());
+        BundleRequest { hpke_public_key, known_revision, wait_ms, continuity: self.link.clone() }
+    }
+
+    async fn ask(&mut self, registry: &Registry) -> Result<(), Refusal> {
+        registry.bundle(&self.peer, &self.request(None, 0)).await?;
+        self.link.after = Some(self.link.step.clone());
+        self.next_step();
+        Ok(())
+    }
+
+    /// A request that is held; the answer is whether there was a bundle.
+    fn hold(&self, registry: &Registry) -> JoinHandle<Result<bool, Refusal>> {
+        let (registry, peer) = (registry.clone(), self.peer.clone());
+        let request = self.request(Some(1), 60_000);
+        tokio::spawn(async move { Ok(registry.bundle(&peer, &request).await?.is_some()) })
+    }
+
+    fn disconnect(&mut self) {
+        self.line = Arc::default();
+    }
+}
+
+/// A devbox of a new account that has joined.
+async fn joined(world: &World) -> (Caller, JoinToken, IssuedIdentity) {
+    let caller = world.caller("acme").await;
+    let (_, token) = world.devbox(&caller, &[]).await;
+    let identity = world.enrol(&token).await.unwrap();
+    (caller, token, identity)
+}
+
+/// The newest rows of the audit, oldest first: action, outcome, reason, address.
+async fn newest(world: &World, count: u32) -> Vec<String> {
+    let entries = world.registry.audit(None, count).await.unwrap().into_iter().rev();
+    let text = |part: Option<String>| part.unwrap_or_default();
+    let row = |entry: AuditEntry| {
+        format!("{} {} {} {}", entry.action, entry.outcome, text(entry.reason), text(entry.remote_address))
+    };
+    entries.map(row).collect()
+}
+
+async fn until_held(registry: &Registry, count: usize) {
+    let held = format!("devbox_secrets_server_held_requests {count}\n");
+    while !registry.metrics().text().unwrap().contains(&held) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_a_machine_is_refused_for_good_and_both_places_are_audited() {
+    let world = World::new().await;
+    let (_, _, identity) = joined(&world).await;
+    let mut machine = Machine::start(&world, &identity, 7, 'a');
+    machine.ask(&world.registry).await.unwrap();
+    let mut copy = machine.copied(&world, &identity, 9);
+    // The step that was in the memory both have, and the machine's own.
+    machine.ask(&world.registry).await.unwrap();
+    machine.ask(&world.registry).await.unwrap();
+    assert_eq!(refusal(copy.ask(&world.registry).await), CONTINUED);
+    let rows = [
+        "devbox.clone done continued_elsewhere for 192.0.2.9 192.0.2.7",
+        "devbox.bundle refused continued_elsewhere 192.0.2.9",
+    ];
+    assert_eq!(newest(&world, 2).await, rows);
+    machine.disconnect();
+    assert_eq!(refusal(copy.ask(&world.registry).await), CONTINUED);
+    machine.ask(&world.registry).await.unwrap();
+    let metrics = world.registry.metrics().text().unwrap();
+    assert!(metrics.contains("devbox_secrets_server_clones_refused_total 2\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_machine_that_starts_with_an_identity_in_use_waits_until_its_connection_has_ended() {
+    let world = World::new().await;
+    let (_, _, identity) = joined(&world).await;
+    let mut machine = Machine::start(&world, &identity, 7, 'a');
+    let mut other = Machine::start(&world, &identity, 9, 'b');
+    machine.ask(&world.registry).await.unwrap();
+    assert_eq!(refusal(other.ask(&world.registry).await), IN_USE);
+    let rows = [
+        "devbox.clone done in_use_elsewhere for 192.0.2.9 192.0.2.7",
+        "devbox.bundle refused in_use_elsewhere 192.0.2.9",
+    ];
+    assert_eq!(newest(&world, 2).await, rows);
+    machine.disconnect();
+    other.ask(&world.registry).await.unwrap();
+    assert_eq!(refusal(machine.ask(&world.registry).await), CONTINUED);
+}
+
+#[tokio::test]
+async fn a_restarted_daemon_and_a_restarted_server_are_no_copies() {
+    let world = World::new().await;
+    let (_, _, identity) = joined(&world).await;
+    let mut machine = Machine::start(&world, &identity, 7, 'a');
+    machine.ask(&world.registry).await.unwrap();
+    machine.ask(&world.registry).await.unwrap();
+    machine.restart_daemon();
+    machine.ask(&world.registry).await.unwrap();
+    let mut copy = machine.copied(&world, &identity, 9);
+    let restarted = open(&world.state).await.unwrap();
+    machine.ask(&restarted).await.unwrap();
+    machine.ask(&restarted).await.unwrap();
+    assert_eq!(refusal(copy.ask(&restarted).await), CONTINUED, "the first that came is believed");
+}
+
+#[tokio::test]
+async fn a_held_request_whose_step_was_passed_gets_nothing_and_is_no_sign_of_a_copy() {
+    let world = World::new().await;
+    let (caller, _, identity) = joined(&world).await;
+    let mut machine = Machine::start(&world, &identity, 7, 'a');
+    machine.ask(&world.registry).await.unwrap();
+    let lost = machine.hold(&world.registry);
+    until_held(&world.registry, 1).await;
+    // The same request on a new connection is answered, and the daemon goes on.
+    machine.ask(&world.registry).await.unwrap();
+    assert!(!lost.is_finished());
+    machine.ask(&world.registry).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(30), lost).await.expect("long before its time");
+    assert_eq!(refusal(ended.unwrap()), IN_USE);
+    world.secret(&caller, "NEW", "value").await;
+    let clones = world.registry.audit(None, 100).await.unwrap();
+    assert!(clones.iter().all(|entry| entry.action != "devbox.clone" && entry.outcome == "done"));
+}
+
+#[tokio::test]
+async fn a_new_join_token_ends_every_earlier_certificate_and_what_it_holds() {
+    let world = World::new().await;
+    let (caller, first, identity) = joined(&world).await;
+    let mut machine = Machine::start(&world, &identity, 7, 'a');
+    machine.ask(&world.registry).await.unwrap();
+    let renewed = world.registry.renew(&machine.peer, &csr(first.devbox_id())).await.unwrap();
+    let held = machine.hold(&world.registry);
+    until_held(&world.registry, 1).await;
+
+    let token = world.registry.new_join_token(&caller, first.devbox_id()).await.unwrap();
+    assert_eq!(newest(&world, 1).await[0].split(' ').next(), Some("devbox.join_token"));
+    assert!(!held.is_finished(), "a token that nobody has redeemed ends nothing");
+    let fresh = world.enrol(&token).await.unwrap();
+    let ended = (RefusalKind::Forbidden, "certificate_expired");
+    let woken = tokio::time::timeout(Duration::from_secs(30), held).await.expect("at once");
+    assert_eq!(refusal(woken.unwrap()), ended);
+    world.audited_refusal("devbox.bundle", "certificate_expired").await;
+    assert_eq!(refusal(machine.ask(&world.registry).await), ended);
+    let mut renewed = Machine::start(&world, &renewed, 7, 'c');
+    assert_eq!(refusal(renewed.ask(&world.registry).await), ended);
+    assert_eq!(refusal(world.registry.renew(&renewed.peer, &csr(first.devbox_id())).await), ended);
+
+    let mut resumed = Machine::start(&world, &fresh, 9, 'b');
+    resumed.ask(&world.registry).await.unwrap();
+    for used in [&token, &first] {
+        assert_eq!(refusal(world.enrol(used).await).0, RefusalKind::Unauthenticated);
+    }
+    resumed.ask(&world.registry).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_joins_anew_waits_for_no_earlier_connection() {
+    let world = World::new().await;
+    let (caller, first, identity) = joined(&world).await;
+    let mut machine = Machine::start(&world, &identity, 7, 'a');
+    machine.ask(&world.registry).await.unwrap();
+    let token = world.registry.new_join_token(&caller, first.devbox_id()).await.unwrap();
+    let fresh = world.enrol(&token).await.unwrap();
+    Machine::start(&world, &fresh, 9, 'b').ask(&world.registry).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_devbox_that_may_have_nothing_any_more_is_forgotten() {
+    let world = World::new().await;
+    let (caller, token, identity) = joined(&world).await;
+    let mut machine = Machine::start(&world, &identity, 7, 'a');
+    machine.ask(&world.registry).await.unwrap();
+    assert_eq!(world.registry.0.places.len(), 1);
+    world.registry.set_devbox_capability(&Actor::Server, "acme", false).await.unwrap();
+    assert!(machine.ask(&world.registry).await.is_err());
+    assert_eq!(world.registry.0.places.len(), 0);
+    world.registry.set_devbox_capability(&Actor::Server, "acme", true).await.unwrap();
+    machine.ask(&world.registry).await.unwrap();
+    world.registry.shutdown_devbox(&caller, token.devbox_id()).await.unwrap();
+    assert_eq!(world.registry.0.places.len(), 0);
+}
