@@ -36,7 +36,8 @@ fn main() -> io::Result<()> {
     let hardening = harden::process();
     let memory = SecretMemory::probe(Requirement::Any, 4_096).unwrap();
     let server = server.parse().unwrap();
-    let reach = Reach { config: Path::new(config), sockets: &[Path::new(socket)], server: &server };
+    let reach =
+        Reach { config: Path::new(config), identity: &[], sockets: &[Path::new(socket)], server: &server };
     hardening.drop_privileges(false).confine(&reach, &memory, Mode::BestEffort).unwrap();
     perform(deed, rest.first().map_or("", String::as_str), parent)
 }

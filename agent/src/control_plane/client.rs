@@ -5,12 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Bytes, Incoming};
-use hyper::client::conn::http1;
+use http_body_util::Full;
+use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, Request};
 use rustls::ClientConfig;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
@@ -18,6 +16,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::error::TransportError;
+use super::link::{Failure, Link};
+use super::liveness::end_when_unheard;
 use super::reply::Reply;
 use super::url::ServerUrl;
 
@@ -26,9 +26,6 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many of a host's addresses are tried.
 const MAX_ADDRESSES: u32 = 3;
-
-/// Bytes that a connection reads at once, and its longest header: what an idle connection keeps.
-const READ_BUFFER: usize = 16 * 1024;
 
 /// A request.
 #[derive(Debug)]
@@ -45,13 +42,11 @@ pub struct Post<'a> {
     pub limit: usize,
 }
 
-type Sender = http1::SendRequest<Full<Bytes>>;
-
-/// The connection to the control plane.
+/// The connection to the control plane, closed when this is dropped.
 pub struct Client {
     url: ServerUrl,
     tls: TlsConnector,
-    kept: Option<Sender>,
+    kept: Option<Link>,
 }
 
 impl std::fmt::Debug for Client {
@@ -78,39 +73,32 @@ impl Client {
     /// # Errors
     /// [`TransportError`].
     pub async fn post(&mut self, post: Post<'_>) -> Result<Reply, TransportError> {
-        let mut sender = self.connection().await?;
+        let mut link = self.link().await?;
         let (after, limit) = (post.patience, post.limit);
         let request = self.request(post)?;
-        let reply = match timeout(after, exchange(&mut sender, request, limit)).await {
+        let reply = match timeout(after, link.exchange(request, limit)).await {
             Ok(result) => result.map_err(|failure| self.failed(failure, limit))?,
             Err(_) => return Err(TransportError::Timeout { url: self.url.clone(), after }),
         };
-        self.kept = Some(sender);
+        self.kept = Some(link);
         Ok(reply)
     }
 
-    async fn connection(&mut self) -> Result<Sender, TransportError> {
-        if let Some(mut sender) = self.kept.take()
-            && sender.ready().await.is_ok()
+    async fn link(&mut self) -> Result<Link, TransportError> {
+        if let Some(mut link) = self.kept.take()
+            && link.is_open().await
         {
-            return Ok(sender);
+            return Ok(link);
         }
         timeout(CONNECT_TIMEOUT, self.connect()).await.unwrap_or_else(|_| {
             Err(TransportError::Timeout { url: self.url.clone(), after: CONNECT_TIMEOUT })
         })
     }
 
-    async fn connect(&self) -> Result<Sender, TransportError> {
+    async fn connect(&self) -> Result<Link, TransportError> {
         let tcp = self.dial().await?;
         let stream = self.handshake(tcp).await?;
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(READ_BUFFER)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| self.broken(error))?;
-        // Ends when the sender is dropped or the peer closes; a failure reaches the request that waits.
-        tokio::spawn(async move { drop(connection.await) });
-        Ok(sender)
+        Link::new(stream).await.map_err(|error| self.broken(error))
     }
 
     /// Tries a few addresses in turn; one that swallows packets leaves time for the others and for the handshake.
@@ -120,7 +108,7 @@ impl Client {
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for address in addresses {
             match timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(tcp)) => return tcp.set_nodelay(true).map(|()| tcp).map_err(|e| self.unconnected(e)),
+                Ok(Ok(tcp)) => return prepare(tcp).map_err(|error| self.unconnected(error)),
                 Ok(Err(error)) => last = error,
                 Err(elapsed) => last = elapsed.into(),
             }
@@ -180,6 +168,12 @@ impl Client {
     }
 }
 
+fn prepare(tcp: TcpStream) -> io::Result<TcpStream> {
+    tcp.set_nodelay(true)?;
+    end_when_unheard(&tcp)?;
+    Ok(tcp)
+}
+
 /// In TLS 1.3 the server's refusal of our certificate arrives after the handshake, as an alert.
 fn rustls_cause(error: &hyper::Error) -> Option<rustls::Error> {
     let mut cause = std::error::Error::source(error);
@@ -191,39 +185,4 @@ fn rustls_cause(error: &hyper::Error) -> Option<rustls::Error> {
         cause = error.source();
     }
     None
-}
-
-enum Failure {
-    Http(hyper::Error),
-    TooLarge,
-}
-
-async fn exchange(
-    sender: &mut Sender,
-    request: Request<Full<Bytes>>,
-    limit: usize,
-) -> Result<Reply, Failure> {
-    let response = sender.send_request(request).await.map_err(Failure::Http)?;
-    let status = response.status();
-    let body = collect(response, limit).await?;
-    Ok(Reply { status, body })
-}
-
-/// Reads the body into one buffer of its announced length.
-async fn collect(response: Response<Incoming>, limit: usize) -> Result<Vec<u8>, Failure> {
-    let mut incoming = response.into_body();
-    let announced = usize::try_from(incoming.size_hint().lower()).unwrap_or(usize::MAX);
-    if announced > limit {
-        return Err(Failure::TooLarge);
-    }
-    let mut body = Vec::with_capacity(announced);
-    while let Some(frame) = incoming.frame().await {
-        let frame = frame.map_err(Failure::Http)?;
-        let Some(data) = frame.data_ref() else { continue };
-        if data.len() > limit - body.len() {
-            return Err(Failure::TooLarge);
-        }
-        body.extend_from_slice(data);
-    }
-    Ok(body)
 }

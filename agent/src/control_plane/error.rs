@@ -79,6 +79,20 @@ impl TransportError {
         if tls::is_wrong_pin(&source) { Self::OtherServer { url } } else { Self::Tls { url, source } }
     }
 
+    /// A stable word for metrics.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Resolve { .. } => "resolve",
+            Self::Connect { .. } => "connect",
+            Self::Timeout { .. } => "timeout",
+            Self::Tls { .. } => "tls",
+            Self::OtherServer { .. } => "other_server",
+            Self::Broken { .. } => "broken",
+            Self::TooLarge { .. } => "too_large",
+        }
+    }
+
     /// Whether it stays so until somebody changes something.
     #[must_use]
     pub fn is_permanent(&self) -> bool {

@@ -2,12 +2,15 @@
 //!
 //! - [`url`]: where it is;
 //! - [`tls`]: what every connection to it must be;
-//! - [`client`]: one request at a time, each with a deadline and a bound on its answer; [`reply`], [`error`]: its ends;
+//! - [`client`]: one request at a time, each with a deadline and a bound on its answer; `link`: what carries it;
+//!   [`reply`], [`error`]: its ends;
 //! - [`backoff`]: how long to wait after a failure.
 
 pub mod backoff;
 pub mod client;
 pub mod error;
+mod link;
+mod liveness;
 pub mod reply;
 pub mod tls;
 pub mod url;

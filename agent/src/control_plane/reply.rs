@@ -22,6 +22,8 @@ pub struct Reply {
 pub struct Refusal {
     /// The HTTP status.
     pub status: StatusCode,
+    /// The server's stable word for it; empty where the answer is not the server's.
+    pub code: String,
     /// The server's message: one line, without control characters.
     pub message: String,
 }
@@ -48,11 +50,14 @@ impl Reply {
     /// The answer as a refusal.
     #[must_use]
     pub fn refusal(&self) -> Refusal {
-        let message = match serde_json::from_slice::<ErrorBody>(&self.body) {
-            Ok(error) => one_line(&error.message),
-            Err(_) => "without a reason: does the URL name the server's devbox listener?".to_owned(),
-        };
-        Refusal { status: self.status, message }
+        let status = self.status;
+        match serde_json::from_slice::<ErrorBody>(&self.body) {
+            Ok(error) => Refusal { status, code: one_line(&error.code), message: one_line(&error.message) },
+            Err(_) => {
+                let message = "without a reason: does the URL name the server's devbox listener?".to_owned();
+                Refusal { status, code: String::new(), message }
+            }
+        }
     }
 }
 

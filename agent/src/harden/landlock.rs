@@ -3,6 +3,7 @@
 //! | reach | why |
 //! |---|---|
 //! | read the configuration's folder | SIGHUP takes up changed rules; a changed file is a new one of the same name |
+//! | read files of the identity's folders | certificate files that are replaced, and a join token to resume with: new files of the same names |
 //! | read `/etc` | names of users in changed rules, and the server's; these files are replaced by rename(2), and a rule holds an inode, so the folder it is |
 //! | read `/run/systemd/userdb` | users whom systemd makes for a unit have their names there (nss-systemd(8)) |
 //! | read where `resolv.conf` really is | the server's name. Not where it is an address |
@@ -37,6 +38,8 @@ const DNS: u16 = 53;
 pub struct Reach<'a> {
     /// The configuration file, whether it exists or not.
     pub config: &'a Path,
+    /// Where the identity is read, again when it is replaced.
+    pub identity: &'a [&'a Path],
     /// Sockets whose files are removed at the end.
     pub sockets: &'a [&'a Path],
     /// The control plane.
@@ -68,6 +71,7 @@ fn ruleset(reach: &Reach<'_>) -> Result<RulesetCreated, RulesetError> {
     let ruleset =
         ruleset.handle_access(AccessNet::from_all(KNOWN))?.scope(Scope::from_all(KNOWN))?.create()?;
     let ruleset = ruleset.add_rules(path_beneath_rules(read_paths(reach), read))?;
+    let ruleset = ruleset.add_rules(path_beneath_rules(identity_paths(reach), AccessFs::ReadFile))?;
     let folders = reach.sockets.iter().map(|socket| folder(socket));
     let ruleset = ruleset.add_rules(path_beneath_rules(folders, AccessFs::RemoveFile))?;
     let ports = ports(reach.server);
@@ -86,6 +90,12 @@ fn read_paths(reach: &Reach<'_>) -> Vec<PathBuf> {
         paths.extend(Path::new("/etc/resolv.conf").canonicalize().ok().map(|file| folder(&file)));
     }
     paths
+}
+
+/// As with the configuration, a link's own folder and that of what it points to.
+fn identity_paths(reach: &Reach<'_>) -> Vec<PathBuf> {
+    let real = reach.identity.iter().filter_map(|file| file.canonicalize().ok());
+    reach.identity.iter().map(|file| file.to_path_buf()).chain(real).map(|file| folder(&file)).collect()
 }
 
 fn ports(server: &ServerUrl) -> Vec<u16> {

@@ -27,7 +27,10 @@ pub enum EnrollError {
     #[error(transparent)]
     Transport(#[from] TransportError),
     /// The server said no to a join token.
-    #[error("the join token was not accepted: register the devbox anew if it was used or has expired")]
+    #[error(
+        "the join token was not accepted: if it was used or has expired, make a fresh one (devbox-secrets-server devbox \
+         join-token ID) and start the daemon with it, or pass it to devbox-secretsd resume"
+    )]
     TokenRefused(#[source] Refusal),
     /// The server said no to a renewal.
     #[error("the certificate was not renewed: was the devbox shut down?")]

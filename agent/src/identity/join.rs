@@ -2,7 +2,7 @@
 
 use devbox_secrets_proto::join_token::JoinToken;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::Identity;
 use super::enroll::{EnrollError, redeem};
@@ -21,10 +21,7 @@ pub async fn join(
     let mut backoff = Backoff::new();
     loop {
         let error = match redeem(url, &token).await {
-            Ok(identity) => {
-                info!(devbox = identity.devbox_id(), server = %url, "joined");
-                return Ok(identity);
-            }
+            Ok(identity) => return Ok(identity),
             Err(error) if error.is_permanent() => return Err(error),
             Err(error) => error,
         };

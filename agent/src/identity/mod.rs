@@ -10,7 +10,7 @@ pub mod join;
 pub mod pin;
 pub mod token;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use devbox_secrets_proto::join_token::JoinToken;
@@ -35,6 +35,17 @@ pub enum Source {
     Files(files::Files),
 }
 
+impl Source {
+    /// The files that it is read from, at the start and when the daemon resumes.
+    #[must_use]
+    pub fn files(&self) -> Vec<&Path> {
+        match self {
+            Self::JoinToken(path) => path.iter().map(PathBuf::as_path).collect(),
+            Self::Files(files) => vec![&files.certificate, &files.key, &files.ca],
+        }
+    }
+}
+
 /// What the daemon starts with.
 #[derive(Debug)]
 pub enum Credentials {
@@ -55,7 +66,7 @@ pub enum CredentialsError {
     Files(#[from] files::FilesError),
 }
 
-/// Reads what `source` names. Blocks: call before the runtime runs.
+/// Reads what `source` names. Blocks for as long as it takes to read small files, or standard input.
 ///
 /// # Errors
 /// [`CredentialsError`].

@@ -2,13 +2,16 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use devbox_secrets_proto::bundle::{Bundle, Entry};
 use devbox_secrets_proto::name::{InvalidVariable, check_value};
 use devbox_secrets_proto::seal::{Label, Opener, SealError};
 use thiserror::Error;
 
-use super::{LockedPages, MemoryError, SecretMemory};
+use super::{BootTime, LockedPages, MemoryError, SecretMemory};
+use crate::metrics::Stopwatch;
 use crate::policy::is_guarded;
 
 /// Why a bundle did not become a generation. Names variables, never values.
@@ -57,6 +60,9 @@ pub struct Generation {
     index: Index,
     revision: u64,
     guarded: bool,
+    since: BootTime,
+    /// After the pages: dropped, and so stopped, when they are wiped.
+    leaving: OnceLock<Stopwatch>,
 }
 
 /// What is known of a variable besides its value.
@@ -94,13 +100,32 @@ impl Generation {
             rest = tail;
         }
         let guarded = bundle.entries.iter().any(|entry| is_guarded(entry.label.env.as_bytes()));
-        Ok(Self { pages, len, index: index.shrunk(), revision: bundle.revision, guarded })
+        Ok(Self::whole(pages, len, index, bundle.revision, guarded))
+    }
+
+    fn whole(pages: LockedPages, len: usize, index: Index, revision: u64, guarded: bool) -> Self {
+        let (since, leaving) = (BootTime::now(), OnceLock::new());
+        Self { pages, len, index: index.shrunk(), revision, guarded, since, leaving }
     }
 
     /// The bundle's revision.
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// Time since this process opened it.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        BootTime::now().since(self.since)
+    }
+
+    /// It is about to be replaced or revoked: `stopwatch` stops when its pages are wiped. The first one counts.
+    pub fn leave(&self, stopwatch: Stopwatch) {
+        // A second one stops here and now, uncounted.
+        if let Err(second) = self.leaving.set(stopwatch) {
+            second.forget();
+        }
     }
 
     /// How many variables there are.
@@ -195,7 +220,7 @@ impl BlankGeneration {
         let is_whole = rest.is_empty() && variables.is_sorted_by(|a, b| a.0.env < b.0.env);
         let guarded = variables.iter().any(|(label, _)| is_guarded(label.env.as_bytes()));
         let Self { pages, len } = self;
-        is_whole.then(|| Generation { pages, len, index: index.shrunk(), revision, guarded })
+        is_whole.then(|| Generation::whole(pages, len, index, revision, guarded))
     }
 }
 

@@ -7,8 +7,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use devbox_launch_proto::ErrorCode;
 use tokio::sync::watch;
+use tracing::info;
 
 use super::{BootTime, Generation};
+use crate::machine::{Change, Machine};
+use crate::telemetry::audit::{Kind, TARGET};
 
 /// Why the daemon holds no secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,11 +22,19 @@ pub enum Loss {
     Stale,
     /// The devbox was shut down, its certificate expired or was revoked.
     Revoked,
+    /// An operator had everything wiped before a snapshot: a launch may wait.
+    Quiesced,
+    /// This machine is a copy of another, or another goes on with its identity.
+    Cloned,
     /// The daemon is stopping.
     Stopping,
 }
 
 impl Loss {
+    /// Every reason.
+    pub const ALL: [Self; 6] =
+        [Self::Starting, Self::Stale, Self::Revoked, Self::Quiesced, Self::Cloned, Self::Stopping];
+
     /// A stable word for `status` and logs.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -31,6 +42,8 @@ impl Loss {
             Self::Starting => "starting",
             Self::Stale => "stale",
             Self::Revoked => "revoked",
+            Self::Quiesced => "quiesced",
+            Self::Cloned => "cloned",
             Self::Stopping => "stopping",
         }
     }
@@ -39,10 +52,21 @@ impl Loss {
     #[must_use]
     pub const fn code(self) -> ErrorCode {
         match self {
-            Self::Starting | Self::Stopping => ErrorCode::NotReady,
+            Self::Starting | Self::Quiesced | Self::Stopping => ErrorCode::NotReady,
             Self::Stale => ErrorCode::Stale,
-            Self::Revoked => ErrorCode::Denied,
+            Self::Revoked | Self::Cloned => ErrorCode::Denied,
         }
+    }
+
+    /// Whether nothing is taken up after it until [`Vault::reopen`].
+    const fn closes(self) -> bool {
+        matches!(self, Self::Quiesced | Self::Cloned | Self::Stopping)
+    }
+
+    /// Whether secrets may come without anything but time: a launch that wants to wait does.
+    #[must_use]
+    pub const fn may_pass(self) -> bool {
+        matches!(self, Self::Starting | Self::Quiesced)
     }
 }
 
@@ -70,7 +94,7 @@ pub enum Holding {
 }
 
 /// Holds at most one generation, and none past its lease: whoever asks after its end gets nothing, whether or not a timer
-/// ran (the machine may have slept).
+/// ran (the machine may have slept). None on another machine than it was filled on: whoever asks there first has it lost.
 #[derive(Debug)]
 pub struct Vault {
     state: ArcSwap<State>,
@@ -79,6 +103,7 @@ pub struct Vault {
     /// Held by whoever changes `state`.
     writer: Mutex<()>,
     changes: watch::Sender<()>,
+    machine: Option<Arc<Machine>>,
 }
 
 #[derive(Debug)]
@@ -97,7 +122,14 @@ impl Vault {
             lease: AtomicU64::new(0),
             writer: Mutex::new(()),
             changes: watch::Sender::new(()),
+            machine: None,
         }
+    }
+
+    /// The same, which serves only as long as `machine` is the one that it is now.
+    #[must_use]
+    pub fn on(self, machine: Arc<Machine>) -> Self {
+        Self { machine: Some(machine), ..self }
     }
 
     /// The secrets, or why there are none.
@@ -105,6 +137,9 @@ impl Vault {
     /// # Errors
     /// [`Unavailable`].
     pub fn current(&self) -> Result<Arc<Generation>, Unavailable> {
+        if let Some(change) = self.change_of_machine() {
+            self.lose_to_a_copy(change);
+        }
         match &**self.state.load() {
             State::Ready(generation) if self.lease_left() > Duration::ZERO => {
                 return Ok(Arc::clone(generation));
@@ -119,23 +154,57 @@ impl Vault {
         }
     }
 
-    /// Holds `generation` from now on, until `lease`. The one before is wiped at its last release.
+    /// Holds `generation` from now on, until `lease`. The one before is wiped at its last release. Where everything was lost until
+    /// [`Self::reopen`], it is `generation` that is wiped.
     pub fn replace(&self, generation: Generation, lease: BootTime) {
         let _writer = self.write();
+        if self.is_closed() {
+            return;
+        }
         self.lease.store(lease.as_millis(), Ordering::Release);
         self.store(State::Ready(Arc::new(generation)));
     }
 
-    /// The control plane has confirmed what is held: it may be served until `lease`.
-    pub fn renew_lease(&self, lease: BootTime) {
+    /// The control plane has confirmed what is held: it may be served until `lease`. Says no where the lease has ended: the answer may
+    /// have waited while the machine slept, and confirms nothing any more.
+    #[must_use]
+    pub fn renew_lease(&self, lease: BootTime) -> bool {
         let _writer = self.write();
-        self.lease.store(lease.as_millis(), Ordering::Release);
+        let is_alive = self.lease_left() > Duration::ZERO;
+        if is_alive {
+            self.lease.store(lease.as_millis(), Ordering::Release);
+        }
+        is_alive
     }
 
-    /// Lets go of everything. `reason` is what launches are told: one line, with the remedy.
+    /// Lets go of everything. `reason` is what launches are told: one line, with the remedy. A lesser loss does not undo
+    /// [`Loss::Quiesced`], [`Loss::Cloned`] or [`Loss::Stopping`].
     pub fn lose(&self, loss: Loss, reason: impl Into<Arc<str>>) {
         let _writer = self.write();
-        self.store(State::Without(Unavailable { loss, reason: reason.into() }));
+        if loss.closes() || !self.is_closed() {
+            self.store(State::Without(Unavailable { loss, reason: reason.into() }));
+        }
+    }
+
+    /// Lets go of everything, because this machine is a copy; of nothing where nothing can be taken up in any case.
+    pub fn lose_to_a_copy(&self, change: Change) {
+        if !self.is_closed() {
+            self.lose(Loss::Cloned, change.reason());
+        }
+    }
+
+    /// Secrets may come again, whatever was lost. `reason` is what launches are told meanwhile.
+    pub fn reopen(&self, reason: impl Into<Arc<str>>) {
+        let _writer = self.write();
+        self.store(State::Without(Unavailable { loss: Loss::Starting, reason: reason.into() }));
+    }
+
+    /// Waits until this machine is known for a copy.
+    pub async fn cloned(&self) {
+        let mut changes = self.changes();
+        let is_cloned = || matches!(&**self.state.load(), State::Without(lost) if lost.loss == Loss::Cloned);
+        // The vault outlives who waits: this never is the end of the channel.
+        let _ = changes.wait_for(|()| is_cloned()).await;
     }
 
     /// What is held right now.
@@ -169,15 +238,40 @@ impl Vault {
         }
     }
 
+    /// Nobody looks where nothing is held until [`Self::reopen`].
+    fn change_of_machine(&self) -> Option<Change> {
+        self.machine.as_ref().filter(|_| !self.is_closed())?.change()
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(&**self.state.load(), State::Without(unavailable) if unavailable.loss.closes())
+    }
+
     /// The caller holds `writer`.
     fn store(&self, state: State) {
-        self.state.store(Arc::new(state));
+        let before = self.state.swap(Arc::new(state));
+        if let (State::Ready(lost), State::Without(unavailable)) = (&*before, &**self.state.load()) {
+            report_wipe(lost, unavailable);
+        }
+        drop(before);
         self.changes.send_replace(());
     }
 
     fn write(&self) -> std::sync::MutexGuard<'_, ()> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn report_wipe(lost: &Generation, unavailable: &Unavailable) {
+    info!(
+        target: TARGET,
+        event = Kind::Wipe.word(),
+        code = unavailable.loss.word(),
+        revision = lost.revision(),
+        count = lost.count(),
+        reason = &*unavailable.reason,
+        "secrets wiped"
+    );
 }
 
 #[cfg(test)]
@@ -214,9 +308,17 @@ mod tests {
     fn a_renewed_lease_keeps_the_generation() {
         let vault = Vault::new("");
         vault.replace(generation(1), in_an_hour());
-        vault.renew_lease(BootTime::now() + Duration::from_secs(7_200));
+        assert!(vault.renew_lease(BootTime::now() + Duration::from_secs(7_200)));
         assert!(vault.lease_left() > Duration::from_secs(7_000));
         assert_eq!(vault.current().unwrap().revision(), 1);
+    }
+
+    #[test]
+    fn a_lease_that_has_ended_is_not_renewed() {
+        let vault = Vault::new("");
+        vault.replace(generation(1), BootTime::now());
+        assert!(!vault.renew_lease(in_an_hour()));
+        assert_eq!(vault.current().unwrap_err().loss, Loss::Stale);
     }
 
     #[test]
@@ -231,6 +333,39 @@ mod tests {
         drop(reader);
         assert_eq!(memory.bytes_locked(), 0);
         assert_eq!(vault.current().unwrap().revision(), 2);
+    }
+
+    #[test]
+    fn nothing_is_served_on_another_machine_and_nothing_taken_up_until_it_is_reopened() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("machine-id");
+        std::fs::write(&path, "a".repeat(32)).unwrap();
+        let machine = Arc::new(Machine::with_id_at(&path));
+        let vault = Vault::new("").on(Arc::clone(&machine));
+        vault.replace(generation(1), in_an_hour());
+        assert_eq!(vault.current().unwrap().revision(), 1);
+        let copy = dir.path().join("copy");
+        std::fs::write(&copy, "b".repeat(32)).unwrap();
+        std::fs::rename(copy, &path).unwrap();
+        assert_eq!(vault.current().unwrap_err().loss, Loss::Cloned);
+        vault.replace(generation(2), in_an_hour());
+        vault.lose(Loss::Starting, "a lesser loss");
+        assert_eq!(vault.current().unwrap_err().loss, Loss::Cloned);
+        machine.accept();
+        vault.reopen("joining anew");
+        vault.replace(generation(3), in_an_hour());
+        assert_eq!(vault.current().unwrap().revision(), 3);
+    }
+
+    #[test]
+    fn a_quiesced_vault_takes_nothing_up_that_was_under_way() {
+        let memory = &memories()[0];
+        let vault = Vault::new("");
+        vault.lose(Loss::Quiesced, "for a snapshot");
+        vault.replace(SealedBundle::new(1, &[("A", b"one")]).open(memory).unwrap(), in_an_hour());
+        vault.lose(Loss::Starting, "a lesser loss");
+        assert_eq!(vault.current().unwrap_err().loss, Loss::Quiesced);
+        assert_eq!(memory.bytes_locked(), 0);
     }
 
     #[test]

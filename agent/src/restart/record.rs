@@ -3,7 +3,7 @@
 //! ```text
 //! secrets  = devbox:bytes  revision:u64  count:u32  variable*count
 //! variable = env:bytes  secret:bytes  secret id:bytes  version:u64  length of its string:u32
-//! identity = server:bytes  certificates:bytes  key:bytes  CA:bytes      (PEM, PKCS #8 DER, PEM)
+//! identity = home:bytes    certificates:bytes  key:bytes  CA:bytes      (PEM, PKCS #8 DER, PEM)
 //! bytes    = length:u32  [u8; length]
 //! ```
 
@@ -64,10 +64,10 @@ impl<'a> SecretsRecord<'a> {
 }
 
 /// Everything that an identity is made of.
-pub(super) fn identity(server: &str, identity: &Identity) -> Result<Zeroizing<Vec<u8>>, InvalidRecord> {
+pub(super) fn identity(home: &str, identity: &Identity) -> Result<Zeroizing<Vec<u8>>, InvalidRecord> {
     let Material { chain, key, ca } = identity.material();
     let mut notes = Writer::default();
-    for part in [server.as_bytes(), chain, key.expose_secret(), ca] {
+    for part in [home.as_bytes(), chain, key.expose_secret(), ca] {
         notes.bytes(part)?;
     }
     Ok(notes.0)
@@ -75,7 +75,7 @@ pub(super) fn identity(server: &str, identity: &Identity) -> Result<Zeroizing<Ve
 
 /// What an identity is made of.
 pub(super) struct IdentityRecord<'a> {
-    pub(super) server: &'a str,
+    pub(super) home: &'a str,
     pub(super) chain: &'a [u8],
     pub(super) key: &'a [u8],
     pub(super) ca: &'a [u8],
@@ -85,7 +85,7 @@ impl<'a> IdentityRecord<'a> {
     pub(super) fn read(notes: &'a [u8]) -> Result<Self, InvalidRecord> {
         let mut notes = Reader(notes);
         let record =
-            Self { server: notes.text()?, chain: notes.bytes()?, key: notes.bytes()?, ca: notes.bytes()? };
+            Self { home: notes.text()?, chain: notes.bytes()?, key: notes.bytes()?, ca: notes.bytes()? };
         notes.end()?;
         Ok(record)
     }

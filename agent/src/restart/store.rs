@@ -17,6 +17,7 @@ use super::waiting::{Images, WaitingRoom};
 use crate::control_plane::ServerUrl;
 use crate::identity::certificate::now_ms;
 use crate::identity::{Credentials, Identity, InvalidIdentity};
+use crate::machine;
 use crate::memory::{BootTime, Generation, GenerationError, SecretMemory};
 use crate::telemetry::chain;
 
@@ -41,8 +42,8 @@ enum StoreError {
     /// Its time is over.
     #[error("its time is over")]
     Over,
-    /// It is of another server than this daemon's.
-    #[error("it is of another server than server.url")]
+    /// It is of another server or machine than this daemon's.
+    #[error("it is of another server than server.url, or of the machine that this one is a copy of")]
     Foreign,
     /// Its pages make no generation.
     #[error("its secrets cannot be held")]
@@ -102,7 +103,7 @@ struct Slot {
 }
 
 impl Store {
-    /// Opens the store, and takes over what a predecessor of the same server left in it: `descriptors`, by the names that
+    /// Opens the store, and takes over what a predecessor on the same machine, of the same server, left in it: `descriptors`, by the names that
     /// the service manager keeps them under. What cannot be taken over is dropped, with a line in the log.
     #[must_use]
     pub fn open(
@@ -145,7 +146,7 @@ impl Store {
     /// Keeps `identity` for a successor, as long as its certificate is valid.
     pub fn keep_identity(&mut self, identity: &Identity) {
         let until = BootTime::now() + identity.validity().left(now_ms());
-        let notes = record::identity(&self.server, identity).map_err(StoreError::from);
+        let notes = record::identity(&self.home(), identity).map_err(StoreError::from);
         let slot =
             notes.and_then(|notes| self.put(Kind::Identity, Parts { pages: &[], notes: &notes }, until));
         self.replace(Kind::Identity, slot);
@@ -187,6 +188,14 @@ impl Store {
             self.discard(&slot);
         }
         self.tell();
+    }
+
+    /// A successor shall have neither secrets nor identity: their keys are gone when this returns.
+    pub fn forget_everything(&mut self) {
+        if let Some(slot) = self.identity.take() {
+            self.discard(&slot);
+        }
+        self.forget_secrets();
     }
 
     /// Without a keyring there is nothing to do.
@@ -274,9 +283,14 @@ impl Store {
         Ok(())
     }
 
+    /// Whose identities these are: a copy of the machine finds none of its own.
+    fn home(&self) -> String {
+        format!("{} {}", self.server, machine::id().unwrap_or_default())
+    }
+
     fn identity(&self, notes: &[u8]) -> Result<Identity, StoreError> {
         let record = IdentityRecord::read(notes)?;
-        if record.server != self.server {
+        if record.home != self.home() {
             return Err(StoreError::Foreign);
         }
         let key = PrivateKeyDer::try_from(record.key.to_vec()).map_err(|_| StoreError::Record)?;

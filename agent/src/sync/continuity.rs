@@ -1,16 +1,11 @@
 //! How one request follows on the last one, so that the control plane can tell two machines with one identity apart
 //! ([`Continuity`]).
 
-use std::fs;
-
 use aws_lc_rs::digest::{Context, SHA256};
 use aws_lc_rs::rand;
 use devbox_secrets_proto::devbox::{Continuity, STEP_LEN};
 
-/// Which installation this is (machine-id(5)).
-const MACHINE_ID: &str = "/etc/machine-id";
-/// Which boot of it (random(4)).
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+use crate::machine;
 
 /// The steps of this process.
 #[derive(Debug)]
@@ -21,7 +16,7 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    /// The first one. Reads files: before the process closes itself.
+    /// The first one.
     pub(super) fn begin() -> Self {
         Self { boot: boot(), answered: None, asking: random() }
     }
@@ -40,8 +35,8 @@ impl Steps {
 /// A machine that has none of the two is told apart by the steps alone.
 fn boot() -> String {
     let mut digest = Context::new(&SHA256);
-    for path in [MACHINE_ID, BOOT_ID] {
-        digest.update(fs::read_to_string(path).unwrap_or_default().trim().as_bytes());
+    for part in machine::identity() {
+        digest.update(part.unwrap_or_default().as_bytes());
         digest.update(b"\0");
     }
     hex(digest.finish().as_ref())

@@ -1,6 +1,7 @@
 //! Why a poll brought nothing.
 
 use devbox_secrets_proto::bundle::InvalidBundle;
+use devbox_secrets_proto::devbox::{CONTINUED_ELSEWHERE, IN_USE_ELSEWHERE};
 use devbox_secrets_proto::seal::SealError;
 use hyper::StatusCode;
 use thiserror::Error;
@@ -55,15 +56,54 @@ pub enum SyncError {
 }
 
 impl SyncError {
+    /// Every [`Self::kind`].
+    pub const KINDS: [&str; 14] = [
+        "resolve",
+        "connect",
+        "timeout",
+        "tls",
+        "other_server",
+        "broken",
+        "too_large",
+        "refused",
+        "expired",
+        "unchanged",
+        "bundle",
+        "rollback",
+        "seal",
+        "memory",
+    ];
+
+    /// A stable word for metrics.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Transport(error) => error.kind(),
+            Self::Refused(_) => "refused",
+            Self::Expired => "expired",
+            Self::UnchangedFromNothing => "unchanged",
+            Self::Bundle(_) => "bundle",
+            Self::Rollback { .. } => "rollback",
+            Self::Seal(_) => "seal",
+            Self::Generation { .. } => "memory",
+        }
+    }
+
     /// Whether the control plane says that this devbox may have nothing any more.
     pub(super) fn ends_service(&self) -> bool {
         match self {
             Self::Refused(refusal) => {
                 matches!(refusal.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+                    && refusal.code != IN_USE_ELSEWHERE
             }
             Self::Expired => true,
             _ => false,
         }
+    }
+
+    /// Whether another machine has gone on with this one's identity.
+    pub(super) fn tells_of_a_clone(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.code == CONTINUED_ELSEWHERE)
     }
 
     /// Whether the bundle is good, and there is no room for it.

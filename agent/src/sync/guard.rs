@@ -9,17 +9,19 @@ use tracing::error;
 
 use super::Progress;
 use crate::identity::certificate::now_ms;
+use crate::machine::Machine;
 use crate::memory::{Holding, Loss, Vault};
 use crate::telemetry::service_manager;
 
 /// Longest time between two looks: timers stand still while the machine sleeps, leases do not.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// Between two looks at the machine.
+const MACHINE_PAUSE: Duration = Duration::from_secs(1);
 /// Shortest time between two looks: clocks are read in milliseconds.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 
 /// What launches are told after the certificate's end.
-pub(super) const EXPIRED: &str =
-    "the devbox's certificate has expired without renewal: restart the daemon with a new join token";
+pub(super) const EXPIRED: &str = "the devbox's certificate has expired without renewal: resume with a fresh join token (devbox-secretsd resume)";
 
 /// Watches for ever. The vault itself serves nothing past its lease; this wipes what nobody asks for.
 pub async fn watch(vault: Arc<Vault>, progress: Arc<Progress>) -> Infallible {
@@ -36,6 +38,18 @@ pub async fn watch(vault: Arc<Vault>, progress: Arc<Progress>) -> Infallible {
         // Dropped before the sleep: what is held here would not be wiped.
         drop(holding);
         sleep(pause).await;
+    }
+}
+
+/// Watches the machine for ever. The vault itself looks before it serves; this wipes where nobody asks.
+pub async fn watch_machine(vault: Arc<Vault>, machine: Arc<Machine>) -> Infallible {
+    loop {
+        if let Some(change) = machine.change_of_boot() {
+            vault.lose_to_a_copy(change);
+        }
+        // Dropped at once; the vault looks by itself.
+        drop(vault.holding());
+        sleep(MACHINE_PAUSE).await;
     }
 }
 

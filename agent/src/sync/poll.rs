@@ -4,6 +4,7 @@
 //! devbox wipes at once; anything else leaves what is held to its lease and tries again.
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,11 +15,13 @@ use devbox_secrets_proto::devbox::{BUNDLE_PATH, BundleRequest};
 use devbox_secrets_proto::seal::{BundleKey, Context};
 use hyper::StatusCode;
 use tokio::time::sleep;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::Progress;
 use super::continuity::Steps;
 use super::error::SyncError;
+use super::renewal::Renewal;
+use super::report::{report_bundle, report_renewal};
 use crate::control_plane::{Backoff, Client, Post, Reply, ServerUrl};
 use crate::identity::certificate::now_ms;
 use crate::identity::{Identity, enroll};
@@ -34,8 +37,6 @@ const AFTER_CHANGE: Duration = Duration::from_millis(100);
 const AFTER_HURRY: Duration = Duration::from_secs(1);
 /// After a refusal of this devbox, which only an operator can end.
 const AFTER_REFUSAL: Duration = Duration::from_secs(30);
-/// Between two attempts to renew the certificate, in milliseconds.
-const RENEWAL_RETRY_MS: i64 = 60_000;
 
 /// Bytes of a bundle that are no value: each entry's texts, numbers and tag, for as many as a devbox may have.
 const OVERHEAD: usize = 8 << 20;
@@ -58,7 +59,7 @@ impl Pace {
 
 /// Fetches bundles for one devbox.
 #[derive(Debug)]
-pub struct Poller {
+pub struct Poller<'a> {
     identity: Identity,
     client: Client,
     memory: SecretMemory,
@@ -69,14 +70,13 @@ pub struct Poller {
     steps: Steps,
     /// The highest revision ever held, also after a loss: nothing older is taken up.
     highest: Option<u64>,
-    /// Not before this time is a renewal tried again, in milliseconds since the epoch.
-    next_renewal_ms: i64,
+    renewal: Renewal,
     announced: bool,
     /// What a successor of this process will find.
-    store: Option<Store>,
+    store: Option<&'a mut Store>,
 }
 
-impl Poller {
+impl<'a> Poller<'a> {
     /// Polls at `url` as `identity`.
     #[must_use]
     pub fn new(
@@ -89,7 +89,7 @@ impl Poller {
     ) -> Self {
         progress.identified(&identity);
         let client = Client::new(url, identity.config());
-        let next_renewal_ms = identity.validity().renew_at_ms();
+        let renewal = Renewal::first(identity.validity());
         let backoff = Backoff::new();
         let (highest, announced) = (None, false);
         let store = None;
@@ -103,7 +103,7 @@ impl Poller {
             backoff,
             steps: Steps::begin(),
             highest,
-            next_renewal_ms,
+            renewal,
             announced,
             store,
         }
@@ -111,21 +111,22 @@ impl Poller {
 
     /// The same, which keeps identity and secrets in `store` for a successor, and goes on with what the vault holds.
     #[must_use]
-    pub fn keeping(mut self, mut store: Store) -> Self {
+    pub fn keeping(mut self, store: &'a mut Store) -> Self {
         store.keep_identity(&self.identity);
         self.store = Some(store);
         if let Ok(generation) = self.vault.current() {
             self.highest = Some(generation.revision());
+            report_bundle(&generation, &"the file-descriptor store");
             self.announce(generation.revision(), generation.count());
         }
         self
     }
 
-    /// Polls for ever.
-    pub async fn run(mut self) -> Infallible {
+    /// Polls for ever. May be dropped at any time: what an answer brings is taken up whole or not at all.
+    pub async fn run(&mut self) -> Infallible {
         loop {
             let pause = self.turn().await;
-            sleep(pause).await;
+            sleep(pause.min(self.renewal.left(now_ms()))).await;
         }
     }
 
@@ -148,9 +149,16 @@ impl Poller {
     }
 
     fn failed(&mut self, error: &SyncError) -> Duration {
-        let message = chain(error);
+        let (arrived, message) = (Instant::now(), chain(error));
+        self.progress.metrics().sync_failed(error.kind());
         let is_news = self.progress.failed(message.clone());
+        if error.tells_of_a_clone() {
+            self.retire(arrived);
+            self.vault.lose(Loss::Cloned, clone_reason(&message));
+            return AFTER_REFUSAL;
+        }
         if error.ends_service() {
+            self.retire(arrived);
             self.lose(&message, is_news);
             return AFTER_REFUSAL;
         }
@@ -192,24 +200,26 @@ impl Poller {
 
     /// A failed renewal is told and tried again; the certificate in use is good for another third of its life.
     async fn renew_when_due(&mut self) {
-        let now = now_ms();
-        if now < self.next_renewal_ms || self.identity.validity().has_expired(now) {
+        if !self.renewal.is_due(now_ms()) {
             return;
         }
         match enroll::renew(&mut self.client, self.identity.devbox_id()).await {
             Ok(identity) => self.adopt(identity),
             Err(error) => {
-                self.next_renewal_ms = now.saturating_add(RENEWAL_RETRY_MS);
+                self.progress.metrics().sync_failed("renewal");
+                self.renewal.failed(now_ms());
                 warn!(error = %chain(&error), "the certificate is not renewed yet");
             }
         }
     }
 
-    fn adopt(&mut self, identity: Identity) {
-        info!(not_after_ms = identity.validity().not_after_ms, "certificate renewed");
+    /// Proves itself with `identity` from the next request on.
+    pub fn adopt(&mut self, identity: Identity) {
+        self.progress.metrics().certificate_renewed();
+        report_renewal(&identity);
         self.progress.identified(&identity);
         self.client = Client::new(self.client.url().clone(), identity.config());
-        self.next_renewal_ms = identity.validity().renew_at_ms();
+        self.renewal = Renewal::following(identity.validity(), now_ms());
         self.identity = identity;
         if let Some(store) = &mut self.store {
             store.keep_identity(&self.identity);
@@ -223,18 +233,19 @@ impl Poller {
         }
         let key = BundleKey::generate();
         let held = self.held_revision();
-        let asked = Instant::now();
-        let reply = self.client.post(self.post(&key, held)).await?;
+        let asked = Asked::now(self.pace.wait().min(self.renewal.left(now_ms())));
+        let reply = self.client.post(self.post(&key, held, asked.wait)).await?;
+        let arrived = Instant::now();
         if reply.status.is_success() {
             self.steps.answered();
         }
         match (reply.status, held) {
             (StatusCode::OK, _) => {
-                self.take_up(&key, &reply)?;
-                self.progress.fetched_in(asked.elapsed());
+                self.take_up(&key, &reply, asked, arrived)?;
+                self.progress.fetched_in(asked.at.elapsed());
                 Ok(AFTER_CHANGE)
             }
-            (StatusCode::NO_CONTENT, Some(_)) => Ok(self.unchanged(asked.elapsed())),
+            (StatusCode::NO_CONTENT, Some(_)) => Ok(self.unchanged(asked)),
             (StatusCode::NO_CONTENT, None) => Err(SyncError::UnchangedFromNothing),
             _ => Err(SyncError::Refused(reply.refusal())),
         }
@@ -247,8 +258,7 @@ impl Poller {
         }
     }
 
-    fn post(&self, key: &BundleKey, known_revision: Option<u64>) -> Post<'static> {
-        let wait = self.pace.wait();
+    fn post(&self, key: &BundleKey, known_revision: Option<u64>, wait: Duration) -> Post<'static> {
         let request = BundleRequest {
             hpke_public_key: BASE64.encode(key.public_key()),
             known_revision,
@@ -260,37 +270,56 @@ impl Poller {
         Post { path: BUNDLE_PATH, body, authorization: None, patience: wait + GRACE, limit }
     }
 
-    fn lease(&self) -> BootTime {
-        BootTime::now() + self.pace.max_stale
-    }
-
-    fn unchanged(&mut self, waited: Duration) -> Duration {
-        let lease = self.lease();
-        self.vault.renew_lease(lease);
-        if let Some(store) = &mut self.store {
+    fn unchanged(&mut self, asked: Asked) -> Duration {
+        self.progress.metrics().unchanged();
+        let lease = asked.answered() + self.pace.max_stale;
+        if self.vault.renew_lease(lease)
+            && let Some(store) = &mut self.store
+        {
             store.renew_lease(lease);
         }
-        let wait = self.pace.wait();
-        if waited < wait / 2 { wait.min(AFTER_HURRY) } else { Duration::ZERO }
+        let is_early = asked.at.elapsed() < asked.wait / 2;
+        if is_early { asked.wait.min(AFTER_HURRY) } else { Duration::ZERO }
     }
 
-    fn take_up(&mut self, key: &BundleKey, reply: &Reply) -> Result<(), SyncError> {
+    fn take_up(
+        &mut self,
+        key: &BundleKey,
+        reply: &Reply,
+        asked: Asked,
+        arrived: Instant,
+    ) -> Result<(), SyncError> {
         let bundle = Bundle::parse(&reply.body)?;
         let revision = bundle.revision;
         if let Some(held) = self.highest.filter(|held| *held > revision) {
             return Err(SyncError::Rollback { held, offered: revision });
         }
         let generation = self.open(key, &bundle)?;
+        self.progress.metrics().opened(arrived);
         let names = generation.count();
-        let lease = self.lease();
+        let lease = asked.answered() + self.pace.max_stale;
         if let Some(store) = &mut self.store {
             store.keep_secrets(self.identity.devbox_id(), &generation, lease);
         }
+        self.retire(arrived);
         self.vault.replace(generation, lease);
         self.highest = Some(revision);
-        info!(revision, names, "secrets taken up");
+        self.report_held(self.client.url());
         self.announce(revision, names);
         Ok(())
+    }
+
+    /// What is held is about to go, by the answer that came at `arrived`.
+    fn retire(&self, arrived: Instant) {
+        if let Ok(held) = self.vault.current() {
+            held.leave(self.progress.metrics().until_wiped(arrived));
+        }
+    }
+
+    fn report_held(&self, source: &dyn Display) {
+        if let Ok(held) = self.vault.current() {
+            report_bundle(&held, source);
+        }
     }
 
     fn open(&self, key: &BundleKey, bundle: &Bundle<'_>) -> Result<Generation, SyncError> {
@@ -309,6 +338,34 @@ impl Poller {
         }
         service_manager::status(&format!("serving {names} secrets at revision {revision}"));
     }
+}
+
+/// A request that was sent.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    at: Instant,
+    boot_time: BootTime,
+    /// How long it may be held.
+    wait: Duration,
+}
+
+impl Asked {
+    fn now(wait: Duration) -> Self {
+        Self { at: Instant::now(), boot_time: BootTime::now(), wait }
+    }
+
+    /// The latest time that the answer, which is here, can be of: it may have waited unread while the machine slept.
+    fn answered(self) -> BootTime {
+        BootTime::now().min(self.boot_time + self.wait)
+    }
+}
+
+/// What launches are told where the control plane saw this machine's identity go on elsewhere.
+fn clone_reason(message: &str) -> String {
+    format!(
+        "another machine goes on as this devbox, and one of the two is a copy: give this one a join token of its own \
+         (devbox-secretsd resume --join-token-file FILE): {message}"
+    )
 }
 
 /// Before the first bundle, launches learn what keeps it away.

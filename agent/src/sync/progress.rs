@@ -1,11 +1,12 @@
 //! How the synchronisation goes, for `status` and the service manager. Holds no secret.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::identity::certificate::now_ms;
 use crate::identity::{Identity, Validity};
 use crate::memory::BootTime;
+use crate::metrics::Metrics;
 
 /// What fails, and since when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +43,10 @@ pub struct Snapshot {
 
 /// Written by the synchronisation, read by `status`.
 #[derive(Debug, Default)]
-pub struct Progress(Mutex<State>);
+pub struct Progress {
+    state: Mutex<State>,
+    metrics: Arc<Metrics>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -54,6 +58,18 @@ struct State {
 }
 
 impl Progress {
+    /// What it counts, it counts in `metrics`.
+    #[must_use]
+    pub fn counted_in(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..Self::default() }
+    }
+
+    /// Where polls and their failures are counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Joining took this long.
     pub fn joined_in(&self, duration: Duration) {
         self.state().timings.enroll = Some(duration);
@@ -69,6 +85,13 @@ impl Progress {
         let mut state = self.state();
         state.devbox_id = Some(identity.devbox_id().to_owned());
         state.certificate = Some(identity.validity());
+    }
+
+    /// The daemon has no identity any more.
+    pub fn forgotten(&self) {
+        let mut state = self.state();
+        state.certificate = None;
+        state.failure = None;
     }
 
     /// The control plane answered: what is held is current.
@@ -102,7 +125,7 @@ impl Progress {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -35,6 +35,8 @@ pub enum Script {
     Bundle(u64, BTreeMap<String, Vec<u8>>),
     /// An error with a message.
     Refuse(StatusCode, &'static str),
+    /// 403 with a code.
+    Forbid(&'static str),
     /// 200 with bytes that are no bundle.
     Garbage,
     /// 200 with a bundle that ends too early.
@@ -62,6 +64,8 @@ pub struct Seen {
     pub keys: Vec<String>,
     /// The key exchange of each connection.
     pub exchanges: Vec<NamedGroup>,
+    /// Connections that are open.
+    pub open: usize,
 }
 
 pub struct ControlPlane {
@@ -126,9 +130,12 @@ impl ControlPlane {
         let Ok(stream) = acceptor.accept(stream).await else { return };
         let exchange = stream.get_ref().1.negotiated_key_exchange_group().unwrap().name();
         self.note(|seen| seen.exchanges.push(exchange));
+        self.note(|seen| seen.open += 1);
         let has_identity = stream.get_ref().1.peer_certificates().is_some();
-        let service = service_fn(|request| Arc::clone(&self).respond(request, has_identity));
+        let plane = Arc::clone(&self);
+        let service = service_fn(move |request| Arc::clone(&plane).respond(request, has_identity));
         let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        self.note(|seen| seen.open -= 1);
     }
 
     async fn respond(
@@ -202,6 +209,7 @@ fn perform(script: Script, key: &[u8]) -> Result<Response<Full<Bytes>>, std::io:
         }
         Script::Garbage => ok(b"<html>not a bundle</html>".to_vec()),
         Script::Refuse(status, message) => refuse(status, message),
+        Script::Forbid(code) => error(StatusCode::FORBIDDEN, code, "told apart by its steps"),
         Script::HangUp => return Err(std::io::Error::other("hung up by script")),
     })
 }
@@ -246,7 +254,11 @@ fn status(status: StatusCode) -> Response<Full<Bytes>> {
 }
 
 fn refuse(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
-    let body = serde_json::json!({"code": "test", "message": message}).to_string();
+    error(status, "test", message)
+}
+
+fn error(status: StatusCode, code: &str, message: &str) -> Response<Full<Bytes>> {
+    let body = serde_json::json!({"code": code, "message": message}).to_string();
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
     response

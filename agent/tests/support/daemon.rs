@@ -1,7 +1,7 @@
 //! The real program, in a temporary directory, stopped and waited for when dropped.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -27,9 +27,21 @@ pub struct Daemon {
 impl Daemon {
     /// Joins at `url` with `token` from standard input, and logs everything.
     pub fn start(url: &ServerUrl, token: &str, more: &[&str]) -> Self {
+        Self::begin(url, token, &[&["--join-token-file", "-"], more].concat())
+    }
+
+    /// With certificate, key and CA from files of these names.
+    pub fn with_files(url: &ServerUrl, files: [&Path; 3]) -> Self {
+        let [certificate, key, ca] = files.map(|path| path.to_str().unwrap());
+        Self::begin(url, "", &["--certificate", certificate, "--key", key, "--ca", ca])
+    }
+
+    fn begin(url: &ServerUrl, token: &str, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut child = Command::new(PROGRAM)
-            .args(["run", "--server", &url.to_string(), "--join-token-file", "-", "--log-level", "trace"])
+            // An option wins over it.
+            .env("RUST_LOG", "trace")
+            .args(["run", "--server", &url.to_string()])
             .arg("--socket")
             .arg(dir.path().join("launch.sock"))
             .args(more)
@@ -88,6 +100,22 @@ impl Daemon {
             }
         };
         timeout(PATIENCE, logged).await.expect("the daemon never logs what the test waits for");
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Runs a subcommand that asks it, with `input` on its standard input.
+    pub async fn operator(&self, arguments: &[&str], input: &str) -> std::process::Output {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).arg("--admin-socket").arg(self.admin_socket());
+        let (stdout, stderr) = (Stdio::piped(), Stdio::piped());
+        let mut child = command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr).spawn().unwrap();
+        // One that refuses its arguments does not read.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap()
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -44,8 +44,8 @@ fn leave_secrets(store: &Store, generation: &Generation, until: BootTime) -> (St
     leave(store, Kind::Secrets, Parts { pages: generation.strings(), notes: &notes }, until)
 }
 
-fn leave_identity(store: &Store, server: &str) -> (String, OwnedFd) {
-    let notes = record::identity(server, &identity()).unwrap();
+fn leave_identity(store: &Store, home: &str) -> (String, OwnedFd) {
+    let notes = record::identity(home, &identity()).unwrap();
     leave(store, Kind::Identity, Parts { pages: &[], notes: &notes }, in_a_minute())
 }
 
@@ -69,8 +69,12 @@ fn generation(memory: &SecretMemory) -> Generation {
     SealedBundle::new(7, &[("B", b"two"), ("A", b"one"), ("EMPTY", b"")]).open(memory).unwrap()
 }
 
-fn server() -> String {
-    SERVER.parse::<ServerUrl>().unwrap().to_string()
+fn home(server: &str, machine: &str) -> String {
+    format!("{} {machine}", server.parse::<ServerUrl>().unwrap())
+}
+
+fn here() -> String {
+    home(SERVER, &machine::id().unwrap_or_default())
 }
 
 #[test]
@@ -79,7 +83,7 @@ fn a_successor_has_identity_secrets_and_lease() {
         let Some(mut store) = store(&memory) else { return };
         let before = generation(&memory);
         let lease = in_a_minute();
-        let left = vec![leave_identity(&store, &server()), leave_secrets(&store, &before, lease)];
+        let left = vec![leave_identity(&store, &here()), leave_secrets(&store, &before, lease)];
         let kept = successor(&mut store, left);
         assert_eq!(kept.identity.unwrap().devbox_id(), "dbx_1");
         let secrets = kept.secrets.unwrap();
@@ -89,6 +93,8 @@ fn a_successor_has_identity_secrets_and_lease() {
         assert_eq!(store.room().look(), Waiting { identity: true, secrets: Some(7) });
         store.forget_secrets();
         assert_eq!(store.room().look(), Waiting { identity: true, secrets: None });
+        store.forget_everything();
+        assert_eq!(store.room().look(), Waiting::default());
     }
 }
 
@@ -100,20 +106,24 @@ fn nothing_is_taken_over_past_its_lease_or_without_its_key() {
     let revoked = leave_secrets(&store, &generation(memory), in_a_minute());
     store.keyring.as_ref().unwrap().forget(&parse_name(&revoked.0).unwrap().1);
     for left in [over, revoked] {
-        let identity = leave_identity(&store, &server());
+        let identity = leave_identity(&store, &here());
         let kept = successor(&mut store, vec![identity, left]);
         assert!(kept.identity.is_some() && kept.secrets.is_none());
     }
 }
 
 #[test]
-fn secrets_without_their_identity_are_dropped_and_so_is_another_servers_identity() {
+fn secrets_without_their_identity_are_dropped_and_so_is_another_servers_or_machines() {
     let memory = &memories()[0];
     let Some(mut store) = store(memory) else { return };
-    let foreign = leave_identity(&store, "https://other.example:1");
-    let secrets = leave_secrets(&store, &generation(memory), in_a_minute());
-    let kept = successor(&mut store, vec![foreign, secrets]);
-    assert!(kept.identity.is_none() && kept.secrets.is_none());
+    for foreign in
+        [home("https://other.example:1", &machine::id().unwrap_or_default()), home(SERVER, "copied")]
+    {
+        let foreign = leave_identity(&store, &foreign);
+        let secrets = leave_secrets(&store, &generation(memory), in_a_minute());
+        let kept = successor(&mut store, vec![foreign, secrets]);
+        assert!(kept.identity.is_none() && kept.secrets.is_none());
+    }
 }
 
 #[test]

@@ -1,0 +1,97 @@
+//! A connection that is driven by the requests over it. No task of its own holds it: with its owner it is closed, and its keys
+//! and buffers are gone.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::select;
+use tokio_rustls::client::TlsStream;
+
+use super::reply::Reply;
+
+/// Bytes that a connection reads at once, and its longest header: what an idle connection keeps.
+const READ_BUFFER: usize = 16 * 1024;
+
+type Connection = http1::Connection<TokioIo<TlsStream<TcpStream>>, Full<Bytes>>;
+
+/// One HTTP/1.1 connection.
+pub(super) struct Link {
+    sender: http1::SendRequest<Full<Bytes>>,
+    connection: Pin<Box<Connection>>,
+}
+
+/// Why there is no answer.
+pub(super) enum Failure {
+    /// The connection broke.
+    Http(hyper::Error),
+    /// The answer is longer than was asked for.
+    TooLarge,
+}
+
+impl Link {
+    pub(super) async fn new(stream: TlsStream<TcpStream>) -> Result<Self, hyper::Error> {
+        let mut http = http1::Builder::new();
+        let (sender, connection) = http.max_buf_size(READ_BUFFER).handshake(TokioIo::new(stream)).await?;
+        Ok(Self { sender, connection: Box::pin(connection) })
+    }
+
+    /// Whether it can take another request: the peer may have closed it while nobody looked.
+    pub(super) async fn is_open(&mut self) -> bool {
+        let Self { sender, connection } = self;
+        let is_open = poll_fn(|context| Poll::Ready(connection.as_mut().poll(context).is_pending())).await;
+        is_open && drive(connection, sender.ready()).await.is_ok()
+    }
+
+    /// Sends one request, reads its answer whole.
+    pub(super) async fn exchange(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        limit: usize,
+    ) -> Result<Reply, Failure> {
+        let Self { sender, connection } = self;
+        drive(connection, async {
+            let response = sender.send_request(request).await.map_err(Failure::Http)?;
+            let status = response.status();
+            let body = collect(response, limit).await?;
+            Ok(Reply { status, body })
+        })
+        .await
+    }
+}
+
+/// `work` over `connection`, whose failure reaches it by itself.
+async fn drive<T>(connection: &mut Pin<Box<Connection>>, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    select! {
+        biased;
+        done = &mut work => return done,
+        _ = connection => {}
+    }
+    work.await
+}
+
+/// Reads the body into one buffer of its announced length.
+async fn collect(response: Response<Incoming>, limit: usize) -> Result<Vec<u8>, Failure> {
+    let mut incoming = response.into_body();
+    let announced = usize::try_from(incoming.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > limit {
+        return Err(Failure::TooLarge);
+    }
+    let mut body = Vec::with_capacity(announced);
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.map_err(Failure::Http)?;
+        let Some(data) = frame.data_ref() else { continue };
+        if data.len() > limit - body.len() {
+            return Err(Failure::TooLarge);
+        }
+        body.extend_from_slice(data);
+    }
+    Ok(body)
+}

@@ -1,0 +1,129 @@
+//! Certificate files that somebody replaces on the disk while the daemon runs.
+
+use std::future::pending;
+use std::path::Path;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, Digest, SHA256};
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use crate::identity::certificate::now_ms;
+use crate::identity::files::{self, Files};
+use crate::identity::{Identity, Source};
+use crate::stamp::Stamp;
+use crate::telemetry::chain;
+
+/// Between two looks.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// The files of one devbox's identity, as they were last read.
+#[derive(Debug)]
+pub(super) struct Replaced(Option<Watched>);
+
+#[derive(Debug)]
+struct Watched {
+    files: Files,
+    devbox: String,
+    stamps: Stamps,
+    /// Of what they held, without the key.
+    read: Option<Vec<u8>>,
+    /// What was told of files that make no identity.
+    told: Option<String>,
+}
+
+type Stamps = [Option<Stamp>; 3];
+
+impl Replaced {
+    /// Watches the files that `source` names, if it names files.
+    pub(super) fn watch(source: &Source, devbox: &str) -> Self {
+        Self(match source {
+            Source::Files(files) => Some(Watched::new(files.clone(), devbox.to_owned())),
+            Source::JoinToken(_) => None,
+        })
+    }
+
+    /// The next identity that the files make. May be dropped at any time.
+    pub(super) async fn identity(&mut self) -> Identity {
+        let Some(watched) = &mut self.0 else { return pending().await };
+        loop {
+            sleep(LOOK_AGAIN).await;
+            if let Some(identity) = watched.look() {
+                return identity;
+            }
+        }
+    }
+}
+
+impl Watched {
+    fn new(files: Files, devbox: String) -> Self {
+        // In this order: what is replaced in between is read again.
+        let stamps = stamps(&files);
+        let read = files::load(&files).ok().map(|identity| digest(&identity));
+        Self { files, devbox, stamps, read, told: None }
+    }
+
+    /// Reads the files if one of them is another, or was written, since they last made an identity.
+    fn look(&mut self) -> Option<Identity> {
+        let stamps = stamps(&self.files);
+        if stamps == self.stamps {
+            return None;
+        }
+        match files::load(&self.files) {
+            Ok(identity) => {
+                self.stamps = stamps;
+                self.told = None;
+                self.take(identity)
+            }
+            // Three files are not replaced at once: tried again until they fit together.
+            Err(error) => {
+                self.tell(chain(&error));
+                None
+            }
+        }
+    }
+
+    fn take(&mut self, identity: Identity) -> Option<Identity> {
+        let read = Some(digest(&identity));
+        if read == self.read {
+            return None;
+        }
+        self.read = read;
+        if identity.devbox_id() != self.devbox {
+            error!(
+                devbox = identity.devbox_id(),
+                "the certificate files are another devbox's now, and are not taken up: quiesce and resume to become that one"
+            );
+            return None;
+        }
+        if identity.validity().has_expired(now_ms()) {
+            warn!("the new certificate files are not taken up: that certificate has expired");
+            return None;
+        }
+        info!(certificate = %self.files.certificate.display(), "the certificate files were replaced");
+        Some(identity)
+    }
+
+    fn tell(&mut self, message: String) {
+        if self.told.as_ref() != Some(&message) {
+            warn!(error = message, "the certificate files were replaced, and make no identity yet");
+            self.told = Some(message);
+        }
+    }
+}
+
+fn stamps(files: &Files) -> Stamps {
+    [&files.certificate, &files.key, &files.ca].map(|path: &std::path::PathBuf| Stamp::of(Path::new(path)))
+}
+
+/// The key is its certificate's: it need not be looked at.
+fn digest(identity: &Identity) -> Vec<u8> {
+    let material = identity.material();
+    let mut digest = Context::new(&SHA256);
+    for part in [material.chain, material.ca] {
+        digest.update(&part.len().to_le_bytes());
+        digest.update(part);
+    }
+    let digest: Digest = digest.finish();
+    digest.as_ref().to_vec()
+}

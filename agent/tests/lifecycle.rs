@@ -1,0 +1,259 @@
+//! The real program is quiesced, resumes, learns that it is a copy, and changes its certificate under load.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::Arc;
+use std::time::Duration;
+
+use devbox_secrets_proto::devbox::{CONTINUED_ELSEWHERE, IN_USE_ELSEWHERE};
+use devbox_secretsd::admin::Report;
+use devbox_secretsd::admin::report::State;
+use hyper::StatusCode;
+
+use support::authority::{Authority, DEVBOX, Life, TOKEN_SECRET};
+use support::control_plane::{ControlPlane, Script, bundle};
+use support::daemon::Daemon;
+
+const RESUME: [&str; 3] = ["resume", "--join-token-file", "-"];
+
+fn token(authority: &Authority) -> String {
+    authority.token().expose_token().to_string()
+}
+
+async fn ready() -> (Arc<ControlPlane>, Daemon) {
+    let plane = ControlPlane::start(bundle(1, &[("API_KEY", "one")])).await;
+    let daemon = Daemon::start(&plane.url(), &token(&plane.authority), &[]);
+    daemon.until_ready().await;
+    (plane, daemon)
+}
+
+fn done(output: &Output) {
+    assert!(output.status.success(), "{}", text(output));
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn holds_nothing(report: &Report) -> bool {
+    report.secrets.is_empty() && report.memory.bytes_locked == 0 && report.certificate_expires_ms.is_none()
+}
+
+#[tokio::test]
+async fn quiesce_leaves_nothing_and_a_fresh_token_brings_everything_back() {
+    let (plane, daemon) = ready().await;
+    done(&daemon.operator(&["quiesce"], "").await);
+    let report = daemon.until(|_| true).await;
+    assert!(report.state == State::Quiesced && holds_nothing(&report), "{report:?}");
+    assert!(report.reason.unwrap().contains("devbox-secretsd resume"));
+    plane.until(|seen| seen.open == 0).await;
+    done(&daemon.operator(&["quiesce"], "").await);
+
+    plane.answer(bundle(2, &[("API_KEY", "two")]));
+    done(&daemon.operator(&RESUME, &token(&plane.authority)).await);
+    let report = daemon.until(|_| true).await;
+    assert_eq!((report.state, report.revision), (State::Ready, Some(2)));
+    assert_eq!(plane.seen().enrolled, 2);
+    assert!(!daemon.log().contains(TOKEN_SECRET), "a trace log holds the join token");
+}
+
+#[tokio::test]
+async fn a_daemon_that_has_not_joined_yet_is_quiesced_as_well() {
+    let plane = ControlPlane::start(bundle(1, &[])).await;
+    *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "starting up"));
+    let daemon = Daemon::start(&plane.url(), &token(&plane.authority), &[]);
+    daemon.until(|report| report.last_error.is_some()).await;
+    done(&daemon.operator(&["quiesce"], "").await);
+    let enrolled = plane.until(|seen| seen.open == 0).await.enrolled;
+    *plane.enrol_refusal.lock().unwrap() = None;
+    done(&daemon.operator(&RESUME, &token(&plane.authority)).await);
+    assert_eq!(plane.seen().enrolled, enrolled + 1, "nothing was tried in between");
+}
+
+#[tokio::test]
+async fn a_used_token_leaves_it_quiesced_with_the_reason() {
+    let (plane, daemon) = ready().await;
+    done(&daemon.operator(&["quiesce"], "").await);
+    *plane.enrol_refusal.lock().unwrap() =
+        Some((StatusCode::UNAUTHORIZED, "the join token was used already"));
+    let refused = daemon.operator(&RESUME, &token(&plane.authority)).await;
+    assert_eq!(refused.status.code(), Some(1));
+    for part in ["used already", "devbox-secrets-server devbox join-token"] {
+        assert!(text(&refused).contains(part), "{}", text(&refused));
+    }
+    let report = daemon.until(|_| true).await;
+    assert!(report.state == State::Quiesced && report.reason.unwrap().contains("used already"));
+    *plane.enrol_refusal.lock().unwrap() = None;
+    done(&daemon.operator(&RESUME, &token(&plane.authority)).await);
+}
+
+#[tokio::test]
+async fn what_is_no_token_and_what_serves_already_is_not_resumed() {
+    let (plane, daemon) = ready().await;
+    let serving = daemon.operator(&RESUME, &token(&plane.authority)).await;
+    assert!(
+        serving.status.code() == Some(1) && text(&serving).contains("quiesce it first"),
+        "{}",
+        text(&serving)
+    );
+    done(&daemon.operator(&["quiesce"], "").await);
+    let no_token = daemon.operator(&["resume"], "").await;
+    assert!(
+        no_token.status.code() == Some(1) && text(&no_token).contains("--join-token-file"),
+        "{}",
+        text(&no_token)
+    );
+    assert_eq!(plane.seen().enrolled, 1);
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_waited_for_as_long_as_was_asked_and_then_goes_on() {
+    let (plane, daemon) = ready().await;
+    done(&daemon.operator(&["quiesce"], "").await);
+    *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "starting up"));
+    let waited = daemon.operator(&[&RESUME[..], &["--wait", "1"]].concat(), &token(&plane.authority)).await;
+    assert!(waited.status.code() == Some(1) && text(&waited).contains("starting up"), "{}", text(&waited));
+    *plane.enrol_refusal.lock().unwrap() = None;
+    daemon.until_ready().await;
+}
+
+#[tokio::test]
+async fn a_devbox_that_was_shut_down_comes_back_without_a_restart() {
+    let (plane, daemon) = ready().await;
+    plane.answer(Script::Refuse(StatusCode::FORBIDDEN, "the devbox was shut down"));
+    daemon.until(|report| report.state == State::Lost).await;
+    plane.answer(bundle(1, &[("API_KEY", "one")]));
+    done(&daemon.operator(&RESUME, &token(&plane.authority)).await);
+    daemon.until_ready().await;
+}
+
+#[tokio::test]
+async fn an_identity_that_went_on_elsewhere_is_wiped_and_not_used_again() {
+    let (plane, daemon) = ready().await;
+    plane.answer(Script::Forbid(CONTINUED_ELSEWHERE));
+    let report = daemon.until(|report| report.state == State::Cloned).await;
+    assert!(report.reason.as_ref().unwrap().contains("resume --join-token-file"), "{report:?}");
+    daemon.until(holds_nothing).await;
+    let asked = plane.until(|seen| seen.open == 0).await.bundles.len();
+    plane.answer(bundle(2, &[("API_KEY", "two")]));
+    done(&daemon.operator(&RESUME, &token(&plane.authority)).await);
+    assert_eq!(plane.seen().bundles[asked], None, "the first request after it is a new identity's");
+    assert!(daemon.log().contains("another machine goes on as this devbox"));
+}
+
+#[tokio::test]
+async fn an_identity_in_use_elsewhere_is_tried_again_and_serves_until_its_lease_ends() {
+    let (plane, daemon) = ready().await;
+    plane.answer(Script::Forbid(IN_USE_ELSEWHERE));
+    let report = daemon.until(|report| report.last_error.is_some()).await;
+    assert_eq!(report.state, State::Ready);
+    let asked = plane.seen().bundles.len();
+    plane.until(|seen| seen.bundles.len() > asked + 1).await;
+    plane.answer(bundle(2, &[("API_KEY", "two")]));
+    daemon.until(|report| report.revision == Some(2)).await;
+}
+
+/// A devbox's three files, replaced as by rename(2).
+struct Files {
+    dir: tempfile::TempDir,
+}
+
+impl Files {
+    fn new(authority: &Authority, life: Life) -> Self {
+        let files = Self { dir: tempfile::tempdir().unwrap() };
+        files.put("ca.pem", &authority.pem);
+        files.issue(authority, DEVBOX, life);
+        files
+    }
+
+    fn issue(&self, authority: &Authority, devbox: &str, life: Life) {
+        let (certificate, key) = authority.devbox(devbox, life);
+        self.put("key.pem", &key);
+        self.put("cert.pem", &certificate);
+    }
+
+    fn put(&self, name: &str, text: &str) {
+        let new = self.path("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.path(name)).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    async fn daemon(&self, plane: &ControlPlane) -> Daemon {
+        let paths = ["cert.pem", "key.pem", "ca.pem"].map(|name| self.path(name));
+        let daemon =
+            Daemon::with_files(&plane.url(), paths.each_ref().map(|path: &PathBuf| -> &Path { path }));
+        daemon.until_ready().await;
+        daemon
+    }
+}
+
+#[tokio::test]
+async fn replaced_certificate_files_are_taken_up_once_they_fit_together() {
+    let plane = ControlPlane::start(bundle(1, &[("API_KEY", "one")])).await;
+    let files = Files::new(&plane.authority, Life::NORMAL);
+    let daemon = files.daemon(&plane).await;
+    let before = daemon.until_ready().await.certificate_expires_ms;
+
+    let (certificate, key) = plane.authority.devbox(DEVBOX, Life { left: 7_200, ..Life::NORMAL });
+    files.put("cert.pem", &certificate);
+    daemon.until_logged("make no identity yet").await;
+    files.put("key.pem", &key);
+    let report = daemon.until(|report| report.certificate_expires_ms > before).await;
+    assert_eq!(report.state, State::Ready);
+    let asked = plane.seen().bundles.len();
+    plane.answer(bundle(2, &[("API_KEY", "two")]));
+    plane.until(|seen| seen.bundles.len() > asked).await;
+    daemon.until(|report| report.revision == Some(2)).await;
+
+    files.issue(&plane.authority, "dbx_other", Life::NORMAL);
+    daemon.until_logged("another devbox's now").await;
+    assert_eq!(daemon.until(|_| true).await.certificate_expires_ms, report.certificate_expires_ms);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_replaced_before_its_end_leaves_no_gap() {
+    let plane = ControlPlane::start(bundle(1, &[("API_KEY", "one")])).await;
+    *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "no renewals here"));
+    let files = Files::new(&plane.authority, Life { age: Duration::from_secs(60), left: 10 });
+    let daemon = files.daemon(&plane).await;
+    let end = daemon.until_ready().await.certificate_expires_ms.unwrap();
+    files.issue(&plane.authority, DEVBOX, Life::NORMAL);
+    let report = daemon.until(|report| report.certificate_expires_ms > Some(end)).await;
+    assert_eq!(report.state, State::Ready);
+    daemon.until(|_| devbox_secretsd::identity::certificate::now_ms() > end).await;
+    assert_eq!(daemon.until(|_| true).await.state, State::Ready);
+    assert!(!daemon.log().contains("secrets wiped"));
+}
+
+#[tokio::test]
+async fn a_certificate_that_expired_and_is_replaced_afterwards_brings_service_back() {
+    let plane = ControlPlane::start(bundle(1, &[("API_KEY", "one")])).await;
+    *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "no renewals here"));
+    let files = Files::new(&plane.authority, Life { age: Duration::from_secs(60), left: 8 });
+    let daemon = files.daemon(&plane).await;
+    daemon.until(|report| report.state == State::Lost).await;
+    files.issue(&plane.authority, DEVBOX, Life::NORMAL);
+    daemon.until_ready().await;
+}
+
+#[tokio::test]
+async fn renewal_after_renewal_leaves_no_moment_without_secrets() {
+    let plane = ControlPlane::start(bundle(1, &[("API_KEY", "one")])).await;
+    *plane.issued_life.lock().unwrap() = Life { age: Duration::from_secs(2), left: 7 };
+    let daemon = Daemon::start(&plane.url(), &token(&plane.authority), &[]);
+    daemon.until_ready().await;
+    daemon
+        .until(|report| {
+            assert_eq!(report.state, State::Ready, "{report:?}");
+            plane.seen().renewed >= 3
+        })
+        .await;
+    assert_eq!(plane.seen().enrolled, 1);
+}

@@ -1,0 +1,93 @@
+//! Sleep: quiesced before it, resumed after it, and nothing in the service manager's store in between.
+
+use devbox_secrets_tests::canary;
+use devbox_secrets_tests::machine::Machine;
+use devbox_secrets_tests::require_machine;
+
+/// What systemd-suspend.service is to sleep.target, with a script instead of the kernel's sleep.
+const SLEEP: &str = "[Unit]
+Requires=sleep.target
+After=sleep.target
+[Service]
+Type=oneshot
+ExecStart=/machine/asleep
+";
+
+/// What is true while the machine sleeps. A snapshot taken now would have it.
+const ASLEEP: &str = r#"#!/bin/bash
+status=$(devbox-secretsd status --json)
+{
+  grep -o '"state":"[a-z]*"' <<< "$status"
+  grep -o '"restart":{[^}]*}' <<< "$status"
+  echo "stored: $(systemctl show --value --property=NFileDescriptorStore devbox-secretsd.service)"
+  echo "active: $(systemctl is-active devbox-secretsd.service)"
+  echo "status: $(systemctl show --value --property=StatusText devbox-secretsd.service)"
+  /usr/bin/setpriv --reuid=agent --regid=agent --clear-groups devbox-exec -- true 2>&1
+  echo "keys: $(/machine/keys)"
+} > /machine/while-asleep
+# The platform's fresh credential.
+install -m400 -o devbox-secretsd /machine/fresh-token /etc/devbox-secrets/join-token
+"#;
+
+/// How many keys of images the daemon's user has in the kernel's keyring.
+const KEYS: &str = "#!/bin/bash
+setpriv --reuid=devbox-secretsd --regid=devbox-secretsd --clear-groups grep -c devbox-secretsd: /proc/keys
+";
+
+#[tokio::test]
+async fn a_sleeping_machine_holds_no_secret_and_has_them_again_when_it_wakes() {
+    require_machine!();
+    let value = canary::random_letters(32);
+    let script = format!(
+        r#"
+value={value}
+agent <<'TOML'
+[[rule]]
+uid = "agent"
+env = ["*"]
+TOML
+sed -i 's,^join_token_file.*,join_token_file = "/etc/devbox-secrets/join-token",' /etc/devbox-secrets/agent.toml
+control_plane DB_PASS=$value
+install -m400 -o devbox-secretsd /etc/credstore/devbox-secrets.join-token /etc/devbox-secrets/join-token
+served() {{ [ "$(as agent devbox-exec --wait 20 -- sh -c 'printf %s "$DB_PASS"')" = "$value" ]; }}
+sleep_is_over() {{ [ "$(systemctl is-active devbox-secrets-suspend.service)" = inactive ]; }}
+two_are_stored() {{ [ "$(property devbox-secretsd.service NFileDescriptorStore)" = 2 ]; }}
+systemctl enable --quiet devbox-secrets-suspend.service
+systemctl start devbox-secrets.target
+served || fail "not served at first"
+[ "$(/machine/keys)" = 2 ] || fail "no keys of what is stored"
+devbox-secretsd status | grep -q '^clones .*machine id, boot id' || fail "not watched: $(devbox-secretsd status | grep clones)"
+
+devbox=$(devbox-secretsd status --json | sed 's/.*"devbox_id":"\([^"]*\)".*/\1/')
+operator devbox join-token --json "$devbox" | sed 's/.*"join_token": *"\([^"]*\)".*/\1/' > /machine/fresh-token
+before=$(property devbox-secretsd.service MainPID)
+systemctl start machine-sleep.service || fail "the machine could not sleep"
+cat /machine/while-asleep
+for words in '"state":"quiesced"' '"identity":false,"secrets_revision":null' 'stored: 0' 'active: active'   'status: the devbox is quiesced for a snapshot' 'devbox-exec: the devbox is quiesced' 'keys: 0'; do
+  grep -qF -- "$words" /machine/while-asleep || fail "asleep, not: $words"
+done
+served || fail "not served after the sleep"
+eventually "the resume" sleep_is_over
+[ "$(property devbox-secretsd.service MainPID)" = "$before" ] || fail "the daemon was restarted"
+eventually "identity and secrets to be stored" two_are_stored
+
+# Without an identity to come back with, it says so, and stays quiesced.
+systemctl start machine-sleep.service
+eventually "the failure" systemctl is-failed --quiet devbox-secrets-suspend.service
+journalctl --sync
+journalctl --unit devbox-secrets-suspend.service --grep 'join token was not accepted' --quiet > /dev/null ||
+  fail "why it did not resume is not in the journal"
+refused 'could not resume' as agent devbox-exec -- true
+
+# A daemon that does not run is not started to be quiesced.
+systemctl reset-failed
+systemctl stop devbox-secretsd.service
+systemctl start machine-sleep.service
+[ "$(property devbox-secretsd.service MainPID)" = 0 ] || fail "started by the sleep"
+"#
+    );
+    let machine = Machine::new().file("/etc/systemd/system/machine-sleep.service", SLEEP);
+    let ended =
+        machine.file("/machine/asleep", ASLEEP).file("/machine/keys", KEYS).run(&script).await.success();
+    assert!(!ended.text("journal").contains(&value), "a value is in the journal");
+}
