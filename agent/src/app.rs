@@ -1,31 +1,33 @@
 //! The daemon's parts, wired: what `run` starts and stops.
 
-use std::future::pending;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
-use crate::config::{self, Mistakes, Overrides, Server, Settings};
+use crate::config::{self, Settings};
 use crate::credentials;
 use crate::harden::{self, Hardening, Reach};
+use crate::identity::certificate::now_ms;
 use crate::identity::enroll::EnrollError;
-use crate::identity::{self, Credentials, CredentialsError, Identity, join};
+use crate::identity::{self, Credentials, CredentialsError};
 use crate::launch::{self, LaunchState};
+use crate::machine::Machine;
 use crate::memory::{Inherited, Loss, MemoryError, SecretMemory, Vault};
+use crate::metrics::Metrics;
 use crate::peer::{Cgroups, Examiner};
-use crate::policy::Policy;
+use crate::reload::{Reload, Sources};
 use crate::restart::{self, Kept, Store};
 use crate::socket::{self, Audience, SocketError, SocketFile};
-use crate::sync::poll::tell_waiting_launches;
-use crate::sync::{Pace, Poller, Progress, guard};
+use crate::sync::orders::Arriving;
+use crate::sync::{Life, Orders, Pace, Progress, guard};
 use crate::telemetry::{chain, service_manager};
 
 /// Time for launches under way when the daemon stops.
@@ -91,12 +93,9 @@ impl Beginning {
 /// A daemon that is bound and serves as soon as it runs.
 #[derive(Debug)]
 pub struct App {
-    server: Server,
+    life: Life,
     credentials: Credentials,
-    store: Store,
-    memory: SecretMemory,
-    vault: Arc<Vault>,
-    progress: Arc<Progress>,
+    orders: Arriving,
     launches: Arc<LaunchState>,
     admin: Arc<Admin>,
     launch_socket: (UnixListener, SocketFile),
@@ -105,21 +104,17 @@ pub struct App {
     units_socket: Option<(UnixListener, SocketFile)>,
 }
 
-/// Changes a running daemon's rules.
-#[derive(Debug, Clone)]
-pub struct Reload {
-    file: Option<PathBuf>,
-    overrides: Overrides,
-    launches: Arc<LaunchState>,
-    units: Arc<credentials::Credentials>,
-}
-
 impl App {
     /// Makes every part and binds its sockets, or takes those that the service manager passed. Call on the runtime that will run it.
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn start(settings: Settings, beginning: Beginning, hardening: Hardening) -> Result<Self, StartError> {
+    pub fn start(
+        settings: Settings,
+        sources: Sources,
+        beginning: Beginning,
+        hardening: Hardening,
+    ) -> Result<Self, StartError> {
         let Beginning { memory, mut sockets, store, credentials, kept } = beginning;
         let paths = &settings.sockets;
         let launch_socket = listen(&mut sockets, "launch", &paths.launch, Audience::Everybody)?;
@@ -129,15 +124,20 @@ impl App {
             [Some(&launch_socket.1), Some(&admin_socket.1), units_socket.as_ref().map(|socket| &socket.1)];
         let ours: Vec<&Path> =
             files.into_iter().flatten().filter(|file| file.is_ours()).map(SocketFile::path).collect();
+        let machine = Arc::new(Machine::this());
         let (hardening, examiner) = harden(hardening, &settings, &ours, &memory)?;
-        let vault = Arc::new(Vault::new(STARTING));
+        let vault = Arc::new(Vault::new(STARTING).on(Arc::clone(&machine)));
         if let Some(secrets) = kept.secrets {
             vault.replace(secrets.generation, secrets.lease);
         }
-        let units = Arc::new(credentials::Credentials::new(Arc::clone(&vault), settings.credential_rules));
-        let progress = Arc::new(Progress::default());
+        let metrics = Arc::new(Metrics::default());
+        let units = credentials::Credentials::new(Arc::clone(&vault), settings.credential_rules);
+        let units = Arc::new(units.counted_in(Arc::clone(&metrics)));
+        let progress = Arc::new(Progress::counted_in(Arc::clone(&metrics)));
         let launches = LaunchState::new(Arc::clone(&vault), memory.clone(), settings.policy);
-        let launches = Arc::new(launches.map_err(StartError::Thread)?.examined_by(examiner));
+        let launches =
+            Arc::new(launches.map_err(StartError::Thread)?.examined_by(examiner).counted_in(metrics));
+        let (life, orders) = Orders::new(Arc::clone(&vault), settings.identity.clone());
         let admin = Arc::new(Admin {
             server: settings.server.url.clone(),
             vault: Arc::clone(&vault),
@@ -146,15 +146,19 @@ impl App {
             hardening,
             launches: Arc::clone(&launches),
             waiting: store.room(),
+            life,
+            machine: Arc::clone(&machine),
+            reload: Reload::new(sources, Arc::clone(&launches), Arc::clone(&units)),
+            started_ms: now_ms(),
         });
         let server = settings.server;
+        let pace = Pace { poll_wait: server.poll_wait, max_stale: server.max_stale };
+        let (url, source) = (server.url, settings.identity);
+        let life = Life { url, pace, source, memory, vault, progress, machine, store };
         Ok(Self {
-            server,
+            life,
             credentials,
-            store,
-            memory,
-            vault,
-            progress,
+            orders,
             launches,
             admin,
             launch_socket,
@@ -176,11 +180,10 @@ impl App {
         self.admin_socket.1.path()
     }
 
-    /// A handle that reads the rules anew from `file` and `overrides`.
+    /// A handle that takes up changed rules.
     #[must_use]
-    pub fn reload(&self, file: Option<PathBuf>, overrides: Overrides) -> Reload {
-        let (launches, units) = (Arc::clone(&self.launches), Arc::clone(&self.units));
-        Reload { file, overrides, launches, units }
+    pub fn reload(&self) -> Reload {
+        self.admin.reload.clone()
     }
 
     /// Serves until `stop`, then wipes everything and removes the sockets.
@@ -200,14 +203,12 @@ impl App {
         if let Some(listener) = units_listener {
             tokio::spawn(self.units.serve(listener));
         }
-        tokio::spawn(guard::watch(Arc::clone(&self.vault), Arc::clone(&self.progress)));
+        let vault = Arc::clone(&self.life.vault);
+        tokio::spawn(guard::watch(Arc::clone(&vault), Arc::clone(&self.life.progress)));
+        tokio::spawn(guard::watch_machine(Arc::clone(&vault), Arc::clone(&self.life.machine)));
         tokio::spawn(service_manager::feed_watchdog());
-        let vault = Arc::clone(&self.vault);
-        let held =
-            Held { memory: self.memory, vault: self.vault, progress: self.progress, store: self.store };
-        let synchronised = synchronise(self.server, self.credentials, held);
         let outcome = tokio::select! {
-            error = synchronised => Err(error),
+            error = self.life.run(self.credentials, self.orders) => Err(error),
             () = stop => Ok(()),
         };
         service_manager::stopping();
@@ -222,13 +223,13 @@ impl App {
     fn log_start(&self) {
         info!(
             version = env!("CARGO_PKG_VERSION"),
-            server = %self.server.url,
+            server = %self.life.url,
             launch_socket = %self.launch_socket().display(),
             admin_socket = %self.admin_socket().display(),
-            memory = self.memory.backing().word(),
+            memory = self.life.memory.backing().word(),
             "started"
         );
-        if let Some(reason) = self.memory.fallback_reason() {
+        if let Some(reason) = self.life.memory.fallback_reason() {
             warn!(reason = %chain(reason), "memfd_secret is not to be had: secrets are in mlock(2) pages");
         }
         for (protection, reason) in self.admin.hardening.missing() {
@@ -251,7 +252,8 @@ fn harden(
         examiner.prepare();
     }
     let config = settings.file.as_deref().unwrap_or(Path::new(config::DEFAULT_FILE));
-    let reach = Reach { config, sockets, server: &settings.server.url };
+    let identity = settings.identity.files();
+    let reach = Reach { config, identity: &identity, sockets, server: &settings.server.url };
     Ok((hardening.confine(&reach, memory, settings.hardening)?, examiner))
 }
 
@@ -274,73 +276,5 @@ fn listen_for_units(
         (Some(passed), _) => socket::inherit(passed, Path::new(UNITS_SOCKET)).map(Some),
         (None, Some(path)) => socket::bind(path, Audience::Owner).map(Some),
         (None, None) => Ok(None),
-    }
-}
-
-/// What synchronising works on.
-struct Held {
-    memory: SecretMemory,
-    vault: Arc<Vault>,
-    progress: Arc<Progress>,
-    store: Store,
-}
-
-/// Joins, if it must, then polls for ever. Ends only with what waiting does not cure.
-async fn synchronise(server: Server, credentials: Credentials, held: Held) -> EnrollError {
-    let Held { memory, vault, progress, store } = held;
-    let identity = match identify(&server, credentials, &vault, &progress).await {
-        Ok(identity) => identity,
-        Err(error) => return error,
-    };
-    let pace = Pace { poll_wait: server.poll_wait, max_stale: server.max_stale };
-    let poller = Poller::new(server.url, identity, memory, vault, progress, pace);
-    match poller.keeping(store).run().await {}
-}
-
-async fn identify(
-    server: &Server,
-    credentials: Credentials,
-    vault: &Vault,
-    progress: &Progress,
-) -> Result<Identity, EnrollError> {
-    let token = match credentials {
-        Credentials::Ready(identity) => return Ok(identity),
-        Credentials::Token(token) => token,
-    };
-    let failed = |error: &EnrollError| {
-        let message = chain(error);
-        tell_waiting_launches(vault, &message);
-        service_manager::status(&format!("not joined: {message}"));
-        progress.failed(message);
-    };
-    let started = Instant::now();
-    let identity = join::join(&server.url, token, failed).await?;
-    progress.joined_in(started.elapsed());
-    Ok(identity)
-}
-
-impl Reload {
-    /// Takes up the rules as they are now. Other settings need a restart.
-    ///
-    /// # Errors
-    /// [`Mistakes`], after which the old rules hold.
-    pub fn rules(&self) -> Result<(), Mistakes> {
-        let settings = config::load(self.file.as_deref(), &self.overrides)?;
-        let (policy, units): (Policy, _) = (settings.policy, settings.credential_rules);
-        info!(rules = policy.rules().len(), credentials = units.rules().len(), "rules taken up");
-        self.launches.set_policy(policy);
-        self.units.set_rules(units);
-        Ok(())
-    }
-
-    /// Takes up the rules at every SIGHUP, for ever.
-    pub async fn at_hangup(self) {
-        use tokio::signal::unix::{SignalKind, signal};
-        let Ok(mut hangups) = signal(SignalKind::hangup()) else { return pending().await };
-        while hangups.recv().await.is_some() {
-            if let Err(mistakes) = self.rules() {
-                error!(%mistakes, "the rules are kept as they were");
-            }
-        }
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use devbox_secretsd::config::Overrides;
+use devbox_secretsd::reload::Sources;
 use devbox_secretsd::telemetry::log::Format;
 
 /// Where operators ask, if nothing else is said.
@@ -18,13 +19,16 @@ Exit status:
 Files:
   /etc/devbox-secrets/agent.toml     configuration, if it exists
   /run/devbox-secrets/launch.sock    devbox-exec asks here
-  /run/devbox-secrets/admin.sock     status and explain ask here
+  /run/devbox-secrets/admin.sock     status, explain, reload, quiesce and resume ask here; GET /metrics
 
 Examples:
   devbox-secretsd run --server https://secrets.example:8443 --join-token-file /run/join-token
   devbox-secretsd check --config /etc/devbox-secrets/agent.toml
   devbox-secretsd explain --pid $(pidof -s node)
-  devbox-secretsd status --json";
+  devbox-secretsd status --json
+  curl --unix-socket /run/devbox-secrets/admin.sock http://localhost/metrics
+  devbox-secretsd quiesce && snapshot-this-machine
+  platform-join-token | devbox-secretsd resume --join-token-file -";
 
 /// Holds a devbox's secrets in locked memory and gives each launch what the policy grants its process.
 #[derive(Debug, Parser)]
@@ -53,6 +57,31 @@ pub(crate) enum Action {
     /// Every mistake is told at once, with its line and what to write instead.
     #[command(after_help = AFTER_HELP)]
     Check(Options),
+    /// Wipe every secret and every key before this machine is snapshotted, and serve nothing until it resumes
+    ///
+    /// When this returns, neither values nor the devbox's identity are left: not in the daemon, not in the service manager's
+    /// file-descriptor store, not in the kernel's keyring; the connection to the control plane is closed. Launches are refused,
+    /// or wait (devbox-exec --wait). To quiesce twice is no mistake.
+    ///
+    /// A snapshot can be started many times. Each copy then needs an identity of its own: see resume.
+    #[command(after_help = AFTER_HELP)]
+    Quiesce(QuiesceOptions),
+    /// Join the control plane anew after quiesce, and wait for the secrets
+    ///
+    /// With a fresh join token (devbox-secrets-server devbox join-token ID, or a new registration: another devbox than before
+    /// is accepted); without one, with the configured identity as it is on the disk now: certificate files, or a join token
+    /// that the platform has replaced. A join token is good once.
+    ///
+    /// Also brings back a daemon whose devbox was shut down, whose certificate has expired, or that noticed it is a copy. A
+    /// daemon that serves is not disturbed: quiesce it first.
+    #[command(after_help = AFTER_HELP)]
+    Resume(ResumeOptions),
+    /// Have a running daemon take up changed rules
+    ///
+    /// Reads the configuration file again, as SIGHUP does. With a mistake in it, every one is told with its line, the status is
+    /// 2, and the old rules hold. Only [[rule]] and [[credential]] change: other settings need a restart.
+    #[command(after_help = AFTER_HELP)]
+    Reload(ReloadOptions),
     /// Explain what a process would get, by which rule, and why each other rule is not about it
     ///
     /// Asks the running daemon, so that the answer is about the rules in force and the variables held. Where none answers,
@@ -110,6 +139,36 @@ pub(crate) struct StatusOptions {
     pub(crate) json: bool,
 }
 
+/// Options of `quiesce`.
+#[derive(Debug, Args)]
+pub(crate) struct QuiesceOptions {
+    /// The daemon's admin socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_ADMIN_SOCKET)]
+    pub(crate) admin_socket: PathBuf,
+}
+
+/// Options of `resume`.
+#[derive(Debug, Args)]
+pub(crate) struct ResumeOptions {
+    /// File with a fresh one-time join token; - is standard input [default: the daemon's configured identity]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) join_token_file: Option<PathBuf>,
+    /// How long to wait for the secrets; the daemon goes on trying after it
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) wait: u32,
+    /// The daemon's admin socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_ADMIN_SOCKET)]
+    pub(crate) admin_socket: PathBuf,
+}
+
+/// Options of `reload`.
+#[derive(Debug, Args)]
+pub(crate) struct ReloadOptions {
+    /// The daemon's admin socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_ADMIN_SOCKET)]
+    pub(crate) admin_socket: PathBuf,
+}
+
 /// Options of `explain`.
 #[derive(Debug, Args)]
 pub(crate) struct ExplainOptions {
@@ -128,6 +187,11 @@ pub(crate) struct ExplainOptions {
 }
 
 impl Options {
+    /// Where the settings come from.
+    pub(crate) fn sources(&self) -> Sources {
+        Sources { file: self.config.clone(), overrides: self.overrides() }
+    }
+
     /// What wins over the configuration file.
     pub(crate) fn overrides(&self) -> Overrides {
         Overrides {

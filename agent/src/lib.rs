@@ -4,11 +4,13 @@
 //! - [`config`]: the configuration file, checked whole; [`app`]: the parts, wired;
 //! - [`identity`]: who this devbox is to the control plane; [`control_plane`]: the connection to it;
 //! - [`sync`]: keeps the bundle current, and ends service when it cannot;
+//! - [`machine`]: whether this is still the machine that it started on;
 //! - [`restart`]: what a successor finds in the service manager's store;
 //! - [`memory`]: the only pages that hold a plaintext; [`launch`]: what a launch asks and gets;
 //! - [`credentials`]: what systemd asks for on behalf of a unit, and gets;
 //! - [`policy`]: who may have what; [`peer`]: who asks, as the kernel says it;
-//! - [`admin`]: health and status on a local socket; [`telemetry`]: logs and the service manager;
+//! - [`admin`]: health and status on a local socket; [`telemetry`]: logs, the audit and the service manager;
+//! - [`metrics`]: what operators see in numbers; [`reload`]: changed rules;
 //! - [`harden`]: closes the process before it reads a secret; [`socket`]: Unix sockets.
 
 pub mod admin;
@@ -19,11 +21,15 @@ pub mod credentials;
 pub mod harden;
 pub mod identity;
 pub mod launch;
+pub mod machine;
 pub mod memory;
+pub mod metrics;
 pub mod peer;
 pub mod policy;
+pub mod reload;
 pub mod restart;
 pub mod socket;
+mod stamp;
 pub mod sync;
 pub mod telemetry;
 mod wildcard;

@@ -6,22 +6,30 @@ mod command;
 use std::alloc::System;
 use std::error::Error;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use devbox_secretsd::admin::client::AskError;
+use devbox_secretsd::admin::resumed::until_resumed;
 use devbox_secretsd::admin::{Report, client, explain, table};
 use devbox_secretsd::app::{App, Beginning};
 use devbox_secretsd::config::{self, Settings};
 use devbox_secretsd::harden::{self, Hardening};
+use devbox_secretsd::identity::token;
 use devbox_secretsd::peer::Process;
 use devbox_secretsd::policy::Explanation;
+use devbox_secretsd::reload::Counts;
 use devbox_secretsd::telemetry::{chain, journal, log};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use zeroizing_alloc::ZeroAlloc;
 
-use command::{Action, Command, DEFAULT_ADMIN_SOCKET, ExplainOptions, Options, StatusOptions};
+use command::{
+    Action, Command, DEFAULT_ADMIN_SOCKET, ExplainOptions, Options, QuiesceOptions, ReloadOptions,
+    ResumeOptions, StatusOptions,
+};
 
 /// Everything that is freed is wiped: ciphertext, TLS state, private keys, the join token.
 #[global_allocator]
@@ -50,6 +58,9 @@ fn main() -> ExitCode {
         Action::Run(options) => run(&options, hardening),
         Action::Status(options) => status(&options),
         Action::Check(options) => check(&options),
+        Action::Reload(options) => reload(&options),
+        Action::Quiesce(options) => quiesce(&options),
+        Action::Resume(options) => resume(&options),
         Action::Explain(options) => explain(&options),
     };
     match outcome {
@@ -68,7 +79,7 @@ fn fail(message: &str, code: u8) -> ExitCode {
 
 fn run(options: &Options, hardening: Hardening) -> Result<(), Failure> {
     let settings = load(options)?;
-    log::start(&settings.log.level, settings.log.format)?;
+    log::start(&settings.log.level, settings.log.format, settings.log.audit)?;
     let beginning = Beginning::take(&settings)?;
     let runtime = runtime()?;
     let outcome = runtime.block_on(serve(options, settings, beginning, hardening));
@@ -84,8 +95,8 @@ async fn serve(
     hardening: Hardening,
 ) -> Result<(), Failure> {
     let mut stop = Stop::new()?;
-    let app = App::start(settings, beginning, hardening)?;
-    tokio::spawn(app.reload(options.config.clone(), options.overrides()).at_hangup());
+    let app = App::start(settings, options.sources(), beginning, hardening)?;
+    tokio::spawn(app.reload().at_hangup());
     let (asked, told) = tokio::sync::oneshot::channel::<()>();
     let served = app.run(async { drop(told.await) });
     let stopped_twice = async {
@@ -122,6 +133,32 @@ fn status(options: &StatusOptions) -> Result<(), Failure> {
     let json = runtime()?.block_on(client::status(&options.admin_socket))?;
     let text = String::from_utf8_lossy(&json);
     if options.json { print(&format!("{text}\n")) } else { print(&table::print(&parse::<Report>(&text)?)) }
+}
+
+fn reload(options: &ReloadOptions) -> Result<(), Failure> {
+    match runtime()?.block_on(client::reload(&options.admin_socket)) {
+        Ok(json) => {
+            let Counts { rules, credentials } = parse(&String::from_utf8_lossy(&json))?;
+            print(&format!("in force: {rules} rules, {credentials} credential rules\n"))
+        }
+        Err(AskError::NotDone(mistakes)) => Err(Failure::Usage(mistakes)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn quiesce(options: &QuiesceOptions) -> Result<(), Failure> {
+    runtime()?.block_on(client::quiesce(&options.admin_socket))?;
+    Ok(())
+}
+
+fn resume(options: &ResumeOptions) -> Result<(), Failure> {
+    let ResumeOptions { join_token_file, wait, admin_socket } = options;
+    let file = join_token_file.as_ref().map(|file| Some(file).filter(|file| *file != Path::new("-")));
+    let token = file.map(token::read).transpose()?;
+    runtime()?.block_on(async {
+        client::resume(admin_socket, token.as_ref()).await?;
+        Ok(until_resumed(admin_socket, Duration::from_secs((*wait).into())).await?)
+    })
 }
 
 fn parse<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, Failure> {

@@ -5,20 +5,29 @@ use serde::{Deserialize, Serialize};
 use crate::harden::Hardening;
 
 /// In which state the daemon is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// It has not had any secrets yet.
+    #[default]
     Starting,
     /// It serves secrets.
     Ready,
     /// It wiped its secrets when the control plane had been away for longer than `max_stale`.
     Stale,
+    /// It was told to wipe everything, and waits for `resume`.
+    Quiesced,
+    /// It wiped everything because this machine is a copy, or has one that went on in its place.
+    Cloned,
     /// It wiped its secrets for another reason.
     Lost,
 }
 
 impl State {
+    /// Every state.
+    pub const ALL: [Self; 6] =
+        [Self::Starting, Self::Ready, Self::Stale, Self::Quiesced, Self::Cloned, Self::Lost];
+
     /// The word that people read.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -26,6 +35,8 @@ impl State {
             Self::Starting => "starting",
             Self::Ready => "ready",
             Self::Stale => "stale",
+            Self::Quiesced => "quiesced",
+            Self::Cloned => "cloned",
             Self::Lost => "lost",
         }
     }
@@ -51,6 +62,18 @@ pub struct Memory {
     pub bytes_locked: usize,
     /// Most that one bundle may take, in bytes.
     pub limit: usize,
+}
+
+/// By what the daemon would notice that this machine is a copy of another. The control plane sees one identity in two places
+/// in any case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloneDetection {
+    /// Another machine-id(5).
+    pub machine_id: bool,
+    /// Another boot, without one of this process: it was restored from a checkpoint.
+    pub boot_id: bool,
+    /// Another VM generation ID, which the kernel tells (Linux 6.10 or later, and a hypervisor that has one).
+    pub vm_generation: bool,
 }
 
 /// What waits in the service manager's file-descriptor store: a restart needs no control plane for it.
@@ -118,6 +141,8 @@ pub struct Report {
     pub memory: Memory,
     /// What protects the process.
     pub hardening: Hardening,
+    /// By what a copy of this machine would be noticed.
+    pub clone_detection: CloneDetection,
     /// What waits for a restart.
     pub restart: Restart,
     /// Launches since the start.

@@ -19,15 +19,19 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::explain;
 use super::report::{LastError, Launches, Memory, Report, Restart, State, Timings, Variable};
+use super::scrape::{metrics, reload};
+use super::{explain, token};
 use crate::control_plane::ServerUrl;
 use crate::harden::Hardening;
 use crate::launch::LaunchState;
+use crate::machine::Machine;
 use crate::memory::{Holding, Loss, SecretMemory, Vault};
 use crate::peer::Peer;
+use crate::reload::Reload;
 use crate::restart::WaitingRoom;
-use crate::sync::Progress;
+use crate::sync::{Orders, Progress};
+use crate::telemetry::audit::{Kind, TARGET};
 use crate::telemetry::chain;
 
 /// Connections at once; more wait.
@@ -40,6 +44,17 @@ const HEADER_PATIENCE: Duration = Duration::from_secs(1);
 const MAX_HEADER: usize = 8 * 1024;
 /// After a failed accept(2): descriptors are exhausted, and come back when others close.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
+
+/// Each path and its one method.
+const ROUTES: [(&str, &str); 7] = [
+    ("/healthz", "GET"),
+    ("/status", "GET"),
+    ("/explain", "GET"),
+    ("/metrics", "GET"),
+    ("/reload", "POST"),
+    ("/quiesce", "POST"),
+    ("/resume", "POST"),
+];
 
 /// What the answers are made of.
 #[derive(Debug)]
@@ -58,6 +73,14 @@ pub struct Admin {
     pub launches: Arc<LaunchState>,
     /// What waits for a successor.
     pub waiting: Arc<WaitingRoom>,
+    /// Quiesces and resumes.
+    pub life: Orders,
+    /// What tells this machine from a copy of it.
+    pub machine: Arc<Machine>,
+    /// Takes up changed rules.
+    pub reload: Reload,
+    /// When the daemon started, in milliseconds since the epoch.
+    pub started_ms: i64,
 }
 
 /// Serves for ever.
@@ -84,12 +107,15 @@ pub async fn serve(listener: UnixListener, admin: Arc<Admin>) -> Infallible {
 }
 
 async fn converse(stream: UnixStream, admin: Arc<Admin>) {
-    let allowed = may_ask(&stream);
+    let asker = who_asks(&stream);
     let service = service_fn(|request: Request<Incoming>| {
         let admin = Arc::clone(&admin);
         async move {
-            let (head, _) = request.into_parts();
-            let response = if allowed { admin.answer(&head).await } else { stranger() };
+            let (head, body) = request.into_parts();
+            let response = match asker {
+                Some(peer) => admin.answer(peer, &head, body).await,
+                None => stranger(),
+            };
             Ok::<_, Infallible>(response)
         }
     });
@@ -107,28 +133,33 @@ async fn converse(stream: UnixStream, admin: Arc<Admin>) {
 }
 
 /// The socket's mode says the same; this holds also where somebody widened it.
-fn may_ask(stream: &UnixStream) -> bool {
-    let peer = Peer::of(stream);
-    let allowed = peer.is_ok_and(|peer| peer.uid == 0 || peer.uid == geteuid().as_raw());
-    if !allowed {
-        warn!(uid = peer.map(|peer| peer.uid).ok(), "a stranger asked the admin socket and was refused");
+fn who_asks(stream: &UnixStream) -> Option<Peer> {
+    let peer = Peer::of(stream).ok();
+    let allowed = peer.filter(|peer| peer.uid == 0 || peer.uid == geteuid().as_raw());
+    if allowed.is_none() {
+        warn!(
+            target: TARGET,
+            event = Kind::AdminRefusal.word(),
+            uid = peer.map(|peer| peer.uid),
+            gid = peer.map(|peer| peer.gid),
+            pid = peer.map(|peer| peer.pid),
+            "a stranger asked the admin socket and was refused"
+        );
     }
     allowed
 }
 
 impl Admin {
-    async fn answer(&self, request: &Parts) -> Response<Full<Bytes>> {
-        match (request.uri.path(), &request.method) {
+    async fn answer(&self, asker: Peer, head: &Parts, body: Incoming) -> Response<Full<Bytes>> {
+        match (head.uri.path(), &head.method) {
             ("/healthz", &Method::GET) => self.health(),
             ("/status", &Method::GET) => json(StatusCode::OK, &self.report()),
-            ("/explain", &Method::GET) => self.explain(request.uri.query().unwrap_or_default()).await,
-            ("/healthz" | "/status" | "/explain", _) => {
-                let mut response =
-                    refusal(StatusCode::METHOD_NOT_ALLOWED, "method", "only GET is served here");
-                response.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET"));
-                response
-            }
-            _ => refusal(StatusCode::NOT_FOUND, "path", "the paths are /healthz, /status and /explain"),
+            ("/explain", &Method::GET) => self.explain(head.uri.query().unwrap_or_default()).await,
+            ("/metrics", &Method::GET) => metrics(self),
+            ("/reload", &Method::POST) => reload(&self.reload, asker),
+            ("/quiesce", &Method::POST) => self.quiesce().await,
+            ("/resume", &Method::POST) => self.resume(body).await,
+            (path, _) => astray(path),
         }
     }
 
@@ -136,6 +167,25 @@ impl Admin {
         match explain::parse(query) {
             Some(peer) => json(StatusCode::OK, &self.launches.explain(peer).await),
             None => refusal(StatusCode::BAD_REQUEST, "query", "ask with pid, uid and gid, each a number"),
+        }
+    }
+
+    async fn quiesce(&self) -> Response<Full<Bytes>> {
+        match self.life.quiesce().await {
+            Ok(()) => json(StatusCode::OK, &serde_json::json!({"state": State::Quiesced})),
+            Err(error) => refusal(StatusCode::SERVICE_UNAVAILABLE, "quiesce", &chain(&error)),
+        }
+    }
+
+    /// Answers when joining has begun; how it goes is in `/status`.
+    async fn resume(&self, body: Incoming) -> Response<Full<Bytes>> {
+        let resumed = match token::receive(body).await {
+            Ok(token) => self.life.resume(token).await,
+            Err(error) => return refusal(StatusCode::BAD_REQUEST, "token", &chain(&error)),
+        };
+        match resumed {
+            Ok(()) => json(StatusCode::ACCEPTED, &serde_json::json!({"state": State::Starting})),
+            Err(error) => refusal(StatusCode::CONFLICT, "resume", &chain(&error)),
         }
     }
 
@@ -170,6 +220,7 @@ impl Admin {
             certificate_expires_ms: progress.certificate.map(|validity| validity.not_after_ms),
             memory: self.memory(),
             hardening: self.hardening.clone(),
+            clone_detection: self.machine.watched(),
             restart: self.restart(),
             launches: self.launches(),
             timings: Timings {
@@ -238,24 +289,38 @@ fn variable(variable: crate::memory::Variable<'_>) -> Variable {
     Variable { env: variable.name.to_owned(), secret: variable.secret.to_owned(), version: variable.version }
 }
 
-fn state_of(loss: Loss) -> State {
+pub(super) fn state_of(loss: Loss) -> State {
     match loss {
         Loss::Starting => State::Starting,
         Loss::Stale => State::Stale,
+        Loss::Quiesced => State::Quiesced,
+        Loss::Cloned => State::Cloned,
         Loss::Revoked | Loss::Stopping => State::Lost,
     }
+}
+
+/// Another method than the path's own, or no path at all.
+fn astray(path: &str) -> Response<Full<Bytes>> {
+    let Some((_, method)) = ROUTES.iter().find(|(served, _)| *served == path) else {
+        let paths: Vec<&str> = ROUTES.iter().map(|(path, _)| *path).collect();
+        return refusal(StatusCode::NOT_FOUND, "path", &format!("the paths are {}", paths.join(", ")));
+    };
+    let mut response =
+        refusal(StatusCode::METHOD_NOT_ALLOWED, "method", &format!("only {method} is served here"));
+    response.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static(method));
+    response
 }
 
 fn stranger() -> Response<Full<Bytes>> {
     refusal(StatusCode::FORBIDDEN, "forbidden", "only root and the daemon's own user may ask here")
 }
 
-fn refusal(status: StatusCode, code: &str, message: &str) -> Response<Full<Bytes>> {
+pub(super) fn refusal(status: StatusCode, code: &str, message: &str) -> Response<Full<Bytes>> {
     json(status, &serde_json::json!({"code": code, "message": message}))
 }
 
 /// Text, numbers and lists of them: always serialisable.
-fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
+pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(serde_json::to_vec(body).unwrap_or_default())));
     *response.status_mut() = status;
     let value = hyper::header::HeaderValue::from_static;

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write};
 
-use super::report::{Report, Restart, Variable};
+use super::report::{CloneDetection, Report, Restart, Variable};
 use crate::config::quantity::print_size;
 use crate::harden::Step;
 use crate::identity::certificate::now_ms;
@@ -46,6 +46,7 @@ fn write_process(out: &mut String, report: &Report) -> fmt::Result {
     let fallback = memory.fallback_reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
     line(out, "memory", locked + &fallback)?;
     report.hardening.steps().try_for_each(|(name, found)| line(out, name, step(found)))?;
+    line(out, "clones", clones(&report.clone_detection))?;
     line(out, "restart", restart(report.restart))?;
     line(out, "launches", format!("{} served, {} refused", report.launches.served, report.launches.refused))?;
     line(out, "version", &report.version)
@@ -73,6 +74,16 @@ fn step(step: &Step) -> String {
         (Some(reason), _) => format!("NOT: {reason}"),
         (None, Some(detail)) => format!("yes: {detail}"),
         (None, None) => "yes".to_owned(),
+    }
+}
+
+fn clones(detection: &CloneDetection) -> String {
+    let CloneDetection { machine_id, boot_id, vm_generation } = *detection;
+    let words = [(machine_id, "machine id"), (boot_id, "boot id"), (vm_generation, "VM generation")];
+    let watched: Vec<&str> = words.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
+    match watched.as_slice() {
+        [] => "noticed by the control plane only".to_owned(),
+        watched => format!("noticed by {}, and by the control plane", watched.join(", ")),
     }
 }
 

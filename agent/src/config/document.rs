@@ -95,6 +95,17 @@ impl Section<'_, '_> {
         self.table.is_some_and(|table| table.contains_key(key))
     }
 
+    /// `true` or `false` under `key`; none where it is absent or a mistake, which is reported.
+    pub(super) fn flag(&self, key: &str, mistakes: &mut Collector) -> Option<bool> {
+        let value = self.table?.get(key)?;
+        let DeValue::Boolean(flag) = value.get_ref() else {
+            let line = self.document.line(value.span());
+            mistakes.at(line, format!("[{}] {key} is true or false, without quotation marks", self.name));
+            return None;
+        };
+        Some(*flag)
+    }
+
     /// The string under `key`, parsed; none where it is absent or a mistake, which is reported.
     pub(super) fn parsed<T, E: Display>(
         &self,

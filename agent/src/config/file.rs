@@ -42,6 +42,7 @@ pub(super) struct FromFile {
     pub(super) hardening: Option<Mode>,
     pub(super) level: Option<String>,
     pub(super) format: Option<Format>,
+    pub(super) audit: Option<bool>,
     /// None only where a rule is a mistake.
     pub(super) policy: Option<Policy>,
     /// None only where one is a mistake.
@@ -65,6 +66,7 @@ impl Default for FromFile {
             hardening: None,
             level: None,
             format: None,
+            audit: None,
             policy: Some(Policy::own_uid_only(geteuid().as_raw())),
             credential_rules: Some(CredentialRules::default()),
         }
@@ -113,10 +115,11 @@ fn read_hardening(document: &Document<'_>, found: &mut FromFile, mistakes: &mut 
 }
 
 fn read_log(document: &Document<'_>, found: &mut FromFile, mistakes: &mut Collector) {
-    let section: Section<'_, '_> = document.section("log", &["level", "format"], mistakes);
+    let section: Section<'_, '_> = document.section("log", &["level", "format", "audit"], mistakes);
     let level = |text: &str| log::filter(text).map(|_| text.to_owned());
     found.level = section.parsed("level", mistakes, level);
     found.format = section.parsed("format", mistakes, str::parse);
+    found.audit = section.flag("audit", mistakes);
 }
 
 fn max_stale(text: &str) -> Result<Duration, String> {

@@ -86,6 +86,8 @@ pub struct Log {
     pub level: String,
     /// Their form.
     pub format: Format,
+    /// Whether the audit's events are told, at any level.
+    pub audit: bool,
 }
 
 /// Everything the daemon runs with. Holds no secret.
@@ -141,7 +143,7 @@ pub(super) fn settle(file: FromFile, flags: &Overrides, mistakes: &mut Collector
     if launch == admin {
         mistakes.anywhere("launch socket and admin socket are the same file: give them two paths");
     }
-    let log = log_of(file.level, file.format, flags, mistakes);
+    let log = log_of(file.level, file.format, file.audit, flags, mistakes);
     Some(Settings {
         file: None,
         server: Server {
@@ -174,13 +176,20 @@ fn server_url(file: &FromFile, flags: &Overrides, mistakes: &mut Collector) -> O
     }
 }
 
-fn log_of(level: Option<String>, format: Option<Format>, flags: &Overrides, mistakes: &mut Collector) -> Log {
+fn log_of(
+    level: Option<String>,
+    format: Option<Format>,
+    audit: Option<bool>,
+    flags: &Overrides,
+    mistakes: &mut Collector,
+) -> Log {
     if let Some(Err(error)) = flags.log_level.as_deref().map(log::filter) {
         mistakes.anywhere(format!("--log-level: {error}"));
     }
     Log {
         level: flags.log_level.clone().or(level).unwrap_or_else(|| log::DEFAULT_LEVEL.to_owned()),
         format: flags.log_format.or(format).unwrap_or_default(),
+        audit: audit.unwrap_or(true),
     }
 }
 
@@ -207,7 +216,8 @@ impl fmt::Display for Settings {
             units.as_deref().unwrap_or("the service manager's, if it has one")
         )?;
         writeln!(f, "hardening           {}", self.hardening)?;
-        writeln!(f, "log                 {} ({:?})", self.log.level, self.log.format)?;
+        let audit = if self.log.audit { "with the audit" } else { "without the audit" };
+        writeln!(f, "log                 {} ({:?}), {audit}", self.log.level, self.log.format)?;
         write!(f, "\n{}\n{}", table::rules(&self.policy), self.credential_rules)
     }
 }

@@ -47,6 +47,7 @@ launch = "/run/x/launch.sock"
 [log]
 level = "debug"
 format = "json"
+audit = false
 
 [[rule]]
 name = "ci"
@@ -68,6 +69,7 @@ fn a_whole_file_is_taken_up() {
     assert_eq!(settings.memory, Memory { require: Requirement::MemfdSecret, limit: 1 << 20 });
     assert_eq!(settings.sockets.admin, Path::new("/run/x/admin.sock"));
     assert_eq!(settings.policy.rules().len(), 1);
+    assert!(!settings.log.audit);
     let table = settings.to_string();
     assert!(table.contains("1 (\"ci\")  uid 1000  DB_*, API_KEY"), "{table}");
     assert!(table.contains("worker@.service  DB_*, TOKEN"), "{table}");
@@ -88,6 +90,7 @@ limit = 5
 [log]
 level = "info,hunter2=hunter2"
 format = "hunter2"
+audit = "hunter2"
 [[rule]]
 env = ["A"]
 [[rule]]
@@ -98,7 +101,7 @@ colour = "red"
 "#;
     let found = mistakes(text);
     let lines: Vec<Option<usize>> = found.iter().map(|(line, _)| *line).collect();
-    let expected = [2, 3, 4, 5, 7, 9, 10, 12, 13, 14, 19, 20].map(Some);
+    let expected = [2, 3, 4, 5, 7, 9, 10, 12, 13, 14, 15, 20, 21].map(Some);
     assert_eq!(lines, expected, "{found:#?}");
     assert!(found.iter().all(|(_, text)| !text.contains("hunter2")), "{found:#?}");
 }

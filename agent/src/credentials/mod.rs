@@ -11,6 +11,7 @@ pub mod address;
 mod answer;
 mod caller;
 mod refusal;
+mod report;
 pub mod rules;
 
 #[cfg(test)]
@@ -23,13 +24,17 @@ use arc_swap::ArcSwap;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
+
+pub use self::refusal::REFUSALS;
 
 use self::address::Question;
 use self::refusal::Refusal;
+use self::report::{report_refused, report_served};
 use self::rules::CredentialRules;
 use crate::memory::{Generation, Holding, Loss, Vault};
-use crate::peer::Cgroups;
+use crate::metrics::Metrics;
+use crate::peer::{Cgroups, Peer};
 use crate::telemetry::chain;
 
 /// Answers under way at once. The others wait in the kernel's queue.
@@ -55,6 +60,7 @@ pub struct Credentials {
     rules: ArcSwap<CredentialRules>,
     cgroups: Cgroups,
     patience: Patience,
+    metrics: Arc<Metrics>,
 }
 
 impl Credentials {
@@ -62,7 +68,13 @@ impl Credentials {
     #[must_use]
     pub fn new(vault: Arc<Vault>, rules: CredentialRules) -> Self {
         let (rules, cgroups) = (ArcSwap::from_pointee(rules), Cgroups::of_this_machine());
-        Self { vault, rules, cgroups, patience: PATIENCE }
+        Self { vault, rules, cgroups, patience: PATIENCE, metrics: Arc::default() }
+    }
+
+    /// What becomes of credentials is counted in `metrics`.
+    #[must_use]
+    pub fn counted_in(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Answers from now on are decided by `rules`.
@@ -104,16 +116,16 @@ impl Credentials {
     }
 
     async fn answer(&self, mut stream: UnixStream) {
+        let peer = Peer::of(&stream).ok();
         let sent = match self.decide(&stream) {
             Ok((question, generation, at)) => {
-                log_served(&question, &generation, at);
+                let rule = self.rules.load().granting(&question.unit, generation.name(at));
+                report_served(&self.metrics, peer, &question, &generation, at, rule);
                 timeout(self.patience.answer, answer::send_value(&mut stream, &generation, at)).await
             }
             Err(refusal) => {
-                let reason = chain(&refusal);
-                // In the message itself: a unit's start has no other place to say why it failed.
-                warn!("credential refused: {reason}");
-                timeout(self.patience.answer, answer::send_refusal(&mut stream, &reason)).await
+                report_refused(&self.metrics, peer, &refusal);
+                timeout(self.patience.answer, answer::send_refusal(&mut stream, &chain(&refusal))).await
             }
         };
         match sent {
@@ -127,18 +139,8 @@ impl Credentials {
     fn decide(&self, stream: &UnixStream) -> Result<(Question, Arc<Generation>, usize), Refusal> {
         let question = caller::question(stream, &self.cgroups)?;
         let held = self.vault.current();
-        let generation = held.map_err(|unavailable| Refusal::Unavailable(unavailable.reason))?;
+        let generation = held.map_err(Refusal::Unavailable)?;
         let at = answer::variable(&generation, &self.rules.load(), &question)?;
         Ok((question, generation, at))
     }
-}
-
-fn log_served(question: &Question, generation: &Generation, at: usize) {
-    info!(
-        unit = %question.unit,
-        credential = question.credential,
-        name = generation.name(at),
-        revision = generation.revision(),
-        "credential served"
-    );
 }

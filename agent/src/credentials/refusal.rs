@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::address::InvalidAddress;
+use crate::memory::Unavailable;
 use crate::peer::UnitName;
 
 /// Why a unit does not get a credential.
@@ -55,6 +56,43 @@ pub(super) enum Refusal {
         name: String,
     },
     /// There are no secrets.
-    #[error("{0}")]
-    Unavailable(std::sync::Arc<str>),
+    #[error("{}", .0.reason)]
+    Unavailable(Unavailable),
+}
+
+/// The words of all refusals, but for those of a loss of the secrets.
+pub const REFUSALS: [&str; 6] = ["peer", "address", "not_systemd", "other_unit", "missing", "denied"];
+
+impl Refusal {
+    /// A stable word for the audit and for metrics.
+    pub(super) const fn word(&self) -> &'static str {
+        match self {
+            Self::Peer(_) => "peer",
+            Self::Address(_) => "address",
+            Self::NotSystemd { .. } => "not_systemd",
+            Self::OtherUnit { .. } => "other_unit",
+            Self::Missing { .. } => "missing",
+            Self::Denied { .. } => "denied",
+            Self::Unavailable(unavailable) => unavailable.loss.word(),
+        }
+    }
+
+    /// The unit that is asked for, where there is one.
+    pub(super) fn unit(&self) -> Option<&UnitName> {
+        match self {
+            Self::Peer(_) | Self::Address(_) | Self::Unavailable(_) => None,
+            Self::NotSystemd { unit, .. }
+            | Self::OtherUnit { unit, .. }
+            | Self::Missing { unit, .. }
+            | Self::Denied { unit, .. } => Some(unit),
+        }
+    }
+
+    /// The variable that is asked for, where one is known.
+    pub(super) fn name(&self) -> Option<&str> {
+        match self {
+            Self::Missing { name, .. } | Self::Denied { name, .. } => Some(name),
+            _ => None,
+        }
+    }
 }

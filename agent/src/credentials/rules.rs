@@ -96,8 +96,16 @@ impl CredentialRules {
     /// Whether `unit` may load the variable `name`.
     #[must_use]
     pub fn grants(&self, unit: &UnitName, name: &str) -> bool {
-        let about = self.0.iter().filter(|rule| rule.unit.covers(unit));
-        about.flat_map(|rule| &rule.env).any(|glob| glob.matches(name.as_bytes()))
+        self.granting(unit, name).is_some()
+    }
+
+    /// The number of the first rule by which `unit` may load the variable `name`, counted from 1.
+    #[must_use]
+    pub fn granting(&self, unit: &UnitName, name: &str) -> Option<usize> {
+        let grants = |rule: &CredentialRule| {
+            rule.unit.covers(unit) && rule.env.iter().any(|glob| glob.matches(name.as_bytes()))
+        };
+        self.0.iter().position(grants).map(|index| index + 1)
     }
 }
 

@@ -17,13 +17,13 @@ use super::places::Place;
 use super::refusal::Refusal;
 use super::report::{Served, report};
 use super::request::Request;
-use crate::memory::{BootTime, Generation, Loss};
+use crate::memory::{BootTime, Generation};
 use crate::peer::{Facts, Peer, Process};
 
 /// A request has to be there in this time.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(2);
 /// An answer has to be taken in this time.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// Longest wait for the first secrets, whatever the request says.
 const MAX_WAIT: Duration = Duration::from_secs(3_600);
 
@@ -31,11 +31,12 @@ const MAX_WAIT: Duration = Duration::from_secs(3_600);
 pub(super) async fn serve_connection(stream: UnixStream, peer: Peer, place: Place, state: Arc<LaunchState>) {
     let started = Instant::now();
     let connection = Connection { stream: &stream, peer, accepted: BootTime::now() };
-    let outcome = launch(&connection, &state).await;
+    let mut facts = Facts::of(peer);
+    let outcome = launch(&connection, &state, &mut facts).await;
     if let Err(Failure::Refused(refusal)) = &outcome {
         send_refusal(&stream, refusal);
     }
-    report(&state.counters, peer, started.elapsed(), &outcome);
+    report(&state.metrics, &facts, started.elapsed(), &outcome);
     drop((stream, place));
 }
 
@@ -46,17 +47,22 @@ struct Connection<'a> {
     accepted: BootTime,
 }
 
-async fn launch(connection: &Connection<'_>, state: &LaunchState) -> Result<Served, Failure> {
+/// `seen` is what becomes known of the launcher on the way.
+async fn launch(
+    connection: &Connection<'_>,
+    state: &LaunchState,
+    seen: &mut Facts,
+) -> Result<Served, Failure> {
     let request = timeout(REQUEST_DEADLINE, Request::read(connection.stream))
         .await
         .map_err(|_| Failure::Slow("its request did not come in time"))??;
     // Before anything is said of the secrets, and before any waiting: a stranger gets neither.
-    let mut decision = decide(connection, state).await?;
+    let mut decision = decide(connection, state, seen).await?;
     let generation = match state.vault.current() {
-        Err(unavailable) if unavailable.loss == Loss::Starting && request.header.wait_ms > 0 => {
+        Err(unavailable) if unavailable.loss.may_pass() && request.header.wait_ms > 0 => {
             let generation = wait_for_secrets(connection.stream, state, &request).await?;
             // Rules may have been reloaded meanwhile, and the process may be another program by now.
-            decision = decide(connection, state).await?;
+            decision = decide(connection, state, seen).await?;
             generation
         }
         held => held.map_err(Refusal::from)?,
@@ -66,7 +72,11 @@ async fn launch(connection: &Connection<'_>, state: &LaunchState) -> Result<Serv
         .map_err(|_| Failure::Slow("it does not take its answer"))?
 }
 
-async fn decide(connection: &Connection<'_>, state: &LaunchState) -> Result<Decision, Refusal> {
+async fn decide(
+    connection: &Connection<'_>,
+    state: &LaunchState,
+    seen: &mut Facts,
+) -> Result<Decision, Refusal> {
     let Connection { stream, peer, accepted } = *connection;
     let policy = state.policy.load_full();
     let facts = match policy.questions(peer) {
@@ -76,6 +86,7 @@ async fn decide(connection: &Connection<'_>, state: &LaunchState) -> Result<Deci
             Err(obstacle) => Facts::unknown(peer, obstacle),
         },
     };
+    seen.clone_from(&facts);
     Decision::new(policy, facts)
 }
 
@@ -94,7 +105,7 @@ async fn answer(
     } else {
         reply.send(stream, flags.inline, &state.pool, &state.vault).await?
     };
-    Ok(Served::new(answer, &reply))
+    Ok(Served::new(answer, &reply, decision.rules()))
 }
 
 /// Waits for the first secrets, as long as the request allows and the peer is there.
@@ -117,7 +128,7 @@ async fn first_secrets(state: &LaunchState) -> Result<Arc<Generation>, Failure> 
     let mut changes = state.vault.changes();
     loop {
         match state.vault.current() {
-            Err(unavailable) if unavailable.loss == Loss::Starting => {}
+            Err(unavailable) if unavailable.loss.may_pass() => {}
             held => return held.map_err(|unavailable| Refusal::from(unavailable).into()),
         }
         // The vault outlives its launches, so this is a change and never the end of the channel.

@@ -43,6 +43,11 @@ impl Decision {
         select(generation, &grants, peer, request).map_err(|refusal| self.reasoned(refusal))
     }
 
+    /// The rules that decide.
+    pub(super) fn rules(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy)
+    }
+
     fn reasoned(&self, refusal: Refusal) -> Refusal {
         if refusal.code != ErrorCode::Denied {
             return refusal;

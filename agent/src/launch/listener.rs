@@ -9,12 +9,13 @@ use nix::errno::Errno;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::select;
 use tokio::time::sleep;
-use tracing::{error, warn};
+use tracing::error;
 
 use super::LaunchState;
 use super::answer::send_refusal;
 use super::connection::serve_connection;
 use super::refusal::Refusal;
+use super::report::report_busy;
 use crate::peer::Peer;
 
 /// Pause after a failed accept, so that exhausted descriptors do not make a busy loop.
@@ -62,8 +63,9 @@ fn admit(stream: UnixStream, state: &Arc<LaunchState>, busy: &mut BusyLog) {
             tokio::spawn(serve_connection(stream, peer, place, Arc::clone(state)));
         }
         None => {
-            send_refusal(&stream, &Refusal::busy(peer.uid));
-            state.counters.count_refused();
+            let refusal = Refusal::busy(peer.uid);
+            send_refusal(&stream, &refusal);
+            state.metrics.launch_refused(refusal.reason());
             busy.note(peer);
         }
     }
@@ -88,15 +90,7 @@ impl BusyLog {
     fn note(&mut self, peer: Peer) {
         self.silent += 1;
         if self.last.is_none_or(|last| last.elapsed() >= BUSY_LOG_INTERVAL) {
-            let Peer { uid, gid, pid } = peer;
-            warn!(
-                uid,
-                gid,
-                pid,
-                count = self.silent,
-                code = "busy",
-                "launches refused: their user has its share"
-            );
+            report_busy(peer, self.silent);
             *self = Self { last: Some(Instant::now()), silent: 0 };
         }
     }

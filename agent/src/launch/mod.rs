@@ -26,8 +26,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use self::places::Places;
-use self::report::Counters;
 use crate::memory::{Pool, SecretMemory, Vault};
+use crate::metrics::Metrics;
 use crate::peer::{Cgroups, Examiner};
 use crate::policy::Policy;
 
@@ -40,7 +40,7 @@ pub struct LaunchState {
     policy: ArcSwap<Policy>,
     pool: Pool,
     places: Arc<Places>,
-    counters: Counters,
+    metrics: Arc<Metrics>,
     examiner: Examiner,
 }
 
@@ -55,7 +55,7 @@ impl LaunchState {
             policy: ArcSwap::from_pointee(policy),
             pool: Pool::new(memory)?,
             places: Arc::new(Places::for_this_process()),
-            counters: Counters::default(),
+            metrics: Arc::default(),
             examiner: Examiner::new(Cgroups::of_this_machine()),
         })
     }
@@ -66,6 +66,12 @@ impl LaunchState {
         Self { examiner, ..self }
     }
 
+    /// What becomes of launches is counted in `metrics`.
+    #[must_use]
+    pub fn counted_in(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
+    }
+
     /// Launches from now on are decided by `policy`.
     pub fn set_policy(&self, policy: Policy) {
         self.policy.store(Arc::new(policy));
@@ -74,7 +80,8 @@ impl LaunchState {
     /// How the launches since the start ended.
     #[must_use]
     pub fn counts(&self) -> LaunchCounts {
-        self.counters.read()
+        let [served, refused, abandoned] = self.metrics.launches();
+        LaunchCounts { served, refused, abandoned }
     }
 
     /// How many connections there are right now.

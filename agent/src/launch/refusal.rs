@@ -12,6 +12,8 @@ const MAX_QUOTED: usize = 128;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) code: ErrorCode,
+    /// A stable word for metrics: the code's, or that of the loss behind it.
+    reason: &'static str,
     text: String,
     /// The name that is denied.
     name: Option<String>,
@@ -25,7 +27,7 @@ impl Refusal {
     pub(super) fn new(code: ErrorCode, text: &str) -> Self {
         let mut text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         text.truncate(text.floor_char_boundary(MAX_ERROR_LEN as usize));
-        Self { code, text, name: None, reasons: None }
+        Self { code, reason: code.word(), text, name: None, reasons: None }
     }
 
     pub(super) fn invalid(text: &str) -> Self {
@@ -78,6 +80,11 @@ impl Refusal {
         &self.text
     }
 
+    /// A stable word for metrics.
+    pub(super) fn reason(&self) -> &'static str {
+        self.reason
+    }
+
     /// The name that is denied, where it is about one.
     pub(super) fn name(&self) -> Option<&str> {
         self.name.as_deref()
@@ -95,7 +102,8 @@ impl Refusal {
 
 impl From<Unavailable> for Refusal {
     fn from(unavailable: Unavailable) -> Self {
-        Self::new(unavailable.loss.code(), &unavailable.reason)
+        let loss = unavailable.loss;
+        Self { reason: loss.word(), ..Self::new(loss.code(), &unavailable.reason) }
     }
 }
 

@@ -1,38 +1,19 @@
-//! One event and one count a launch. Names only at debug level, but for one that is denied; values never.
-//!
-//! The events of the target `audit` are for machines to read: their fields keep their names.
+//! One event of the audit and one count a launch. Names, but never values.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
-use devbox_launch_proto::Answer;
-use tracing::{Level, debug, enabled, info, warn};
+use devbox_launch_proto::{Answer, ErrorCode};
+use tracing::{Level, enabled, info, warn};
 
-use super::LaunchCounts;
 use super::answer::Reply;
 use super::failure::Failure;
-use crate::peer::Peer;
-
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    served: AtomicU64,
-    refused: AtomicU64,
-    abandoned: AtomicU64,
-}
-
-impl Counters {
-    pub(super) fn read(&self) -> LaunchCounts {
-        LaunchCounts {
-            served: self.served.load(Ordering::Relaxed),
-            refused: self.refused.load(Ordering::Relaxed),
-            abandoned: self.abandoned.load(Ordering::Relaxed),
-        }
-    }
-
-    pub(super) fn count_refused(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-    }
-}
+use super::refusal::Refusal;
+use crate::metrics::Metrics;
+use crate::peer::{Facts, Peer, UnitName};
+use crate::policy::Policy;
+use crate::telemetry::audit::{Kind, TARGET};
 
 /// What a launch got.
 #[derive(Debug)]
@@ -40,49 +21,128 @@ pub(super) struct Served {
     answer: Answer,
     count: usize,
     revision: u64,
-    /// For the log at debug level only.
-    names: Option<String>,
+    /// For the audit only.
+    names: Cow<'static, str>,
+    rules: Arc<Policy>,
 }
 
 impl Served {
-    pub(super) fn new(answer: Answer, reply: &Reply<'_>) -> Self {
-        let names = enabled!(Level::DEBUG).then(|| {
-            String::from_utf8_lossy(&reply.selection.names(reply.generation).join(&b' ')).into_owned()
-        });
+    pub(super) fn new(answer: Answer, reply: &Reply<'_>, rules: Arc<Policy>) -> Self {
+        let audited = enabled!(target: TARGET, Level::INFO);
+        let names = if audited { reply.selection.summary(reply.generation) } else { Cow::Borrowed("") };
         let count = reply.selection.count(reply.generation);
-        Self { answer, count, revision: reply.generation.revision(), names }
+        Self { answer, count, revision: reply.generation.revision(), names, rules }
     }
 }
 
-pub(super) fn report(counters: &Counters, peer: Peer, duration: Duration, outcome: &Result<Served, Failure>) {
-    let Peer { uid, gid, pid } = peer;
+/// Counts a launch, and tells how it ended. `facts` is what became known of its launcher.
+pub(super) fn report(
+    metrics: &Metrics,
+    facts: &Facts,
+    duration: Duration,
+    outcome: &Result<Served, Failure>,
+) {
     let duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     match outcome {
         Ok(served) => {
-            counters.served.fetch_add(1, Ordering::Relaxed);
-            let (answer, count, revision) = (word(served.answer), served.count, served.revision);
-            info!(target: "audit", uid, gid, pid, count, revision, answer, duration_us, "launch");
-            if let Some(names) = &served.names {
-                debug!(pid, names, "launch got these variables");
-            }
+            metrics.launch_served();
+            report_served(facts, served, duration_us);
         }
         Err(Failure::Refused(refusal)) => {
-            counters.count_refused();
-            let (code, reason) = (refusal.code.word(), refusal.text());
-            let (name, rules) = (refusal.name(), refusal.reasons());
-            // The journal shows people the message alone.
-            let why = rules.unwrap_or(reason);
-            warn!(target: "audit", uid, gid, pid, code, name, rules, reason, duration_us, "launch refused: {why}");
+            metrics.launch_refused(refusal.reason());
+            report_refused(facts, refusal, duration_us);
         }
         Err(Failure::Slow(reason)) => {
-            counters.abandoned.fetch_add(1, Ordering::Relaxed);
-            warn!(uid, gid, pid, reason, duration_us, "launch abandoned: its launcher is too slow");
+            metrics.launch_abandoned();
+            report_abandoned(facts, reason, duration_us);
         }
         Err(Failure::Gone) => {
-            counters.abandoned.fetch_add(1, Ordering::Relaxed);
-            debug!(uid, gid, pid, duration_us, "launch abandoned: its launcher went away");
+            metrics.launch_abandoned();
+            report_abandoned(facts, "its launcher went away", duration_us);
         }
     }
+}
+
+fn report_served(facts: &Facts, served: &Served, duration_us: u64) {
+    let Peer { uid, gid, pid } = facts.peer;
+    let (answer, count, revision) = (word(served.answer), served.count, served.revision);
+    info!(
+        target: TARGET,
+        event = Kind::Launch.word(),
+        uid,
+        gid,
+        pid,
+        unit = unit(facts),
+        executable = executable(facts),
+        names = &*served.names,
+        count,
+        revision,
+        rules = %served.rules.about(facts),
+        answer,
+        duration_us,
+        "launch"
+    );
+}
+
+fn report_refused(facts: &Facts, refusal: &Refusal, duration_us: u64) {
+    let Peer { uid, gid, pid } = facts.peer;
+    let (reason, rules) = (refusal.text(), refusal.reasons());
+    // The journal shows people the message alone.
+    let why = rules.unwrap_or(reason);
+    warn!(
+        target: TARGET,
+        event = Kind::Refusal.word(),
+        uid,
+        gid,
+        pid,
+        unit = unit(facts),
+        executable = executable(facts),
+        code = refusal.code.word(),
+        names = refusal.name(),
+        rules,
+        reason,
+        duration_us,
+        "launch refused: {why}"
+    );
+}
+
+fn report_abandoned(facts: &Facts, reason: &str, duration_us: u64) {
+    let Peer { uid, gid, pid } = facts.peer;
+    info!(
+        target: TARGET,
+        event = Kind::Abandoned.word(),
+        uid,
+        gid,
+        pid,
+        unit = unit(facts),
+        executable = executable(facts),
+        reason,
+        duration_us,
+        "launch abandoned: {reason}"
+    );
+}
+
+/// Tells of `times` launches that found no place: one event for many, so that a flood fills no log. The peer is the last one.
+pub(super) fn report_busy(peer: Peer, times: u64) {
+    let Peer { uid, gid, pid } = peer;
+    warn!(
+        target: TARGET,
+        event = Kind::Refusal.word(),
+        uid,
+        gid,
+        pid,
+        code = ErrorCode::Busy.word(),
+        times,
+        "launches refused: their user has its share"
+    );
+}
+
+fn unit(facts: &Facts) -> Option<&str> {
+    facts.unit.as_ref().ok()?.as_ref().map(UnitName::as_str)
+}
+
+fn executable(facts: &Facts) -> Option<&str> {
+    facts.executable.as_ref().ok().map(|executable| executable.path.as_str())
 }
 
 const fn word(answer: Answer) -> &'static str {

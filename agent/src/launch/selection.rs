@@ -1,5 +1,7 @@
 //! Which variables a launch gets, under which names: what it asks for, held against what there is and what is granted.
 
+use std::borrow::Cow;
+use std::fmt::Write;
 use std::io::IoSlice;
 
 use devbox_launch_proto::{Item, Items};
@@ -9,6 +11,9 @@ use super::refusal::{Refusal, quoted};
 use crate::memory::Generation;
 use crate::peer::Peer;
 use crate::policy::{Grants, is_guarded};
+
+/// How long the audit's list of names may become before it ends, in bytes.
+const MAX_SUMMARY: usize = 4_096;
 
 /// Variables of one generation, in ascending order of the name under which each is injected.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,6 +71,25 @@ impl Selection<'_> {
                 parts.filter(|part| !part.is_empty()).map(IoSlice::new).collect()
             }
         }
+    }
+
+    /// What the audit says of it: all that is held, or each name, and of a renamed one both; as many as fit.
+    pub(super) fn summary(&self, generation: &Generation) -> Cow<'static, str> {
+        let Self::Picked(picks) = self else { return Cow::Borrowed("*") };
+        let mut names = String::new();
+        for pick in picks {
+            if names.len() > MAX_SUMMARY {
+                names.push_str(" …");
+                break;
+            }
+            let space = if names.is_empty() { "" } else { " " };
+            let (name, new) = (generation.name(pick.at), pick.rename.map(String::from_utf8_lossy));
+            let _ = match new {
+                Some(new) => write!(names, "{space}{new}={name}"),
+                None => write!(names, "{space}{name}"),
+            };
+        }
+        Cow::Owned(names)
     }
 
     /// The names under which the variables are injected.

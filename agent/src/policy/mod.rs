@@ -23,9 +23,11 @@ pub use guarded::is_guarded;
 pub use mismatch::Mismatch;
 pub use rule::{Rule, RuleLabel};
 
+use std::fmt;
+
 use crate::peer::{Facts, Peer, Questions, UnitPattern};
 
-/// Most rules that [`Policy::why_not`] gives a reason for.
+/// Most rules that [`Policy::why_not`] gives a reason for, and [`Policy::about`] names.
 const MAX_REASONS: usize = 16;
 
 /// All rules.
@@ -85,6 +87,14 @@ impl Policy {
         (!rules.is_empty()).then_some(Grants { rules })
     }
 
+    /// For the audit: the rules that are about a process, by number and name.
+    #[must_use]
+    pub fn about<'a>(&'a self, facts: &'a Facts) -> impl fmt::Display + 'a {
+        let rules = self.rules.iter().enumerate();
+        let about = rules.filter(|(_, rule)| rule.is_about(facts)).take(MAX_REASONS);
+        Labels(about.map(|(index, rule)| rule.label(index)))
+    }
+
     /// For the operator: why each rule grants nothing, or not `name`, to a process. One line.
     #[must_use]
     pub fn why_not(&self, facts: &Facts, name: Option<&str>) -> String {
@@ -103,6 +113,18 @@ impl Policy {
             reasons.push(format!("and {} more", more + 1));
         }
         reasons.join("; ")
+    }
+}
+
+/// Rules, one after the other.
+struct Labels<I>(I);
+
+impl<'a, I: Iterator<Item = RuleLabel<'a>> + Clone> fmt::Display for Labels<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, label) in self.0.clone().enumerate() {
+            write!(f, "{}{label}", if index > 0 { ", " } else { "" })?;
+        }
+        Ok(())
     }
 }
 

@@ -41,7 +41,8 @@ impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Journal<W> {
     }
 }
 
-fn priority(level: Level) -> &'static str {
+/// What a line of this level begins with (sd-daemon(3)).
+pub(super) fn priority(level: Level) -> &'static str {
     match level {
         Level::ERROR => ERROR,
         Level::WARN => WARNING,

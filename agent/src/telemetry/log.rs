@@ -4,10 +4,15 @@ use std::io::{self, IsTerminal};
 use std::str::FromStr;
 
 use thiserror::Error;
+use tracing::Metadata;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, fmt};
 
+use super::audit::{self, JournalLayer};
 use super::journal::{self, Journal};
 
 /// What is logged where nothing is said.
@@ -65,17 +70,19 @@ pub fn filter(level: &str) -> Result<EnvFilter, LogError> {
     EnvFilter::try_new(level).map_err(LogError::Level)
 }
 
-/// Starts the process's one log.
+/// Starts the process's one log. `audit`: whether the events of the audit are told, at any `level`.
 ///
 /// # Errors
 /// [`LogError`].
-pub fn start(level: &str, format: Format) -> Result<(), LogError> {
-    let registry = tracing_subscriber::registry().with(filter(level)?);
+pub fn start(level: &str, format: Format, audit: bool) -> Result<(), LogError> {
+    let registry = tracing_subscriber::registry().with(filter_with(level, audit)?);
     let stderr = || fmt::layer().with_writer(io::stderr);
     let started = match resolve(format) {
         Format::Journald => {
             let text = fmt::layer().with_writer(Journal(io::stderr)).with_ansi(false);
-            registry.with(text.without_time().with_level(false).with_target(false)).try_init()
+            let text = text.without_time().with_level(false).with_target(false);
+            let audit = JournalLayer::new().with_filter(filter_fn(is_audit));
+            registry.with(text.with_filter(filter_fn(|event| !is_audit(event)))).with(audit).try_init()
         }
         Format::Json => registry.with(stderr().json().flatten_event(true)).try_init(),
         Format::Human | Format::Auto => {
@@ -85,11 +92,46 @@ pub fn start(level: &str, format: Format) -> Result<(), LogError> {
     started.map_err(LogError::Installed)
 }
 
+/// The audit has a level of its own, whatever `level` says of it.
+fn filter_with(level: &str, audit: bool) -> Result<EnvFilter, LogError> {
+    let own = if audit { LevelFilter::INFO } else { LevelFilter::OFF };
+    filter(&format!("{level},{}={own}", audit::TARGET))
+}
+
+fn is_audit(event: &Metadata<'_>) -> bool {
+    event.target() == audit::TARGET
+}
+
 fn resolve(format: Format) -> Format {
     match format {
         Format::Auto if journal::is_stderr() => Format::Journald,
         Format::Auto if !io::stderr().is_terminal() => Format::Json,
         Format::Auto => Format::Human,
         chosen => chosen,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::subscriber::with_default;
+    use tracing::{Level, enabled};
+
+    use super::*;
+
+    fn tells(level: &str, audit: bool) -> [bool; 2] {
+        let subscriber = tracing_subscriber::registry().with(filter_with(level, audit).unwrap());
+        with_default(subscriber, || {
+            [enabled!(target: audit::TARGET, Level::INFO), enabled!(target: "devbox_secretsd", Level::INFO)]
+        })
+    }
+
+    #[test]
+    fn the_audit_is_told_at_every_level_unless_it_is_turned_off() {
+        for level in ["error", "off", "audit=off", "warn,audit=error"] {
+            assert_eq!(tells(level, true), [true, false], "{level}");
+            assert_eq!(tells(level, false), [false, false], "{level}");
+        }
+        assert_eq!(tells("trace", false), [false, true]);
+        assert_eq!(tells("info", true), [true, true]);
     }
 }

@@ -1,7 +1,9 @@
-//! What the daemon tells: log lines on stderr, for people, programs or the journal; its state to the service manager.
+//! What the daemon tells: log lines on stderr, for people, programs or the journal; the audit; its state to the service
+//! manager.
 //!
 //! No secret reaches either: what holds one cannot be printed (`SecretBytes`, redacted `Debug`).
 
+pub mod audit;
 pub mod journal;
 pub mod log;
 pub mod service_manager;

@@ -32,7 +32,8 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    const ALL: [Self; 8] = [
+    /// Every code.
+    pub const ALL: [Self; 8] = [
         Self::Invalid,
         Self::Version,
         Self::Denied,

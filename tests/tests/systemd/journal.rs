@@ -1,4 +1,4 @@
-//! What an operator reads in the journal: the reason beside the message, with its priority.
+//! What an operator reads in the journal: the reason beside the message, with its priority, and the audit by its fields.
 
 use devbox_secrets_tests::canary;
 use devbox_secrets_tests::machine::Machine;
@@ -34,4 +34,107 @@ eventually "the refusal" tells err '^devbox-secretsd: the join token was not acc
 "#
     );
     let _ = Machine::new().run(&script).await.success();
+}
+
+/// The daemon logs errors only: the audit is told all the same.
+#[tokio::test]
+async fn the_audit_is_asked_for_by_field_and_outlives_the_journals_restart_and_silence() {
+    require_machine!();
+    let value = canary::random_letters(32);
+    let script = format!(
+        r#"
+control_plane DB_PASS={value}
+agent <<'TOML'
+[[rule]]
+name = "build"
+uid = "agent"
+env = ["*"]
+[[credential]]
+unit = "app.service"
+env = ["DB_*"]
+TOML
+sed -i 's/level = "debug"/level = "error"/' /etc/devbox-secrets/agent.toml
+systemctl start devbox-secretsd.service
+# entry MATCH FIELD=VALUE…: an entry that matches has these fields, each whole.
+entry() {{
+  local match=$1 found; shift; journalctl --sync
+  found=$(journalctl -u devbox-secretsd.service $match -o json --output-fields="$(printf '%s,' "${{@%%=*}}")" | tail -1)
+  for field; do grep -qF "\"${{field%%=*}}\":\"${{field#*=}}\"" <<< "$found" || fail "no $field in $found"; done
+}}
+count() {{ journalctl --sync; journalctl "DEVBOX_EVENT=$1" -o cat | wc -l; }}
+more() {{ [ "$(count launch)" -gt "$1" ]; }}
+
+as agent devbox-exec -- true
+refused 'no rule grants' as stranger devbox-exec -- true
+entry DEVBOX_EVENT=launch DEVBOX_PEER_UID="$(id -u agent)" 'DEVBOX_NAMES=*' DEVBOX_COUNT=1 'DEVBOX_RULES=1 (\"build\")' \
+  PRIORITY=6 SYSLOG_IDENTIFIER=devbox-secretsd _SYSTEMD_UNIT=devbox-secretsd.service
+entry MESSAGE_ID=a702d849ffa34f41a81bc3b472ab4a96 DEVBOX_EVENT=refusal DEVBOX_PEER_UID="$(id -u stranger)" DEVBOX_CODE=denied PRIORITY=4
+entry DEVBOX_EVENT=bundle DEVBOX_NAMES=DB_PASS DEVBOX_PARTS=1
+
+# Credentials, and their counts.
+value() {{ curl -s --unix-socket /run/devbox-secrets/admin.sock http://localhost/metrics | sed -n "s/^devbox_secretsd_$1 //p"; }}
+for unit in app.service other.service; do
+  service "$unit" Type=oneshot LoadCredential=db_pass:/run/devbox-secrets/credentials.sock ExecStart=true
+  systemctl start "$unit" || [ "$unit" = other.service ] || fail "$unit does not start"
+done
+entry DEVBOX_EVENT=credential DEVBOX_PEER_UID=0 DEVBOX_PEER_UNIT=app.service DEVBOX_CREDENTIAL=db_pass DEVBOX_NAMES=DB_PASS DEVBOX_RULES=1
+entry DEVBOX_EVENT=credential_refusal DEVBOX_PEER_UNIT=other.service DEVBOX_CODE=denied DEVBOX_NAMES=DB_PASS PRIORITY=4
+[ "$(value credentials_total) $(value 'credential_refusals_total{{reason="denied"}}')" = '1 1' ] || fail "credentials are not counted"
+[ "$(journalctl -u devbox-secretsd.service -o cat | grep -c '^launch uid=')" = 1 ] || fail "a launch is told twice, or not at all"
+
+# A mistake fails the reload, and says where it is.
+cp /etc/devbox-secrets/agent.toml /etc/devbox-secrets/good
+printf '[[rule]]\nenv = 1\n' >> /etc/devbox-secrets/agent.toml
+line=$(wc -l < /etc/devbox-secrets/agent.toml)
+if systemctl reload devbox-secretsd.service; then fail "a mistake is no failure"; fi
+entry DEVBOX_EVENT=reload DEVBOX_CODE=mistakes DEVBOX_PEER_UID=0 PRIORITY=3
+journalctl -u devbox-secretsd.service -o cat | grep -qF "agent.toml:$line:" || fail "the line is not told"
+as agent devbox-exec -- true || fail "the old rules do not hold"
+cp /etc/devbox-secrets/good /etc/devbox-secrets/agent.toml
+systemctl reload devbox-secretsd.service || fail "good rules are refused"
+
+# Another journal behind the same path.
+before=$(count launch)
+systemctl restart systemd-journald.service
+as agent devbox-exec -- true
+eventually "a launch after the restart" more "$before"
+
+# One that does not read: nobody waits for it, and what it misses is counted.
+dropped() {{ value audit_dropped_total; }}
+systemctl kill --signal=STOP --kill-who=main systemd-journald.service
+for _ in {{1..2000}}; do as agent devbox-exec -- true || fail "a launch waits for the journal"; [ "$(dropped)" = 0 ] || break; done
+missed=$(dropped)
+systemctl kill --signal=CONT --kill-who=main systemd-journald.service
+[ "$missed" -gt 0 ] || fail "nothing was missed: $missed"
+before=$(count launch)
+as agent devbox-exec -- true
+eventually "a launch after the silence" more "$before"
+! journalctl -o export | grep -qF {value} || fail "the journal has the value"
+"#
+    );
+    let _ = Machine::new().run(&script).await.success();
+}
+
+/// The two units of `docs/operations.md`.
+#[tokio::test]
+async fn a_scraper_reads_the_metrics_over_tcp_by_the_documented_units() {
+    require_machine!();
+    let document = include_str!("../../../docs/operations.md");
+    let unit = |name: &str| {
+        let (_, unit) = document.split_once(&format!("# {name}")).expect("the document has the unit");
+        let (_, unit) = unit.split_once('\n').expect("its first line is its name");
+        unit.split(['#', '`']).next().expect("it ends").to_owned()
+    };
+    let script = r#"
+control_plane DB_PASS=value
+agent <<< ''
+systemctl daemon-reload
+systemctl start devbox-secretsd.service devbox-secrets-metrics.socket
+curl -si http://127.0.0.1:9464/metrics | tee /machine/scraped | grep -q '^devbox_secretsd_names 1' || fail "$(cat /machine/scraped)"
+grep -q '^content-type: application/openmetrics-text' /machine/scraped || fail "$(cat /machine/scraped)"
+"#;
+    let folder = "/etc/systemd/system/devbox-secrets-metrics";
+    let machine = Machine::new().file(&format!("{folder}.socket"), &unit("devbox-secrets-metrics.socket"));
+    let machine = machine.file(&format!("{folder}@.service"), &unit("devbox-secrets-metrics@.service"));
+    let _ = machine.run(script).await.success();
 }

@@ -9,5 +9,6 @@ mod credentials;
 mod journal;
 mod policy;
 mod restart;
+mod suspend;
 mod template;
 mod units;

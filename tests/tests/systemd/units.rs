@@ -8,7 +8,7 @@ async fn systemd_finds_nothing_wrong_with_the_units_and_little_exposed() {
     require_machine!();
     let script = r#"
 units=(devbox-secretsd.service devbox-secrets-server.service devbox-exec@agent.service devbox-secretsd.socket
-  devbox-secrets-credentials.socket devbox-secrets-admin.socket devbox-secrets.target)
+  devbox-secrets-suspend.service   devbox-secrets-credentials.socket devbox-secrets-admin.socket devbox-secrets.target)
 # Typing errors are lines on standard error, and no failure.
 said=$(systemd-analyze verify --man=no "${units[@]}" 2>&1) || fail "verify: $said"
 [ -z "$said" ] || fail "verify says: $said"

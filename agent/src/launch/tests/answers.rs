@@ -166,7 +166,7 @@ fn after_a_loss_a_launch_is_told_the_reason() {
 #[test]
 fn past_the_lease_nothing_is_served_and_nothing_is_left() {
     let server = Server::start().holding(&VARIABLES);
-    server.vault.renew_lease(BootTime::now());
+    assert!(server.vault.renew_lease(BootTime::now()));
     assert_eq!(server.everything().code(), ErrorCode::Stale);
     while server.memory.bytes_locked() != 0 {
         std::thread::yield_now();
@@ -202,17 +202,21 @@ fn no_value_is_in_the_log_even_at_trace_level() {
         runtime.block_on(async {
             let listener = UnixListener::bind(&path).unwrap();
             let client = tokio::task::spawn_blocking(move || {
-                let stream = BlockingStream::connect(path).unwrap();
-                send(&stream, &request(Flags::default(), 0, &[]));
-                receive(&stream)
+                for items in [&[][..], &[Item::Rename(b"NEW=NAME_IN_LOG")]] {
+                    let stream = BlockingStream::connect(&path).unwrap();
+                    send(&stream, &request(Flags::default(), 0, items));
+                    receive(&stream);
+                }
             });
-            serve(listener, Arc::clone(&server.state), async { drop(client.await.unwrap()) }).await;
+            serve(listener, Arc::clone(&server.state), async { client.await.unwrap() }).await;
             while server.state.connections() != 0 {
                 tokio::task::yield_now().await;
             }
         });
     });
     let text = log.text();
-    assert!(text.contains("revision=1") && text.contains("NAME_IN_LOG"), "{text}");
+    for told in ["revision=1", "names=\"*\"", "names=\"NEW=NAME_IN_LOG\"", "rules=1"] {
+        assert!(text.contains(told), "{told}: {text}");
+    }
     assert!(!text.contains("canary-7f3a"), "{text}");
 }

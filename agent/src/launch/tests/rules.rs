@@ -83,7 +83,8 @@ async fn an_explanation_agrees_with_what_a_launch_gets() {
 fn the_user_is_told_the_rule_to_write_and_only_the_audit_log_why_others_do_not_match() {
     use super::super::decision::Decision;
     use super::super::failure::Failure;
-    use super::super::report::{Counters, report};
+    use super::super::report::report;
+    use crate::metrics::Metrics;
     use crate::peer::Facts;
 
     let peer = Peer { uid: 1000, gid: 100, pid: 7 };
@@ -94,7 +95,7 @@ fn the_user_is_told_the_rule_to_write_and_only_the_audit_log_why_others_do_not_m
     let log = Log::default();
     let subscriber = fmt().json().flatten_event(true).with_writer(log.clone()).finish();
     tracing::subscriber::with_default(subscriber, || {
-        report(&Counters::default(), peer, Duration::ZERO, &Err(Failure::Refused(refusal)));
+        report(&Metrics::default(), &Facts::of(peer), Duration::ZERO, &Err(Failure::Refused(refusal)));
     });
     let line: serde_json::Value = serde_json::from_str(&log.text()).unwrap();
     assert_eq!(line["target"], "audit");

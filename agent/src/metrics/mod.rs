@@ -1,0 +1,233 @@
+//! What operators see in numbers: served in the Prometheus text format by the admin socket.
+//!
+//! Counters and histograms are here, each moved where its event is; what has a value at every moment is computed when it
+//! is asked for ([`Present`]). Labels are words of this program: every one is there from the start, at 0, and none is what
+//! a peer or the control plane sent.
+
+mod present;
+mod stopwatch;
+
+pub use present::Present;
+pub use stopwatch::Stopwatch;
+
+use std::fmt;
+use std::time::Instant;
+
+use devbox_launch_proto::ErrorCode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::credentials;
+use crate::memory::Loss;
+use crate::sync::SyncError;
+
+/// The media type of [`Metrics::text`]: OpenMetrics 1.0.0, section 4.1, which Prometheus reads.
+pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What every name begins with: the program's own.
+const PREFIX: &str = "devbox_secretsd";
+/// Upper ends of the buckets of latencies, in seconds. The promise is one second from the write; this is the daemon's share.
+const LATENCY_BUCKETS: [f64; 11] = [0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+/// A counter for each word.
+type ByWord = Family<[(&'static str, &'static str); 1], Counter>;
+
+/// The daemon's counters. No count takes an allocation.
+pub struct Metrics {
+    registry: Registry,
+    launches: Counter,
+    launch_refusals: ByWord,
+    abandoned: Counter,
+    credentials: Counter,
+    credential_refusals: ByWord,
+    polls: ByWord,
+    sync_failures: ByWord,
+    renewals: Counter,
+    poll_latency: Histogram,
+    revocation_latency: Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix(PREFIX),
+            launches: Counter::default(),
+            launch_refusals: at_zero("reason", launch_refusals()),
+            abandoned: Counter::default(),
+            credentials: Counter::default(),
+            credential_refusals: at_zero("reason", credential_refusals()),
+            polls: at_zero("answer", ["changed", "unchanged"]),
+            sync_failures: at_zero("kind", SyncError::KINDS.into_iter().chain(["join", "renewal"])),
+            renewals: Counter::default(),
+            poll_latency: Histogram::new(LATENCY_BUCKETS),
+            revocation_latency: Histogram::new(LATENCY_BUCKETS),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+/// Where there are no secrets, the loss says why, more exactly than the code. Of the codes, only [`ErrorCode::NotReady`] is
+/// never anything else.
+fn launch_refusals() -> impl Iterator<Item = &'static str> {
+    let codes = ErrorCode::ALL.into_iter().filter(|code| *code != ErrorCode::NotReady);
+    codes.map(ErrorCode::word).chain(Loss::ALL.map(Loss::word))
+}
+
+fn credential_refusals() -> impl Iterator<Item = &'static str> {
+    credentials::REFUSALS.into_iter().chain(Loss::ALL.map(Loss::word))
+}
+
+fn at_zero(label: &'static str, words: impl IntoIterator<Item = &'static str>) -> ByWord {
+    let family = ByWord::default();
+    for word in words {
+        drop(family.get_or_create(&[(label, word)]));
+    }
+    family
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("launches", "Launches that got variables or names", self.launches.clone());
+        registry.register("launch_refusals", "Launches refused, by reason", self.launch_refusals.clone());
+        registry.register(
+            "launches_abandoned",
+            "Launches whose launcher went away or was too slow",
+            self.abandoned.clone(),
+        );
+        registry.register("credentials", "Credentials given to units", self.credentials.clone());
+        registry.register(
+            "credential_refusals",
+            "Credentials refused, by reason",
+            self.credential_refusals.clone(),
+        );
+        registry.register("polls", "Good answers of the control plane", self.polls.clone());
+        registry.register(
+            "sync_failures",
+            "Failed attempts to synchronise, by kind",
+            self.sync_failures.clone(),
+        );
+        registry.register("certificate_renewals", "Certificates renewed or replaced", self.renewals.clone());
+        let poll = "From the arrival of a changed bundle until its values are opened in locked memory";
+        registry.register_with_unit("poll_latency", poll, Unit::Seconds, self.poll_latency.clone());
+        let revocation = "From the arrival of an answer that replaces or revokes secrets until their pages are wiped, which \
+                          waits for the last launch that reads them";
+        let latency = self.revocation_latency.clone();
+        registry.register_with_unit("revocation_latency", revocation, Unit::Seconds, latency);
+    }
+
+    /// Counts a launch that got what it asked for.
+    pub fn launch_served(&self) {
+        self.launches.inc();
+    }
+
+    /// Counts a refused launch. `reason` is a word of an [`ErrorCode`] or of a [`Loss`].
+    pub fn launch_refused(&self, reason: &'static str) {
+        self.launch_refusals.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Counts a launch that its launcher ended.
+    pub fn launch_abandoned(&self) {
+        self.abandoned.inc();
+    }
+
+    /// How many launches were served, refused and abandoned.
+    #[must_use]
+    pub fn launches(&self) -> [u64; 3] {
+        let refusals = |word| self.launch_refusals.get_or_create(&[("reason", word)]).get();
+        // Sorted, for a word that two lists have is one counter.
+        let words: std::collections::BTreeSet<_> = launch_refusals().collect();
+        [self.launches.get(), words.into_iter().map(refusals).sum(), self.abandoned.get()]
+    }
+
+    /// Counts a credential that a unit got.
+    pub fn credential_served(&self) {
+        self.credentials.inc();
+    }
+
+    /// Counts a refused credential.
+    pub fn credential_refused(&self, reason: &'static str) {
+        self.credential_refusals.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// A poll that said that nothing changed. How long it was held is the server's choice, and no latency.
+    pub fn unchanged(&self) {
+        self.polls.get_or_create(&[("answer", "unchanged")]).inc();
+    }
+
+    /// A poll whose answer came at `arrived` brought a bundle, which is open in locked memory now.
+    pub fn opened(&self, arrived: Instant) {
+        self.polls.get_or_create(&[("answer", "changed")]).inc();
+        self.poll_latency.observe(arrived.elapsed().as_secs_f64());
+    }
+
+    /// Runs until what is replaced or revoked by the answer that came at `arrived` is wiped.
+    #[must_use]
+    pub fn until_wiped(&self, arrived: Instant) -> Stopwatch {
+        Stopwatch::since(arrived, self.revocation_latency.clone())
+    }
+
+    /// Counts an attempt to synchronise that failed: one of [`SyncError::KINDS`], `join` or `renewal`.
+    pub fn sync_failed(&self, kind: &'static str) {
+        self.sync_failures.get_or_create(&[("kind", kind)]).inc();
+    }
+
+    /// Counts a new certificate.
+    pub fn certificate_renewed(&self) {
+        self.renewals.inc();
+    }
+
+    /// All of it, and how things are at `present`, as [`MEDIA_TYPE`].
+    ///
+    /// # Errors
+    /// None that a string gives.
+    pub fn text(&self, present: Present) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode_registry(&mut text, &self.registry)?;
+        let mut gauges = Registry::with_prefix(PREFIX);
+        gauges.register_collector(Box::new(present));
+        encode_registry(&mut text, &gauges)?;
+        encode_eof(&mut text)?;
+        Ok(text)
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_there_from_the_start() {
+        let text = Metrics::default().text(Present::default()).unwrap();
+        for line in [
+            "devbox_secretsd_launches_total 0\n",
+            "devbox_secretsd_launch_refusals_total{reason=\"denied\"} 0\n",
+            "devbox_secretsd_launch_refusals_total{reason=\"revoked\"} 0\n",
+            "devbox_secretsd_credential_refusals_total{reason=\"not_systemd\"} 0\n",
+            "devbox_secretsd_sync_failures_total{kind=\"rollback\"} 0\n",
+            "devbox_secretsd_polls_total{answer=\"changed\"} 0\n",
+            "devbox_secretsd_revocation_latency_seconds_count 0\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_count_under_two_lists_is_one() {
+        let metrics = Metrics::default();
+        metrics.launch_refused(Loss::Stale.word());
+        metrics.launch_refused(ErrorCode::Busy.word());
+        assert_eq!(metrics.launches(), [0, 2, 0]);
+    }
+}

@@ -1,0 +1,124 @@
+//! How things are right now, as gauges. What is not known is left out.
+
+use std::fmt;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::info::Info;
+
+use crate::admin::report::State;
+
+/// One moment.
+#[derive(Debug, Clone, Default)]
+pub struct Present {
+    /// In which state the daemon is.
+    pub state: State,
+    /// The revision that is held.
+    pub revision: Option<u64>,
+    /// How many variables are held.
+    pub names: u64,
+    /// Since the revision was taken up.
+    pub revision_age: Option<Duration>,
+    /// Since the control plane last answered that all is well.
+    pub last_sync_age: Option<Duration>,
+    /// Whether the last attempt to synchronise failed.
+    pub failing: bool,
+    /// Until the secrets are wiped unless the control plane answers.
+    pub lease_left: Option<Duration>,
+    /// End of the devbox's certificate, in milliseconds since the epoch.
+    pub certificate_end_ms: Option<i64>,
+    /// Bytes of locked secret memory.
+    pub bytes_locked: u64,
+    /// Connections of launchers.
+    pub connections: u64,
+    /// Audit events that reached neither the journal nor standard error.
+    pub audit_dropped: u64,
+    /// When the process started, in milliseconds since the epoch.
+    pub started_ms: i64,
+}
+
+impl Collector for Present {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut gauges = Gauges(encoder);
+        self.encode_state(&mut gauges)?;
+        self.encode_held(&mut gauges)?;
+        self.encode_sync(&mut gauges)?;
+        self.encode_process(&mut gauges)
+    }
+}
+
+impl Present {
+    fn encode_state(&self, gauges: &mut Gauges<'_>) -> fmt::Result {
+        let states = Family::<[(&str, &str); 1], Gauge>::default();
+        for state in State::ALL {
+            states.get_or_create(&[("state", state.word())]).set(i64::from(state == self.state));
+        }
+        let help = "1 for the state that the daemon is in, 0 for the others";
+        states.encode(gauges.0.encode_descriptor("state", help, None, MetricType::Gauge)?)
+    }
+
+    fn encode_held(&self, gauges: &mut Gauges<'_>) -> fmt::Result {
+        gauges.some("revision", "The revision that is held", self.revision)?;
+        gauges.one("names", "Variables that are held", self.names)?;
+        gauges.some(
+            "revision_age_seconds",
+            "Since the revision that is held was taken up by this process",
+            self.revision_age.map(|age| age.as_secs_f64()),
+        )?;
+        gauges.some(
+            "lease_left_seconds",
+            "Until the secrets are wiped unless the control plane answers",
+            self.lease_left.map(|left| left.as_secs_f64()),
+        )?;
+        let help = "Locked memory of values: what is held, and pages that wait for launches";
+        gauges.one("locked_bytes", help, self.bytes_locked)
+    }
+
+    fn encode_sync(&self, gauges: &mut Gauges<'_>) -> fmt::Result {
+        gauges.some(
+            "last_sync_age_seconds",
+            "Since the control plane last answered that all is well",
+            self.last_sync_age.map(|age| age.as_secs_f64()),
+        )?;
+        let help = "1 where the last attempt to synchronise failed";
+        gauges.one("sync_failing", help, u64::from(self.failing))?;
+        gauges.some(
+            "certificate_not_after_timestamp_seconds",
+            "When the devbox's certificate ends, in seconds since 1970",
+            self.certificate_end_ms.map(seconds),
+        )
+    }
+
+    fn encode_process(&self, gauges: &mut Gauges<'_>) -> fmt::Result {
+        gauges.one("launch_connections", "Connections of launchers right now", self.connections)?;
+        let help = "When the daemon started, in seconds since 1970";
+        gauges.one("start_timestamp_seconds", help, seconds(self.started_ms))?;
+        let dropped = ConstCounter::new(self.audit_dropped);
+        let help = "Audit events that nobody took";
+        dropped.encode(gauges.0.encode_descriptor("audit_dropped", help, None, MetricType::Counter)?)?;
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        build.encode(gauges.0.encode_descriptor("build", "The program", None, MetricType::Info)?)
+    }
+}
+
+struct Gauges<'a>(DescriptorEncoder<'a>);
+
+impl Gauges<'_> {
+    fn one<N: EncodeGaugeValue>(&mut self, name: &str, help: &str, value: N) -> fmt::Result {
+        ConstGauge::new(value).encode(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?)
+    }
+
+    fn some<N: EncodeGaugeValue>(&mut self, name: &str, help: &str, value: Option<N>) -> fmt::Result {
+        value.map_or(Ok(()), |value| self.one(name, help, value))
+    }
+}
+
+/// Milliseconds as seconds; 0 for what is before 1970.
+fn seconds(ms: i64) -> f64 {
+    Duration::from_millis(u64::try_from(ms).unwrap_or_default()).as_secs_f64()
+}

@@ -1,0 +1,198 @@
+//! The audit's events as entries of systemd-journald, each with its fields: `journalctl DEVBOX_EVENT=refusal -o json`.
+//!
+//! Not tracing-journald: it waits where the journal does not read, and forgets what does not arrive. Here nothing waits. A
+//! journal that is not there is made up for by a line on standard error; what nobody takes is counted ([`dropped`]). The
+//! socket is not connected: a restarted journal is another peer under the same path.
+
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, send};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+
+use super::entry::Entry;
+use crate::telemetry::journal;
+
+/// Where systemd-journald reads entries (systemd-journald.service(8)).
+const SOCKET: &str = "/run/systemd/journal/socket";
+
+/// Of the process's one log.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// How many events of the audit nobody took since the process started.
+#[must_use]
+pub fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+/// Sends events to the journal. Makes its socket at once: before the process closes itself.
+#[derive(Debug)]
+pub(in crate::telemetry) struct JournalLayer {
+    journal: PathBuf,
+    /// None where there can be no socket at all.
+    socket: Option<UnixDatagram>,
+    entry: Mutex<Entry>,
+    instead: fn(&str) -> io::Result<()>,
+}
+
+impl JournalLayer {
+    pub(in crate::telemetry) fn new() -> Self {
+        Self::at(Path::new(SOCKET), to_stderr)
+    }
+
+    fn at(journal: &Path, instead: fn(&str) -> io::Result<()>) -> Self {
+        let socket = UnixDatagram::unbound().and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
+        Self { journal: journal.to_owned(), socket: socket.ok(), entry: Mutex::default(), instead }
+    }
+
+    fn deliver(&self, level: Level, entry: &Entry) -> io::Result<()> {
+        let sent = match &self.socket {
+            Some(socket) => socket.send_to(entry.fields(), &self.journal).map(drop),
+            None => Err(ErrorKind::NotFound.into()),
+        };
+        match sent {
+            // It is there and does not read: standard error is its other ear.
+            Err(error) if is_full(&error) => Err(error),
+            Err(_) => (self.instead)(&format!("{}{}\n", journal::priority(level), entry.line())),
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+impl<S: Subscriber> Layer<S> for JournalLayer {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut entry = self.entry.lock().unwrap_or_else(PoisonError::into_inner);
+        entry.encode(event);
+        if self.deliver(*event.metadata().level(), &entry).is_err() {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::WouldBlock || error.raw_os_error() == Some(Errno::ENOBUFS as i32)
+}
+
+/// Under systemd it is a socket, and one that nobody reads must not stop the daemon.
+fn to_stderr(line: &str) -> io::Result<()> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    match send(io::stderr().as_raw_fd(), line.as_bytes(), flags) {
+        Ok(sent) if sent == line.len() => Ok(()),
+        Ok(_) => Err(ErrorKind::WouldBlock.into()),
+        Err(Errno::ENOTSOCK) => io::stderr().write_all(line.as_bytes()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use tracing::subscriber::with_default;
+    use tracing::{info, warn};
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::super::{Kind, TARGET};
+    use super::*;
+
+    thread_local! {
+        static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    }
+
+    fn keep(line: &str) -> io::Result<()> {
+        LINES.with_borrow_mut(|lines| lines.push(line.to_owned()));
+        Ok(())
+    }
+
+    fn logged(journal: &Path, log: impl FnOnce()) -> Vec<String> {
+        with_default(tracing_subscriber::registry().with(JournalLayer::at(journal, keep)), log);
+        LINES.take()
+    }
+
+    fn received(journal: &UnixDatagram) -> String {
+        let mut room = [0; 4_096];
+        let len = journal.recv(&mut room).unwrap();
+        String::from_utf8_lossy(&room[..len]).into_owned()
+    }
+
+    #[test]
+    fn an_event_is_an_entry_with_its_fields_and_its_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let journal = UnixDatagram::bind(&path).unwrap();
+        let unit: Option<&str> = None;
+        let lines = logged(&path, || {
+            info!(target: TARGET, event = Kind::Launch.word(), uid = 7, unit, names = "*", revision = 3_u64, "launch");
+        });
+        assert_eq!(lines, [""; 0]);
+        let entry = received(&journal);
+        let mut fields: Vec<&str> = entry.lines().collect();
+        fields.sort_unstable();
+        let id = format!("MESSAGE_ID={}", Kind::Launch.message_id());
+        let expected = [
+            "DEVBOX_EVENT=launch",
+            "DEVBOX_NAMES=*",
+            "DEVBOX_PEER_UID=7",
+            "DEVBOX_REVISION=3",
+            "MESSAGE=launch uid=7 names=* revision=3",
+            id.as_str(),
+            "PRIORITY=6",
+            "SYSLOG_IDENTIFIER=devbox-secretsd",
+        ];
+        assert_eq!(fields, expected);
+    }
+
+    #[test]
+    fn nothing_that_is_told_of_others_begins_a_field_or_a_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let journal = UnixDatagram::bind(&path).unwrap();
+        logged(&path, || {
+            warn!(target: TARGET, event = Kind::Refusal.word(), name = "A\nDEVBOX_EVENT=launch", "launch refused");
+        });
+        let entry = received(&journal);
+        assert!(entry.contains("DEVBOX_NAME\n\u{15}\0\0\0\0\0\0\0A\nDEVBOX_EVENT=launch\n"), "{entry:?}");
+        assert!(entry.contains("MESSAGE=launch refused name=A DEVBOX_EVENT=launch\n"), "{entry:?}");
+    }
+
+    #[test]
+    fn without_a_journal_there_is_a_line_and_a_new_journal_gets_the_next_event() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let layer = tracing_subscriber::registry().with(JournalLayer::at(&path, keep));
+        with_default(layer, || {
+            warn!(target: TARGET, event = Kind::Refusal.word(), "first");
+            let old = UnixDatagram::bind(&path).unwrap();
+            info!(target: TARGET, event = Kind::Launch.word(), "second");
+            assert!(received(&old).contains("MESSAGE=second\n"));
+            drop(old);
+            info!(target: TARGET, event = Kind::Launch.word(), "third");
+            std::fs::remove_file(&path).unwrap();
+            let new = UnixDatagram::bind(&path).unwrap();
+            info!(target: TARGET, event = Kind::Launch.word(), "fourth");
+            assert!(received(&new).contains("MESSAGE=fourth\n"));
+        });
+        assert_eq!(LINES.take(), ["<4>first\n", "<6>third\n"]);
+    }
+
+    #[test]
+    fn a_journal_that_does_not_read_stops_nobody_and_what_it_misses_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let _silent = UnixDatagram::bind(&path).unwrap();
+        let before = dropped();
+        let lines = logged(&path, || {
+            while dropped() == before {
+                info!(target: TARGET, event = Kind::Launch.word(), "launch");
+            }
+        });
+        assert_eq!(lines, [""; 0]);
+    }
+}
