@@ -46,9 +46,19 @@ impl Canary {
     #[must_use]
     pub fn of(text: &str) -> Self {
         assert!(text.len() >= 24, "a text this short may be anywhere");
-        let halves = text.as_bytes().split_at(text.len() / 2);
-        let forms = [halves.0, halves.1].into_iter().flat_map(forms).collect();
-        Self { value: text.to_owned(), forms }
+        Self { value: text.to_owned(), forms: forms_of_halves(text.as_bytes()) }
+    }
+
+    /// A private number, as big-endian bytes: also looked for as libraries compute with it, the least byte first.
+    ///
+    /// # Panics
+    /// Where it is too short to be found by accident only.
+    #[must_use]
+    pub fn of_number(number: &[u8]) -> Self {
+        assert!(number.len() >= 24, "a number this short may be anywhere");
+        let reversed: Vec<u8> = number.iter().rev().copied().collect();
+        let forms = [number, &reversed].into_iter().flat_map(forms_of_halves).collect();
+        Self { value: "a private number".to_owned(), forms }
     }
 
     /// The value.
@@ -109,6 +119,11 @@ fn count(half: &[(&'static str, Finder<'static>)], bytes: &[u8]) -> BTreeMap<&'s
     }
     counts.retain(|_, count| *count > 0);
     counts
+}
+
+fn forms_of_halves(whole: &[u8]) -> Vec<(&'static str, Finder<'static>)> {
+    let (first, second) = whole.split_at(whole.len() / 2);
+    [first, second].into_iter().flat_map(forms).collect()
 }
 
 fn forms(half: &[u8]) -> Vec<(&'static str, Finder<'static>)> {

@@ -18,6 +18,7 @@ pub struct Setup {
     directory: PathBuf,
     server: String,
     join_token: String,
+    certificate: Option<[PathBuf; 3]>,
     config: Option<String>,
     user: Option<(u32, PathBuf)>,
 }
@@ -30,9 +31,17 @@ impl Setup {
             directory: directory.to_owned(),
             server: server.to_owned(),
             join_token: join_token.to_owned(),
+            certificate: None,
             config: None,
             user: None,
         }
+    }
+
+    /// The same with certificate, key and CA from these files instead of a join token.
+    #[must_use]
+    pub fn certificate(mut self, files: [PathBuf; 3]) -> Self {
+        self.certificate = Some(files);
+        self
     }
 
     /// The same with a configuration file of this text.
@@ -78,7 +87,12 @@ impl Setup {
         self.hand_over(&self.directory.join("run"));
         let mut command = self.program();
         command.arg("run").arg("--server").arg(&self.server);
-        command.arg("--join-token-file").arg(self.write("join-token", &self.join_token));
+        match &self.certificate {
+            Some([certificate, key, ca]) => {
+                command.arg("--certificate").arg(certificate).arg("--key").arg(key).arg("--ca").arg(ca)
+            }
+            None => command.arg("--join-token-file").arg(self.write("join-token", &self.join_token)),
+        };
         command.arg("--socket").arg(self.socket()).arg("--admin-socket").arg(self.admin_socket());
         if let Some(config) = &self.config {
             command.arg("--config").arg(self.write("agent.toml", config));
@@ -112,7 +126,13 @@ impl Setup {
     /// Starts it, and does not wait.
     #[must_use]
     pub fn spawn(&self) -> Daemon {
-        let program = Program::start(&mut self.command(), &self.directory.join("log/daemon.log"));
+        self.spawn_by(|command| command)
+    }
+
+    /// The same by another command, made from its own: in another namespace, with another clock.
+    #[must_use]
+    pub fn spawn_by(&self, change: impl FnOnce(Command) -> Command) -> Daemon {
+        let program = Program::start(&mut change(self.command()), &self.directory.join("log/daemon.log"));
         Daemon { program, socket: self.socket(), admin_socket: self.admin_socket() }
     }
 
@@ -165,8 +185,13 @@ impl Daemon {
 
     /// Runs the `status` subcommand.
     pub async fn status_command(&self, arguments: &[&str]) -> Output {
+        self.operator("status", arguments, "").await
+    }
+
+    /// Runs a subcommand that asks it, with `input` on its standard input.
+    pub async fn operator(&self, subcommand: &str, arguments: &[&str], input: &str) -> Output {
         let mut command = Command::new(programs::daemon());
-        command.arg("status").arg("--admin-socket").arg(&self.admin_socket).args(arguments);
-        process::run(command, b"").await
+        command.arg(subcommand).arg("--admin-socket").arg(&self.admin_socket).args(arguments);
+        process::run(command, input.as_bytes()).await
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use devbox_secrets_proto::devbox::{
-    BOOT_LEN, BUNDLE_PATH, ENROLL_PATH, IssuedIdentity, RENEW_PATH, STEP_LEN,
+    BOOT_LEN, BUNDLE_PATH, Continuity, ENROLL_PATH, IssuedIdentity, RENEW_PATH, STEP_LEN,
 };
 use devbox_secrets_proto::seal::BundleKey;
 use http_body_util::Full;
@@ -54,6 +54,25 @@ impl Applicant {
     pub fn issued(&self, issued: &IssuedIdentity) -> Identity {
         assert_eq!(issued.devbox_id, self.devbox_id);
         Identity { chain: vec![certificate(&issued.certificate)], key: self.private_key() }
+    }
+
+    /// The key, PEM (PKCS #8).
+    #[must_use]
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+
+    /// The private number of the key, which has 32 bytes on the curve P-256 (RFC 5915 section 3: it follows its own length).
+    ///
+    /// # Panics
+    /// Where the key is of another kind.
+    #[must_use]
+    pub fn private_number(&self) -> Vec<u8> {
+        let der = self.key.serialize_der();
+        let octets = [0x02, 0x01, 0x01, 0x04, 0x20];
+        let at = der.windows(octets.len()).position(|window| window == octets);
+        let start = at.expect("a P-256 key has its number after version 1") + octets.len();
+        der[start..start + 32].to_vec()
     }
 
     /// A certificate for the same devbox and `uri` from a CA that the server has never seen.
@@ -171,7 +190,18 @@ impl Listener {
 /// A bundle request of a daemon that just started. `wait_ms`: how long it may be held.
 #[must_use]
 pub fn bundle_request(known_revision: Option<u64>, wait_ms: u32) -> Value {
+    let started = Continuity { boot: "b".repeat(BOOT_LEN), after: None, step: "5".repeat(STEP_LEN) };
+    bundle_request_after(&started, known_revision, wait_ms)
+}
+
+/// The same at any step.
+#[must_use]
+pub fn bundle_request_after(continuity: &Continuity, known_revision: Option<u64>, wait_ms: u32) -> Value {
     let key = STANDARD.encode(BundleKey::generate().public_key());
-    let started = json!({ "boot": "b".repeat(BOOT_LEN), "after": null, "step": "5".repeat(STEP_LEN) });
-    json!({ "hpke_public_key": key, "known_revision": known_revision, "wait_ms": wait_ms, "continuity": started })
+    json!({
+        "hpke_public_key": key,
+        "known_revision": known_revision,
+        "wait_ms": wait_ms,
+        "continuity": continuity,
+    })
 }

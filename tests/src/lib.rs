@@ -4,7 +4,10 @@
 //! - [`process`]: one running program, its log, and its end;
 //! - [`world`]: a directory with a server, and the daemons and launches that belong to it;
 //! - [`server`], [`daemon`], [`launch`]: the three programs;
+//! - [`attempt`]: a launch while things go wrong; [`trace`]: what must be true afterwards;
+//! - [`relay`], [`netns`]: a bad network between daemon and server; [`clock`]: a clock that is wrong;
 //! - [`client`], [`tls`], [`devbox`]: HTTP/1.1 and HTTP/2, TLS 1.3 with or without a certificate, a devbox made by hand;
+//! - [`stepping`]: a machine and the steps by which its requests follow on each other;
 //! - [`crowd`]: thousands of peers that break a listener's protocol;
 //! - [`canary`], [`memory`]: random values, and where on a machine they can be found;
 //! - [`forensics`]: traces, cores, swap, and the whole memory of virtual machines;
@@ -17,9 +20,11 @@
 //! here; they are made for one test.
 #![forbid(unsafe_code)]
 
+pub mod attempt;
 pub mod canary;
 pub mod cgroup;
 pub mod client;
+pub mod clock;
 pub mod crowd;
 pub mod daemon;
 pub mod devbox;
@@ -28,10 +33,14 @@ pub mod launch;
 pub mod machine;
 pub mod memory;
 pub mod needs;
+pub mod netns;
 pub mod process;
 pub mod programs;
+pub mod relay;
 pub mod sdk;
 pub mod server;
+pub mod stepping;
 pub mod tls;
+pub mod trace;
 pub mod wait;
 pub mod world;

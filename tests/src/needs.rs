@@ -47,8 +47,14 @@ macro_rules! require_root {
 /// Whether a program is there. `package` is what Debian calls it.
 #[must_use]
 pub fn program(program: &str, package: &str) -> bool {
+    program_says(program, "--version", package)
+}
+
+/// The same for a program whose version another `argument` asks for.
+#[must_use]
+pub fn program_says(program: &str, argument: &str, package: &str) -> bool {
     let mut command = Command::new(program);
-    let status = command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let status = command.arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let found = status.is_ok_and(|status| status.success());
     met(found, &format!("{program} (Debian: apt-get install {package})"))
 }

@@ -31,6 +31,8 @@ pub struct Ready {
     pub api: String,
     /// URL of the devbox listener.
     pub devbox: String,
+    /// URL of the admin listener, where one was asked for.
+    pub admin: Option<String>,
     /// The development account's id.
     pub account: String,
     /// A token of that account.
@@ -42,7 +44,9 @@ impl Ready {
         let json: Value = serde_json::from_str(line).expect("the ready line is JSON");
         let field =
             |name: &str| json[name].as_str().expect("every field of the ready line is text").to_owned();
-        Self { api: field("api"), devbox: field("devbox"), account: field("account"), token: field("token") }
+        let admin = json["admin"].as_str().map(str::to_owned);
+        let (api, devbox) = (field("api"), field("devbox"));
+        Self { api, devbox, admin, account: field("account"), token: field("token") }
     }
 
     /// Address of the public listener.
@@ -56,6 +60,15 @@ impl Ready {
     pub fn devbox_address(&self) -> SocketAddr {
         address(&self.devbox, "https://")
     }
+
+    /// Address of the admin listener.
+    ///
+    /// # Panics
+    /// Where there is none.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        address(self.admin.as_ref().expect("the server was started with --admin"), "http://")
+    }
 }
 
 fn address(url: &str, scheme: &str) -> SocketAddr {
@@ -66,6 +79,11 @@ fn address(url: &str, scheme: &str) -> SocketAddr {
 /// Starts `dev` on free ports, with its state in `directory/state`, its log in `directory/log/server.log`.
 pub async fn dev(directory: &Path) -> Server {
     start(directory, &[], &[]).await
+}
+
+/// The same with more arguments.
+pub async fn dev_with(directory: &Path, arguments: &[&str]) -> Server {
+    start(directory, arguments, &[]).await
 }
 
 /// `dev` as a command, for tests of its refusals.

@@ -63,7 +63,18 @@ impl Client {
     /// # Errors
     /// What either side has against the other.
     pub async fn connect(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
-        let stream = TcpStream::connect(address).await?;
+        self.shake_hands(TcpStream::connect(address).await?, address).await
+    }
+
+    /// The same over a connection that is there already.
+    ///
+    /// # Errors
+    /// What either side has against the other.
+    pub async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let connector = TlsConnector::from(Arc::new(self.config()));
         connector.connect(ServerName::from(address.ip()), stream).await
     }

@@ -45,6 +45,12 @@ impl World {
         Self { server: server::dev(directory.path()).await, directory }
     }
 
+    /// Starts a server with more arguments.
+    pub async fn start_with(arguments: &[&str]) -> Self {
+        let directory = directory();
+        Self { server: server::dev_with(directory.path(), arguments).await, directory }
+    }
+
     /// The test's directory.
     #[must_use]
     pub fn path(&self) -> &Path {

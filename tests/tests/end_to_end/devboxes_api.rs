@@ -114,6 +114,7 @@ async fn every_operation_on_devboxes_needs_a_token() {
         api.get(&one).await,
         api.post("/v1/devboxes", &json!({ "name": "x" })).await,
         api.post_empty(&format!("{one}/shutdown")).await,
+        api.post_empty(&format!("{one}/join_token")).await,
     ];
     for answer in answers {
         answer.refusal(401);

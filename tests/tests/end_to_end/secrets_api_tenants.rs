@@ -56,6 +56,7 @@ async fn an_account_cannot_see_anothers_devboxes_nor_bind_its_secrets() {
     let devbox = world.devbox("mine").await;
     theirs.get(&format!("/v1/devboxes/{}", devbox.id)).await.refusal(404);
     theirs.post_empty(&format!("/v1/devboxes/{}/shutdown", devbox.id)).await.refusal(404);
+    theirs.post_empty(&format!("/v1/devboxes/{}/join_token", devbox.id)).await.refusal(404);
     assert_eq!(theirs.get("/v1/devboxes").await.expect(200)["total_count"], 0);
     for name in ["SECRET", secret["id"].as_str().unwrap()] {
         let body = json!({ "name": "theirs", "secrets": { "STOLEN": name } });

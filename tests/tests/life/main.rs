@@ -1,5 +1,17 @@
 //! The life of a secret while things go wrong: the real programs, each fault made for real.
 #![allow(clippy::unwrap_used, reason = "a broken expectation is a failed test")]
 
+mod ca_rotation;
+mod clocks;
+mod clones;
+mod crowds;
+mod disks;
 mod held_requests;
+mod impostors;
+mod kills;
+mod network;
+mod observability;
+mod revocation;
 mod server_faults;
+mod support;
+mod suspension;

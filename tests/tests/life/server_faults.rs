@@ -10,7 +10,7 @@ use devbox_secrets_tests::client::{Answer, Api};
 use devbox_secrets_tests::devbox::Listener;
 use devbox_secrets_tests::process::{self, Output};
 use devbox_secrets_tests::server::{self, Server};
-use devbox_secrets_tests::world::{self, World};
+use devbox_secrets_tests::world::{self, Devbox, World};
 use devbox_secrets_tests::{needs, require_root};
 use hyper::Method;
 use hyper::header::HeaderValue;
@@ -22,23 +22,27 @@ use tokio::task::JoinSet;
 const LARGE: usize = 100 * 1024;
 
 /// A small file system of its own, gone when dropped.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// At `directory/state`, where a server has its state.
     fn under(directory: &Path) -> Self {
-        let place = directory.join("state");
-        fs::create_dir(&place).unwrap();
-        mount(&["-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs"], &place);
-        Self(place)
+        Self::at(&directory.join("state"))
     }
 
-    fn remount(&self, mode: &str) {
+    /// At `place`, a folder that it makes.
+    pub(crate) fn at(place: &Path) -> Self {
+        fs::create_dir(place).unwrap();
+        mount(&["-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs"], place);
+        Self(place.to_owned())
+    }
+
+    pub(crate) fn remount(&self, mode: &str) {
         mount(&["-o", &format!("remount,{mode}")], &self.0);
     }
 
     /// Takes what is left, to the last byte.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let mut file = File::create(self.0.join("filler")).unwrap();
         let full = loop {
             if let Err(error) = file.write_all(&[0; 4096]) {
@@ -48,7 +52,7 @@ impl SmallDisk {
         assert_eq!(full.kind(), ErrorKind::StorageFull);
     }
 
-    fn empty(&self) {
+    pub(crate) fn empty(&self) {
         fs::remove_file(self.0.join("filler")).unwrap();
     }
 }
@@ -66,25 +70,35 @@ fn mount(arguments: &[&str], place: &Path) {
 }
 
 /// A server whose state is on a disk of its own. Dropped in this order: the server first.
-struct Cramped {
-    server: Server,
-    disk: SmallDisk,
-    _directory: TempDir,
+pub(crate) struct Cramped {
+    pub(crate) server: Server,
+    pub(crate) disk: SmallDisk,
+    directory: TempDir,
 }
 
 impl Cramped {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let directory = world::directory();
         let disk = SmallDisk::under(directory.path());
-        Self { server: server::dev(directory.path()).await, disk, _directory: directory }
+        Self { server: server::dev(directory.path()).await, disk, directory }
+    }
+
+    /// The test's directory, which has room.
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) async fn register(&self) -> Devbox {
+        let view = self.server.api().post("/v1/devboxes", &json!({})).await.expect(200);
+        let text = |field: &str| view[field].as_str().unwrap().to_owned();
+        Devbox { id: text("id"), join_token: text("join_token") }
     }
 
     /// A devbox that has joined.
     async fn devbox(&self) -> Listener {
-        let view = self.server.api().post("/v1/devboxes", &json!({})).await.expect(200);
-        let text = |field: &str| view[field].as_str().unwrap().to_owned();
+        let devbox = self.register().await;
         let listener = Listener::new(self.server.ready.devbox_address());
-        listener.enrolled(&text("join_token"), &text("id")).await
+        listener.enrolled(&devbox.join_token, &devbox.id).await
     }
 }
 
