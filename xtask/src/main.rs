@@ -9,7 +9,6 @@ mod programs;
 mod suite;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -50,17 +49,10 @@ enum Task {
         #[arg(long, value_name = "N", default_value_t = 60)]
         seconds: u64,
     },
-    /// Measure launches, throughput, memory, boot and size, as ratios against baselines of the same run.
+    /// Measure launches, throughput, memory, boot and size, as ratios against baselines of the same run, and a fleet.
     ///
-    /// Builds the release profile first. Prints a table and draws target/bench/launch.svg.
-    Bench {
-        /// Also write every figure to FILE, as JSON
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-        /// Launches of each kind and size
-        #[arg(long, value_name = "N", default_value_t = 2_000)]
-        runs: usize,
-    },
+    /// Builds the release profile first. Prints tables and draws target/bench/launch.svg.
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -68,7 +60,7 @@ fn main() -> ExitCode {
         Task::Demo { command } => demo::run(command),
         Task::Test { filters } => suite::run(&filters),
         Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
-        Task::Bench { json, runs } => bench::run(json.as_deref(), runs),
+        Task::Bench(options) => bench::run(&options),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

@@ -66,6 +66,18 @@ const NEEDS: &[Need] = &[
         why: "virtual machines whose whole memory is searched",
     },
     Need {
+        program: "nft",
+        probe: &["--version"],
+        packages: &["nftables"],
+        why: "firewalls that drop and reject",
+    },
+    Need {
+        program: "ip",
+        probe: &["-V"],
+        packages: &["iproute2"],
+        why: "networks of a test's own, whose links fail",
+    },
+    Need {
         program: "strace",
         probe: &["--version"],
         packages: &["strace"],

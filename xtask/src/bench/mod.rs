@@ -1,19 +1,22 @@
-//! `cargo xtask bench`: what a launch costs, beside what it replaces, in one run.
+//! `cargo xtask bench`: what a launch costs, beside what it replaces, and what many devboxes cost a server, in one run.
 //!
 //! Every time is a ratio to a baseline measured in turns with it, because machines are noisy: a launch against a bare
 //! `execve` of the same command with the same environment, the daemon against a bare echo on the same kind of socket.
 
 mod figures;
+mod fleet;
 mod launches;
 mod plot;
+mod process;
 mod spawn;
 mod throughput;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -21,6 +24,7 @@ use serde_json::json;
 use crate::build::{self, Profile, Programs};
 use crate::programs::{Daemon, Server};
 use figures::median;
+use process::resident_bytes;
 
 /// Secrets in a launch.
 const SIZES: [usize; 4] = [1, 10, 100, 1_000];
@@ -37,13 +41,69 @@ const LAUNCH_CPU: usize = 1;
 /// Where the daemon runs while its throughput is measured, and the echo that it is compared with.
 const SERVER_CPU: usize = 0;
 
-/// Runs every benchmark.
-pub(crate) fn run(json_file: Option<&Path>, runs: usize) -> Result<ExitCode> {
+/// What to measure.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Also write every figure to FILE, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Only this part [default: both]
+    #[arg(long)]
+    part: Option<Part>,
+    /// Launches of each kind and size
+    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    runs: usize,
+    /// Most devboxes on one server; fewer where it breaks before
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = at_least_one)]
+    fleet: usize,
+}
+
+/// Some of the benchmarks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// One devbox: launches, throughput, boot, memory, size.
+    Launch,
+    /// Many devboxes on one server.
+    Fleet,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "a number above 0".to_owned())
+}
+
+/// Runs what `options` ask for.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if cfg!(debug_assertions) {
+        return run_optimised();
+    }
     let programs = build::programs(Profile::Release)?;
     let directory = tempfile::Builder::new().prefix("devbox-secrets-bench-").tempdir()?;
-    let server = Server::start(&programs, directory.path())?;
-    let mut bench = Bench { programs: &programs, server: &server, directory: directory.path(), daemons: 0 };
+    let is_asked = |part| options.part.is_none_or(|only| only == part);
+    let mut figures = json!({});
+    if is_asked(Part::Launch) {
+        figures = one_devbox(&programs, directory.path(), options.runs)?;
+    }
+    if is_asked(Part::Fleet) {
+        let directory = directory.path().join("fleet");
+        std::fs::create_dir(&directory)?;
+        figures["fleet"] = fleet::measure(&programs, &directory, options.fleet)?;
+    }
+    if let Some(file) = &options.json {
+        std::fs::write(file, format!("{figures:#}\n")).with_context(|| file.display().to_string())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
 
+/// The same command line in a release build: the other ends of what is measured should not be the slow ones.
+fn run_optimised() -> Result<ExitCode> {
+    let mut command = build::cargo();
+    command.args(["run", "--release", "--package", "xtask", "--"]).args(std::env::args_os().skip(1));
+    build::succeed(&mut command).map(|()| ExitCode::SUCCESS)
+}
+
+fn one_devbox(programs: &Programs, directory: &Path, runs: usize) -> Result<serde_json::Value> {
+    let server = Server::start(programs, directory)?;
+    let mut bench = Bench { programs, server: &server, directory, daemons: 0 };
     println!("Storing {} secrets of {VALUE_LEN} bytes over the API", SIZES[3]);
     bench.store(0..SIZES[3])?;
     let launches = bench.launches(runs)?;
@@ -51,19 +111,14 @@ pub(crate) fn run(json_file: Option<&Path>, runs: usize) -> Result<ExitCode> {
     let boot = bench.boot()?;
     let memory = bench.memory()?;
     let shim_bytes = std::fs::metadata(&programs.shim)?.len();
-
     println!("\nShim: {:.1} KiB (aim: at most 64)", shim_bytes as f64 / 1024.0);
     let drawing = build::target_directory().join("bench/launch.svg");
     plot::draw(&drawing, &launches).context("the figure could not be drawn")?;
     println!("Drawn: {}", drawing.display());
-    if let Some(file) = json_file {
-        let figures = json!({
-            "launches": launches.iter().map(launches::Row::to_json).collect::<Vec<_>>(),
-            "throughput": throughput, "boot": boot, "memory": memory, "shim_bytes": shim_bytes,
-        });
-        std::fs::write(file, format!("{figures:#}\n")).with_context(|| file.display().to_string())?;
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(json!({
+        "launches": launches.iter().map(launches::Row::to_json).collect::<Vec<_>>(),
+        "throughput": throughput, "boot": boot, "memory": memory, "shim_bytes": shim_bytes,
+    }))
 }
 
 struct Bench<'a> {
@@ -161,13 +216,6 @@ fn pin(process: Pid, cpu: usize) -> Result<()> {
         sched_setaffinity(Pid::from_raw(thread), &cpus).context("two processors are needed")?;
     }
     Ok(())
-}
-
-fn resident_bytes(process: Pid) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kibibytes * 1024)
 }
 
 fn milliseconds(duration: Duration) -> f64 {

@@ -1,0 +1,79 @@
+//! One devbox of many: the daemon's own poller, with its own certificate, connection and pages, without a process around it.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use devbox_secrets_proto::join_token::JoinToken;
+use devbox_secretsd::control_plane::ServerUrl;
+use devbox_secretsd::identity::{Identity, enroll};
+use devbox_secretsd::memory::{SecretMemory, Vault};
+use devbox_secretsd::sync::{Pace, Poller, Progress};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+/// As the daemon's own settings have it.
+pub(super) const PACE: Pace =
+    Pace { poll_wait: Duration::from_secs(30), max_stale: Duration::from_secs(3_600) };
+
+/// A devbox holds a new generation, and has wiped the one before.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    pub(super) at: Instant,
+    pub(super) revision: u64,
+}
+
+/// A devbox that polls until it is dropped.
+#[derive(Debug)]
+pub(super) struct Devbox {
+    task: JoinHandle<()>,
+    progress: Arc<Progress>,
+}
+
+/// A certificate for a join token.
+pub(super) async fn join(url: ServerUrl, token: String) -> Result<Identity> {
+    let token = JoinToken::parse(token.as_bytes())?;
+    enroll::redeem(&url, &token).await.context("a devbox could not join")
+}
+
+impl Devbox {
+    /// Polls on `runtime` as `identity`, and tells `arrivals` of each generation.
+    pub(super) fn start(
+        runtime: &Handle,
+        url: ServerUrl,
+        identity: Identity,
+        memory: SecretMemory,
+        arrivals: Sender<Arrival>,
+    ) -> Self {
+        let (vault, progress) = (Arc::new(Vault::new("nothing has arrived yet")), Arc::default());
+        let poller = Poller::new(url, identity, memory, Arc::clone(&vault), Arc::clone(&progress), PACE);
+        Self { task: runtime.spawn(poll(poller, vault, arrivals)), progress }
+    }
+
+    /// What fails at present.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.progress.snapshot().failure.map(|failure| failure.message)
+    }
+}
+
+impl Drop for Devbox {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn poll(mut poller: Poller<'static>, vault: Arc<Vault>, arrivals: Sender<Arrival>) {
+    let mut held = None;
+    loop {
+        let pause = poller.turn().await;
+        let at = Instant::now();
+        let current = vault.current().ok().map(|generation| generation.revision());
+        if let Some(revision) = current.filter(|_| current != held) {
+            // Nobody listens once the bench ends.
+            let _ = arrivals.send(Arrival { at, revision });
+        }
+        held = current;
+        tokio::time::sleep(pause).await;
+    }
+}

@@ -1,0 +1,8 @@
+//! The real server and daemon as children, stopped by their process ids when they go out of scope.
+
+mod daemon;
+mod running;
+mod server;
+
+pub(crate) use daemon::Daemon;
+pub(crate) use server::Server;
