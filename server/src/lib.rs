@@ -7,13 +7,14 @@
 //! - [`registry`]: who may do what, and what is written down about it;
 //! - [`operator`]: the operators' subcommands; [`upkeep`]: those that are about the whole state.
 //!
-//! Around them: [`cli`] and [`config`] say what to do, [`harden`] protects the process, [`app`] wires the parts,
+//! Around them: [`cli`] and [`config`] say what to do, [`commands`] does it, [`harden`] protects the process, [`app`] wires the parts,
 //! [`tls`] and [`shutdown`] are shared by the listeners of [`api`], [`logs`] tells what happened, [`metrics`] counts it.
 #![forbid(unsafe_code)]
 
 pub mod api;
 pub mod app;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod crypto;
 pub mod harden;

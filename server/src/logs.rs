@@ -1,9 +1,12 @@
-//! Logs go to stderr: for people on a terminal, one JSON object a line otherwise. No log statement of this program is
-//! given a value, a token, a header or a body.
+//! Logs go to stderr: for people on a terminal, one JSON object a line otherwise, with its priority where the journal reads it
+//! (`journal`). No log statement of this program is given a value, a token, a header or a body.
+
+mod journal;
 
 use std::io::IsTerminal;
 use std::str::FromStr;
 
+use journal::Stderr;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::SubscriberBuilder;
@@ -82,10 +85,10 @@ pub fn start(config: LogConfig) {
     };
 }
 
-type Builder = SubscriberBuilder<DefaultFields, Format, EnvFilter, fn() -> std::io::Stderr>;
+type Builder = SubscriberBuilder<DefaultFields, Format, EnvFilter, Stderr>;
 
 fn builder(level: LevelFilter) -> Builder {
-    let stderr: fn() -> std::io::Stderr = std::io::stderr;
+    let stderr = Stderr { is_journal: journal::is_stderr() };
     tracing_subscriber::fmt().with_writer(stderr).with_env_filter(EnvFilter::new(directives(level)))
 }
 

@@ -47,8 +47,9 @@ enum DevboxCommand {
     },
     /// Make a new join token for a devbox and print it, once: to resume after a snapshot, or when its certificate is lost
     ///
-    /// The join token before it is void. When this one is redeemed, every earlier certificate of the devbox ends at once: a copy
-    /// that still has one gets nothing more.
+    /// It works once, for ten minutes, and nothing else is printed: pipe it to `devbox-secretsd resume --join-token-file -`. The
+    /// join token before it is void. When this one is redeemed, every earlier certificate of the devbox ends at once: a copy that
+    /// still has one gets nothing more.
     JoinToken {
         /// The devbox's id, dbx_…
         id: String,
@@ -92,7 +93,7 @@ pub(super) async fn run(args: DevboxArgs, registry: &Registry, user: &str) -> Re
             let caller = registry.operator_of(user, &id).await?;
             let token = registry.new_join_token(&caller, &id).await?;
             let token = token.expose_token();
-            output.print(&Token { join_token: &token }, |out| print_token(out, &token))
+            output.print(&Token { join_token: &token }, |out| writeln!(out, "{}", *token))
         }
         DevboxCommand::Shutdown { account, id } => {
             let caller = registry.operator(user, &account).await?;
@@ -115,12 +116,8 @@ async fn register(
     output.print(&Registered { view: &view, join_token: &token }, |out| {
         rows(out, std::slice::from_ref(&view))?;
         writeln!(out)?;
-        print_token(out, &token)
+        writeln!(out, "{}\n\nThe join token is shown only now; it works once, for ten minutes.", *token)
     })
-}
-
-fn print_token(out: &mut dyn Write, token: &str) -> io::Result<()> {
-    writeln!(out, "{token}\n\nThe join token is shown only now; it works once, for ten minutes.")
 }
 
 fn new_devbox(name: String, secrets: Vec<(String, String)>) -> NewDevbox {

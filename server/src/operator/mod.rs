@@ -30,7 +30,7 @@ pub enum Command {
     Token(token::TokenArgs),
     /// Secrets of an account: set, list, delete
     Secret(secret::SecretArgs),
-    /// Devboxes of an account: register, list, shut down
+    /// Devboxes of an account: register, list, give a new join token, shut down
     Devbox(devbox::DevboxArgs),
     /// The devbox CAs: list, rotate, retire
     Ca(ca::CaArgs),

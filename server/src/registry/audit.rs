@@ -2,9 +2,13 @@
 
 use std::net::IpAddr;
 
+use super::notices::Notice;
 use super::{Refusal, RefusalKind, Registry, now_ms};
 use crate::crypto::id::AccountId;
 use crate::store::{Action, Actor, AuditEntry, AuditRecord, Outcome, StoreError};
+
+/// How many refusals that are alike (see [`Notice`]) are written down in a minute.
+pub(super) const MOST_REFUSALS: u32 = 60;
 
 /// Somebody's attempt, before it is known what comes of it.
 #[derive(Debug, Clone)]
@@ -32,7 +36,7 @@ impl Attempt {
         }
     }
 
-    fn refused(self, reason: &str) -> AuditRecord {
+    pub(super) fn refused(self, reason: &str) -> AuditRecord {
         AuditRecord { outcome: Outcome::Refused, reason: Some(reason.to_owned()), ..self.done() }
     }
 }
@@ -67,10 +71,22 @@ impl Registry {
     /// Writes the refusal down, then returns it as the error. A refusal stays one where the audit cannot be written.
     pub(super) async fn refuse<T>(&self, attempt: Attempt, refusal: Refusal) -> Result<T, Refusal> {
         debug_assert_ne!(refusal.kind(), RefusalKind::Internal);
-        if let Err(error) = self.store().record(&attempt.refused(refusal.code())).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "a refusal could not be audited");
+        if self.is_due(&attempt, &refusal, MOST_REFUSALS) {
+            self.try_record(&attempt.refused(refusal.code())).await;
         }
         Err(refusal)
+    }
+
+    /// Whether a refusal is written down, where `most` that are alike are in a minute.
+    pub(super) fn is_due(&self, attempt: &Attempt, refusal: &Refusal, most: u32) -> bool {
+        self.0.notices.is_due(Notice::of(attempt, refusal.code()), most)
+    }
+
+    /// Writes a row down that changes no answer where it cannot be written.
+    pub(super) async fn try_record(&self, row: &AuditRecord) {
+        if let Err(error) = self.store().record(row).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "a refusal could not be audited");
+        }
     }
 
     /// The newest `limit` rows of the audit, newest first; of one account or of all.

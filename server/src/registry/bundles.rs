@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::audit::Attempt;
 use super::continuity::Link;
 use super::peer::shut_down;
+use super::places::Turn;
 use super::{DevboxPeer, Refusal, RefusalKind, Registry};
 use crate::crypto::id::{AccountId, DevboxId};
 use crate::crypto::{AccountKey, ValueLocation, plaintext_len};
@@ -38,25 +39,33 @@ impl Registry {
         let public_key = decode_key(&request.hpke_public_key)?;
         let deadline = Instant::now() + Duration::from_millis(u64::from(request.wait_ms.min(MAX_WAIT_MS)));
         let link = Link::parse(&request.continuity)?;
-        let mut standing = self.admit_here(peer).await?;
-        let mut turn = self.take_turn(peer, link, &standing).await?;
+        let looked = self.0.changes.moment();
+        let (mut standing, mut turn) = self.begin(peer, link).await?;
         let mut held = None;
         while request.known_revision == Some(standing.revision) {
             if Instant::now() >= deadline {
                 return Ok(None);
             }
-            match &mut held {
-                // A write between the first look and this subscription is seen by the second look.
-                None => held = Some(self.0.changes.hold(&standing.account)),
-                Some(held) => tokio::select! {
-                    () = held.until_woken(standing.wakes, deadline) => {}
-                    () = turn.ended() => {}
-                },
+            let held = held.get_or_insert_with(|| self.0.changes.hold(&standing.account, looked));
+            tokio::select! {
+                () = held.until_woken(standing.wakes, deadline) => {}
+                () = turn.ended() => {}
             }
             standing = self.admit_here(peer).await?;
             turn.check()?;
         }
         self.deliver(peer, &standing.account, &public_key).await.map(Some)
+    }
+
+    /// Admits the peer, and lets its request go on. Again where an identity moved in between: the peer's may be the one.
+    async fn begin(&self, peer: &DevboxPeer, link: Link) -> Result<(Standing, Turn), Refusal> {
+        loop {
+            let admitted = self.0.places.moves();
+            let standing = self.admit_here(peer).await?;
+            if let Some(turn) = self.take_turn(peer, link, &standing, admitted).await? {
+                return Ok((standing, turn));
+            }
+        }
     }
 
     /// As [`Self::admit`]; who may not have anything is in nobody's way.
@@ -84,19 +93,13 @@ impl Registry {
         let mut contents = self.contents(peer, account).await?;
         contents.values.retain(fits_its_name);
         let facts = format!("revision {}, {} values", contents.revision, contents.values.len());
-        let key = self.key_of(account).await?;
+        let key = self.unwrapped(account, &contents.wrapped_key).await?;
         let bundle = seal_bundle(peer.devbox_id(), &key, public_key, contents)?;
         // Nothing is delivered that is not written down. A daemon that has its bundle loses nothing by it: polls that find
         // nothing new write nothing, and so renew its lease while the disk is full.
         self.store().record(&attempt(peer, account).done().because(facts)).await?;
         self.metrics().bundle_delivered();
         Ok(bundle)
-    }
-
-    async fn key_of(&self, account: &AccountId) -> Result<AccountKey, Refusal> {
-        let found = self.store().account(account).await?;
-        let row = found.ok_or_else(|| Refusal::internal("an account of a devbox is missing"))?;
-        self.unwrapped(account, &row.wrapped_key).await
     }
 }
 
@@ -130,7 +133,7 @@ fn seal_bundle(
     public_key: &[u8],
     contents: BundleContents,
 ) -> Result<Vec<u8>, Refusal> {
-    let BundleContents { revision, values } = contents;
+    let BundleContents { revision, values, .. } = contents;
     let count = u32::try_from(values.len()).map_err(Refusal::internal)?;
     let context = Context { devbox_id: devbox.as_str(), revision, count };
     let (mut sealer, encapped_key) = Sealer::new(public_key, context).map_err(|error| match error {

@@ -28,7 +28,7 @@ use crate::store::IssuedCertificate;
 const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// Certificates begin a little in the past, for devboxes whose clocks are behind.
-pub(super) const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 const SERIAL_LEN: usize = 16;
 

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Registry;
 use crate::crypto::id::AccountId;
 use crate::metrics::Metrics;
+use crate::store::StoreError;
 
 /// How long to wait before looking again after the store failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -20,9 +21,20 @@ pub(super) struct Changes(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    accounts: Mutex<HashMap<AccountId, Waiters>>,
+    table: Mutex<Table>,
     metrics: Arc<Metrics>,
 }
+
+#[derive(Debug, Default)]
+struct Table {
+    accounts: HashMap<AccountId, Waiters>,
+    moment: Moment,
+}
+
+/// How many wakes there were, of any account. Who looks at the store after a moment and is held in the same one has missed
+/// none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Moment(u64);
 
 /// The held requests of one account.
 #[derive(Debug)]
@@ -46,17 +58,20 @@ pub(super) struct Held {
     wakes: watch::Receiver<u64>,
     /// How many wakes had been announced when it last looked.
     announced: u64,
+    /// Whether there was a wake between its first look and its hold.
+    may_have_missed: bool,
 }
 
 impl Changes {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Shared { accounts: Mutex::default(), metrics }))
+        Self(Arc::new(Shared { table: Mutex::default(), metrics }))
     }
 
-    /// Follows an account from now on.
-    pub(super) fn hold(&self, account: &AccountId) -> Held {
-        let mut accounts = self.0.accounts();
-        let waiters = accounts.entry(account.clone()).or_insert_with(Waiters::none);
+    /// Follows an account from now on, for somebody who looked at the store after the moment `looked`.
+    pub(super) fn hold(&self, account: &AccountId, looked: Moment) -> Held {
+        let mut table = self.0.table();
+        let may_have_missed = table.moment != looked;
+        let waiters = table.accounts.entry(account.clone()).or_insert_with(Waiters::none);
         waiters.held += 1;
         self.0.metrics.request_held();
         Held {
@@ -64,31 +79,41 @@ impl Changes {
             account: account.clone(),
             wakes: waiters.wakes.subscribe(),
             announced: waiters.announced,
+            may_have_missed,
         }
+    }
+
+    /// Now.
+    pub(super) fn moment(&self) -> Moment {
+        self.0.table().moment
     }
 
     /// Announces the account's wakes, just after they were committed; older ones are passed over.
     pub(super) fn publish(&self, account: &AccountId, wakes: u64) {
-        if let Some(waiters) = self.0.accounts().get_mut(account) {
+        let mut table = self.0.table();
+        table.moment.0 += 1;
+        if let Some(waiters) = table.accounts.get_mut(account) {
             waiters.announce(wakes);
         }
     }
 
-    /// The accounts that somebody waits for.
+    /// The accounts that somebody waits for. Who looked before and is held later looks again.
     fn waited_for(&self) -> Vec<AccountId> {
-        self.0.accounts().keys().cloned().collect()
+        let mut table = self.0.table();
+        table.moment.0 += 1;
+        table.accounts.keys().cloned().collect()
     }
 
     #[cfg(test)]
     pub(super) fn is_waited_for(&self, account: &AccountId) -> bool {
-        self.0.accounts().contains_key(account)
+        self.0.table().accounts.contains_key(account)
     }
 }
 
 impl Shared {
-    /// A panic while the lock was held leaves the map whole: nothing that can panic is done under it.
-    fn accounts(&self) -> MutexGuard<'_, HashMap<AccountId, Waiters>> {
-        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A panic while the lock was held leaves the table whole: nothing that can panic is done under it.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -125,8 +150,11 @@ impl Waiters {
 }
 
 impl Held {
-    /// Returns once the account's wakes are more than `wakes`, or at `deadline`.
+    /// Returns once the account's wakes are or may be more than `wakes`, or at `deadline`.
     pub(super) async fn until_woken(&mut self, wakes: u64, deadline: Instant) {
+        if std::mem::take(&mut self.may_have_missed) {
+            return;
+        }
         // Whoever waits on has looked, and was not meant.
         self.heard(|waiters, held| waiters.pass_over(held));
         // Ended by a wake or by the deadline: either way, the caller looks again.
@@ -134,7 +162,7 @@ impl Held {
     }
 
     fn heard(&mut self, hear: impl FnOnce(&mut Waiters, &mut u64) -> Option<Duration>) {
-        let mut accounts = self.shared.accounts();
+        let accounts = &mut self.shared.table().accounts;
         let Some(waiters) = accounts.get_mut(&self.account) else { return };
         if let Some(latency) = hear(waiters, &mut self.announced) {
             self.shared.metrics.all_answered(latency);
@@ -156,18 +184,13 @@ impl Registry {
     /// Notices other processes' writes for as long as it is polled; it never returns. Run one of it for the whole server.
     pub async fn watch(&self) {
         loop {
-            if let Err(error) = self.publish_others_writes().await {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "could not look for changes; held requests may answer late"
-                );
-                tokio::time::sleep(RETRY_AFTER).await;
-            }
+            until_done(|| self.store().changed()).await;
+            // What was noticed once is not noticed again: it is passed on, however often that fails.
+            until_done(|| self.publish_others_writes()).await;
         }
     }
 
-    async fn publish_others_writes(&self) -> Result<(), crate::store::StoreError> {
-        self.store().changed().await?;
+    async fn publish_others_writes(&self) -> Result<(), StoreError> {
         self.follow_rotation().await?;
         self.follow_authorities().await?;
         for account in self.0.changes.waited_for() {
@@ -175,6 +198,17 @@ impl Registry {
             self.0.changes.publish(&account, wakes);
         }
         Ok(())
+    }
+}
+
+/// Tries again and again.
+async fn until_done<F: Future<Output = Result<(), StoreError>>>(act: impl Fn() -> F) {
+    while let Err(error) = act().await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "could not look for changes; held requests may answer late"
+        );
+        tokio::time::sleep(RETRY_AFTER).await;
     }
 }
 
@@ -186,10 +220,14 @@ mod tests {
         (Changes::new(Arc::default()), AccountId::new("acc_1"))
     }
 
+    fn hold(changes: &Changes, account: &AccountId) -> Held {
+        changes.hold(account, changes.moment())
+    }
+
     #[tokio::test]
     async fn a_wake_of_its_account_ends_the_wait_and_nothing_else_does() {
         let (changes, account) = changes();
-        let mut held = changes.hold(&account);
+        let mut held = hold(&changes, &account);
         changes.publish(&account, 4);
         changes.publish(&AccountId::new("acc_2"), 9);
         let (soon, never) = (Duration::from_millis(20), Duration::from_secs(3600));
@@ -199,10 +237,39 @@ mod tests {
         assert!(start.elapsed() >= soon);
     }
 
+    #[tokio::test]
+    async fn who_is_held_after_a_wake_that_came_after_its_look_looks_again_once() {
+        let (changes, account) = changes();
+        let start = Instant::now();
+        let (soon, late) = (start + Duration::from_millis(20), start + Duration::from_secs(60));
+        let looked = changes.moment();
+        changes.publish(&account, 4);
+        let mut held = changes.hold(&account, looked);
+        held.until_woken(3, late).await;
+        held.until_woken(4, soon).await;
+        assert!(Instant::now() >= soon);
+        // Another program's write is noticed before it is known whose it is.
+        let looked = changes.moment();
+        changes.waited_for();
+        changes.hold(&AccountId::new("acc_2"), looked).until_woken(1, late).await;
+        assert!(Instant::now() < late);
+    }
+
+    #[tokio::test]
+    async fn what_fails_is_done_again_until_it_is_done() {
+        let tries = std::sync::atomic::AtomicU32::new(0);
+        let act = || match tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            0 => Err(StoreError::Damaged("on purpose")),
+            _ => Ok(()),
+        };
+        until_done(|| std::future::ready(act())).await;
+        assert_eq!(tries.into_inner(), 2);
+    }
+
     #[test]
     fn accounts_that_nobody_waits_for_are_forgotten() {
         let (changes, account) = changes();
-        let (first, second) = (changes.hold(&account), changes.hold(&account));
+        let (first, second) = (hold(&changes, &account), hold(&changes, &account));
         drop(first);
         assert_eq!(changes.waited_for(), [account]);
         drop(second);
@@ -212,9 +279,9 @@ mod tests {
     #[test]
     fn a_change_is_measured_when_the_last_request_that_waited_for_it_is_answered() {
         let (changes, account) = changes();
-        let (first, second) = (changes.hold(&account), changes.hold(&account));
+        let (first, second) = (hold(&changes, &account), hold(&changes, &account));
         changes.publish(&account, 5);
-        let late = changes.hold(&account);
+        let late = hold(&changes, &account);
         drop(first);
         assert_eq!(changes.0.metrics.revocations(), 0);
         drop(second);

@@ -81,7 +81,7 @@ impl Elsewhere {
             Self::Continued => Refusal::forbidden(
                 CONTINUED_ELSEWHERE,
                 "another machine goes on with this devbox's identity, so this one is a copy: register a devbox for it, or move \
-                 the identity here with a new join token (devbox join-token ID)",
+                 the identity here with a new join token (devbox-secrets-server devbox join-token ID)",
             ),
             Self::InUse => in_use(),
         }

@@ -37,12 +37,13 @@ impl Registry {
             return Err(join_refusal(JoinRefusal::Unknown));
         };
         let attempt = attempt(&account, &devbox, Action::DevboxEnroll, remote);
-        if !self.store().account(&account).await?.is_some_and(|account| account.devbox_capability) {
-            return self.refuse(attempt, no_devbox_capability()).await;
-        }
         let hash = JoinSecret::hash_presented(token.secret());
         if let Err(refusal) = self.store().check_join(&devbox, hash, now_ms()).await? {
             return self.refuse(attempt, join_refusal(refusal)).await;
+        }
+        // Who only guesses learns nothing of the account.
+        if !self.store().account(&account).await?.is_some_and(|account| account.devbox_capability) {
+            return self.refuse(attempt, no_devbox_capability()).await;
         }
         let signed = match self.check_request(csr_pem, &devbox) {
             Ok(request) => self.sign(&devbox, &request)?,
@@ -65,11 +66,12 @@ impl Registry {
             Err(error) => return self.refuse(attempt, request_refusal(error)).await,
         };
         let audit = attempt.clone().done().because(format!("serial {}", signed.record.serial));
-        if self.store().insert_certificate(devbox, &signed.record, &audit).await? {
-            Ok(self.identity(devbox, signed))
-        } else {
-            self.refuse(attempt, shut_down()).await
+        if self.store().insert_certificate(devbox, peer.serial(), &signed.record, &audit).await? {
+            return Ok(self.identity(devbox, signed));
         }
+        // It ended since it was admitted: looking again says why.
+        self.admit(peer, Action::DevboxRenew).await?;
+        self.refuse(attempt, shut_down()).await
     }
 
     /// The certificate is handed out only if this call is the one that used the token up.
@@ -126,16 +128,17 @@ fn join_refusal(refusal: JoinRefusal) -> Refusal {
     match refusal {
         JoinRefusal::Unknown => Refusal::unauthenticated(
             "unknown_join_token",
-            "this server knows no such join token: register the devbox and use the token it answers with",
+            "this server knows no such join token, or a newer one voided it: use the newest, or make another \
+             (devbox-secrets-server devbox join-token ID)",
         ),
         JoinRefusal::Used => Refusal::unauthenticated(
             "used_join_token",
             "the join token was redeemed before; if not by this devbox, shut the devbox down. Make a new \
-             one (devbox join-token ID)",
+             one (devbox-secrets-server devbox join-token ID)",
         ),
         JoinRefusal::Expired => Refusal::unauthenticated(
             "expired_join_token",
-            "the join token has expired: make a new one (devbox join-token ID)",
+            "the join token has expired: make a new one (devbox-secrets-server devbox join-token ID)",
         ),
         JoinRefusal::Shutdown => shut_down(),
     }

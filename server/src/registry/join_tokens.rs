@@ -4,6 +4,7 @@
 use devbox_secrets_proto::join_token::JoinToken;
 
 use super::devboxes::JOIN_TOKEN_LIFETIME_MS;
+use super::peer::shut_down;
 use super::{Caller, Refusal, Registry};
 use crate::crypto::JoinSecret;
 use crate::crypto::id::{DevboxId, JoinTokenId};
@@ -14,7 +15,7 @@ impl Registry {
     /// [`JOIN_TOKEN_LIFETIME_MS`] from the first try. Once it is redeemed, every earlier certificate of the devbox has ended.
     ///
     /// # Errors
-    /// 400 where the devbox is shut down, 403 without the devbox capability, 404.
+    /// 403 where the devbox is shut down or without the devbox capability, 404.
     pub async fn new_join_token(&self, caller: &Caller, id: &str) -> Result<JoinToken, Refusal> {
         let id = DevboxId::new(id);
         let issue: JoinTokenIssue =
@@ -40,7 +41,7 @@ impl Registry {
         self.check_capability(caller, Action::DevboxJoinToken, "").await?;
         let devbox = self.find_devbox(caller, id).await?;
         if devbox.status == DevboxStatus::Shutdown {
-            return Err(no_longer_running());
+            return Err(shut_down());
         }
         let issue = JoinTokenIssue { id: JoinTokenId::generate()?, devbox: devbox.id };
         let hash = self.later_join_secret(caller, &issue).await?.hash();
@@ -53,7 +54,7 @@ impl Registry {
         let request = self.request_key(caller).await?;
         match self.store().replace_join(caller.account(), &issue, grant, &audit, request.as_ref()).await? {
             true => Ok(issue),
-            false => Err(no_longer_running()),
+            false => Err(shut_down()),
         }
     }
 
@@ -64,8 +65,4 @@ impl Registry {
     ) -> Result<JoinSecret, Refusal> {
         Ok(self.account_key(caller).await?.later_join_secret(&issue.devbox, &issue.id))
     }
-}
-
-fn no_longer_running() -> Refusal {
-    Refusal::invalid("devbox_shutdown", "the devbox is shut down and joins no more: register a new one")
 }

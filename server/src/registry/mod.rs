@@ -1,7 +1,7 @@
 //! The decisions: who may do what, and what is written down about it. One file a resource.
 //!
 //! Every refusal of somebody who is known (a revoked token, a missing capability, a used join token, a stranger's
-//! certificate) is audited; so is every write, in its own transaction.
+//! certificate) is audited, but of those that are alike not more than 60 a minute; so is every write, in its own transaction.
 
 mod accounts;
 mod audit;
@@ -17,6 +17,7 @@ mod enrolment;
 mod join_tokens;
 mod keyring;
 mod limits;
+mod notices;
 mod open;
 mod peer;
 mod places;
@@ -34,6 +35,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub use accounts::{AccountView, DevelopmentAccount};
 pub(crate) use audit::upkeep_record;
 pub use authorities::Authorities;
+pub(crate) use ca::CLOCK_SKEW;
 pub use ca::{CaError, DevboxCa, ServerIdentity};
 pub use caller::Caller;
 pub use devboxes::{DevboxPage, DevboxView, JOIN_TOKEN_LIFETIME_MS, NewDevbox};
@@ -82,6 +84,7 @@ struct Parts {
     authorities: authorities::InUse,
     changes: changes::Changes,
     places: places::Places,
+    notices: notices::Notices,
     metrics: Arc<Metrics>,
     settings: Settings,
 }

@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::authorities::{Authorities, InUse, LoadError};
 use super::changes::Changes;
 use super::keyring::Keyring;
+use super::notices::Notices;
 use super::places::Places;
 use super::{CaError, DevboxCa, Parts, Registry, Settings};
 use crate::crypto::{CryptoError, MasterKey, MasterKeyError};
@@ -126,8 +127,8 @@ impl Registry {
         let changes = Changes::new(Arc::clone(&metrics));
         metrics.ca_ends(authorities.issuing().end_time());
         let authorities = InUse::new(authorities);
-        let places = Places::default();
-        Ok(Self(Arc::new(Parts { store, keyring, authorities, changes, places, metrics, settings })))
+        let (places, notices) = (Places::default(), Notices::default());
+        Ok(Self(Arc::new(Parts { store, keyring, authorities, changes, places, notices, metrics, settings })))
     }
 }
 

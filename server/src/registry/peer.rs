@@ -58,6 +58,11 @@ impl DevboxPeer {
         Attempt { account, actor, action, object, remote: self.remote }
     }
 
+    /// Its certificate's, lowercase hexadecimal.
+    pub(super) fn serial(&self) -> &str {
+        &self.serial
+    }
+
     pub(super) fn remote(&self) -> Option<IpAddr> {
         self.remote
     }

@@ -25,7 +25,12 @@ pub(super) struct Places(Mutex<Table>);
 struct Table {
     places: HashMap<DevboxId, Place>,
     sweep_at: usize,
+    moves: Moves,
 }
+
+/// How many identities were told to go on anywhere, of any devbox.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Moves(u64);
 
 #[derive(Debug)]
 struct Place {
@@ -65,19 +70,30 @@ impl Turn {
 
 impl Default for Places {
     fn default() -> Self {
-        Self(Mutex::new(Table { places: HashMap::new(), sweep_at: FIRST_SWEEP }))
+        let (places, moves) = (HashMap::new(), Moves::default());
+        Self(Mutex::new(Table { places, sweep_at: FIRST_SWEEP, moves }))
     }
 }
 
 impl Places {
-    /// Lets a request of `peer` go on; else says why not, and the address where the identity goes on.
+    /// Now.
+    pub(super) fn moves(&self) -> Moves {
+        self.table().moves
+    }
+
+    /// Lets a request of `peer` go on; else says why not, and the address where the identity goes on. None where an identity
+    /// has moved since `admitted`: the peer's certificate may have ended with that, and then it is in nobody's way.
     fn take(
         &self,
         peer: &DevboxPeer,
         link: Link,
         certificate_end_ms: TimeMs,
-    ) -> Result<Turn, (Elsewhere, Option<IpAddr>)> {
+        admitted: Moves,
+    ) -> Result<Option<Turn>, (Elsewhere, Option<IpAddr>)> {
         let mut table = self.table();
+        if table.moves != admitted {
+            return Ok(None);
+        }
         let new = Known { link, remote: peer.remote() };
         let old = table.places.get(peer.devbox_id());
         let in_use = old.is_some_and(Place::is_in_use);
@@ -88,12 +104,14 @@ impl Places {
         let receiver = turn.subscribe();
         let place = Place { known: new, line: peer.line().clone(), certificate_end_ms, turn };
         table.insert(peer.devbox_id(), place);
-        Ok(Turn(receiver))
+        Ok(Some(Turn(receiver)))
     }
 
     /// Whoever comes next with this identity is believed.
     pub(super) fn forget(&self, devbox: &DevboxId) {
-        self.table().places.remove(devbox);
+        let mut table = self.table();
+        table.moves.0 += 1;
+        table.places.remove(devbox);
     }
 
     /// A peer that may not have anything is in nobody's way.
@@ -129,7 +147,7 @@ impl Table {
 }
 
 impl Registry {
-    /// Lets the bundle request of an admitted peer go on.
+    /// Lets the bundle request of a peer go on that was admitted after `admitted`; none where it has to be admitted anew.
     ///
     /// # Errors
     /// 403 where the identity goes on elsewhere. Both places are audited: the refused one, and the one that goes on.
@@ -138,33 +156,39 @@ impl Registry {
         peer: &DevboxPeer,
         link: Link,
         standing: &Standing,
-    ) -> Result<Turn, Refusal> {
+        admitted: Moves,
+    ) -> Result<Option<Turn>, Refusal> {
         let end = standing.certificate_not_after_time_ms.unwrap_or_default();
-        match self.0.places.take(peer, link, end) {
+        match self.0.places.take(peer, link, end, admitted) {
             Ok(turn) => Ok(turn),
             Err((elsewhere, goes_on)) => {
-                self.refuse_copy(peer, &standing.account, elsewhere.refusal(), goes_on).await
+                let refusal = elsewhere.refusal();
+                self.refuse_copy(peer, &standing.account, &refusal, goes_on).await;
+                Err(refusal)
             }
         }
     }
 
-    async fn refuse_copy<T>(
+    /// A machine tries again until the identity is free or it gives up: both places are told once a minute.
+    async fn refuse_copy(
         &self,
         peer: &DevboxPeer,
         account: &AccountId,
-        refusal: Refusal,
+        refusal: &Refusal,
         goes_on: Option<IpAddr>,
-    ) -> Result<T, Refusal> {
+    ) {
         self.metrics().clone_refused();
-        let (code, refused) = (refusal.code(), peer.remote());
-        tracing::warn!(devbox = %peer.devbox_id(), code, ?refused, ?goes_on, "one identity in two places");
-        let from = refused.map_or_else(|| "no address".to_owned(), |refused| refused.to_string());
-        let seen = peer.attempt(Some(account.clone()), Action::DevboxClone).done();
-        let seen = AuditRecord { remote: goes_on, ..seen.because(format!("{code} for {from}")) };
-        if let Err(error) = self.store().record(&seen).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "a copy could not be audited");
+        let attempt = |action| peer.attempt(Some(account.clone()), action);
+        let refused = attempt(Action::DevboxBundle);
+        if !self.is_due(&refused, refusal, 1) {
+            return;
         }
-        self.refuse(peer.attempt(Some(account.clone()), Action::DevboxBundle), refusal).await
+        let (code, remote) = (refusal.code(), peer.remote());
+        tracing::warn!(devbox = %peer.devbox_id(), code, refused = ?remote, ?goes_on, "one identity in two places");
+        let from = remote.map_or_else(|| "no address".to_owned(), |remote| remote.to_string());
+        let seen = attempt(Action::DevboxClone).done().because(format!("{code} for {from}"));
+        self.try_record(&AuditRecord { remote: goes_on, ..seen }).await;
+        self.try_record(&refused.refused(code)).await;
     }
 }
 

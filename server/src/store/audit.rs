@@ -6,7 +6,7 @@ use super::model::TimeMs;
 use crate::crypto::id::{AccountId, DevboxId, TokenId};
 
 /// Who acts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Actor {
     /// Somebody with an API token.
     Token(TokenId),

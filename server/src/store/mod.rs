@@ -376,10 +376,12 @@ pub trait Identities {
         audit: &AuditRecord,
     ) -> Result<Result<Option<u64>, JoinRefusal>, StoreError>;
 
-    /// Adds a renewed certificate of a running devbox; false where no such devbox runs.
+    /// Adds the certificate that follows on the one with the serial number `shown`; false where no such devbox runs, or where
+    /// that one has ended.
     async fn insert_certificate(
         &self,
         devbox: &DevboxId,
+        shown: &str,
         certificate: &IssuedCertificate,
         audit: &AuditRecord,
     ) -> Result<bool, StoreError>;

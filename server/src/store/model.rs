@@ -217,11 +217,13 @@ pub struct BoundValue {
     pub secret: SealedSecret,
 }
 
-/// What a devbox may have at one revision, read in one transaction.
+/// What a devbox may have at one revision, and the key to open it, read at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BundleContents {
     /// The account's revision.
     pub revision: u64,
+    /// The account's key, wrapped by the master key.
+    pub wrapped_key: Vec<u8>,
     /// The values, in ascending byte order of `env`. Bindings to deleted secrets are absent.
     pub values: Vec<BoundValue>,
 }

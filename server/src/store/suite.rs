@@ -137,6 +137,14 @@ fn certificate(serial: &str) -> IssuedCertificate {
     IssuedCertificate { serial: serial.to_owned(), issue_time_ms: 5, not_after_time_ms: 6 }
 }
 
+/// A devbox that has joined, with this certificate.
+async fn joined(store: &Arc<dyn Store>, account: &AccountId, certificate: &IssuedCertificate) -> Devbox {
+    let devbox = devbox(None);
+    let hash = register(store, account, &devbox).await;
+    assert_eq!(store.redeem_join(&devbox.id, hash, certificate, &done()).await.unwrap(), Ok(None));
+    devbox
+}
+
 async fn what_every_state_has_is_written_once_and_together(store: Arc<dyn Store>) {
     assert_eq!(store.meta(MetaKey::KeyCheck).await.unwrap(), None);
     store.begin_state(b"check", b"certificate", b"key").await.unwrap();
@@ -159,10 +167,8 @@ async fn trust(store: &Arc<dyn Store>) -> Vec<(Vec<u8>, Option<TimeMs>)> {
 
 async fn a_new_authoritys_predecessor_is_trusted_as_long_as_any_certificate_lives(store: Arc<dyn Store>) {
     let account = account(&store, "acme").await;
-    let devbox = devbox(None);
-    register(&store, &account, &devbox).await;
+    joined(&store, &account, &certificate("01")).await;
     store.begin_state(b"key id, check", b"A", b"key id, A").await.unwrap();
-    store.insert_certificate(&devbox.id, &certificate("01"), &done()).await.unwrap();
     let add = async |name: &'static [u8], until_ms, time_ms| {
         let audit = AuditRecord { time_ms, ..record(Action::CaRotate) };
         store.insert_authority(name, b"key id, B", until_ms, 100, &audit).await
@@ -416,6 +422,8 @@ async fn a_bundle_holds_what_is_bound_in_order_and_no_deleted_secret(store: Arc<
     assert_eq!(names(&store, &account, &every).await, [("SECOND", "SECOND")].map(owned));
     let contents = store.bundle_contents(&account, &bound.id).await.unwrap().unwrap();
     assert_eq!(contents.revision, 4, "a new account, two creations, one deletion");
+    let row = store.account(&account).await.unwrap().unwrap();
+    assert_eq!(contents.wrapped_key, row.wrapped_key);
     assert_eq!(contents.values[0].secret.sealed, b"sealed SECOND");
 }
 
@@ -430,14 +438,18 @@ async fn names(store: &Arc<dyn Store>, account: &AccountId, devbox: &Devbox) -> 
 
 async fn a_devbox_that_is_shut_down_has_no_bundle(store: Arc<dyn Store>) {
     let account = account(&store, "acme").await;
-    let devbox = devbox(None);
-    register(&store, &account, &devbox).await;
+    let devbox =
+        joined(&store, &account, &IssuedCertificate { not_after_time_ms: 5000, ..certificate("01") }).await;
+    let renewed = async |shown, serial| {
+        store.insert_certificate(&devbox.id, shown, &certificate(serial), &done()).await.unwrap()
+    };
+    assert!(renewed("01", "02").await);
     assert!(store.shutdown_devbox(&account, &devbox.id, &done(), None).await.unwrap().is_some());
     assert_eq!(store.bundle_contents(&account, &devbox.id).await.unwrap(), None);
     let ended = store.devbox(&account, &devbox.id).await.unwrap().unwrap();
     assert_eq!((ended.status, ended.end_time_ms), (DevboxStatus::Shutdown, Some(1000)));
     assert_eq!(store.shutdown_devbox(&account, &devbox.id, &done(), None).await.unwrap(), None);
-    assert!(!store.insert_certificate(&devbox.id, &certificate("aa"), &done()).await.unwrap());
+    assert!(!renewed("01", "03").await);
 }
 
 async fn only_bindings_of_running_devboxes_count_as_bindings(store: Arc<dyn Store>) {
@@ -499,19 +511,11 @@ async fn a_new_join_token_takes_the_last_ones_place_and_ends_certificates_when_r
     store: Arc<dyn Store>,
 ) {
     let (account, stranger) = (account(&store, "acme").await, account(&store, "other").await);
-    let (devbox, other) = (devbox(None), devbox(None));
+    let devbox = devbox(None);
     let first = register(&store, &account, &devbox).await;
-    register(&store, &account, &other).await;
-    store
-        .insert_certificate(
-            &other.id,
-            &IssuedCertificate { not_after_time_ms: 5000, ..certificate("0f") },
-            &done(),
-        )
-        .await
-        .unwrap();
-    let issued = IssuedCertificate { not_after_time_ms: 5000, ..certificate("01") };
-    assert_eq!(store.redeem_join(&devbox.id, first, &issued, &done()).await.unwrap(), Ok(None));
+    let lasting = |serial| IssuedCertificate { not_after_time_ms: 5000, ..certificate(serial) };
+    let other = joined(&store, &account, &lasting("0f")).await;
+    assert_eq!(store.redeem_join(&devbox.id, first, &lasting("01"), &done()).await.unwrap(), Ok(None));
 
     let issue = JoinTokenIssue { id: JoinTokenId::generate().unwrap(), devbox: devbox.id.clone() };
     let hash = JoinSecret::generate().unwrap().hash();
@@ -522,12 +526,19 @@ async fn a_new_join_token_takes_the_last_ones_place_and_ends_certificates_when_r
         store.standing(id, serial).await.unwrap().unwrap().certificate_not_after_time_ms
     };
     assert_eq!(end(&devbox.id, "01").await, Some(5000), "nobody has redeemed it yet");
+    let renewed = async |shown, serial| {
+        store.insert_certificate(&devbox.id, shown, &lasting(serial), &done()).await.unwrap()
+    };
+    assert!(renewed("01", "03").await);
+    assert!(!renewed("0f", "04").await, "another devbox's");
     assert_eq!(store.check_join(&devbox.id, first, 1).await.unwrap(), Err(JoinRefusal::Unknown));
 
     let wakes = store.wakes(&account).await.unwrap();
     let issued = IssuedCertificate { not_after_time_ms: 6000, ..certificate("02") };
     assert_eq!(store.redeem_join(&devbox.id, hash, &issued, &done()).await.unwrap(), Ok(Some(wakes + 1)));
-    assert_eq!(end(&devbox.id, "01").await, Some(done().time_ms), "ended");
+    assert_eq!(end(&devbox.id, "01").await, Some(0), "ended, by any clock");
+    assert_eq!(end(&devbox.id, "03").await, Some(0));
+    assert!(!renewed("01", "04").await, "a renewal that began before");
     assert_eq!(end(&devbox.id, "02").await, Some(6000));
     assert_eq!(end(&other.id, "0f").await, Some(5000), "another devbox's");
     store.shutdown_devbox(&account, &devbox.id, &done(), None).await.unwrap();
@@ -536,10 +547,9 @@ async fn a_new_join_token_takes_the_last_ones_place_and_ends_certificates_when_r
 
 async fn a_devboxs_standing_says_all_that_decides_about_its_bundle(store: Arc<dyn Store>) {
     let account = account(&store, "acme").await;
-    let (devbox, other) = (devbox(None), devbox(None));
-    register(&store, &account, &devbox).await;
+    let other = devbox(None);
     register(&store, &account, &other).await;
-    assert!(store.insert_certificate(&devbox.id, &certificate("0a"), &done()).await.unwrap());
+    let devbox = joined(&store, &account, &certificate("0a")).await;
     let wakes = store.wakes(&account).await.unwrap();
     let mut expected = Standing {
         account: account.clone(),

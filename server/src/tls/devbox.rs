@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::verifier::DevboxVerifier;
 use super::{TlsError, acceptor, builder, milliseconds, provider};
-use crate::registry::{Authorities, DevboxCa, Registry};
+use crate::registry::{Authorities, CLOCK_SKEW, DevboxCa, Registry};
 use crate::store::TimeMs;
 
 /// How long the listener's certificates live. Each is issued anew in its last third.
@@ -74,7 +75,7 @@ impl ListenerCertificates {
     fn at(&self, ca: &DevboxCa, now: SystemTime) -> Option<Arc<CertifiedKey>> {
         let current = self.issued().get(ca.fingerprint()).map(Issued::parts);
         match current {
-            Some((certified, renew_at)) if now < renew_at => Some(certified),
+            Some((certified, fresh)) if fresh.contains(&now) => Some(certified),
             current => match self.renew(ca) {
                 Ok(certified) => {
                     tracing::info!("the devbox listener has a new certificate");
@@ -113,9 +114,11 @@ impl Issued {
         Ok(Self { certified: Arc::new(certified), not_after: identity.not_after })
     }
 
-    /// The certificate, and when the next one is due.
-    fn parts(&self) -> (Arc<CertifiedKey>, SystemTime) {
-        (Arc::clone(&self.certified), self.not_after - LISTENER_CERTIFICATE_LIFETIME / 3)
+    /// The certificate, and while no other one is due: until its last third, and not before it was issued. A clock that was
+    /// ahead then, and is set right, would leave the listener with a certificate that is not valid yet.
+    fn parts(&self) -> (Arc<CertifiedKey>, Range<SystemTime>) {
+        let begin = self.not_after - LISTENER_CERTIFICATE_LIFETIME - CLOCK_SKEW;
+        (Arc::clone(&self.certified), begin..self.not_after - LISTENER_CERTIFICATE_LIFETIME / 3)
     }
 }
 

@@ -35,22 +35,27 @@ impl fmt::Display for StateSummary {
 pub async fn check(config: &StateConfig) -> Result<StateSummary, UpkeepError> {
     let directory = existing(config)?;
     let master = MasterKey::load(&config.master_key_file).map_err(UpkeepError::MasterKey)?;
-    check_database(&directory.database(), master).await
+    let database = directory.database();
+    check_database(&database, &database, master).await
 }
 
-/// As [`check()`], of a database wherever it is.
-pub(super) async fn check_database(path: &Path, master: MasterKey) -> Result<StateSummary, UpkeepError> {
-    let failed = UpkeepError::database(path.to_owned());
+/// As [`check()`], of a database wherever it is; errors name the file that it was copied from.
+pub(super) async fn check_database(
+    path: &Path,
+    origin: &Path,
+    master: MasterKey,
+) -> Result<StateSummary, UpkeepError> {
+    let failed = UpkeepError::database(origin.to_owned());
     examine(path, Depth::Full).await.map_err(&failed)?;
     let store = SqliteStore::open_to_read(path).await.map_err(&failed)?;
     let fits = check_keys(&store, master).await.map_err(&failed)?;
-    let master = fits.ok_or_else(|| UpkeepError::OtherMasterKey(path.to_owned()))?;
+    let master = fits.ok_or_else(|| UpkeepError::OtherMasterKey(origin.to_owned()))?;
     let problems = check_records(&store, &master).await.map_err(&failed)?;
     let summary = StateSummary(store.counts().await.map_err(&failed)?);
     store.close().await.map_err(&failed)?;
     match problems.is_empty() {
         true => Ok(summary),
-        false => Err(UpkeepError::Records { path: path.to_owned(), problems }),
+        false => Err(UpkeepError::Records { path: origin.to_owned(), problems }),
     }
 }
 

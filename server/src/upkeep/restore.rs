@@ -29,7 +29,7 @@ pub async fn restore(config: &StateConfig, from: &Path, actor: &Actor) -> Result
     let master = MasterKey::load(&config.master_key_file).map_err(UpkeepError::MasterKey)?;
     let draft = Draft::new(&directory.database())?;
     copy(from, draft.path()).map_err(|source| file_error(from, source))?;
-    let summary = check_database(draft.path(), master).await?;
+    let summary = check_database(draft.path(), from, master).await?;
     begin_anew(draft.path(), from, actor).await?;
     draft.keep()?;
     directory.adopt(&directory.database()).map_err(UpkeepError::State)?;

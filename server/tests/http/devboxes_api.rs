@@ -105,5 +105,5 @@ async fn a_running_devbox_gets_another_join_token_each_time() {
     assert_ne!(token, server.call(post(&path, "")).await.expect(200).text("join_token"));
     server.call(post(&path, r#"{"ttl": 1}"#)).await.expect(400);
     server.call(post(&format!("/v1/devboxes/{id}/shutdown"), "")).await.expect(200);
-    assert_eq!(server.call(post(&path, "")).await.expect(400).text("code"), "devbox_shutdown");
+    assert_eq!(server.call(post(&path, "")).await.expect(403).text("code"), "devbox_shutdown");
 }

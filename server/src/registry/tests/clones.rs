@@ -232,3 +232,39 @@ async fn a_devbox_that_may_have_nothing_any_more_is_forgotten() {
     world.registry.shutdown_devbox(&caller, token.devbox_id()).await.unwrap();
     assert_eq!(world.registry.0.places.len(), 0);
 }
+
+#[tokio::test]
+async fn whoever_was_admitted_before_the_identity_moved_is_not_in_the_way_afterwards() {
+    let world = World::new().await;
+    let (caller, first, identity) = joined(&world).await;
+    let machine = Machine::start(&world, &identity, 7, 'a');
+    let admitted = world.registry.0.places.moves();
+    let standing = world.registry.admit(&machine.peer, crate::store::Action::DevboxBundle).await.unwrap();
+    let token = world.registry.new_join_token(&caller, first.devbox_id()).await.unwrap();
+    let fresh = world.enrol(&token).await.unwrap();
+    let link = continuity::Link::parse(&machine.link).unwrap();
+    let turn = world.registry.take_turn(&machine.peer, link, &standing, admitted).await.unwrap();
+    assert!(turn.is_none(), "its certificate has ended");
+    Machine::start(&world, &fresh, 9, 'b').ask(&world.registry).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_machine_that_tries_again_and_again_is_refused_each_time_and_audited_once_a_minute() {
+    let world = World::new().await;
+    let (_, _, identity) = joined(&world).await;
+    let mut machine = Machine::start(&world, &identity, 7, 'a');
+    machine.ask(&world.registry).await.unwrap();
+    let mut other = Machine::start(&world, &identity, 9, 'b');
+    for _ in 0..20 {
+        assert_eq!(refusal(other.ask(&world.registry).await), IN_USE);
+    }
+    let mut third = Machine::start(&world, &identity, 8, 'c');
+    assert_eq!(refusal(third.ask(&world.registry).await), IN_USE);
+    let audit = world.registry.audit(None, 100).await.unwrap();
+    let clones = audit.iter().filter(|entry| entry.action == "devbox.clone");
+    assert_eq!(clones.count(), 2, "one an address");
+    let refused = audit.iter().filter(|entry| entry.outcome == "refused");
+    assert_eq!(refused.count(), 2);
+    let metrics = world.registry.metrics().text().unwrap();
+    assert!(metrics.contains("devbox_secrets_server_clones_refused_total 21\n"), "{metrics}");
+}

@@ -95,7 +95,7 @@ async fn a_join_token_is_made_for_running_devboxes_of_ones_own_account_only() {
     assert_eq!(world.newest().await.0, "devbox.join_token");
     assert_eq!(token.devbox_id(), id);
     world.registry.shutdown_devbox(&caller, id).await.unwrap();
-    let ended = (RefusalKind::Invalid, "devbox_shutdown");
+    let ended = (RefusalKind::Forbidden, "devbox_shutdown");
     assert_eq!(refusal(world.registry.new_join_token(&caller, id).await), ended);
     world.registry.set_devbox_capability(&Actor::Server, "acme", false).await.unwrap();
     let powerless = world.registry.authenticate(&world.token("acme").await, None).await.unwrap();

@@ -229,6 +229,23 @@ async fn a_certificate_that_has_ended_is_refused_on_a_connection_that_outlived_i
 }
 
 #[tokio::test]
+async fn guessing_at_a_devboxs_join_token_does_not_fill_the_audit() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    let (devbox, token) = world.devbox(&caller, &[]).await;
+    let guess = JoinToken::new(devbox.id.as_str(), bytes(&"g".repeat(43)), [7; 32]).unwrap();
+    for _ in 0..100 {
+        assert_eq!(refusal(world.enrol(&guess).await), (RefusalKind::Unauthenticated, "unknown_join_token"));
+    }
+    let audit = world.registry.audit(None, 1000).await.unwrap();
+    assert_eq!(audit.iter().filter(|entry| entry.outcome == "refused").count(), 60);
+    world.registry.set_devbox_capability(&Actor::Server, "acme", false).await.unwrap();
+    assert_eq!(refusal(world.enrol(&guess).await).1, "unknown_join_token", "nothing is told of the account");
+    world.registry.set_devbox_capability(&Actor::Server, "acme", true).await.unwrap();
+    assert!(world.enrol(&token).await.is_ok());
+}
+
+#[tokio::test]
 async fn no_devbox_joins_an_account_without_the_capability() {
     let world = World::new().await;
     let caller = world.caller("acme").await;

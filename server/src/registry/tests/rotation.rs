@@ -150,14 +150,15 @@ async fn both_ends_of_a_rotation_are_audited() {
 async fn a_certificate_that_a_retired_ca_signs_for_a_known_serial_number_is_refused() {
     let world = World::new().await;
     let caller = world.caller("acme").await;
-    let (devbox, _) = world.joined(&caller, &[]).await;
+    let (devbox, joined) = world.joined(&caller, &[]).await;
     let old = world.registry.ca();
     let retired = world.registry.rotate_ca(&OPERATOR).await.unwrap().remove(1);
     world.registry.retire_ca(&OPERATOR, &retired.fingerprint).await.unwrap();
     let request = world.registry.check_request(&csr(devbox.id.as_str()), &devbox.id).unwrap();
     let forged = old.issue_devbox(&devbox.id, &request, Duration::from_secs(3600)).unwrap();
     let audit = upkeep_record(&OPERATOR, crate::store::Action::DevboxRenew, "");
-    assert!(world.registry.store().insert_certificate(&devbox.id, &forged.record, &audit).await.unwrap());
+    let store = world.registry.store();
+    assert!(store.insert_certificate(&devbox.id, joined.serial(), &forged.record, &audit).await.unwrap());
     let der = CertificateDer::from_pem_slice(forged.pem.as_bytes()).unwrap();
     let peer = old.peer(&der, None).unwrap();
     let refused = world.registry.renew(&peer, &csr(devbox.id.as_str())).await;

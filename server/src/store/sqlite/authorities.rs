@@ -6,7 +6,7 @@ use sqlx::{Row, SqliteConnection};
 
 use super::SqliteStore;
 use crate::crypto::MASTER_KEY_ID_LEN;
-use crate::store::{AuditRecord, Authorities, Authority, Meta, MetaKey, StoreError, TimeMs};
+use crate::store::{AuditRecord, Authorities, Authority, MetaKey, StoreError, TimeMs};
 
 /// The only CA of a state whose schema is older: `check` looks at such a state and changes nothing.
 const BEFORE_ROTATION: &str =
@@ -58,8 +58,7 @@ impl Authorities for SqliteStore {
         }
         sqlx::query("UPDATE accounts SET wakes = wakes + 1").execute(&mut *write).await?;
         self.commit(write, audit).await?;
-        // What was deleted leaves the log too.
-        self.settle().await?;
+        self.settle_if_possible().await;
         Ok(true)
     }
 }

@@ -117,23 +117,36 @@ impl Devboxes for SqliteStore {
         account: &AccountId,
         id: &DevboxId,
     ) -> Result<Option<BundleContents>, StoreError> {
-        let mut read = self.readers.begin().await?;
-        let query = sqlx::query(
-            "SELECT every_secret, revision FROM devboxes JOIN accounts ON accounts.id = devboxes.account_id
-             WHERE account_id = ? AND devboxes.id = ? AND status = 'running'",
-        );
-        let row = query.bind(account.as_str()).bind(id.as_str()).fetch_optional(&mut *read).await?;
-        let Some(row) = row else {
+        let query = sqlx::query(CONTENTS).bind(account.as_str()).bind(id.as_str());
+        let found = query.fetch_all(&self.readers).await?;
+        let Some(first) = found.first() else {
             return Ok(None);
         };
-        let revision = rows::unsigned(row.try_get("revision")?)?;
-        let values = match row.try_get("every_secret")? {
-            true => every_value(&mut read, account).await?,
-            false => bound_values(&mut read, account, id).await?,
-        };
-        Ok(Some(BundleContents { revision, values }))
+        let (revision, wrapped_key) =
+            (rows::unsigned(first.try_get("revision")?)?, first.try_get("wrapped_key")?);
+        let mut values =
+            found.iter().filter_map(|row| bound_value(row).transpose()).collect::<Result<Vec<_>, _>>()?;
+        values.sort_unstable_by(|one, other| one.env.cmp(&other.env));
+        Ok(Some(BundleContents { revision, wrapped_key, values }))
     }
 }
+
+/// One statement: one moment, and one way to the database's thread and back. A running devbox has at least one row, perhaps
+/// without a secret. Its values are sorted afterwards, not with their bytes in SQLite's sorter.
+const CONTENTS: &str = concat!(
+    "SELECT revision, wrapped_key, secrets.name AS env, sealed, ",
+    secret_columns!(),
+    " FROM devboxes JOIN accounts ON accounts.id = devboxes.account_id
+     LEFT JOIN secrets ON secrets.account_id = accounts.id
+     WHERE accounts.id = ?1 AND devboxes.id = ?2 AND status = 'running' AND every_secret
+     UNION ALL
+     SELECT revision, wrapped_key, env, sealed, ",
+    secret_columns!(),
+    " FROM devboxes JOIN accounts ON accounts.id = devboxes.account_id
+     LEFT JOIN bindings ON bindings.devbox_id = devboxes.id
+     LEFT JOIN secrets ON secrets.account_id = accounts.id AND secrets.id = bindings.secret_id
+     WHERE accounts.id = ?1 AND devboxes.id = ?2 AND status = 'running' AND NOT every_secret"
+);
 
 async fn find(
     read: &mut SqliteConnection,
@@ -274,34 +287,10 @@ async fn read_gateways(
     found.iter().map(binding).collect()
 }
 
-async fn every_value(
-    read: &mut SqliteConnection,
-    account: &AccountId,
-) -> Result<Vec<BoundValue>, StoreError> {
-    const EVERY: &str = concat!(
-        "SELECT name AS env, sealed, ",
-        secret_columns!(),
-        " FROM secrets WHERE account_id = ? ORDER BY name"
-    );
-    let found = sqlx::query(EVERY).bind(account.as_str()).fetch_all(read).await?;
-    found.iter().map(bound_value).collect()
-}
-
-async fn bound_values(
-    read: &mut SqliteConnection,
-    account: &AccountId,
-    id: &DevboxId,
-) -> Result<Vec<BoundValue>, StoreError> {
-    const BOUND: &str = concat!(
-        "SELECT env, sealed, ",
-        secret_columns!(),
-        " FROM bindings JOIN secrets ON secrets.id = bindings.secret_id
-         WHERE account_id = ? AND devbox_id = ? ORDER BY env"
-    );
-    let query = sqlx::query(BOUND).bind(account.as_str()).bind(id.as_str());
-    query.fetch_all(read).await?.iter().map(bound_value).collect()
-}
-
-fn bound_value(row: &SqliteRow) -> Result<BoundValue, StoreError> {
-    Ok(BoundValue { env: row.try_get("env")?, secret: rows::sealed_secret(row)? })
+/// None where the row has no secret.
+fn bound_value(row: &SqliteRow) -> Result<Option<BoundValue>, StoreError> {
+    if row.try_get::<Option<&[u8]>, _>("sealed")?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(BoundValue { env: row.try_get("env")?, secret: rows::sealed_secret(row)? }))
 }

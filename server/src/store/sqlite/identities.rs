@@ -51,7 +51,7 @@ impl Identities for SqliteStore {
         }
         let query = sqlx::query("UPDATE join_tokens SET use_time_ms = ? WHERE devbox_id = ?");
         query.bind(audit.time_ms).bind(devbox.as_str()).execute(&mut *write).await?;
-        let ended = end_certificates(&mut write, devbox, audit.time_ms).await?;
+        let ended = end_certificates(&mut write, devbox).await?;
         insert_certificate(&mut write, devbox, certificate).await?;
         match owner(&mut write, devbox).await? {
             Some((account, _)) if ended => {
@@ -64,12 +64,17 @@ impl Identities for SqliteStore {
     async fn insert_certificate(
         &self,
         devbox: &DevboxId,
+        shown: &str,
         certificate: &IssuedCertificate,
         audit: &AuditRecord,
     ) -> Result<bool, StoreError> {
         let mut write = self.begin().await?;
-        let query = sqlx::query("SELECT 1 FROM devboxes WHERE id = ? AND status = 'running'");
-        if query.bind(devbox.as_str()).fetch_optional(&mut *write).await?.is_none() {
+        let query = sqlx::query(
+            "SELECT 1 FROM devboxes JOIN certificates ON certificates.devbox_id = devboxes.id
+             WHERE devboxes.id = ? AND status = 'running' AND serial = ? AND not_after_time_ms > ?",
+        );
+        let query = query.bind(devbox.as_str()).bind(shown).bind(audit.time_ms);
+        if query.fetch_optional(&mut *write).await?.is_none() {
             return Ok(false);
         }
         insert_certificate(&mut write, devbox, certificate).await?;
@@ -125,16 +130,13 @@ async fn check(
     })
 }
 
-/// Ends the devbox's certificates; says whether there was one to end.
-async fn end_certificates(
-    write: &mut SqliteConnection,
-    devbox: &DevboxId,
-    now_ms: TimeMs,
-) -> Result<bool, StoreError> {
+/// Ends the devbox's certificates, by any clock: one that is set back brings none of them back. Says whether there was one to
+/// end.
+async fn end_certificates(write: &mut SqliteConnection, devbox: &DevboxId) -> Result<bool, StoreError> {
     let query = sqlx::query(
-        "UPDATE certificates SET not_after_time_ms = ?1 WHERE devbox_id = ?2 AND not_after_time_ms > ?1",
+        "UPDATE certificates SET not_after_time_ms = 0 WHERE devbox_id = ? AND not_after_time_ms > 0",
     );
-    let query = query.bind(now_ms).bind(devbox.as_str());
+    let query = query.bind(devbox.as_str());
     Ok(query.execute(write).await?.rows_affected() > 0)
 }
 

@@ -68,8 +68,7 @@ impl Meta for SqliteStore {
             + rewrap_authorities(&mut write, rewrap).await?
             + rewrap_accounts(&mut write, rewrap).await?;
         self.commit(write, audit).await?;
-        // What was overwritten leaves the log too.
-        self.settle().await?;
+        self.settle_if_possible().await;
         Ok(count)
     }
 

@@ -32,7 +32,7 @@ use tokio::sync::Mutex;
 
 use super::audit::AuditRecord;
 use super::directory::StateDirectory;
-use super::{AccountId, StoreError};
+use super::{AccountId, Meta as _, StoreError};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
 
@@ -87,6 +87,17 @@ impl SqliteStore {
     ) -> Result<(), StoreError> {
         audit::insert(&mut write, audit).await?;
         Ok(write.commit().await?)
+    }
+
+    /// After a commit: what was deleted or overwritten leaves the log too. What fails here undoes nothing, and is done with
+    /// the next checkpoint.
+    async fn settle_if_possible(&self) {
+        if let Err(error) = self.settle().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the database's log was not cleared yet"
+            );
+        }
     }
 
     /// As [`Self::commit`], and one more on the account's revision and wakes; returns the wakes.
@@ -146,7 +157,10 @@ fn pool(size: u32) -> PoolOptions<Sqlite> {
 /// SQLite itself rolls a transaction back when the disk is full or fails (lang_transaction.html, section 3.1). sqlx then
 /// believes it open for ever, and every later write on the connection would fail: such a connection is replaced.
 async fn has_ended_its_transaction(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-    connection.ping().await?;
+    if connection.is_in_transaction() {
+        // A rollback may still be on its way to the connection's thread.
+        connection.ping().await?;
+    }
     Ok(!connection.is_in_transaction())
 }
 

@@ -75,6 +75,17 @@ async fn the_devbox_listeners_certificate_is_issued_anew_in_its_last_third() {
 }
 
 #[tokio::test]
+async fn a_listeners_certificate_of_a_clock_that_was_ahead_is_replaced_once_the_clock_is_right() {
+    let registry = World::new().await.registry;
+    let ca = registry.ca();
+    let certificates = ListenerCertificates::issue(registry, vec!["localhost".to_owned()]).unwrap();
+    let at = |time| certificates.at(&ca, time).unwrap();
+    let first = at(SystemTime::now());
+    assert!(Arc::ptr_eq(&first, &at(SystemTime::now() - CLOCK_SKEW / 2)), "it is valid for that long before");
+    assert!(!Arc::ptr_eq(&first, &at(SystemTime::now() - DAY)));
+}
+
+#[tokio::test]
 async fn a_client_of_the_old_ca_is_believed_until_its_time_and_not_a_moment_longer() {
     let world = World::new().await;
     // Its certificate lives for a thousand years.

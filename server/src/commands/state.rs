@@ -1,0 +1,64 @@
+//! `check`, `backup`, `restore` and `keys`: what is about the whole state.
+
+use std::path::Path;
+
+use super::{Failure, absolute, load, print_line};
+use crate::cli::Place;
+use crate::config::StateConfig;
+use crate::crypto::MasterKey;
+use crate::{operator, tls, upkeep};
+
+pub(super) async fn check(place: &Place) -> Result<(), Failure> {
+    if place.config.is_some() {
+        let config = load(place)?;
+        if let Some(files) = &config.api.tls {
+            tls::public_acceptor(files).map_err(Failure::Tls)?;
+        }
+        MasterKey::load(&config.state.master_key_file).map_err(Failure::MasterKey)?;
+        print_line(b"the configuration is good\n")?;
+    }
+    let state = state(place)?;
+    if place.config.is_some() && !state.has_state() {
+        return print_line(b"there is no state yet\n");
+    }
+    let summary = upkeep::check(&state).await.map_err(Failure::Upkeep)?;
+    print_line(format!("the state is good: {summary}\n").as_bytes())
+}
+
+pub(super) async fn backup(place: &Place, to: &Path) -> Result<(), Failure> {
+    upkeep::backup(&state(place)?, to, &operator::actor()).await.map_err(Failure::Upkeep)?;
+    print_line(
+        format!("wrote {}: the master key is not in it, back that up elsewhere\n", to.display()).as_bytes(),
+    )
+}
+
+pub(super) async fn restore(place: &Place, from: &Path) -> Result<(), Failure> {
+    let summary = upkeep::restore(&state(place)?, from, &operator::actor()).await.map_err(Failure::Upkeep)?;
+    let line = format!("restored {summary}: revoke again what was revoked since the backup\n");
+    print_line(line.as_bytes())
+}
+
+pub(super) async fn rotate(place: &Place, new: &Path) -> Result<(), Failure> {
+    let new = absolute(new)?;
+    let count = upkeep::rotate(&state(place)?, &new, &operator::actor()).await.map_err(Failure::Upkeep)?;
+    let line = format!(
+        "wrapped {count} records anew: back {} up and remove it there; keep the old key as long as backups from before\n",
+        new.display()
+    );
+    print_line(line.as_bytes())
+}
+
+pub(super) fn make_master_key(place: &Place) -> Result<(), Failure> {
+    let config = load(place)?;
+    MasterKey::create(&config.state.master_key_file).map_err(Failure::NoMasterKeyMade)?;
+    print_line(format!("made {}: back it up\n", config.state.master_key_file.display()).as_bytes())
+}
+
+/// Where the state is, by configuration or directory.
+fn state(place: &Place) -> Result<StateConfig, Failure> {
+    match (&place.config, &place.state) {
+        (Some(_), _) => Ok(load(place)?.state),
+        (None, Some(directory)) => Ok(StateConfig::in_directory(&absolute(directory)?)),
+        (None, None) => Err(Failure::Place("--config FILE or --state DIR")),
+    }
+}
