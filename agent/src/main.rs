@@ -21,7 +21,8 @@ use devbox_secretsd::identity::token;
 use devbox_secretsd::peer::Process;
 use devbox_secretsd::policy::Explanation;
 use devbox_secretsd::reload::Counts;
-use devbox_secretsd::telemetry::{chain, journal, log};
+use devbox_secretsd::telemetry::log::{self, Format};
+use devbox_secretsd::telemetry::{chain, journal};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use zeroizing_alloc::ZeroAlloc;
@@ -153,6 +154,8 @@ fn quiesce(options: &QuiesceOptions) -> Result<(), Failure> {
 
 fn resume(options: &ResumeOptions) -> Result<(), Failure> {
     let ResumeOptions { join_token_file, wait, admin_socket } = options;
+    // Others may be able to read the token: whoever passes it is told.
+    log::start("warn", if journal::is_stderr() { Format::Journald } else { Format::Human }, false)?;
     let file = join_token_file.as_ref().map(|file| Some(file).filter(|file| *file != Path::new("-")));
     let token = file.map(token::read).transpose()?;
     runtime()?.block_on(async {

@@ -3,15 +3,25 @@
 
 mod support;
 
+use std::fs::Permissions;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use devbox_secrets_proto::devbox::{CONTINUED_ELSEWHERE, IN_USE_ELSEWHERE};
 use devbox_secretsd::admin::Report;
 use devbox_secretsd::admin::report::State;
+use devbox_secretsd::restart::keyring::Keyring;
 use hyper::StatusCode;
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::time::{sleep, timeout};
 
 use support::authority::{Authority, DEVBOX, Life, TOKEN_SECRET};
 use support::control_plane::{ControlPlane, Script, bundle};
@@ -81,7 +91,7 @@ async fn a_used_token_leaves_it_quiesced_with_the_reason() {
         Some((StatusCode::UNAUTHORIZED, "the join token was used already"));
     let refused = daemon.operator(&RESUME, &token(&plane.authority)).await;
     assert_eq!(refused.status.code(), Some(1));
-    for part in ["used already", "devbox-secrets-server devbox join-token"] {
+    for part in ["used already", "pass it to devbox-secretsd resume"] {
         assert!(text(&refused).contains(part), "{}", text(&refused));
     }
     let report = daemon.until(|_| true).await;
@@ -154,6 +164,83 @@ async fn an_identity_in_use_elsewhere_is_tried_again_and_serves_until_its_lease_
     plane.until(|seen| seen.bundles.len() > asked + 1).await;
     plane.answer(bundle(2, &[("API_KEY", "two")]));
     daemon.until(|report| report.revision == Some(2)).await;
+}
+
+/// A service manager that does what it is told, and says that it has (`BARRIER=1`) when it is let.
+struct Manager {
+    told: Arc<Mutex<Vec<String>>>,
+    is_asked: Arc<AtomicBool>,
+    let_answer: Sender<()>,
+}
+
+impl Manager {
+    fn at(path: &Path) -> Self {
+        let socket = UnixDatagram::bind(path).unwrap();
+        let (told, is_asked) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicBool>::default());
+        let (let_answer, answered) = channel();
+        let (log, asked) = (Arc::clone(&told), Arc::clone(&is_asked));
+        std::thread::spawn(move || {
+            loop {
+                let mut message = [0; 4_096];
+                let len = recv(socket.as_raw_fd(), &mut message, MsgFlags::MSG_PEEK).unwrap();
+                if message.starts_with(b"BARRIER=1") {
+                    asked.store(true, SeqCst);
+                    // Or the test is over.
+                    let _ = answered.recv();
+                }
+                // The descriptor that came with it is closed now.
+                socket.recv(&mut message).unwrap();
+                log.lock().unwrap().push(String::from_utf8_lossy(&message[..len]).into_owned());
+            }
+        });
+        Self { told, is_asked, let_answer }
+    }
+
+    async fn until_asked(&self) {
+        let asked = async {
+            while !self.is_asked.load(SeqCst) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(support::PATIENCE, asked)
+            .await
+            .expect("the service manager is never asked whether it is done");
+    }
+}
+
+#[tokio::test]
+async fn quiesce_is_not_over_before_the_service_manager_has_let_go() {
+    if let Err(error) = Keyring::open() {
+        return println!("SKIPPED: without a keyring nothing is stored: {error}");
+    }
+    let plane = ControlPlane::start(bundle(1, &[("API_KEY", "one")])).await;
+    let dir = tempfile::tempdir().unwrap();
+    let manager = Manager::at(&dir.path().join("notify"));
+    let daemon = Daemon::notifying(&plane.url(), &token(&plane.authority), &dir.path().join("notify"));
+    daemon.until_ready().await;
+    let mut quiesce = std::pin::pin!(daemon.operator(&["quiesce"], ""));
+    tokio::select! {
+        _ = &mut quiesce => panic!("it is over"),
+        () = manager.until_asked() => {}
+    }
+    let removed = |told: &[String]| told.iter().filter(|text| text.contains("FDSTOREREMOVE=1")).count();
+    assert_eq!(removed(&manager.told.lock().unwrap()), 2, "identity and secrets");
+    manager.let_answer.send(()).unwrap();
+    done(&quiesce.await);
+}
+
+#[tokio::test]
+async fn who_resumes_with_a_token_that_others_can_read_is_told() {
+    let (plane, daemon) = ready().await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("token");
+    std::fs::write(&path, token(&plane.authority)).unwrap();
+    let resume = ["resume", "--join-token-file", path.to_str().unwrap()];
+    for (mode, is_told) in [(0o640, true), (0o600, false)] {
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        let said = text(&daemon.operator(&resume, "").await);
+        assert_eq!(said.contains("chmod 600"), is_told, "{said}");
+    }
 }
 
 /// A devbox's three files, replaced as by rename(2).

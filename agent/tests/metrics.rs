@@ -347,3 +347,18 @@ async fn the_audit_is_told_at_the_level_of_errors_and_not_where_it_is_turned_off
     off.until_counted("devbox_secretsd_launches_total", 1).await;
     assert_eq!(off.end().await, [Value::Null; 0]);
 }
+
+#[tokio::test]
+async fn who_quiesces_and_who_resumes_is_told() {
+    let served = Served::with_own_rule().await;
+    let token = served.plane.authority.token().expose_token().to_string();
+    for (arguments, input) in [(&["quiesce"][..], ""), (&["resume", "--join-token-file", "-"], &token)] {
+        assert!(served.daemon.operator(arguments, input).await.status.success(), "{arguments:?}");
+    }
+    let events = served.end().await;
+    for kind in ["quiesce", "resume"] {
+        let event = of_kind(&events, kind)[0];
+        assert_eq!(event["uid"].as_u64(), Some(geteuid().as_raw().into()), "{event}");
+        assert!(event["pid"].as_u64() > Some(0));
+    }
+}

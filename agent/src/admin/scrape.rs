@@ -6,8 +6,9 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::Admin;
+use super::reply::{json, refusal};
 use super::report::State;
-use super::server::{json, refusal, state_of};
+use super::status::state_of;
 use crate::memory::Holding;
 use crate::metrics::{MEDIA_TYPE, Present};
 use crate::peer::Peer;

@@ -201,12 +201,8 @@ impl fmt::Display for Settings {
         writeln!(f, "max_stale           {} s", self.server.max_stale.as_secs())?;
         writeln!(f, "poll_wait           {} s", self.server.poll_wait.as_secs())?;
         writeln!(f, "identity            {}", identity::describe(&self.identity))?;
-        writeln!(
-            f,
-            "memory              require {:?}, limit {}",
-            self.memory.require,
-            print_size(self.memory.limit)
-        )?;
+        let limit = print_size(self.memory.limit);
+        writeln!(f, "memory              require {}, limit {limit}", self.memory.require.word())?;
         writeln!(f, "launch socket       {}", self.sockets.launch.display())?;
         writeln!(f, "admin socket        {}", self.sockets.admin.display())?;
         let units = self.sockets.credentials.as_ref().map(|path| path.display().to_string());
@@ -217,7 +213,7 @@ impl fmt::Display for Settings {
         )?;
         writeln!(f, "hardening           {}", self.hardening)?;
         let audit = if self.log.audit { "with the audit" } else { "without the audit" };
-        writeln!(f, "log                 {} ({:?}), {audit}", self.log.level, self.log.format)?;
+        writeln!(f, "log                 {} ({}), {audit}", self.log.level, self.log.format.word())?;
         write!(f, "\n{}\n{}", table::rules(&self.policy), self.credential_rules)
     }
 }

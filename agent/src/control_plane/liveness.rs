@@ -10,9 +10,11 @@ use tokio::net::TcpStream;
 const PROBE_SECONDS: u32 = 5;
 /// How many questions may stay without an answer.
 const PROBES: u32 = 3;
+/// Longest time that sent bytes may stay without an acknowledgement, in milliseconds: as long as the questions take.
+const UNACKNOWLEDGED_MS: u32 = (PROBES + 1) * PROBE_SECONDS * 1000;
 
-/// Lets the kernel end the connection about 20 seconds after its other end was last heard of (tcp(7), `TCP_KEEPIDLE`): far sooner than a
-/// held request's deadline, so that a revocation is not waited for on a dead connection.
+/// Lets the kernel end the connection about 20 seconds after its other end was last heard of (tcp(7), `TCP_KEEPIDLE`,
+/// `TCP_USER_TIMEOUT`): far sooner than a held request's deadline, so that no revocation is waited for on a dead connection.
 ///
 /// # Errors
 /// The socket's, most likely that the connection has ended.
@@ -20,5 +22,6 @@ pub(super) fn end_when_unheard(stream: &TcpStream) -> io::Result<()> {
     setsockopt(stream, sockopt::KeepAlive, &true)?;
     setsockopt(stream, sockopt::TcpKeepIdle, &PROBE_SECONDS)?;
     setsockopt(stream, sockopt::TcpKeepInterval, &PROBE_SECONDS)?;
-    Ok(setsockopt(stream, sockopt::TcpKeepCount, &PROBES)?)
+    setsockopt(stream, sockopt::TcpKeepCount, &PROBES)?;
+    Ok(setsockopt(stream, sockopt::TcpUserTimeout, &UNACKNOWLEDGED_MS)?)
 }

@@ -28,8 +28,7 @@ pub enum EnrollError {
     Transport(#[from] TransportError),
     /// The server said no to a join token.
     #[error(
-        "the join token was not accepted: if it was used or has expired, make a fresh one (devbox-secrets-server devbox \
-         join-token ID) and start the daemon with it, or pass it to devbox-secretsd resume"
+        "the join token was not accepted: start the daemon with a fresh one, or pass it to devbox-secretsd resume"
     )]
     TokenRefused(#[source] Refusal),
     /// The server said no to a renewal.

@@ -6,8 +6,9 @@ use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::socket::sockopt::RcvBuf;
 use nix::sys::socket::{
-    AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, socket,
+    AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, setsockopt, socket,
 };
 use tracing::warn;
 
@@ -17,6 +18,8 @@ const KERNEL_GROUP: u32 = 1;
 const KERNEL: u32 = 0;
 /// Longest message, in bytes: the kernel makes none of more than 2 KiB and a path.
 const MAX_MESSAGE: usize = 8 * 1024;
+/// Room for what a machine has to tell at once when it is started from a snapshot, in bytes.
+const BUFFER: usize = 1 << 20;
 const NEW_GENERATION: &[u8] = b"NEW_VMGENID=1";
 /// The driver, on machines with ACPI and with a device tree.
 const DRIVERS: [&str; 2] = ["/sys/bus/acpi/drivers/vmgenid", "/sys/bus/platform/drivers/vmgenid"];
@@ -31,6 +34,8 @@ impl Uevents {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let protocol = SockProtocol::NetlinkKObjectUEvent;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol).ok()?;
+        // Best effort: the kernel gives as much as its own limit.
+        let _ = setsockopt(&socket, RcvBuf, &BUFFER);
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, KERNEL_GROUP)).ok()?;
         Some(Self(socket))
     }

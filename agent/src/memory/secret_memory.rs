@@ -43,6 +43,17 @@ pub enum Requirement {
     Any,
 }
 
+impl Requirement {
+    /// As in the configuration.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::MemfdSecret => "memfd_secret",
+            Self::Any => "any",
+        }
+    }
+}
+
 /// Makes locked memory, of the best kind that this kernel and its limits allow. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct SecretMemory(Arc<Inner>);

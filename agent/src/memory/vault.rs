@@ -1,7 +1,7 @@
 //! What the daemon holds right now, and until when it may serve it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -106,6 +106,9 @@ pub struct Vault {
     machine: Option<Arc<Machine>>,
 }
 
+/// The right to change a vault's state.
+type Writer<'a> = MutexGuard<'a, ()>;
+
 #[derive(Debug)]
 enum State {
     Ready(Arc<Generation>),
@@ -157,12 +160,12 @@ impl Vault {
     /// Holds `generation` from now on, until `lease`. The one before is wiped at its last release. Where everything was lost until
     /// [`Self::reopen`], it is `generation` that is wiped.
     pub fn replace(&self, generation: Generation, lease: BootTime) {
-        let _writer = self.write();
+        let writer = self.write();
         if self.is_closed() {
             return;
         }
         self.lease.store(lease.as_millis(), Ordering::Release);
-        self.store(State::Ready(Arc::new(generation)));
+        self.store(&writer, State::Ready(Arc::new(generation)));
     }
 
     /// The control plane has confirmed what is held: it may be served until `lease`. Says no where the lease has ended: the answer may
@@ -180,23 +183,24 @@ impl Vault {
     /// Lets go of everything. `reason` is what launches are told: one line, with the remedy. A lesser loss does not undo
     /// [`Loss::Quiesced`], [`Loss::Cloned`] or [`Loss::Stopping`].
     pub fn lose(&self, loss: Loss, reason: impl Into<Arc<str>>) {
-        let _writer = self.write();
+        let writer = self.write();
         if loss.closes() || !self.is_closed() {
-            self.store(State::Without(Unavailable { loss, reason: reason.into() }));
+            self.let_go(&writer, Unavailable { loss, reason: reason.into() });
         }
     }
 
     /// Lets go of everything, because this machine is a copy; of nothing where nothing can be taken up in any case.
     pub fn lose_to_a_copy(&self, change: Change) {
+        let writer = self.write();
         if !self.is_closed() {
-            self.lose(Loss::Cloned, change.reason());
+            self.let_go(&writer, Unavailable { loss: Loss::Cloned, reason: change.reason().into() });
         }
     }
 
     /// Secrets may come again, whatever was lost. `reason` is what launches are told meanwhile.
     pub fn reopen(&self, reason: impl Into<Arc<str>>) {
-        let _writer = self.write();
-        self.store(State::Without(Unavailable { loss: Loss::Starting, reason: reason.into() }));
+        let writer = self.write();
+        self.let_go(&writer, Unavailable { loss: Loss::Starting, reason: reason.into() });
     }
 
     /// Waits until this machine is known for a copy.
@@ -230,11 +234,11 @@ impl Vault {
 
     /// Lets go of a generation whose lease is over; of none that has just come.
     fn expire(&self) {
-        let _writer = self.write();
+        let writer = self.write();
         if matches!(&**self.state.load(), State::Ready(_)) && self.lease_left() == Duration::ZERO {
             let reason = "the control plane has been away for longer than server.max_stale, and secrets are not served \
                           past it: restore the connection (devbox-secretsd status says what fails)";
-            self.store(State::Without(Unavailable { loss: Loss::Stale, reason: reason.into() }));
+            self.let_go(&writer, Unavailable { loss: Loss::Stale, reason: reason.into() });
         }
     }
 
@@ -247,8 +251,13 @@ impl Vault {
         matches!(&**self.state.load(), State::Without(unavailable) if unavailable.loss.closes())
     }
 
-    /// The caller holds `writer`.
-    fn store(&self, state: State) {
+    /// The lease ends first: nobody sees it with what comes after.
+    fn let_go(&self, writer: &Writer<'_>, unavailable: Unavailable) {
+        self.lease.store(0, Ordering::Release);
+        self.store(writer, State::Without(unavailable));
+    }
+
+    fn store(&self, _writer: &Writer<'_>, state: State) {
         let before = self.state.swap(Arc::new(state));
         if let (State::Ready(lost), State::Without(unavailable)) = (&*before, &**self.state.load()) {
             report_wipe(lost, unavailable);
@@ -257,7 +266,7 @@ impl Vault {
         self.changes.send_replace(());
     }
 
-    fn write(&self) -> std::sync::MutexGuard<'_, ()> {
+    fn write(&self) -> Writer<'_> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -319,6 +328,15 @@ mod tests {
         vault.replace(generation(1), BootTime::now());
         assert!(!vault.renew_lease(in_an_hour()));
         assert_eq!(vault.current().unwrap_err().loss, Loss::Stale);
+    }
+
+    #[test]
+    fn a_lease_ends_with_what_it_is_of() {
+        let vault = Vault::new("");
+        vault.replace(generation(1), in_an_hour());
+        vault.lose(Loss::Revoked, "the devbox was shut down");
+        assert_eq!(vault.lease_left(), Duration::ZERO);
+        assert!(!vault.renew_lease(in_an_hour()));
     }
 
     #[test]

@@ -47,9 +47,9 @@ pub enum KeyringError {
 #[derive(Debug)]
 pub struct Keyring(KeyRing);
 
-/// The key of one image.
+/// The key of one image. In one place on the heap: moved about, it leaves no copies.
 pub struct ImageKey {
-    bytes: Zeroizing<[u8; KEY_LEN]>,
+    bytes: Box<Zeroizing<[u8; KEY_LEN]>>,
 }
 
 impl Keyring {
@@ -74,7 +74,7 @@ impl Keyring {
     /// [`KeyringError::Full`].
     pub fn put(&self, id: &ImageId, key: &ImageKey, until: BootTime) -> Result<(), KeyringError> {
         let mut payload = Zeroizing::new([0; PAYLOAD_LEN]);
-        payload[..KEY_LEN].copy_from_slice(&*key.bytes);
+        payload[..KEY_LEN].copy_from_slice(&**key.bytes);
         payload[KEY_LEN..].copy_from_slice(&until.as_millis().to_le_bytes());
         let put = || self.0.add_key(&description(id), &*payload)?.set_timeout(timeout(until));
         put().map_err(KeyringError::Full)
@@ -92,7 +92,9 @@ impl Keyring {
         }
         let (key, until) = payload.split_first_chunk::<KEY_LEN>().ok_or(KeyringError::NoKey)?;
         let until = until.try_into().map(u64::from_le_bytes).map_err(|_| KeyringError::NoKey)?;
-        Ok((ImageKey { bytes: Zeroizing::new(*key) }, BootTime::from_millis(until)))
+        let mut found = ImageKey::blank();
+        found.bytes.copy_from_slice(key);
+        Ok((found, BootTime::from_millis(until)))
     }
 
     /// Forgets an image's key, if it is there.
@@ -111,13 +113,18 @@ impl ImageKey {
     /// # Errors
     /// [`KeyringError::Random`].
     pub fn generate() -> Result<Self, KeyringError> {
-        let mut bytes = Zeroizing::new([0; KEY_LEN]);
-        aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| KeyringError::Random)?;
-        Ok(Self { bytes })
+        let mut fresh = Self::blank();
+        aws_lc_rs::rand::fill(&mut **fresh.bytes).map_err(|_| KeyringError::Random)?;
+        Ok(fresh)
+    }
+
+    /// Zeros, to be filled in place.
+    fn blank() -> Self {
+        Self { bytes: Box::default() }
     }
 
     pub(super) fn cipher(&self) -> Result<LessSafeKey, KeyringError> {
-        UnboundKey::new(&AES_256_GCM, &*self.bytes).map(LessSafeKey::new).map_err(|_| KeyringError::Random)
+        UnboundKey::new(&AES_256_GCM, &**self.bytes).map(LessSafeKey::new).map_err(|_| KeyringError::Random)
     }
 }
 
@@ -158,7 +165,7 @@ mod tests {
         let later = in_a_minute() + Duration::from_secs(60);
         keyring.put(&id, &key, later).unwrap();
         let (found, until) = keyring.find(&id).unwrap();
-        assert_eq!((*found.bytes, until.as_millis()), (*key.bytes, later.as_millis()));
+        assert_eq!((**found.bytes, until.as_millis()), (**key.bytes, later.as_millis()));
         keyring.forget(&id);
         assert_eq!(keyring.find(&id).err(), Some(KeyringError::NoKey));
     }

@@ -1,5 +1,6 @@
 //! The images in the service manager's store: put there, put off, taken out, taken over.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::identity::certificate::now_ms;
 use crate::identity::{Credentials, Identity, InvalidIdentity};
 use crate::machine;
 use crate::memory::{BootTime, Generation, GenerationError, SecretMemory};
-use crate::telemetry::chain;
+use crate::telemetry::{chain, service_manager};
 
 /// Why an image is not kept, or not taken over.
 #[derive(Debug, Error)]
@@ -35,7 +36,7 @@ enum StoreError {
     Medium(#[from] MediumError),
     /// The service manager does not take it.
     #[error("the service manager cannot be told")]
-    Notify(#[source] std::io::Error),
+    Notify(#[source] io::Error),
     /// Its name or notes are not of this version.
     #[error("it is not of this version")]
     Record,
@@ -196,6 +197,18 @@ impl Store {
             self.discard(&slot);
         }
         self.forget_secrets();
+    }
+
+    /// Waits until the service manager has closed what was forgotten: pages of ciphertext, whose keys are gone already. For ever
+    /// where it does not say so.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub async fn closed(&self) -> io::Result<()> {
+        match self.keyring {
+            Some(_) => service_manager::caught_up().await,
+            None => Ok(()),
+        }
     }
 
     /// Without a keyring there is nothing to do.

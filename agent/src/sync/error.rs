@@ -32,8 +32,8 @@ pub enum SyncError {
     Bundle(#[from] InvalidBundle),
     /// What came is older than what was held.
     #[error(
-        "the server offers revision {offered} after {held}: if it was restored from a backup, stop and start this daemon to \
-         accept that"
+        "the server offers revision {offered} after {held}: if it was restored from a backup, quiesce and resume this \
+         daemon to accept that"
     )]
     Rollback {
         /// The highest revision held so far.

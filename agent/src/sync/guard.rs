@@ -8,6 +8,7 @@ use tokio::time::sleep;
 use tracing::error;
 
 use super::Progress;
+use crate::identity::Validity;
 use crate::identity::certificate::now_ms;
 use crate::machine::Machine;
 use crate::memory::{Holding, Loss, Vault};
@@ -34,7 +35,7 @@ pub async fn watch(vault: Arc<Vault>, progress: Arc<Progress>) -> Infallible {
             service_manager::status(&format!("no secrets: {reason}"));
         }
         told = ended;
-        let pause = pause(&holding, &progress);
+        let pause = pause(&holding, progress.snapshot().certificate, now_ms());
         // Dropped before the sleep: what is held here would not be wiped.
         drop(holding);
         sleep(pause).await;
@@ -73,12 +74,31 @@ fn ended(holding: &Holding) -> Option<Arc<str>> {
     }
 }
 
-fn pause(holding: &Holding, progress: &Progress) -> Duration {
-    let certificate = progress.snapshot().certificate.map(|validity| validity.left(now_ms()));
+/// Until the next end. One that is over is waited for no more.
+fn pause(holding: &Holding, certificate: Option<Validity>, now_ms: i64) -> Duration {
+    let certificate = certificate.filter(|validity| !validity.has_expired(now_ms));
     let lease = match holding {
         Holding::Ready { lease_left, .. } => Some(*lease_left),
         Holding::Without(_) => None,
     };
-    let soonest = certificate.into_iter().chain(lease).min().unwrap_or(MAX_PAUSE);
-    soonest.clamp(MIN_PAUSE, MAX_PAUSE)
+    let soonest = certificate.map(|validity| validity.left(now_ms)).into_iter().chain(lease).min();
+    soonest.unwrap_or(MAX_PAUSE).clamp(MIN_PAUSE, MAX_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_certificate_is_met_and_not_looked_for_afterwards() {
+        let vault = Vault::new("");
+        let pause = |now_ms| {
+            let validity = Validity { not_before_ms: 0, not_after_ms: 60_000 };
+            pause(&vault.holding(), Some(validity), now_ms)
+        };
+        assert_eq!(pause(0), MAX_PAUSE);
+        assert_eq!(pause(59_000), Duration::from_secs(1));
+        assert_eq!(pause(60_000), MIN_PAUSE);
+        assert_eq!(pause(60_001), MAX_PAUSE);
+    }
 }

@@ -2,29 +2,31 @@
 //! this machine is a copy, the next begins with nothing: no value, no key, no connection.
 
 use std::future::pending;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::select;
 use tokio::time::{sleep, timeout};
-use tracing::{error, info, warn};
+use tokio::{join, select};
+use tracing::{error, warn};
 
-use super::orders::{Arriving, Order, OrderError};
+use super::orders::{Arriving, Order, OrderError, Wanted};
 use super::poll::tell_waiting_launches;
 use super::replaced::Replaced;
-use super::report::report_join;
+use super::report::{report_join, report_order};
 use super::{Pace, Poller, Progress};
 use crate::control_plane::ServerUrl;
 use crate::identity::enroll::EnrollError;
 use crate::identity::{Credentials, Identity, Source, join};
 use crate::machine::Machine;
 use crate::memory::{Holding, Loss, SecretMemory, Vault};
+use crate::peer::Peer;
 use crate::restart::Store;
 use crate::telemetry::audit::{Kind, TARGET};
 use crate::telemetry::{chain, service_manager};
 
-/// Launches under way have their answers by then.
-const LAST_READERS: Duration = Duration::from_secs(6);
+/// Launches under way have their answers by then, and a busy service manager has closed what it stored.
+const LET_GO: Duration = Duration::from_secs(6);
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 const QUIESCED: &str = "the devbox is quiesced for a snapshot: resume it (devbox-secretsd resume)";
@@ -69,19 +71,29 @@ impl Life {
         loop {
             let turn = self.part(credentials.take(), &mut orders).await;
             match turn {
-                Turn::Ordered(Order::Quiesce(done)) => drop(done.send(self.quiesce().await)),
-                Turn::Ordered(Order::Resume(fresh, done)) => {
-                    self.resume();
-                    credentials = Some(fresh);
-                    // Who gave the order may have gone.
-                    let _ = done.send(Ok(()));
-                }
+                Turn::Ordered(order) => credentials = self.obey(order).await,
                 Turn::Cloned => self.cloned(),
                 Turn::NotJoined(error) if is_first => return error,
                 Turn::NotJoined(error) => self.not_resumed(&error),
             }
             is_first = false;
         }
+    }
+
+    /// What the next part begins with.
+    async fn obey(&mut self, Order { wanted, asker, end }: Order) -> Option<Credentials> {
+        let (outcome, credentials) = match wanted {
+            Wanted::Quiesce => (self.quiesce(asker).await, None),
+            Wanted::Resume(fresh) => {
+                self.resume(asker);
+                (Ok(()), Some(fresh))
+            }
+        };
+        if let Err(error) = &outcome {
+            warn!(error = %chain(error), "not all that was ordered is done");
+        }
+        end.tell(outcome);
+        credentials
     }
 
     /// Until its end. What it held is dropped with it: identity, key of the request, connection.
@@ -140,13 +152,16 @@ impl Life {
         Ok(identity)
     }
 
-    /// Returns when nothing is left: also launches under way have let go.
-    async fn quiesce(&mut self) -> Result<(), OrderError> {
+    /// Returns when nothing is left: launches under way and the service manager have let go.
+    async fn quiesce(&mut self, asker: Peer) -> Result<(), OrderError> {
         self.vault.lose(Loss::Quiesced, QUIESCED);
         self.forget();
         service_manager::status(QUIESCED);
-        timeout(LAST_READERS, self.released()).await.map_err(|_| OrderError::Held)?;
-        info!(target: TARGET, event = Kind::Quiesce.word(), "quiesced: every value and every key is wiped");
+        let (released, closed) = (timeout(LET_GO, self.released()), timeout(LET_GO, self.store.closed()));
+        let (released, closed) = join!(released, closed);
+        released.map_err(|_| OrderError::Held)?;
+        closed.map_err(io::Error::from).flatten().map_err(OrderError::Stored)?;
+        report_order(Kind::Quiesce, asker, "quiesced: every value and every key is wiped");
         Ok(())
     }
 
@@ -156,12 +171,12 @@ impl Life {
         }
     }
 
-    fn resume(&mut self) {
+    fn resume(&mut self, asker: Peer) {
         self.forget();
         self.machine.accept();
         self.vault.reopen(RESUMING);
         service_manager::status(RESUMING);
-        info!(target: TARGET, event = Kind::Resume.word(), "resuming: the daemon joins anew");
+        report_order(Kind::Resume, asker, "resuming: the daemon joins anew");
     }
 
     fn cloned(&mut self) {

@@ -1,7 +1,6 @@
 //! Certificate files that somebody replaces on the disk while the daemon runs.
 
 use std::future::pending;
-use std::path::Path;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, Digest, SHA256};
@@ -9,7 +8,7 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use crate::identity::certificate::now_ms;
-use crate::identity::files::{self, Files};
+use crate::identity::files::{self, Files, FilesError};
 use crate::identity::{Identity, Source};
 use crate::stamp::Stamp;
 use crate::telemetry::chain;
@@ -63,7 +62,7 @@ impl Watched {
         Self { files, devbox, stamps, read, told: None }
     }
 
-    /// Reads the files if one of them is another, or was written, since they last made an identity.
+    /// Reads the files if one of them is another, or was written, since they were last read.
     fn look(&mut self) -> Option<Identity> {
         let stamps = stamps(&self.files);
         if stamps == self.stamps {
@@ -75,8 +74,11 @@ impl Watched {
                 self.told = None;
                 self.take(identity)
             }
-            // Three files are not replaced at once: tried again until they fit together.
+            // Three files are not replaced at once: tried again with the next one, or until all can be read.
             Err(error) => {
+                if !matches!(error, FilesError::Read { .. }) {
+                    self.stamps = stamps;
+                }
                 self.tell(chain(&error));
                 None
             }
@@ -113,7 +115,7 @@ impl Watched {
 }
 
 fn stamps(files: &Files) -> Stamps {
-    [&files.certificate, &files.key, &files.ca].map(|path: &std::path::PathBuf| Stamp::of(Path::new(path)))
+    [&files.certificate, &files.key, &files.ca].map(|path| Stamp::of(path))
 }
 
 /// The key is its certificate's: it need not be looked at.
@@ -126,4 +128,39 @@ fn digest(identity: &Identity) -> Vec<u8> {
     }
     let digest: Digest = digest.finish();
     digest.as_ref().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use tracing::subscriber::with_default;
+
+    use super::*;
+    use crate::telemetry::test_support::Log;
+
+    #[test]
+    fn files_that_make_no_identity_are_read_again_only_when_one_of_them_is_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let files = Files { certificate: path("cert.pem"), key: path("key.pem"), ca: path("ca.pem") };
+        for path in [&files.certificate, &files.key, &files.ca] {
+            fs::write(path, "none").unwrap();
+        }
+        let mut watched = Watched::new(files.clone(), "dbx_1".to_owned());
+        fs::write(&files.key, "another").unwrap();
+        let (log, reads) = (Log::default(), |log: &Log| log.text().matches("chmod 600").count());
+        fs::set_permissions(&files.key, fs::Permissions::from_mode(0o644)).unwrap();
+        with_default(tracing_subscriber::fmt().with_writer(log.clone()).finish(), || {
+            for _ in 0..3 {
+                assert!(watched.look().is_none());
+            }
+            assert_eq!(reads(&log), 1, "each reading says that others can read the key");
+            fs::write(&files.certificate, "yet another").unwrap();
+            assert!(watched.look().is_none());
+            assert_eq!(reads(&log), 2);
+        });
+        assert_eq!(log.text().matches("make no identity yet").count(), 1);
+    }
 }

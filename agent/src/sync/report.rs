@@ -6,6 +6,7 @@ use tracing::info;
 
 use crate::identity::Identity;
 use crate::memory::Generation;
+use crate::peer::Peer;
 use crate::telemetry::audit::{Kind, TARGET};
 
 /// Longest list of names in one event, in bytes: a longer one takes several.
@@ -65,6 +66,12 @@ pub(super) fn report_renewal(identity: &Identity) {
         not_after_ms = identity.validity().not_after_ms,
         "certificate renewed"
     );
+}
+
+/// Tells what `asker` ordered, once it is done: a [`Kind`] of its own, and a sentence.
+pub(super) fn report_order(kind: Kind, asker: Peer, done: &str) {
+    let Peer { uid, gid, pid } = asker;
+    info!(target: TARGET, event = kind.word(), uid, gid, pid, "{done}");
 }
 
 #[cfg(test)]

@@ -32,6 +32,19 @@ pub enum Format {
     Journald,
 }
 
+impl Format {
+    /// As in the configuration.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Human => "human",
+            Self::Json => "json",
+            Self::Journald => "journald",
+        }
+    }
+}
+
 /// Why a text names no format.
 #[derive(Debug, Error, PartialEq, Eq, Clone, Copy)]
 #[error("a log format is auto, human, json or journald")]

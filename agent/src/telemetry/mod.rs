@@ -7,6 +7,8 @@ pub mod audit;
 pub mod journal;
 pub mod log;
 pub mod service_manager;
+#[cfg(test)]
+pub(crate) mod test_support;
 
 use std::error::Error;
 

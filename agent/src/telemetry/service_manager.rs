@@ -1,8 +1,12 @@
-//! sd_notify(3): readiness, a line of status, the watchdog. Without a service manager each is nothing.
+//! sd_notify(3): readiness, a line of status, the watchdog, what is stored. Without a service manager each is nothing.
 
+use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::debug;
 
@@ -32,6 +36,18 @@ pub async fn feed_watchdog() {
         pace.tick().await;
         notify(&NotifyState::Watchdog);
     }
+}
+
+/// Waits until the service manager has done what it was told before: it closes its end of a pipe then (`BARRIER=1`). For ever
+/// where it does not.
+///
+/// # Errors
+/// There is no pipe, or the service manager cannot be told.
+pub async fn caught_up() -> io::Result<()> {
+    let (ours, theirs) = io::pipe()?;
+    sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[theirs.as_fd()])?;
+    drop(theirs);
+    Receiver::from_owned_fd(ours.into())?.read(&mut [0]).await.map(drop)
 }
 
 fn notify(state: &NotifyState<'_>) {

@@ -27,20 +27,26 @@ pub struct Daemon {
 impl Daemon {
     /// Joins at `url` with `token` from standard input, and logs everything.
     pub fn start(url: &ServerUrl, token: &str, more: &[&str]) -> Self {
-        Self::begin(url, token, &[&["--join-token-file", "-"], more].concat())
+        Self::begin(url, token, &[&["--join-token-file", "-"], more].concat(), None)
+    }
+
+    /// The same, of which a service manager hears at the socket `notify` (sd_notify(3)).
+    pub fn notifying(url: &ServerUrl, token: &str, notify: &Path) -> Self {
+        Self::begin(url, token, &["--join-token-file", "-"], Some(notify))
     }
 
     /// With certificate, key and CA from files of these names.
     pub fn with_files(url: &ServerUrl, files: [&Path; 3]) -> Self {
         let [certificate, key, ca] = files.map(|path| path.to_str().unwrap());
-        Self::begin(url, "", &["--certificate", certificate, "--key", key, "--ca", ca])
+        Self::begin(url, "", &["--certificate", certificate, "--key", key, "--ca", ca], None)
     }
 
-    fn begin(url: &ServerUrl, token: &str, more: &[&str]) -> Self {
+    fn begin(url: &ServerUrl, token: &str, more: &[&str], notify: Option<&Path>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut child = Command::new(PROGRAM)
             // An option wins over it.
             .env("RUST_LOG", "trace")
+            .envs(notify.map(|socket| ("NOTIFY_SOCKET", socket)))
             .args(["run", "--server", &url.to_string()])
             .arg("--socket")
             .arg(dir.path().join("launch.sock"))

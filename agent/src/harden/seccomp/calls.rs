@@ -112,9 +112,9 @@ const PROCESS: &[c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// What is left to a successor: a key in the kernel's keyring, and a sealed descriptor where there is no `memfd_secret`.
-/// `keyctl` is among [`CHECKED`].
-const SUCCESSOR: &[c_long] = &[libc::SYS_add_key, libc::SYS_memfd_create];
+/// What is left to a successor: a key in the kernel's keyring, a sealed descriptor where there is no `memfd_secret`, and the pipe
+/// by whose end the service manager says that it closed what was stored. `keyctl` is among [`CHECKED`].
+const SUCCESSOR: &[c_long] = &[libc::SYS_add_key, libc::SYS_memfd_create, libc::SYS_pipe2];
 
 /// Older forms of the above, which this machine has and others do not.
 #[cfg(target_arch = "x86_64")]

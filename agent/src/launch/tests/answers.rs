@@ -191,7 +191,7 @@ fn many_launches_at_once_each_get_their_own_whole_answer() {
 #[test]
 fn no_value_is_in_the_log_even_at_trace_level() {
     let server = Server::start().holding(&[("NAME_IN_LOG", b"canary-7f3a")]);
-    let log = super::log::Log::default();
+    let log = crate::telemetry::test_support::Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
         .with_ansi(false)

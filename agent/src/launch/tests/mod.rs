@@ -2,7 +2,6 @@
 
 mod answers;
 mod hostile;
-mod log;
 mod rules;
 mod waiting;
 

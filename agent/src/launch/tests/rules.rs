@@ -4,9 +4,9 @@ use std::fs::File;
 
 use tracing_subscriber::fmt;
 
-use super::log::Log;
 use super::*;
 use crate::peer::{Digest, Peer};
+use crate::telemetry::test_support::Log;
 
 fn own_pid() -> i32 {
     std::process::id().try_into().unwrap()

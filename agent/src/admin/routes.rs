@@ -1,0 +1,127 @@
+//! What is answered to whom may ask: each path, and what it does.
+
+use std::sync::Arc;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
+
+use super::reply::{json, refusal};
+use super::report::State;
+use super::scrape::{metrics, reload};
+use super::status::state_of;
+use super::{explain, token};
+use crate::control_plane::ServerUrl;
+use crate::harden::Hardening;
+use crate::launch::LaunchState;
+use crate::machine::Machine;
+use crate::memory::{Holding, SecretMemory, Vault};
+use crate::peer::Peer;
+use crate::reload::Reload;
+use crate::restart::WaitingRoom;
+use crate::sync::{Orders, Progress};
+use crate::telemetry::chain;
+
+/// Each path and its one method.
+const ROUTES: [(&str, &str); 7] = [
+    ("/healthz", "GET"),
+    ("/status", "GET"),
+    ("/explain", "GET"),
+    ("/metrics", "GET"),
+    ("/reload", "POST"),
+    ("/quiesce", "POST"),
+    ("/resume", "POST"),
+];
+
+/// What the answers are made of.
+#[derive(Debug)]
+pub struct Admin {
+    /// The control plane.
+    pub server: ServerUrl,
+    /// What is held.
+    pub vault: Arc<Vault>,
+    /// Where it is held.
+    pub memory: SecretMemory,
+    /// How synchronisation goes.
+    pub progress: Arc<Progress>,
+    /// What protects the process.
+    pub hardening: Hardening,
+    /// Counts launches.
+    pub launches: Arc<LaunchState>,
+    /// What waits for a successor.
+    pub waiting: Arc<WaitingRoom>,
+    /// Quiesces and resumes.
+    pub life: Orders,
+    /// What tells this machine from a copy of it.
+    pub machine: Arc<Machine>,
+    /// Takes up changed rules.
+    pub reload: Reload,
+    /// When the daemon started, in milliseconds since the epoch.
+    pub started_ms: i64,
+}
+
+impl Admin {
+    pub(super) async fn answer(&self, asker: Peer, head: &Parts, body: Incoming) -> Response<Full<Bytes>> {
+        match (head.uri.path(), &head.method) {
+            ("/healthz", &Method::GET) => self.health(),
+            ("/status", &Method::GET) => json(StatusCode::OK, &self.report()),
+            ("/explain", &Method::GET) => self.explain(head.uri.query().unwrap_or_default()).await,
+            ("/metrics", &Method::GET) => metrics(self),
+            ("/reload", &Method::POST) => reload(&self.reload, asker),
+            ("/quiesce", &Method::POST) => self.quiesce(asker).await,
+            ("/resume", &Method::POST) => self.resume(asker, body).await,
+            (path, _) => astray(path),
+        }
+    }
+
+    async fn explain(&self, query: &str) -> Response<Full<Bytes>> {
+        match explain::parse(query) {
+            Some(peer) => json(StatusCode::OK, &self.launches.explain(peer).await),
+            None => refusal(StatusCode::BAD_REQUEST, "query", "ask with pid, uid and gid, each a number"),
+        }
+    }
+
+    async fn quiesce(&self, asker: Peer) -> Response<Full<Bytes>> {
+        match self.life.quiesce(asker).await {
+            Ok(()) => json(StatusCode::OK, &serde_json::json!({"state": State::Quiesced})),
+            Err(error) => refusal(StatusCode::SERVICE_UNAVAILABLE, "quiesce", &chain(&error)),
+        }
+    }
+
+    /// Answers when joining has begun; how it goes is in `/status`.
+    async fn resume(&self, asker: Peer, body: Incoming) -> Response<Full<Bytes>> {
+        let resumed = match token::receive(body).await {
+            Ok(token) => self.life.resume(asker, token).await,
+            Err(error) => return refusal(StatusCode::BAD_REQUEST, "token", &chain(&error)),
+        };
+        match resumed {
+            Ok(()) => json(StatusCode::ACCEPTED, &serde_json::json!({"state": State::Starting})),
+            Err(error) => refusal(StatusCode::CONFLICT, "resume", &chain(&error)),
+        }
+    }
+
+    fn health(&self) -> Response<Full<Bytes>> {
+        match self.vault.holding() {
+            Holding::Ready { .. } => json(StatusCode::OK, &serde_json::json!({"state": State::Ready})),
+            Holding::Without(unavailable) => {
+                let state = state_of(unavailable.loss);
+                let body = serde_json::json!({"state": state, "reason": &*unavailable.reason});
+                json(StatusCode::SERVICE_UNAVAILABLE, &body)
+            }
+        }
+    }
+}
+
+/// Another method than the path's own, or no path at all.
+fn astray(path: &str) -> Response<Full<Bytes>> {
+    let Some((_, method)) = ROUTES.iter().find(|(served, _)| *served == path) else {
+        let paths: Vec<&str> = ROUTES.iter().map(|(path, _)| *path).collect();
+        return refusal(StatusCode::NOT_FOUND, "path", &format!("the paths are {}", paths.join(", ")));
+    };
+    let mut response =
+        refusal(StatusCode::METHOD_NOT_ALLOWED, "method", &format!("only {method} is served here"));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(method));
+    response
+}
