@@ -3,7 +3,7 @@
 //! - [`trace`]: every system call of a program, by strace(1);
 //! - [`reader`]: another process that tries every way into a process;
 //! - [`cores`], [`swap`]: settings of the whole machine, put back afterwards, and one test at a time;
-//! - [`guest`], [`ram`]: a virtual machine whose memory is a file here, and what is in it.
+//! - [`guest`], [`ram`], [`snapshot`]: a virtual machine whose memory is a file here, what is in it, and copies of it.
 
 pub mod cores;
 pub mod guest;
@@ -11,6 +11,7 @@ mod initramfs;
 mod kernel;
 pub mod ram;
 pub mod reader;
+pub mod snapshot;
 pub mod swap;
 pub mod trace;
 

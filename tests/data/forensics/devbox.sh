@@ -1,18 +1,6 @@
 # A devbox: joins, launches, takes up a change and a deletion, and loses its daemon to a SIGKILL.
 
-step booted
-server=$line
-step server
-printf %s "$line" >/run/join-token
-chmod 600 /run/join-token
-RUST_LOG=debug devbox-secretsd run --server "$server" --join-token-file /run/join-token --socket /run/launch.sock \
-    --admin-socket /run/admin.sock 2>/run/daemon.log &
-daemon=$!
-
-status() {
-    [ -d "/proc/$daemon" ] || failed 'the daemon ended'
-    devbox-secretsd status --json --admin-socket /run/admin.sock 2>/dev/null
-}
+. /join.sh
 holds_both() {
     case $(status) in *CHANGED*KEPT*) return 0 ;; esac
     return 1

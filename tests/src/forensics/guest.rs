@@ -1,7 +1,7 @@
 //! A virtual machine, emulated in software, with its memory in a file of this machine's.
 //!
 //! It boots in about eight seconds, runs one script of `data/forensics`, and stops at each `step` of it until it is told to
-//! [go on](Guest::go): what it says and is told goes over its serial console.
+//! [go on](Guest::go): what it says and is told goes over its serial console. It can be [put aside](super::snapshot).
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ pub fn can_boot() -> bool {
 /// What to boot.
 #[derive(Debug, Clone, Copy)]
 pub struct Boot {
-    /// The script: `devbox` or `control-plane`.
+    /// The script: `devbox`, `control-plane` or `copied-devbox`.
     pub role: &'static str,
     /// Whether the kernel wipes every page that it frees (`init_on_free=1`).
     pub wipes_freed_pages: bool,
@@ -43,15 +43,24 @@ pub struct Boot {
     pub ports: &'static [u16],
 }
 
+/// What starts with the same machine: at a boot, and from each snapshot of it.
+#[derive(Debug, Clone)]
+pub(super) struct Hardware {
+    boot: Boot,
+    kernel: PathBuf,
+    archive: Arc<Archive>,
+}
+
 /// A running virtual machine. Dropped, it is off and its memory is gone.
 #[derive(Debug)]
 pub struct Guest {
-    _qemu: Child,
+    pub(super) hardware: Hardware,
+    pub(super) qemu: Child,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
     said: Vec<String>,
+    /// A folder in this machine's memory.
     memory: TempDir,
-    _archive: Arc<Archive>,
     /// On this machine, in the order of [`Boot::ports`].
     pub ports: Vec<u16>,
 }
@@ -65,18 +74,7 @@ impl Guest {
     pub fn boot(boot: Boot) -> Self {
         let kernel = Kernel::unpacked();
         let archive = Archive::shared(&kernel);
-        let memory = tempfile::Builder::new().prefix("devbox-secrets-").tempdir_in("/dev/shm");
-        let memory = memory.expect("/dev/shm is writable");
-        let ports: Vec<u16> = boot.ports.iter().map(|_| free_port()).collect();
-        let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args(hardware(memory.path())).arg("-netdev").arg(network(boot.ports, &ports));
-        qemu.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(archive.file());
-        qemu.arg("-append").arg(command_line(boot));
-        qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
-        let mut qemu = qemu.spawn().expect("qemu starts");
-        let input = qemu.stdin.take().expect("its standard input is a pipe");
-        let output = BufReader::new(qemu.stdout.take().expect("its standard output is a pipe")).lines();
-        Self { _qemu: qemu, input, output, said: Vec::new(), memory, _archive: archive, ports }
+        Hardware { boot, kernel: kernel.image, archive }.start(&[])
     }
 
     /// Waits until the script comes to this step, and returns what it says there.
@@ -115,7 +113,12 @@ impl Guest {
     /// Its memory, as it is now.
     #[must_use]
     pub fn ram(&self) -> Ram {
-        Ram::read(&file(self.memory.path()))
+        Ram::read(&ram(self.memory.path()))
+    }
+
+    /// The socket at which qemu takes orders, in its own words.
+    pub(super) fn monitor(&self) -> PathBuf {
+        monitor(self.memory.path())
     }
 
     /// What the guest's kernel says that these pages are in use for: its flags for each (proc(5), `/proc/kpageflags`).
@@ -135,14 +138,38 @@ impl Guest {
     }
 }
 
-fn file(directory: &Path) -> PathBuf {
+impl Hardware {
+    /// Starts one, with `more` arguments to qemu.
+    pub(super) fn start(self, more: &[&str]) -> Guest {
+        let memory = tempfile::Builder::new().prefix("devbox-secrets-").tempdir_in("/dev/shm");
+        let memory = memory.expect("/dev/shm is writable");
+        let ports: Vec<u16> = self.boot.ports.iter().map(|_| free_port()).collect();
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(devices(memory.path()));
+        qemu.arg("-netdev").arg(network(self.boot.ports, &ports));
+        qemu.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(self.archive.file());
+        qemu.arg("-append").arg(command_line(self.boot)).args(more);
+        qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
+        let mut qemu = qemu.spawn().expect("qemu starts");
+        let input = qemu.stdin.take().expect("its standard input is a pipe");
+        let output = BufReader::new(qemu.stdout.take().expect("its standard output is a pipe")).lines();
+        Guest { hardware: self, qemu, input, output, said: Vec::new(), memory, ports }
+    }
+}
+
+fn ram(directory: &Path) -> PathBuf {
     directory.join("ram")
 }
 
-fn hardware(memory: &Path) -> Vec<String> {
-    let backing =
-        format!("memory-backend-file,id=ram,size={MEMORY}M,share=on,mem-path={}", file(memory).display());
+fn monitor(directory: &Path) -> PathBuf {
+    directory.join("monitor")
+}
+
+fn devices(directory: &Path) -> Vec<String> {
+    let (ram, monitor) = (ram(directory), monitor(directory));
+    let backing = format!("memory-backend-file,id=ram,size={MEMORY}M,share=on,mem-path={}", ram.display());
     let size = format!("{MEMORY}M");
+    let monitor = format!("unix:{},server=on,wait=off", monitor.display());
     let words = [
         ["-accel", "tcg"],
         ["-machine", "q35,memory-backend=ram"],
@@ -152,7 +179,7 @@ fn hardware(memory: &Path) -> Vec<String> {
         ["-smp", "1"],
         ["-vga", "none"],
         ["-display", "none"],
-        ["-monitor", "none"],
+        ["-monitor", &monitor],
         ["-serial", "stdio"],
         ["-device", "virtio-net-pci,netdev=network,romfile="],
     ];

@@ -16,6 +16,7 @@ use crate::{programs, sdk, world};
 /// What the scripts of `data/forensics` run.
 const TOOLS: [&str; 13] =
     ["cat", "chmod", "dash", "dd", "insmod", "ip", "kill", "mkdir", "mkfifo", "mount", "od", "sleep", "tail"];
+const SCRIPTS: [&str; 5] = ["init", "join.sh", "devbox.sh", "copied-devbox.sh", "control-plane.sh"];
 const FOLDERS: [&str; 7] = ["bin", "dev", "etc", "modules", "proc", "run", "sys"];
 
 /// The control plane's certificate is for `localhost`: in a virtual machine, that is the machine around it.
@@ -67,7 +68,7 @@ fn fill(root: &Path, kernel: &Kernel) {
     for (number, module) in kernel.modules.iter().enumerate() {
         copy(module, &root.join(format!("modules/{number}.ko")));
     }
-    for script in ["init", "devbox.sh", "control-plane.sh"] {
+    for script in SCRIPTS {
         copy(&sdk::file("data/forensics").join(script), &root.join(script));
     }
     symlink("dash", root.join("bin/sh")).expect("the test's directory is writable");

@@ -15,3 +15,4 @@ mod revocation;
 mod server_faults;
 mod support;
 mod suspension;
+mod virtual_machines;
