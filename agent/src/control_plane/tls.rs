@@ -58,12 +58,18 @@ struct TrustedCas {
 
 impl TrustedCas {
     fn new(roots: RootCertStore) -> Result<Self, Error> {
-        let names = roots.subjects();
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
-            .build()
-            .map_err(|error| Error::General(error.to_string()))?;
-        Ok(Self { names, verifier })
+        Ok(Self { names: roots.subjects(), verifier: verifier(roots)? })
     }
+}
+
+/// The usual verification of a server: name, time, purpose, signatures, up to one of `roots`.
+///
+/// # Errors
+/// [`rustls::Error`] where there are none.
+pub fn verifier(roots: RootCertStore) -> Result<Arc<WebPkiServerVerifier>, Error> {
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .map_err(|error| Error::General(error.to_string()))
 }
 
 impl ServerCertVerifier for TrustedCas {

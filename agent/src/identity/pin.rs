@@ -44,14 +44,12 @@ impl PinnedCa {
     fn is_pinned(&self, certificate: &CertificateDer<'_>) -> bool {
         digest(&SHA256, certificate).as_ref() == self.fingerprint
     }
+}
 
-    fn verifier(&self, ca: &CertificateDer<'_>) -> Result<Arc<WebPkiServerVerifier>, Error> {
-        let mut roots = RootCertStore::empty();
-        roots.add(ca.clone().into_owned())?;
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
-            .build()
-            .map_err(|error| Error::General(error.to_string()))
-    }
+fn verifier(ca: &CertificateDer<'_>) -> Result<Arc<WebPkiServerVerifier>, Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.clone().into_owned())?;
+    tls::verifier(roots)
 }
 
 impl fmt::Debug for PinnedCa {
@@ -72,7 +70,7 @@ impl ServerCertVerifier for PinnedCa {
         let wrong_pin = || Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(WrongPin))));
         let ca =
             intermediates.iter().find(|certificate| self.is_pinned(certificate)).ok_or_else(wrong_pin)?;
-        self.verifier(ca)?.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        verifier(ca)?.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(
