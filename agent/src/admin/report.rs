@@ -72,7 +72,7 @@ pub struct CloneDetection {
     pub machine_id: bool,
     /// Another boot, without one of this process: it was restored from a checkpoint.
     pub boot_id: bool,
-    /// Another VM generation ID, which the kernel tells (Linux 6.10 or later, and a hypervisor that has one).
+    /// Another VM generation ID: the hypervisor has one, and the daemon can read the kernel's log (Linux 5.18 or later).
     pub vm_generation: bool,
 }
 

@@ -3,14 +3,15 @@
 //!
 //! - `id`: machine-id(5), looked at before each answer to a launch, and read where its file is another;
 //! - `boot`: the boot's identity, which a process outlives only in a checkpoint;
-//! - `uevents`: the kernel tells when the hypervisor gave the machine another generation.
+//! - `generation`, `kernel_log`: the kernel says in its log that the hypervisor gave the machine another generation.
 //!
 //! A copy that none of these tells apart is told apart by the control plane
 //! ([`Continuity`](devbox_secrets_proto::devbox::Continuity)).
 
 mod boot;
+mod generation;
 mod id;
-mod uevents;
+mod kernel_log;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::admin::report::CloneDetection;
 
 use id::IdFile;
-use uevents::Uevents;
+use kernel_log::KernelLog;
 
 /// Which installation this is.
 const MACHINE_ID: &str = "/etc/machine-id";
@@ -55,9 +56,8 @@ impl Change {
 pub struct Machine {
     path: PathBuf,
     known: Mutex<Known>,
-    uevents: Option<Uevents>,
-    /// Whether the kernel would tell of another VM generation.
-    has_generation: bool,
+    /// Only where there is a generation to be told of.
+    log: Option<KernelLog>,
 }
 
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Known {
 }
 
 impl Machine {
-    /// This machine, as it is now. Opens a socket and reads files: call before the process closes itself.
+    /// This machine, as it is now. Opens the kernel's log and reads files: call before the process closes itself.
     #[must_use]
     pub fn this() -> Self {
         Self::with_id_at(Path::new(MACHINE_ID))
@@ -83,15 +83,14 @@ impl Machine {
     #[must_use]
     pub fn with_id_at(path: &Path) -> Self {
         let known = Mutex::new(Known::of(path));
-        let uevents = Uevents::listen();
-        let has_generation = uevents.is_some() && uevents::has_generation();
-        Self { path: path.to_owned(), known, uevents, has_generation }
+        let log = generation::is_there().then(KernelLog::open).flatten();
+        Self { path: path.to_owned(), known, log }
     }
 
-    /// What has changed, but for the boot. Two system calls; told once.
+    /// What has changed, but for the boot. Two system calls at most; a new generation is told once.
     #[must_use]
     pub fn change(&self) -> Option<Change> {
-        if self.uevents.as_ref().is_some_and(Uevents::tell_of_a_new_generation) {
+        if self.log.as_ref().is_some_and(KernelLog::tells_of_a_new_generation) {
             return Some(Change::VmGeneration);
         }
         self.known().id.has_changed(&self.path).then_some(Change::MachineId)
@@ -107,7 +106,7 @@ impl Machine {
 
     /// From now on this is the machine, whatever it was.
     pub fn accept(&self) {
-        let _ = self.uevents.as_ref().map(Uevents::tell_of_a_new_generation);
+        let _ = self.log.as_ref().map(KernelLog::tells_of_a_new_generation);
         *self.known() = Known::of(&self.path);
     }
 
@@ -118,7 +117,7 @@ impl Machine {
         CloneDetection {
             machine_id: known.id.is_known(),
             boot_id: known.boot.is_some(),
-            vm_generation: self.has_generation,
+            vm_generation: self.log.is_some(),
         }
     }
 

@@ -33,7 +33,7 @@ pub fn can_boot() -> bool {
 }
 
 /// What to boot.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Boot {
     /// The script: `devbox`, `control-plane` or `copied-devbox`.
     pub role: &'static str,
@@ -41,12 +41,14 @@ pub struct Boot {
     pub wipes_freed_pages: bool,
     /// Ports of the guest's that this machine's loopback address reaches.
     pub ports: &'static [u16],
+    /// Its VM generation ID, a UUID.
+    pub generation: Option<&'static str>,
 }
 
 /// What starts with the same machine: at a boot, and from each snapshot of it.
 #[derive(Debug, Clone)]
 pub(super) struct Hardware {
-    boot: Boot,
+    pub(super) boot: Boot,
     kernel: PathBuf,
     archive: Arc<Archive>,
 }
@@ -145,7 +147,7 @@ impl Hardware {
         let memory = memory.expect("/dev/shm is writable");
         let ports: Vec<u16> = self.boot.ports.iter().map(|_| free_port()).collect();
         let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args(devices(memory.path()));
+        qemu.args(devices(memory.path(), self.boot.generation));
         qemu.arg("-netdev").arg(network(self.boot.ports, &ports));
         qemu.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(self.archive.file());
         qemu.arg("-append").arg(command_line(self.boot)).args(more);
@@ -165,12 +167,13 @@ fn monitor(directory: &Path) -> PathBuf {
     directory.join("monitor")
 }
 
-fn devices(directory: &Path) -> Vec<String> {
+fn devices(directory: &Path, generation: Option<&str>) -> Vec<String> {
     let (ram, monitor) = (ram(directory), monitor(directory));
     let backing = format!("memory-backend-file,id=ram,size={MEMORY}M,share=on,mem-path={}", ram.display());
     let size = format!("{MEMORY}M");
     let monitor = format!("unix:{},server=on,wait=off", monitor.display());
-    let words = [
+    let generation = generation.map(|id| format!("vmgenid,guid={id}"));
+    let mut words = vec![
         ["-accel", "tcg"],
         ["-machine", "q35,memory-backend=ram"],
         ["-object", &backing],
@@ -183,6 +186,7 @@ fn devices(directory: &Path) -> Vec<String> {
         ["-serial", "stdio"],
         ["-device", "virtio-net-pci,netdev=network,romfile="],
     ];
+    words.extend(generation.as_ref().map(|device| ["-device", device]));
     let words = words.iter().flatten().map(|word| (*word).to_owned());
     words.chain(["-nodefaults".to_owned(), "-no-reboot".to_owned()]).collect()
 }

@@ -1,4 +1,4 @@
-//! Debian's kernel for clouds, unpacked under `target/` and not installed: packages come by this machine's own apt.
+//! Debian's kernel, unpacked under `target/` and not installed: packages come by this machine's own apt.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,8 @@ use std::process::Command;
 use super::{lock, succeed};
 use crate::programs;
 
-const PACKAGE: &str = "linux-image-cloud-amd64";
+/// Not the one for clouds, which has no driver for VM generation IDs.
+const PACKAGE: &str = "linux-image-amd64";
 
 /// What a virtual machine needs for a network, in the order of loading.
 const MODULES: [&str; 8] = [
@@ -32,7 +33,7 @@ pub(super) struct Kernel {
 impl Kernel {
     /// Fetched at the first call on this machine.
     pub(super) fn unpacked() -> Self {
-        let folder = programs::target_directory().join("forensics/kernel");
+        let folder = programs::target_directory().join("forensics").join(PACKAGE);
         fs::create_dir_all(&folder).expect("target/ is writable");
         let _lock = lock(&folder.with_extension("lock"));
         let done = folder.join("unpacked");

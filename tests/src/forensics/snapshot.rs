@@ -33,13 +33,15 @@ impl Snapshot {
         Self { hardware: guest.hardware, folder }
     }
 
-    /// A machine that goes on from there, as any number of others may.
+    /// A machine that goes on from there, as any number of others may, with this VM generation ID if it had one.
     ///
     /// # Panics
     /// Where it cannot be started.
-    pub async fn start(&self) -> Guest {
+    pub async fn start(&self, generation: Option<&'static str>) -> Guest {
         let state = state(self.folder.path());
-        let guest = self.hardware.clone().start(&["-incoming", &format!("exec:cat {}", state.display())]);
+        let mut hardware = self.hardware.clone();
+        hardware.boot.generation = generation;
+        let guest = hardware.start(&["-incoming", &format!("exec:cat {}", state.display())]);
         wait::until("the machine to go on", async || is_running(&guest).await.then_some(())).await;
         guest
     }

@@ -39,7 +39,7 @@ struct ControlPlane {
 
 impl ControlPlane {
     async fn boot(wipes_freed_pages: bool) -> Self {
-        let boot = Boot { role: "control-plane", wipes_freed_pages, ports: &[8080, 8443] };
+        let boot = Boot { role: "control-plane", wipes_freed_pages, ports: &[8080, 8443], ..Boot::default() };
         let mut guest = Guest::boot(boot);
         guest.step("booted").await;
         send_certificate(&mut guest).await;

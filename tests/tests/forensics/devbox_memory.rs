@@ -80,7 +80,7 @@ async fn observe(wipes_freed_pages: bool) -> Observed {
 /// A devbox that is told where its control plane is, on this machine, and how to join.
 async fn boot(wipes_freed_pages: bool) -> (Guest, World, Values) {
     let values = Values::random();
-    let mut guest = Guest::boot(Boot { role: "devbox", wipes_freed_pages, ports: &[] });
+    let mut guest = Guest::boot(Boot { role: "devbox", wipes_freed_pages, ..Boot::default() });
     let world = World::start().await;
     world.api().create("CHANGED", values.first.value()).await;
     world.api().create("KEPT", values.kept.value()).await;
