@@ -66,6 +66,12 @@ const NEEDS: &[Need] = &[
         why: "virtual machines whose whole memory is searched",
     },
     Need {
+        program: "curl",
+        probe: &["--version"],
+        packages: &["curl"],
+        why: "metrics over a Unix socket, as the documents say",
+    },
+    Need {
         program: "nft",
         probe: &["--version"],
         packages: &["nftables"],

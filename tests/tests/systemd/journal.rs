@@ -2,7 +2,7 @@
 
 use devbox_secrets_tests::canary;
 use devbox_secrets_tests::machine::Machine;
-use devbox_secrets_tests::require_machine;
+use devbox_secrets_tests::{needs, require_machine};
 
 #[tokio::test]
 async fn the_journal_says_why_the_daemon_could_not_join() {
@@ -40,6 +40,9 @@ eventually "the refusal" tells err '^devbox-secretsd: the join token was not acc
 #[tokio::test]
 async fn the_audit_is_asked_for_by_field_and_outlives_the_journals_restart_and_silence() {
     require_machine!();
+    if !needs::program("curl", "curl") {
+        return;
+    }
     let value = canary::random_letters(32);
     let script = format!(
         r#"
@@ -119,6 +122,9 @@ eventually "a launch after the silence" more "$before"
 #[tokio::test]
 async fn a_scraper_reads_the_metrics_over_tcp_by_the_documented_units() {
     require_machine!();
+    if !needs::program("curl", "curl") {
+        return;
+    }
     let document = include_str!("../../../docs/operations.md");
     let unit = |name: &str| {
         let (_, unit) = document.split_once(&format!("# {name}")).expect("the document has the unit");
