@@ -24,6 +24,8 @@ pub mod launch;
 pub mod machine;
 pub mod memory;
 pub mod metrics;
+#[cfg(test)]
+mod needs;
 pub mod peer;
 pub mod policy;
 pub mod reload;

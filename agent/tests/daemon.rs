@@ -15,11 +15,11 @@ use devbox_secretsd::admin::client::AskError;
 use devbox_secretsd::admin::report::{State, Variable};
 use hyper::StatusCode;
 use nix::sys::signal::Signal;
-use nix::unistd::geteuid;
 
 use support::authority::{Authority, DEVBOX, TOKEN_SECRET};
 use support::control_plane::{ControlPlane, Script, bundle};
 use support::daemon::{Daemon, PROGRAM};
+use support::needs;
 
 const CANARY: &str = "canary-value-4711";
 
@@ -175,8 +175,7 @@ async fn rules_are_taken_up_at_sighup_and_kept_where_the_file_is_a_mistake() {
 
 #[tokio::test]
 async fn another_user_is_refused_by_the_admin_socket_even_where_its_mode_lets_him_in() {
-    if !geteuid().is_root() {
-        println!("SKIPPED: only root can ask as another user");
+    if !needs::root() {
         return;
     }
     let (_plane, daemon) = ready().await;

@@ -26,6 +26,7 @@ use tokio::time::{sleep, timeout};
 use support::authority::{Authority, DEVBOX, Life, TOKEN_SECRET};
 use support::control_plane::{ControlPlane, Script, bundle};
 use support::daemon::Daemon;
+use support::needs::skipped;
 
 const RESUME: [&str; 3] = ["resume", "--join-token-file", "-"];
 
@@ -211,7 +212,7 @@ impl Manager {
 #[tokio::test]
 async fn quiesce_is_not_over_before_the_service_manager_has_let_go() {
     if let Err(error) = Keyring::open() {
-        return println!("SKIPPED: without a keyring nothing is stored: {error}");
+        return skipped(&format!("a keyring: {error}"));
     }
     let plane = ControlPlane::start(bundle(1, &[("API_KEY", "one")])).await;
     let dir = tempfile::tempdir().unwrap();

@@ -20,6 +20,7 @@ use tempfile::TempDir;
 
 use support::control_plane::{ControlPlane, bundle};
 use support::daemon::{Daemon, PROGRAM};
+use support::needs;
 
 const CANARY: &str = "canary-value-4711";
 /// Where [`launches_as_another_user`] asks.
@@ -121,8 +122,7 @@ fn launches_as_another_user() {
 
 #[tokio::test]
 async fn another_users_program_is_seen_too() {
-    if !geteuid().is_root() {
-        println!("SKIPPED: only root can launch as another user");
+    if !needs::root() {
         return;
     }
     let served = Served::start(&own_program(&own_digest())).await;
@@ -132,7 +132,7 @@ async fn another_users_program_is_seen_too() {
     command.args(["--ignored", "--exact", "launches_as_another_user"]).env(SOCKET, &socket);
     match command.uid(NOBODY).gid(NOBODY).output() {
         Ok(output) => assert!(output.status.success(), "{}", text(&output)),
-        Err(error) => println!("SKIPPED: this program cannot be run as another user: {error}"),
+        Err(error) => needs::skipped(&format!("that another user can run this program: {error}")),
     }
 }
 

@@ -13,6 +13,7 @@ use super::rules::{CredentialRule, CredentialRuleConfig};
 use super::*;
 use crate::memory::BootTime;
 use crate::memory::test_support::{SealedBundle, become_user, memories};
+use crate::needs;
 
 /// More than systemd takes: what makes a unit's start fail.
 const TOO_LONG: usize = 1 << 20;
@@ -115,16 +116,9 @@ fn is_refusal(answer: &[u8], words: &str) -> bool {
 }
 
 /// A test asks as its own user: only root is believed.
-fn skipped_without_root() -> bool {
-    if !geteuid().is_root() {
-        println!("skipped: needs root");
-    }
-    !geteuid().is_root()
-}
-
 #[tokio::test]
 async fn a_unit_gets_the_raw_value_of_what_its_rule_grants() {
-    if skipped_without_root() {
+    if !needs::root() {
         return;
     }
     let served = Served::start().ready();
@@ -136,7 +130,7 @@ async fn a_unit_gets_the_raw_value_of_what_its_rule_grants() {
 
 #[tokio::test]
 async fn a_refusal_is_too_long_for_a_credential_and_says_why() {
-    if skipped_without_root() {
+    if !needs::root() {
         return;
     }
     let served = Served::start().ready();
@@ -173,7 +167,7 @@ async fn an_address_that_is_not_systemds_is_refused() {
 
 #[tokio::test]
 async fn a_unit_that_asks_before_there_are_secrets_waits_for_them() {
-    if skipped_without_root() {
+    if !needs::root() {
         return;
     }
     let served = Served::start();
@@ -188,7 +182,7 @@ async fn a_unit_that_asks_before_there_are_secrets_waits_for_them() {
 
 #[tokio::test]
 async fn waiting_for_secrets_is_bounded_and_then_a_refusal() {
-    if skipped_without_root() {
+    if !needs::root() {
         return;
     }
     let served = Served::start_with(Patience { starting: Duration::from_millis(50), ..PATIENCE });
@@ -198,7 +192,7 @@ async fn waiting_for_secrets_is_bounded_and_then_a_refusal() {
 
 #[tokio::test]
 async fn a_loss_is_a_refusal_at_once() {
-    if skipped_without_root() {
+    if !needs::root() {
         return;
     }
     let served = Served::start().ready();
@@ -208,7 +202,7 @@ async fn a_loss_is_a_refusal_at_once() {
 
 #[tokio::test]
 async fn peers_that_read_nothing_cost_the_others_nothing() {
-    if skipped_without_root() {
+    if !needs::root() {
         return;
     }
     let served = Served::start().ready();
@@ -220,7 +214,7 @@ async fn peers_that_read_nothing_cost_the_others_nothing() {
 
 #[tokio::test]
 async fn more_peers_than_places_that_read_nothing_lose_theirs() {
-    if skipped_without_root() {
+    if !needs::root() {
         return;
     }
     let impatient = Patience { answer: Duration::from_millis(50), ..PATIENCE };
@@ -233,7 +227,7 @@ async fn more_peers_than_places_that_read_nothing_lose_theirs() {
 
 #[tokio::test]
 async fn ten_thousand_peers_that_ask_nonsense_and_leave_cost_no_unit_its_credential() {
-    if skipped_without_root() {
+    if !needs::root() {
         return;
     }
     let served = Served::start().ready();

@@ -23,7 +23,7 @@ use crate::peer::{Facts, Peer, Process};
 /// A request has to be there in this time.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(2);
 /// An answer has to be taken in this time.
-pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// Longest wait for the first secrets, whatever the request says.
 const MAX_WAIT: Duration = Duration::from_secs(3_600);
 

@@ -88,6 +88,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::needs::skipped;
 
     const LINE: &str = "random: crng reseeded due to virtual machine fork";
 
@@ -95,9 +96,7 @@ mod tests {
     fn log() -> Option<KernelLog> {
         let log = KernelLog::open();
         if log.is_none() {
-            println!(
-                "SKIPPED: needs a kernel log that this user may read (root, outside of most containers)"
-            );
+            skipped("a kernel log that this user may read (root, outside of most containers)");
         }
         log
     }
@@ -116,7 +115,7 @@ mod tests {
     fn what_a_process_writes_into_the_log_is_not_believed_though_it_says_that_it_is_the_kernel() {
         let (Some(log), Some(again)) = (log(), log()) else { return };
         if fs::write(PATH, format!("<5>{LINE}\n")).is_err() {
-            return println!("SKIPPED: needs a kernel log that this user may write (root)");
+            return skipped("a kernel log that this user may write (root)");
         }
         let mut record = [0; MAX_RECORD];
         let said = std::iter::from_fn(|| {

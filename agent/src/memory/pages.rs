@@ -268,6 +268,7 @@ fn file_len(len: NonZeroUsize) -> libc::off_t {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::needs::skipped;
 
     const PAGE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
     const TWO_PAGES: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
@@ -276,7 +277,7 @@ mod tests {
     fn a_page_that_cannot_be_had_is_an_error_and_no_signal() {
         let zeros = File::open("/dev/zero").unwrap();
         let Ok(descriptor) = memfd_secret() else {
-            return println!("skipped: no memfd_secret here");
+            return skipped("memfd_secret");
         };
         ftruncate(&descriptor, file_len(PAGE)).unwrap();
         // The second page is past the end of the file: touched from here it would be SIGBUS, as over the lock limit.
@@ -288,7 +289,7 @@ mod tests {
     fn dropped_launch_pages_leave_zeros_behind() {
         let zeros = File::open("/dev/zero").unwrap();
         let Ok(made) = LockedPages::secret(PAGE, &zeros, &Arc::default()) else {
-            return println!("skipped: no memfd_secret here");
+            return skipped("memfd_secret");
         };
         let mut pages = LaunchPages::new(made);
         let witness = Mapping::shared(pages.descriptor(), PAGE).unwrap();
@@ -303,7 +304,7 @@ mod tests {
     async fn launch_pages_that_nobody_took_leave_zeros_behind() {
         let zeros = File::open("/dev/zero").unwrap();
         let Ok(made) = LockedPages::secret(PAGE, &zeros, &Arc::default()) else {
-            return println!("skipped: no memfd_secret here");
+            return skipped("memfd_secret");
         };
         let mut pages = LaunchPages::new(made);
         let witness = Mapping::shared(pages.descriptor(), PAGE).unwrap();
@@ -317,7 +318,7 @@ mod tests {
     fn launch_pages_handed_over_keep_their_contents() {
         let zeros = File::open("/dev/zero").unwrap();
         let Ok(made) = LockedPages::secret(PAGE, &zeros, &Arc::default()) else {
-            return println!("skipped: no memfd_secret here");
+            return skipped("memfd_secret");
         };
         let mut pages = LaunchPages::new(made);
         pages.bytes_mut()[..6].copy_from_slice(b"canary");

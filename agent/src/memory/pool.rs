@@ -173,12 +173,13 @@ fn start_filler(shared: Arc<Shared>, memory: SecretMemory) -> io::Result<JoinHan
 mod tests {
     use super::*;
     use crate::memory::test_support::memories;
+    use crate::needs::skipped;
 
     /// A pool over real `memfd_secret` pages, or none where the kernel has no such thing.
     fn pool() -> Option<(SecretMemory, Pool)> {
         let [memory, _] = memories();
         if memory.backing() == Backing::Mlock {
-            println!("skipped: no memfd_secret here");
+            skipped("memfd_secret");
             return None;
         }
         Some((memory.clone(), Pool::new(memory).unwrap()))

@@ -10,6 +10,7 @@ use nix::unistd::{ForkResult, fork};
 
 use super::test_support::{LIMIT, SealedBundle, in_a_process_of_its_own, limit_locked_memory, memories};
 use super::*;
+use crate::needs::skipped;
 
 const KIB: usize = 1024;
 
@@ -27,7 +28,7 @@ fn vm_flags(pages: &LockedPages) -> Vec<String> {
 fn has_memfd_secret(memory: &SecretMemory) -> bool {
     let has = memory.backing() == Backing::MemfdSecret;
     if !has {
-        println!("skipped: no memfd_secret here ({})", memory.fallback_reason().unwrap());
+        skipped(&format!("memfd_secret: {}", memory.fallback_reason().unwrap()));
     }
     has
 }

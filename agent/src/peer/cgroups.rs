@@ -116,6 +116,7 @@ fn unescaped(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::needs::skipped;
 
     /// A tree of `(cgroup, processes)`.
     fn tree(cgroups: &[(&str, &str)]) -> (tempfile::TempDir, Cgroups) {
@@ -207,8 +208,7 @@ mod tests {
         let slice = cgroups.root.join(format!("devboxtest{}.slice", std::process::id()));
         let cgroup = slice.join("devbox-test.service");
         if let Err(error) = fs::create_dir_all(&cgroup) {
-            println!("SKIPPED: no cgroup can be made here: {error}");
-            return;
+            return skipped(&format!("a cgroup of its own: {error}"));
         }
         let mut child = std::process::Command::new("/bin/sleep").arg("600").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::digest::Remembered;
 use super::*;
 use crate::memory::BootTime;
+use crate::needs::skipped;
 
 /// Where [`connects_and_leaves_its_connection_to_a_child`] connects.
 const SOCKET: &str = "DEVBOX_TEST_SOCKET";
@@ -155,8 +156,7 @@ fn who_gets_the_number_of_a_process_that_connected_is_not_taken_for_it() {
         std::thread::yield_now();
     }
     let Some(_next) = recycle(peer.pid) else {
-        println!("SKIPPED: a process id cannot be chosen here (needs root)");
-        return;
+        return skipped("the right to choose a process id (root)");
     };
     if let Ok(process) = Process::of_peer(&stream, peer, accepted) {
         assert!(!process.is_running());
@@ -178,8 +178,7 @@ fn who_gets_the_number_of_a_held_process_is_not_taken_for_it() {
     first.end();
     assert!(!held.is_running());
     let Some(_next) = recycle(pid) else {
-        println!("SKIPPED: a process id cannot be chosen here (needs root)");
-        return;
+        return skipped("the right to choose a process id (root)");
     };
     assert!(!held.is_running());
     let questions = Questions { any_executable: true, ..Questions::default() };
@@ -260,7 +259,7 @@ fn in_another_mount_namespace(script: &str, arguments: &[&Path], path: &Path) ->
             Err(obstacle) => return Some(obstacle),
         }
     }
-    println!("SKIPPED: there are no namespaces for users here");
+    skipped("namespaces for users");
     None
 }
 
@@ -299,7 +298,7 @@ fn another_users_program_is_forbidden_without_a_capability_and_said_so() {
     command.args(["--ignored", "--exact", "peer::tests::the_program_of_its_parent_is_forbidden"]);
     match command.uid(65_534).gid(65_534).output() {
         Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
-        Err(error) => println!("SKIPPED: this program cannot be run as another user: {error}"),
+        Err(error) => skipped(&format!("that another user can run this program: {error}")),
     }
 }
 

@@ -147,9 +147,10 @@ fn timeout(until: BootTime) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::needs::skipped;
 
     fn keyring() -> Option<Keyring> {
-        Keyring::open().map_err(|error| println!("skipped: {error}")).ok()
+        Keyring::open().map_err(|error| skipped(&format!("a keyring: {error}"))).ok()
     }
 
     fn in_a_minute() -> BootTime {

@@ -4,6 +4,8 @@
 pub mod authority;
 pub mod control_plane;
 pub mod daemon;
+#[path = "../../src/needs.rs"]
+pub mod needs;
 
 use std::time::Duration;
 

@@ -6,6 +6,7 @@ use nix::sys::stat::fstat;
 use super::*;
 use crate::memory::test_support::{in_a_process_of_its_own, limit_locked_memory};
 use crate::memory::{Backing, Loss};
+use crate::needs::skipped;
 
 const VARIABLES: [(&str, &[u8]); 3] = [("API_KEY", b"k=1"), ("DB_PASS", b"two\nlines"), ("EMPTY", b"")];
 const STRINGS: &[u8] = b"API_KEY=k=1\0DB_PASS=two\nlines\0EMPTY=\0";
@@ -13,7 +14,7 @@ const STRINGS: &[u8] = b"API_KEY=k=1\0DB_PASS=two\nlines\0EMPTY=\0";
 fn has_descriptors(server: &Server) -> bool {
     let has = server.memory.backing() == Backing::MemfdSecret;
     if !has {
-        println!("skipped: no memfd_secret here");
+        skipped("memfd_secret");
     }
     has
 }

@@ -5,9 +5,9 @@ use std::io::Write;
 use proptest::prelude::*;
 
 use super::*;
-use crate::launch::connection::ANSWER_DEADLINE;
 use crate::memory::Loss;
 use crate::memory::test_support::become_user;
+use crate::needs;
 
 const STRANGER: u32 = 65_534;
 
@@ -117,7 +117,7 @@ fn a_slow_reader_does_not_keep_lost_secrets_in_memory() {
     while server.memory.bytes_locked() != 0 {
         std::thread::yield_now();
     }
-    assert!(lost.elapsed() < ANSWER_DEADLINE, "{:?}: the deadline ended it, not the loss", lost.elapsed());
+    assert!(lost.elapsed() < Duration::from_secs(1), "{:?}", lost.elapsed());
 }
 
 #[test]
@@ -136,8 +136,8 @@ fn a_reader_that_reads_nothing_is_cut_off_while_others_are_served() {
 
 #[test]
 fn a_flood_of_one_user_leaves_room_for_the_launches_of_another() {
-    if !geteuid().is_root() {
-        return println!("skipped: only root can connect as two users");
+    if !needs::root() {
+        return;
     }
     let memory = SecretMemory::probe(Requirement::Any, LIMIT).unwrap();
     let server = Server::with(memory, policy(&["any = true\nenv = ['*']"])).holding(&[("A", b"one")]);
@@ -159,8 +159,8 @@ fn a_flood_of_one_user_leaves_room_for_the_launches_of_another() {
 
 #[test]
 fn a_stranger_is_who_the_kernel_says() {
-    if !geteuid().is_root() {
-        return println!("skipped: only root can connect as two users");
+    if !needs::root() {
+        return;
     }
     let server = holding_one();
     std::thread::scope(|scope| {

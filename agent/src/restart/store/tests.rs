@@ -9,13 +9,14 @@ use rcgen::{CertificateParams, KeyPair, SanType};
 
 use super::*;
 use crate::memory::test_support::{SealedBundle, memories};
+use crate::needs::skipped;
 use crate::restart::Waiting;
 
 const SERVER: &str = "https://control.example:8443";
 
 fn store(memory: &SecretMemory) -> Option<Store> {
     let (mut store, _) = Store::open(memory, &SERVER.parse().unwrap(), Vec::new());
-    store.keyring = Some(Keyring::open().map_err(|error| println!("skipped: {error}")).ok()?);
+    store.keyring = Some(Keyring::open().map_err(|error| skipped(&format!("a keyring: {error}"))).ok()?);
     Some(store)
 }
 
