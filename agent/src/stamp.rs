@@ -1,29 +1,37 @@
 //! Whether a file was replaced or written, without reading it.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// A file that is the same in all of these has not been written (stat(2)).
+use nix::sys::stat::{FileStat, stat};
+
+/// One version of one file (stat(2)): where all of these are the same, it has not been written. The kernel sets the time of change
+/// (`ctime`) itself, at every write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    device: u64,
-    inode: u64,
-    len: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) size: i64,
+    /// In seconds and nanoseconds since the epoch.
+    pub(crate) modified: (i64, i64),
+    /// The same.
+    pub(crate) changed: (i64, i64),
 }
 
 impl Stamp {
     /// Of the file at `path`, or what it links to; none where there is none.
     pub(crate) fn of(path: &Path) -> Option<Self> {
-        let metadata = fs::metadata(path).ok()?;
-        Some(Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            len: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
+        stat(path).ok().as_ref().map(Self::from)
+    }
+}
+
+impl From<&FileStat> for Stamp {
+    fn from(stat: &FileStat) -> Self {
+        Self {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: stat.st_size,
+            modified: (stat.st_mtime, stat.st_mtime_nsec),
+            changed: (stat.st_ctime, stat.st_ctime_nsec),
+        }
     }
 }

@@ -7,8 +7,9 @@ use std::io::{self, Read};
 use std::str::FromStr;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use nix::sys::stat::FileStat;
 use thiserror::Error;
+
+use crate::stamp::Stamp;
 
 const LEN: usize = 32;
 /// Read at a time, in bytes.
@@ -86,44 +87,18 @@ impl Digest {
 
 /// Digests of files that have not changed since.
 #[derive(Debug, Default)]
-pub(super) struct Remembered(VecDeque<(Version, Digest)>);
-
-/// One version of one file. The kernel sets the time of change (`ctime`) itself, at every write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Version {
-    device: u64,
-    inode: u64,
-    size: i64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Version {
-    pub(super) fn of(stat: &FileStat) -> Self {
-        Self {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-            size: stat.st_size,
-            modified: (stat.st_mtime, stat.st_mtime_nsec),
-            changed: (stat.st_ctime, stat.st_ctime_nsec),
-        }
-    }
-
-    fn is_settled(&self, now: i64) -> bool {
-        now.saturating_sub(self.changed.0) > SETTLED_AFTER
-    }
-}
+pub(super) struct Remembered(VecDeque<(Stamp, Digest)>);
 
 impl Remembered {
-    pub(super) fn find(&self, version: Version) -> Option<Digest> {
-        self.0.iter().find(|(known, _)| *known == version).map(|(_, digest)| *digest)
+    pub(super) fn find(&self, stamp: Stamp) -> Option<Digest> {
+        self.0.iter().find(|(known, _)| *known == stamp).map(|(_, digest)| *digest)
     }
 
     /// `now` is in seconds since the epoch.
-    pub(super) fn keep(&mut self, version: Version, digest: Digest, now: i64) {
-        if version.is_settled(now) {
+    pub(super) fn keep(&mut self, stamp: Stamp, digest: Digest, now: i64) {
+        if now.saturating_sub(stamp.changed.0) > SETTLED_AFTER {
             self.0.truncate(REMEMBERED - 1);
-            self.0.push_front((version, digest));
+            self.0.push_front((stamp, digest));
         }
     }
 }
@@ -134,8 +109,8 @@ mod tests {
 
     const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-    fn version(inode: u64, changed: i64) -> Version {
-        Version { device: 1, inode, size: 1, modified: (0, 0), changed: (changed, 0) }
+    fn stamp(inode: u64, changed: i64) -> Stamp {
+        Stamp { device: 1, inode, size: 1, modified: (0, 0), changed: (changed, 0) }
     }
 
     #[test]
@@ -157,21 +132,21 @@ mod tests {
     #[test]
     fn only_the_same_version_of_a_file_is_remembered_and_only_once_it_has_settled() {
         let (mut remembered, digest) = (Remembered::default(), EMPTY.parse().unwrap());
-        remembered.keep(version(1, 100), digest, 101);
-        assert_eq!(remembered.find(version(1, 100)), None);
-        remembered.keep(version(1, 100), digest, 110);
-        assert_eq!(remembered.find(version(1, 100)), Some(digest));
-        assert_eq!(remembered.find(version(1, 101)), None);
-        assert_eq!(remembered.find(version(2, 100)), None);
+        remembered.keep(stamp(1, 100), digest, 101);
+        assert_eq!(remembered.find(stamp(1, 100)), None);
+        remembered.keep(stamp(1, 100), digest, 110);
+        assert_eq!(remembered.find(stamp(1, 100)), Some(digest));
+        assert_eq!(remembered.find(stamp(1, 101)), None);
+        assert_eq!(remembered.find(stamp(2, 100)), None);
     }
 
     #[test]
     fn the_number_of_remembered_files_is_bounded() {
         let (mut remembered, digest) = (Remembered::default(), EMPTY.parse().unwrap());
         for inode in 0..1_000 {
-            remembered.keep(version(inode, 0), digest, 10);
+            remembered.keep(stamp(inode, 0), digest, 10);
         }
         assert_eq!(remembered.0.len(), REMEMBERED);
-        assert_eq!(remembered.find(version(999, 0)), Some(digest));
+        assert_eq!(remembered.find(stamp(999, 0)), Some(digest));
     }
 }

@@ -8,8 +8,9 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, fstat, lstat};
 
-use super::digest::{Digest, Remembered, Version};
+use super::digest::{Digest, Remembered};
 use super::{Learned, Obstacle, Process, Questions};
+use crate::stamp::Stamp;
 
 /// Longest executable that is hashed, in bytes.
 pub(super) const MAX_HASHED: i64 = 1 << 30;
@@ -76,8 +77,8 @@ fn same_file(path: &str, running: &FileStat) -> Result<(), Obstacle> {
 }
 
 fn digest(file: &OwnedFd, stat: &FileStat, remembered: &mut Remembered) -> Learned<Digest> {
-    let version = Version::of(stat);
-    if let Some(known) = remembered.find(version) {
+    let stamp = Stamp::from(stat);
+    if let Some(known) = remembered.find(stamp) {
         return Ok(known);
     }
     if stat.st_size > MAX_HASHED {
@@ -89,10 +90,10 @@ fn digest(file: &OwnedFd, stat: &FileStat, remembered: &mut Remembered) -> Learn
     let digest = Digest::of(&mut readable).map_err(|error| Obstacle::Unreadable(errno_of(&error)))?;
     let now = fstat(&readable).map_err(Obstacle::Unreadable)?;
     // Written to while it was read: nobody can say what it holds.
-    if Version::of(&now) != version {
+    if Stamp::from(&now) != stamp {
         return Err(Obstacle::OtherFile);
     }
-    remembered.keep(version, digest, seconds_since_epoch());
+    remembered.keep(stamp, digest, seconds_since_epoch());
     Ok(digest)
 }
 
