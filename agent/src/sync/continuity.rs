@@ -2,6 +2,7 @@
 //! ([`Continuity`]).
 
 use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rand;
 use devbox_secrets_proto::devbox::{Continuity, STEP_LEN};
 
@@ -12,23 +13,32 @@ use crate::machine;
 pub(super) struct Steps {
     boot: String,
     answered: Option<String>,
-    asking: String,
+    /// Drawn for the next request, and kept until it is answered.
+    asking: Option<String>,
 }
 
 impl Steps {
     /// The first one.
     pub(super) fn begin() -> Self {
-        Self { boot: boot(), answered: None, asking: random() }
+        Self { boot: boot(), answered: None, asking: None }
     }
 
     /// What the next request says of itself: the same until [`Self::answered`].
-    pub(super) fn next(&self) -> Continuity {
-        Continuity { boot: self.boot.clone(), after: self.answered.clone(), step: self.asking.clone() }
+    ///
+    /// # Errors
+    /// There are no random numbers. A step that others could have too is none: a copy would pass for this machine.
+    pub(super) fn next(&mut self) -> Result<Continuity, Unspecified> {
+        let step = match self.asking.take() {
+            Some(asking) => asking,
+            None => random()?,
+        };
+        self.asking = Some(step.clone());
+        Ok(Continuity { boot: self.boot.clone(), after: self.answered.clone(), step })
     }
 
     /// The control plane has answered the request.
     pub(super) fn answered(&mut self) {
-        self.answered = Some(std::mem::replace(&mut self.asking, random()));
+        self.answered = self.asking.take();
     }
 }
 
@@ -42,11 +52,10 @@ fn boot() -> String {
     hex(digest.finish().as_ref())
 }
 
-/// Without random numbers the step is all zeros: the worst is that this machine is refused as a copy of itself.
-fn random() -> String {
+fn random() -> Result<String, Unspecified> {
     let mut bytes = [0; STEP_LEN / 2];
-    let _ = rand::fill(&mut bytes);
-    hex(&bytes)
+    rand::fill(&mut bytes)?;
+    Ok(hex(&bytes))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -62,11 +71,11 @@ mod tests {
     #[test]
     fn a_step_is_repeated_until_it_is_answered_and_then_followed_by_another() {
         let mut steps = Steps::begin();
-        let first = steps.next();
+        let first = steps.next().unwrap();
         assert_eq!((first.boot.len(), first.after.as_ref(), first.step.len()), (BOOT_LEN, None, STEP_LEN));
-        assert_eq!(steps.next(), first);
+        assert_eq!(steps.next().unwrap(), first);
         steps.answered();
-        let second = steps.next();
+        let second = steps.next().unwrap();
         assert_eq!(second.after, Some(first.step.clone()));
         assert_ne!(second.step, first.step);
     }

@@ -22,6 +22,9 @@ pub enum SyncError {
     /// The certificate is over.
     #[error("{EXPIRED}")]
     Expired,
+    /// A request cannot be told from a copy's.
+    #[error("this machine has no random numbers: look into the kernel's log")]
+    Random,
     /// It says that nothing changed, to a daemon that holds nothing.
     #[error(
         "the server answered that nothing changed since nothing: are server and daemon of the same version?"
@@ -57,7 +60,7 @@ pub enum SyncError {
 
 impl SyncError {
     /// Every [`Self::kind`].
-    pub const KINDS: [&str; 14] = [
+    pub const KINDS: [&str; 15] = [
         "resolve",
         "connect",
         "timeout",
@@ -67,6 +70,7 @@ impl SyncError {
         "too_large",
         "refused",
         "expired",
+        "random",
         "unchanged",
         "bundle",
         "rollback",
@@ -81,6 +85,7 @@ impl SyncError {
             Self::Transport(error) => error.kind(),
             Self::Refused(_) => "refused",
             Self::Expired => "expired",
+            Self::Random => "random",
             Self::UnchangedFromNothing => "unchanged",
             Self::Bundle(_) => "bundle",
             Self::Rollback { .. } => "rollback",

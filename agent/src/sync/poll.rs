@@ -170,7 +170,8 @@ impl<'a> Poller<'a> {
         let key = BundleKey::generate();
         let held = self.held_revision();
         let asked = Asked::now(self.pace.wait().min(self.renewal.left(now_ms())));
-        let reply = self.client.post(self.post(&key, held, asked.wait)).await?;
+        let post = self.post(&key, held, asked.wait)?;
+        let reply = self.client.post(post).await?;
         let arrived = Instant::now();
         if reply.status.is_success() {
             self.steps.answered();
@@ -194,15 +195,20 @@ impl<'a> Poller<'a> {
         }
     }
 
-    fn post(&self, key: &BundleKey, known_revision: Option<u64>, wait: Duration) -> Post<'static> {
+    fn post(
+        &mut self,
+        key: &BundleKey,
+        known_revision: Option<u64>,
+        wait: Duration,
+    ) -> Result<Post<'static>, SyncError> {
         let request = BundleRequest {
             hpke_public_key: BASE64.encode(key.public_key()),
             known_revision,
             wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
-            continuity: self.steps.next(),
+            continuity: self.steps.next().map_err(|_| SyncError::Random)?,
         };
         let body = serde_json::json!(request).to_string().into_bytes();
         let limit = self.memory.limit().saturating_add(OVERHEAD);
-        Post { path: BUNDLE_PATH, body, authorization: None, patience: wait + GRACE, limit }
+        Ok(Post { path: BUNDLE_PATH, body, authorization: None, patience: wait + GRACE, limit })
     }
 }
