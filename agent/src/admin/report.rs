@@ -70,7 +70,7 @@ pub struct Memory {
 pub struct CloneDetection {
     /// Another machine-id(5).
     pub machine_id: bool,
-    /// Another boot, without one of this process: it was restored from a checkpoint.
+    /// Another boot, without one of this process: it was restored from a checkpoint. Not under the unit, which hides the boot's identity.
     pub boot_id: bool,
     /// Another VM generation ID: the hypervisor has one, and the daemon can read the kernel's log (Linux 5.18 or later).
     pub vm_generation: bool,

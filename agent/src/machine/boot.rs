@@ -8,9 +8,14 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// What the service manager said at the daemon's start, as a credential of this name.
 const CREDENTIAL: &str = "devbox-secrets.boot-id";
 
-/// Its UUID.
+/// Its UUID as it is now; none where the kernel's word is hidden.
+pub(super) fn now() -> Option<String> {
+    read(Path::new(BOOT_ID))
+}
+
+/// Its UUID, at the daemon's start at the latest.
 pub(super) fn id() -> Option<String> {
-    read(Path::new(BOOT_ID)).or_else(|| read(&credential()?))
+    now().or_else(|| read(&credential()?))
 }
 
 fn credential() -> Option<PathBuf> {

@@ -2,7 +2,7 @@
 //! from one; each of them would go on as if it were the first.
 //!
 //! - `id`: machine-id(5), looked at before each answer to a launch, and read where its file is another;
-//! - `boot`: the boot's identity, which a process outlives only in a checkpoint;
+//! - `boot`: the boot's identity, which a process outlives only in a checkpoint; not under the unit, which hides it;
 //! - `generation`, `kernel_log`: the kernel says in its log that the hypervisor gave the machine another generation.
 //!
 //! A copy that none of these tells apart is told apart by the control plane
@@ -68,7 +68,7 @@ struct Known {
 
 impl Known {
     fn of(path: &Path) -> Self {
-        Self { id: IdFile::read(path), boot: boot::id() }
+        Self { id: IdFile::read(path), boot: boot::now() }
     }
 }
 
@@ -96,11 +96,11 @@ impl Machine {
         self.known().id.has_changed(&self.path).then_some(Change::MachineId)
     }
 
-    /// Whether this process goes on in another boot than it started in. Reads a file.
+    /// Whether this process goes on in another boot than it started in, where the kernel may be asked. Reads a file.
     #[must_use]
     pub fn change_of_boot(&self) -> Option<Change> {
         let known = self.known();
-        let is_another = known.boot.is_some() && boot::id().is_some_and(|now| Some(now) != known.boot);
+        let is_another = known.boot.is_some() && boot::now().is_some_and(|now| Some(now) != known.boot);
         is_another.then_some(Change::Boot)
     }
 

@@ -132,12 +132,16 @@ async fn of_two_daemons_with_one_certificate_only_one_goes_on() {
     launches_get(goes_on, &[("KEPT", &value)]).await;
 }
 
-/// Starts the command where `machine_id` is the machine's, and is for it alone.
-fn on_a_machine(machine_id: &Path, command: &Command) -> Command {
+const MACHINE_ID: &str = "/etc/machine-id";
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Starts the command where `file` is at the path `shown`, and is for it alone.
+fn where_it_is_shown(file: &Path, shown: &str, command: &Command) -> Command {
     let mut unshared = Command::new("unshare");
     unshared
-        .args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/machine-id && exec \"$@\""])
-        .arg(machine_id);
+        .args(["--mount", "sh", "-c", "mount --bind \"$0\" \"$1\" && shift && exec \"$@\""])
+        .arg(file)
+        .arg(shown);
     unshared.arg(command.get_program()).args(command.get_args());
     unshared.env("RUST_LOG", process::MOST_TALKATIVE).stdin(std::process::Stdio::null());
     unshared
@@ -151,7 +155,7 @@ async fn a_machine_with_another_machine_id_serves_no_launch_and_a_token_of_its_o
     let machine_id = world.path().join("machine-id");
     fs::write(&machine_id, "a".repeat(32)).unwrap();
     let setup = leased(world.setup(&devbox));
-    let mut daemon = setup.spawn_by(|command| on_a_machine(&machine_id, &command));
+    let mut daemon = setup.spawn_by(|command| where_it_is_shown(&machine_id, MACHINE_ID, &command));
     daemon.ready().await;
     launches_get(&daemon, &[("KEPT", &value)]).await;
     assert_eq!(daemon.status().await["clone_detection"]["machine_id"], true);
@@ -168,4 +172,25 @@ async fn a_machine_with_another_machine_id_serves_no_launch_and_a_token_of_its_o
     let another = world.devbox("copy").await;
     daemon.operator("resume", &FROM_STDIN, &another.join_token).await.success();
     launches_get(&daemon, &[("KEPT", &value)]).await;
+}
+
+/// What a checkpoint of the process is restored into. Launches are refused within a second: nothing looks earlier.
+#[tokio::test]
+async fn a_machine_in_another_boot_serves_no_launch_any_more() {
+    require_root!();
+    let (world, value) = scene().await;
+    let boot_id = world.path().join("boot-id");
+    fs::write(&boot_id, "11111111-1111-4111-8111-111111111111\n").unwrap();
+    let setup = leased(world.setup(&world.devbox("box").await));
+    let mut daemon = setup.spawn_by(|command| where_it_is_shown(&boot_id, BOOT_ID, &command));
+    daemon.ready().await;
+    launches_get(&daemon, &[("KEPT", &value)]).await;
+    assert_eq!(daemon.status().await["clone_detection"]["boot_id"], true);
+
+    fs::write(&boot_id, "22222222-2222-4222-8222-222222222222\n").unwrap();
+    daemon
+        .status_where("the copy to be empty", |status| status["state"] == "cloned" && is_empty(status))
+        .await;
+    let line = refusal(&daemon).await;
+    assert!(line.contains("it was booted since the daemon's start"), "{line}");
 }

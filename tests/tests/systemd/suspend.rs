@@ -56,7 +56,7 @@ systemctl enable --quiet devbox-secrets-suspend.service
 systemctl start devbox-secrets.target
 served || fail "not served at first"
 [ "$(/machine/keys)" = 2 ] || fail "no keys of what is stored"
-devbox-secretsd status | grep -q '^clones .*machine id, boot id' || fail "not watched: $(devbox-secretsd status | grep clones)"
+devbox-secretsd status | grep -qE '^clones +noticed by machine id, and by the control plane$' || fail "not watched: $(devbox-secretsd status | grep clones)"
 
 devbox=$(devbox-secretsd status --json | sed 's/.*"devbox_id":"\([^"]*\)".*/\1/')
 operator devbox join-token --json "$devbox" | sed 's/.*"join_token": *"\([^"]*\)".*/\1/' > /machine/fresh-token
