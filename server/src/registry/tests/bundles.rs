@@ -51,6 +51,15 @@ impl Daemon {
     }
 }
 
+/// A devbox of a new account that holds what there is: nothing yet.
+async fn current(world: &World) -> (Caller, Daemon, u64) {
+    let caller = world.caller("acme").await;
+    let (_, peer) = world.joined(&caller, &[]).await;
+    let daemon = Daemon::new(peer);
+    let (revision, _) = daemon.fetch(&world.registry).await;
+    (caller, daemon, revision)
+}
+
 fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
     pairs.map(|(env, value)| (env.to_owned(), value.to_owned())).into()
 }
@@ -94,10 +103,7 @@ async fn updates_and_deletions_show_in_the_next_bundle() {
 #[tokio::test]
 async fn nothing_new_is_said_without_a_bundle_and_without_a_row() {
     let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (_, peer) = world.joined(&caller, &[]).await;
-    let daemon = Daemon::new(peer);
-    let (revision, _) = daemon.fetch(&world.registry).await;
+    let (_, daemon, revision) = current(&world).await;
     let rows = world.registry.audit(None, 1000).await.unwrap().len();
     let answer = world.registry.bundle(&daemon.peer, &daemon.request(Some(revision), 5)).await.unwrap();
     assert!(answer.is_none());
@@ -126,10 +132,7 @@ async fn held(
 #[tokio::test]
 async fn a_held_request_is_answered_by_the_next_write() {
     let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (_, peer) = world.joined(&caller, &[]).await;
-    let daemon = Daemon::new(peer);
-    let (revision, _) = daemon.fetch(&world.registry).await;
+    let (caller, daemon, revision) = current(&world).await;
     let held = held(&world.registry, &daemon, caller.account(), revision).await;
     let start = Instant::now();
     world.secret(&caller, "NEW", "value").await;
@@ -141,10 +144,7 @@ async fn a_held_request_is_answered_by_the_next_write() {
 #[tokio::test]
 async fn a_held_request_is_answered_by_another_programs_write() {
     let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (_, peer) = world.joined(&caller, &[]).await;
-    let daemon = Daemon::new(peer);
-    let (revision, _) = daemon.fetch(&world.registry).await;
+    let (caller, daemon, revision) = current(&world).await;
     let watching = world.registry.clone();
     let watcher = tokio::spawn(async move { watching.watch().await });
     let held = held(&world.registry, &daemon, caller.account(), revision).await;
@@ -190,10 +190,7 @@ async fn retiring_a_ca_refuses_the_held_requests_of_the_certificates_that_it_sig
 #[tokio::test]
 async fn another_devbox_that_comes_or_goes_makes_nobody_fetch_again() {
     let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (_, peer) = world.joined(&caller, &[]).await;
-    let daemon = Daemon::new(peer);
-    let (revision, _) = daemon.fetch(&world.registry).await;
+    let (caller, daemon, revision) = current(&world).await;
     let held = held(&world.registry, &daemon, caller.account(), revision).await;
     let (other, _) = world.joined(&caller, &[]).await;
     world.registry.shutdown_devbox(&caller, other.id.as_str()).await.unwrap();
@@ -208,10 +205,7 @@ async fn another_devbox_that_comes_or_goes_makes_nobody_fetch_again() {
 #[tokio::test]
 async fn taking_the_capability_away_refuses_held_requests_and_every_later_one() {
     let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (_, peer) = world.joined(&caller, &[]).await;
-    let daemon = Daemon::new(peer);
-    let (revision, _) = daemon.fetch(&world.registry).await;
+    let (caller, daemon, revision) = current(&world).await;
     let held = held(&world.registry, &daemon, caller.account(), revision).await;
     world.registry.set_devbox_capability(&Actor::Server, "acme", false).await.unwrap();
     assert_eq!(refusal(held.await.unwrap()), (RefusalKind::Forbidden, "no_devbox_capability"));
@@ -226,10 +220,7 @@ async fn taking_the_capability_away_refuses_held_requests_and_every_later_one() 
 #[tokio::test]
 async fn an_operators_program_that_takes_the_capability_away_ends_held_requests_too() {
     let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (_, peer) = world.joined(&caller, &[]).await;
-    let daemon = Daemon::new(peer);
-    let (revision, _) = daemon.fetch(&world.registry).await;
+    let (caller, daemon, revision) = current(&world).await;
     let watching = world.registry.clone();
     let watcher = tokio::spawn(async move { watching.watch().await });
     let held = held(&world.registry, &daemon, caller.account(), revision).await;
