@@ -1,7 +1,7 @@
 //! Credentials for units: who is refused, how, and how fast.
 
 use devbox_secrets_tests::canary;
-use devbox_secrets_tests::machine::Machine;
+use devbox_secrets_tests::machine::{Ended, Machine};
 use devbox_secrets_tests::require_machine;
 
 /// Asks as systemd would, from an address of its choice: a forger.
@@ -16,13 +16,8 @@ while chunk := forger.recv(65536):
 print(len(answer), answer[:400].decode())
 "#;
 
-#[tokio::test]
-async fn a_refusal_makes_the_unit_fail_at_once_and_says_why() {
-    require_machine!();
-    let value = canary::random_letters(32);
-    let script = format!(
-        r#"
-control_plane DB_PASS={value}
+/// Rules for a unit and for a template's instances; and units that put what they got into `/machine/read`.
+const RULES: &str = r#"
 agent <<'TOML'
 [[credential]]
 unit = "app.service"
@@ -32,62 +27,90 @@ unit = "worker@.service"
 env = ["DB_*"]
 TOML
 systemctl start devbox-secrets.target
-from() {{ printf 'LoadCredential=%s:/run/devbox-secrets/credentials.sock' "$1"; }}
+from() { printf 'LoadCredential=%s:/run/devbox-secrets/credentials.sock' "$1"; }
 read='ExecStart=/bin/sh -c "cat $CREDENTIALS_DIRECTORY/* > /machine/read"'
+"#;
 
-# Granted: by the variable's name and by other spellings of it, to instances of a template, and to units of any user.
+/// Runs a script on a machine with these rules and the secret `DB_PASS`, which is `$value`, and in no entry of the journal.
+async fn run(script: &str) -> Ended {
+    let value = canary::random_letters(32);
+    let script = format!("value={value}\ncontrol_plane DB_PASS=$value\n{RULES}\n{script}");
+    let ended = Machine::new().file("/machine/forger", FORGER).run(&script).await.success();
+    assert!(!ended.text("journal").contains(&value), "a value is in the journal");
+    ended
+}
+
+#[tokio::test]
+async fn a_credential_is_granted_by_other_spellings_and_to_instances_of_a_template_and_units_of_any_user() {
+    require_machine!();
+    let script = r#"
 for name in DB_PASS db_pass db-pass; do
   service app.service Type=oneshot User=stranger "$(from $name)" "$read"
   install -m666 /dev/null /machine/read
   systemctl start app.service || fail "$name is not served"
-  [ "$(cat /machine/read)" = {value} ] || fail "$name has another value"
+  [ "$(cat /machine/read)" = "$value" ] || fail "$name has another value"
 done
 > /machine/read
 service worker@.service Type=oneshot "$(from db_pass)" "$read"
 systemctl start worker@7.service
-[ "$(cat /machine/read)" = {value} ] || fail "the instance has another value"
-rm /machine/read
+[ "$(cat /machine/read)" = "$value" ] || fail "the instance has another value"
+"#;
+    let _ = run(script).await;
+}
 
+#[tokio::test]
+async fn a_refusal_makes_the_unit_fail_at_once_and_says_why() {
+    require_machine!();
+    let script = r#"
 # refusal UNIT CREDENTIAL WORDS: the unit fails, with the status of credentials, and the daemon's log has the reason.
-refusal() {{
+refusal() {
   service "$1" Type=oneshot "$(from "$2")" "$read"
   milliseconds "refused_$4" systemctl start "$1"
   [ "$(property "$1" ActiveState)" = failed ] || fail "$1 is $(property "$1" ActiveState)"
   [ "$(property "$1" ExecMainStatus)" = 243 ] || fail "$1 failed with $(property "$1" ExecMainStatus)"
   journalctl --sync
   journalctl -u devbox-secretsd.service --grep "$3" --quiet > /dev/null || fail "the log does not say $3"
-}}
+}
 refusal other.service db_pass 'no rule grants DB_PASS to other.service' no_rule
 refusal app.service db_none 'this devbox has no variable for the credential' missing
 refusal worker.service db_pass 'no rule grants DB_PASS to worker.service' template
 
-# Forged names: root outside the unit, and, were the socket open to them, other users.
-refused_as() {{
+# No daemon, no control plane, no secrets: no unit.
+systemctl stop devbox-secrets.target
+no_socket() { [ ! -e /run/devbox-secrets/credentials.sock ]; }
+eventually "the socket to be gone" no_socket
+service app.service Type=oneshot "$(from db_pass)" "$read"
+systemctl start app.service 2> /dev/null && fail "a unit started without a daemon" || true
+[ ! -e /machine/read ] || fail "a refused unit ran"
+"#;
+    let ended = run(script).await;
+    for refusal in ["no_rule", "missing", "template"] {
+        let took = ended.number(&format!("refused_{refusal}"));
+        assert!(took < 2_000, "{refusal}: {took} ms");
+    }
+}
+
+/// Root outside the unit and, were the socket open to them, other users.
+#[tokio::test]
+async fn a_forged_name_gets_a_reason_and_no_value() {
+    require_machine!();
+    let script = r#"
+refused_as() {
   local words=$1; shift
   local answer; answer=$("$@") || fail "the forger failed: $answer"
   grep -qF -- "$words" <<< "$answer" || fail "the forger was told $answer"
-  grep -qF {value} <<< "$answer" && fail "the forger has the value" || true
-}}
+  grep -qF "$value" <<< "$answer" && fail "the forger has the value" || true
+}
+# There is something to be had.
+service app.service Type=oneshot "$(from db_pass)" "$read"
+systemctl start app.service
+[ "$(cat /machine/read)" = "$value" ] || fail "the unit has another value"
+
 refused_as 'is not in its cgroup' /machine/forger 1f/unit/app.service/db_pass
 refused_as 'only LoadCredential= may ask here' /machine/forger 1f/user/app.service/db_pass
 refused 'Permission denied' as stranger /machine/forger 2f/unit/app.service/db_pass
 chmod 666 /run/devbox-secrets/credentials.sock
 refused_as 'which only systemd (uid 0) may' as stranger /machine/forger 3f/unit/app.service/db_pass
-
-# No daemon, no control plane, no secrets: no unit.
-systemctl stop devbox-secrets.target
-no_socket() {{ [ ! -e /run/devbox-secrets/credentials.sock ]; }}
-eventually "the socket to be gone" no_socket
-service app.service Type=oneshot "$(from db_pass)" "$read"
-systemctl start app.service 2> /dev/null && fail "a unit started without a daemon" || true
-[ ! -e /machine/read ] || fail "a refused unit ran"
-"#
-    );
-    let machine = Machine::new().file("/machine/forger", FORGER);
-    let ended = machine.run(&script).await.success();
-    for refusal in ["no_rule", "missing", "template"] {
-        let took = ended.number(&format!("refused_{refusal}"));
-        assert!(took < 2_000, "{refusal}: {took} ms");
-    }
-    assert!(!ended.text("journal").contains(&value), "a value is in the journal");
+"#;
+    let _ = run(script).await;
 }
