@@ -22,7 +22,8 @@ const MACHINE_PAUSE: Duration = Duration::from_secs(1);
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 
 /// What launches are told after the certificate's end.
-pub(super) const EXPIRED: &str = "the devbox's certificate has expired without renewal: resume with a fresh join token (devbox-secretsd resume)";
+pub(super) const EXPIRED: &str = "the devbox's certificate has expired without renewal: resume with a fresh join token \
+                                  (devbox-secretsd resume)";
 
 /// Watches for ever. The vault itself serves nothing past its lease; this wipes what nobody asks for.
 pub async fn watch(vault: Arc<Vault>, progress: Arc<Progress>) -> Infallible {
