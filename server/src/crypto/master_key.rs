@@ -5,7 +5,7 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::hmac;
@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::account_key::AccountKey;
 use super::id::AccountId;
+use super::key_file::open_to_others;
 use super::sealed::{CipherKey, CryptoError, KEY_LEN, fill_random};
 
 /// Length of the master key, in bytes.
@@ -83,12 +84,11 @@ impl MasterKey {
     /// Reads the key from `path`: 32 raw bytes, or their base64 (RFC 4648 section 4) with white space around it.
     ///
     /// # Errors
-    /// [`MasterKeyError`]; a file that group or others may touch is refused.
+    /// [`MasterKeyError`]; a file with [permissions for others](open_to_others) is refused.
     pub fn load(path: &Path) -> Result<Self, MasterKeyError> {
         let unreadable = |source| MasterKeyError::Read { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(unreadable)?;
-        let mode = file.metadata().map_err(unreadable)?.mode() & 0o777;
-        if mode & 0o077 != 0 {
+        if let Some(mode) = open_to_others(&file, path).map_err(unreadable)? {
             return Err(MasterKeyError::Mode { path: path.to_owned(), mode });
         }
         let mut buffer = Zeroizing::new([0; MAX_FILE_LEN]);
@@ -307,7 +307,7 @@ fn sync_parent(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
 

@@ -5,6 +5,7 @@ mod admin;
 mod ca_rotation;
 mod devbox_listener;
 mod devboxes_api;
+mod master_key;
 mod memory;
 mod openapi;
 mod program;
