@@ -1,16 +1,29 @@
-//! Logs go to stderr: for people on a terminal, one JSON object a line otherwise, with its priority where the journal reads it
+//! Logs go to stderr: for people on a terminal, one JSON object a line otherwise, with its priority if the journal reads it
 //! (`journal`). No log statement of this program is given a value, a token, a header or a body.
+//!
+//! All that the program writes to stderr goes through one queue ([`writer`]), so that no request, no signal and no panic waits
+//! for a reader of the log that has stopped reading.
 
 mod journal;
 
-use std::io::IsTerminal;
+use std::error::Error;
+use std::io::{self, IsTerminal};
+use std::panic::PanicHookInfo;
 use std::str::FromStr;
+use std::sync::LazyLock;
+use std::time::Duration;
 
+use devbox_secrets_common::log_writer::LogWriter;
 use journal::Stderr;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::SubscriberBuilder;
 use tracing_subscriber::fmt::format::{DefaultFields, Format};
+
+/// Longest wait for the reader of stderr at the end of the process.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
+
+static WRITER: LazyLock<LogWriter> = LazyLock::new(LogWriter::new);
 
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,6 +78,53 @@ pub fn parse_level(text: &str) -> Result<LevelFilter, &'static str> {
         "trace" => Ok(LevelFilter::TRACE),
         _ => Err("the levels are \"error\", \"warn\", \"info\", \"debug\" and \"trace\""),
     }
+}
+
+/// The queue in front of stderr. Its thread does not run before [`start_writer`].
+#[must_use]
+pub fn writer() -> &'static LogWriter {
+    &WRITER
+}
+
+/// Starts the thread that writes to stderr, and reports panics through it. Call once, after the process is hardened.
+///
+/// # Errors
+/// If the thread does not start (`RLIMIT_NPROC`).
+pub fn start_writer() -> io::Result<()> {
+    std::panic::set_hook(Box::new(report_panic));
+    writer().start(io::stderr())
+}
+
+/// Writes `text` and everything queued before it. Lines that stderr does not take within two seconds are lost.
+pub fn report_last(text: &str) {
+    writer().put(format!("{text}\n").into_bytes());
+    flush();
+}
+
+/// Waits for stderr to take what is queued, for at most two seconds: the last act of the process.
+pub fn flush() {
+    // False if the reader has stopped: waiting longer would only keep the process from ending.
+    let _ = writer().flush(FLUSH_PATIENCE);
+}
+
+/// A formatted message may hold what the code was working on, so only a literal one is reported.
+fn report_panic(panic: &PanicHookInfo<'_>) {
+    let message = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("a formatted message");
+    let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+    report_last(&format!("devbox-secrets-server: panicked at {place}: {message}"));
+}
+
+/// `error` and its causes, on one line.
+#[must_use]
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 /// Starts logging. `RUST_LOG`, if it is a level's name, goes before the configured level.

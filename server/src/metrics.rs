@@ -6,13 +6,16 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::logs::writer;
 
 /// Upper ends of the buckets of revocation latency, in seconds. The promise is one second.
 const LATENCY_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -102,6 +105,7 @@ impl Metrics {
             "When the certificate of the devbox CA that issues ends, in seconds since 1970",
             self.ca_end.clone(),
         );
+        registry.register_collector(Box::new(LostLogLines));
     }
 
     /// Counts an answer.
@@ -177,6 +181,18 @@ impl Metrics {
             .lines()
             .find_map(|line| line.strip_prefix("devbox_secrets_server_revocation_latency_seconds_count "));
         count.unwrap().parse().unwrap()
+    }
+}
+
+/// Lines that stderr did not take: the queue in front of it counts them, not this module.
+#[derive(Debug)]
+struct LostLogLines;
+
+impl Collector for LostLogLines {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let lost = ConstCounter::new(writer().lost());
+        let help = "Lines of the log that were dropped because standard error took none";
+        lost.encode(encoder.encode_descriptor("log_lines_lost", help, None, lost.metric_type())?)
     }
 }
 

@@ -1,7 +1,6 @@
 //! What every error looks like on the wire: a status and `{"code", "message"}`. Neither repeats a value or a token.
 
 use std::borrow::Cow;
-use std::error::Error;
 
 use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::{HeaderValue, StatusCode};
@@ -10,6 +9,7 @@ use devbox_secrets_proto::devbox::ErrorBody;
 
 use super::answer::json;
 use super::observe::Failure;
+use crate::logs::chain;
 use crate::registry::{Refusal, RefusalKind};
 use crate::store::StoreError;
 
@@ -89,16 +89,4 @@ impl IntoResponse for ApiError {
         }
         response
     }
-}
-
-/// An error and its causes, on one line.
-fn chain(error: &(dyn Error + Send + Sync)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
+use devbox_secrets_common::log_writer::LineBuffer;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -24,14 +25,15 @@ pub(super) struct Stderr {
 }
 
 impl<'a> MakeWriter<'a> for Stderr {
-    type Writer = Event<io::Stderr>;
+    type Writer = Event<LineBuffer>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        Event { priority: None, to: io::stderr() }
+        Event { priority: None, to: super::writer().line() }
     }
 
     fn make_writer_for(&'a self, event: &Metadata<'_>) -> Self::Writer {
-        Event { priority: self.is_journal.then(|| priority(*event.level())), to: io::stderr() }
+        let priority = self.is_journal.then(|| priority(*event.level()));
+        Event { priority, to: super::writer().line() }
     }
 }
 

@@ -5,6 +5,7 @@ mod admin;
 mod ca_rotation;
 mod devbox_listener;
 mod devboxes_api;
+mod log_stall;
 mod master_key;
 mod memory;
 mod openapi;

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_devbox-secrets-server");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_devbox-secrets-server");
 
 /// A running `dev`; killed on drop.
 pub(crate) struct Dev {
@@ -21,11 +21,18 @@ pub(crate) struct Dev {
 
 impl Dev {
     pub(crate) fn start(state: &Path) -> Self {
+        let log = fs::File::create(state.with_extension("log")).unwrap();
+        Self::start_with(state, log.into(), &[])
+    }
+
+    /// As [`Dev::start`], with another standard error and more arguments.
+    pub(crate) fn start_with(state: &Path, stderr: Stdio, args: &[&str]) -> Self {
         let mut child = Command::new(PROGRAM)
             .args(["dev", "--state"])
             .arg(state)
+            .args(args)
             .stdout(Stdio::piped())
-            .stderr(fs::File::create(state.with_extension("log")).unwrap())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -44,7 +51,7 @@ impl Dev {
     }
 
     /// Sends `signal` and returns the exit code and what else was printed.
-    fn end(mut self, signal: Signal) -> (Option<i32>, String) {
+    pub(crate) fn end(mut self, signal: Signal) -> (Option<i32>, String) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
         let status = self.child.wait().unwrap();
         let mut rest = String::new();
