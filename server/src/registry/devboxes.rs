@@ -206,7 +206,10 @@ impl Registry {
     async fn resolve_binding(&self, caller: &Caller, env: &str, secret: &str) -> Result<SecretId, Refusal> {
         limits::env_name(env)?;
         let found = self.secret_by_either(caller, secret).await?.ok_or_else(|| {
-            let message = format!("binding {env}: the account has no secret {secret:.80?}: create it first");
+            // The text may be a value that was sent in the place of a name, so it is not repeated.
+            let message = format!(
+                "binding {env}: the account has no secret of that name or id: create it first, and send its name, not its value"
+            );
             Refusal::invalid("unknown_secret", message)
         })?;
         let (len, max) = (plaintext_len(&found.sealed), max_value_len(env));

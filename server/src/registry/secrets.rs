@@ -115,7 +115,7 @@ impl Registry {
         let request = self.request_key(caller).await?;
         let updated =
             self.store().update_secret(caller.account(), &id, &seal, &audit, request.as_ref()).await?;
-        let (secret, wakes) = updated.ok_or_else(|| unknown_secret(selector))?;
+        let (secret, wakes) = updated.ok_or_else(|| unknown_secret())?;
         self.0.changes.publish(caller.account(), wakes);
         Ok(secret)
     }
@@ -148,7 +148,7 @@ impl Registry {
         let request = self.request_key(caller).await?;
         let deleted =
             self.store().delete_secret(caller.account(), &secret.id, &audit, request.as_ref()).await?;
-        let wakes = deleted.ok_or_else(|| unknown_secret(selector))?;
+        let wakes = deleted.ok_or_else(|| unknown_secret())?;
         self.0.changes.publish(caller.account(), wakes);
         Ok(secret)
     }
@@ -171,7 +171,7 @@ impl Registry {
         let (SecretSelector::Name(object) | SecretSelector::Id(object)) = selector;
         self.check_capability(caller, action, printable(object)).await?;
         let found = self.store().secret(caller.account(), selector).await?;
-        found.ok_or_else(|| unknown_secret(selector))
+        found.ok_or_else(|| unknown_secret())
     }
 
     /// Encrypts `value`, which ends here.
@@ -199,13 +199,7 @@ fn name_taken(name: &str) -> Refusal {
     Refusal::invalid("name_taken", message)
 }
 
-/// 404. What cannot be a name or an id is not repeated.
-pub(super) fn unknown_secret(selector: SecretSelector<'_>) -> Refusal {
-    let (SecretSelector::Name(text) | SecretSelector::Id(text)) = selector;
-    match printable(text) {
-        "" => Refusal::not_found("the account has no such secret: list its secrets for their names and ids"),
-        known => {
-            Refusal::not_found(format!("the account has no secret {known}: list its secrets for the others"))
-        }
-    }
+/// 404. The text that was looked for is not repeated: it may be a value in the place of a name.
+pub(super) fn unknown_secret() -> Refusal {
+    Refusal::not_found("the account has no such secret: list its secrets for their names and ids")
 }

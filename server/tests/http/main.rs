@@ -8,6 +8,7 @@ mod devboxes_api;
 mod log_stall;
 mod master_key;
 mod memory;
+mod no_echo;
 mod openapi;
 mod program;
 mod public_tls;
