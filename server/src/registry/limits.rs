@@ -33,7 +33,9 @@ pub(super) fn invalid_value(env: &str, error: InvalidVariable) -> Refusal {
 
 /// A name of an environment variable that a devbox gets a secret under.
 pub(super) fn env_name(env: &str) -> Result<(), Refusal> {
-    let invalid = |error| Refusal::invalid("invalid_binding", format!("binding {env:.80?}: {error}"));
+    let invalid = |error| {
+        Refusal::invalid("invalid_binding", format!("a key of `secrets` is no environment name: {error}"))
+    };
     check_name(env).map_err(invalid)
 }
 
