@@ -11,9 +11,9 @@ use crate::api::listener::{BodyPrivacy, Listener, Transport};
 use crate::api::{admin, devbox, public};
 use crate::config::{Config, DevboxConfig, StateConfig};
 use crate::crypto::{MasterKey, MasterKeyError};
-use crate::registry::{OpenError, Registry, Settings};
+use crate::registry::{Access, OpenError, Registry, Settings};
 use crate::shutdown::Shutdown;
-use crate::store::{Depth, ServeClaim, StateDirectory, StateError, StoreError, examine};
+use crate::store::{Extent, ServeClaim, StateDirectory, StateError, StoreError, examine_for_start};
 use crate::tls::{TlsError, devbox_acceptor, public_acceptor, public_certificate_end};
 
 /// Why the server does not start.
@@ -117,22 +117,40 @@ pub struct App {
     claim: ServeClaim,
 }
 
-/// Opens the state that `config` names, with the settings of `devbox`.
+/// Opens the state that `config` names beside a running server, which keeps the right to change its schema.
 ///
 /// # Errors
-/// [`StartError`].
-pub async fn open_registry(
+/// [`StartError`]; nothing is set up.
+pub async fn open_registry(config: &StateConfig, settings: Settings) -> Result<Registry, StartError> {
+    let directory = StateDirectory::existing(&config.directory).map_err(StartError::State)?;
+    let master = MasterKey::load(&config.master_key_file).map_err(StartError::MasterKey)?;
+    Registry::open(&directory, master, settings, Access::Shared).await.map_err(StartError::Open)
+}
+
+/// Sets up the state that `config` names if there is none, and brings the schema of an older one up to date.
+///
+/// # Errors
+/// [`StartError`]; [`StateError::Served`] if a server runs.
+pub async fn init(config: &StateConfig, settings: Settings, keys: KeyPolicy) -> Result<(), StartError> {
+    let directory = StateDirectory::open(&config.directory).map_err(StartError::State)?;
+    let claim = directory.claim().map_err(StartError::State)?;
+    found(config, &directory, settings, keys, &claim).await.map(drop)
+}
+
+async fn found(
     config: &StateConfig,
+    directory: &StateDirectory,
     settings: Settings,
     keys: KeyPolicy,
+    claim: &ServeClaim,
 ) -> Result<Registry, StartError> {
-    let directory = StateDirectory::open(&config.directory).map_err(StartError::State)?;
+    let access = Access::Founder(claim);
     let opened = match keys {
+        KeyPolicy::Own => Registry::open_with_own_key(directory, settings, access).await,
         KeyPolicy::Load => {
             let master = MasterKey::load(&config.master_key_file).map_err(StartError::MasterKey)?;
-            Registry::open(&directory, master, settings).await
+            Registry::open(directory, master, settings, access).await
         }
-        KeyPolicy::Own => Registry::open_with_own_key(&directory, settings).await,
     };
     opened.map_err(StartError::Open)
 }
@@ -149,8 +167,7 @@ impl App {
     /// # Errors
     /// [`StartError`]; nothing was served then.
     pub async fn start(config: &Config, keys: KeyPolicy, shutdown: Shutdown) -> Result<Self, StartError> {
-        let claim = claim(&config.state).await?;
-        let registry = open_registry(&config.state, settings(&config.devbox), keys).await?;
+        let (claim, registry) = open_to_serve(&config.state, settings(&config.devbox), keys).await?;
         let (api, api_address) = public_listener(config, &registry).await?;
         let (devbox, devbox_address) = devbox_listener(&config.devbox, &registry, &shutdown).await?;
         let (admin, admin_address) = admin_listener(config.admin, &registry).await?.unzip();
@@ -190,16 +207,47 @@ impl App {
     }
 }
 
-/// Takes the right to serve a state, and looks over what is in it before anybody relies on it.
-async fn claim(config: &StateConfig) -> Result<ServeClaim, StartError> {
-    let directory = StateDirectory::open(&config.directory).map_err(StartError::State)?;
+/// Takes the right to serve a state, looks over what is in it before anybody relies on it, and opens it. Only `dev` begins
+/// a state: behind a volume that is not mounted, `serve` would give an empty state to everybody.
+async fn open_to_serve(
+    config: &StateConfig,
+    settings: Settings,
+    keys: KeyPolicy,
+) -> Result<(ServeClaim, Registry), StartError> {
+    let directory = match keys {
+        KeyPolicy::Own => StateDirectory::open(&config.directory),
+        KeyPolicy::Load => StateDirectory::existing(&config.directory),
+    };
+    let directory = directory.map_err(StartError::State)?;
     let claim = directory.claim().map_err(StartError::State)?;
-    if directory.has_database() {
-        let database = directory.database();
-        let sound = examine(&database, Depth::Quick).await;
-        sound.map_err(|source| StartError::Damaged { database, source })?;
+    look_over(&directory).await?;
+    let registry = match keys {
+        KeyPolicy::Own => found(config, &directory, settings, keys, &claim).await?,
+        KeyPolicy::Load => {
+            let master = MasterKey::load(&config.master_key_file).map_err(StartError::MasterKey)?;
+            let opened = Registry::open(&directory, master, settings, Access::Owner(&claim)).await;
+            opened.map_err(StartError::Open)?
+        }
+    };
+    Ok((claim, registry))
+}
+
+/// Bounded in time, whatever the size of the file: `check --deep` looks at all of it.
+async fn look_over(directory: &StateDirectory) -> Result<(), StartError> {
+    if !directory.has_database() {
+        return Ok(());
     }
-    Ok(claim)
+    let database = directory.database();
+    match examine_for_start(&database).await {
+        Ok(Extent::Whole) => Ok(()),
+        Ok(Extent::Part) => {
+            tracing::info!(
+                "the database is too large to be checked whole at the start: run `check --deep` from time to time"
+            );
+            Ok(())
+        }
+        Err(source) => Err(StartError::Damaged { database, source }),
+    }
 }
 
 async fn public_listener(config: &Config, registry: &Registry) -> Result<(Listener, SocketAddr), StartError> {

@@ -12,8 +12,9 @@ Examples:
   Try it: everything in one directory, plain HTTP on a free loopback port
     devbox-secrets-server dev --state ./state
 
-  Serve, with every setting in a file; the first line once, then back the key up
+  Serve, with every setting in a file; the first two lines once, then back the key up
     devbox-secrets-server keys init --config /etc/devbox-secrets/server.toml
+    devbox-secrets-server init --config /etc/devbox-secrets/server.toml
     devbox-secrets-server check --config /etc/devbox-secrets/server.toml
     devbox-secrets-server serve --config /etc/devbox-secrets/server.toml
 
@@ -96,10 +97,18 @@ pub struct Place {
 pub enum Command {
     /// Serve as --config FILE says
     Serve,
-    /// Check --config FILE and the files that it names, and report every mistake; then the state, to the last record
+    /// Set a new state up, or bring the schema of an older one up to date, while no server runs
     ///
-    /// With --state DIR only the state. Nothing is changed, and it works beside a running server.
-    Check,
+    /// Needs the master key of --config FILE (`keys init` makes it). With --state DIR the master key is made too.
+    Init,
+    /// Check --config FILE and the files that it names, and report every mistake; with --deep also the state
+    ///
+    /// With --state DIR, check the state. Nothing is changed, and it works beside a running server.
+    Check {
+        /// Also read the whole state, to the last record: this takes as long as the state is large
+        #[arg(long)]
+        deep: bool,
+    },
     /// Copy the state to a new file, beside a running server
     ///
     /// The copy is consistent, and encrypted as the state is: back the master key up apart from it. An existing file is

@@ -1,9 +1,7 @@
 //! The operators' commands, as people and scripts run them.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
 
-use std::fs::Permissions;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -16,10 +14,7 @@ struct State(TempDir);
 impl State {
     fn new() -> Self {
         let state = Self(tempfile::tempdir().unwrap());
-        let key = state.path().join("master.key");
-        std::fs::write(&key, [7; 32]).unwrap();
-        std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
-        std::fs::set_permissions(state.path(), Permissions::from_mode(0o700)).unwrap();
+        state.text("init");
         state
     }
 

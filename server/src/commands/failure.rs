@@ -1,7 +1,6 @@
 //! Why the program ends early, and with which exit code.
 
 use std::io;
-use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -12,6 +11,7 @@ use crate::crypto::MasterKeyError;
 use crate::harden::HardenError;
 use crate::operator::OperatorError;
 use crate::registry::Refusal;
+use crate::store::StateError;
 use crate::tls::TlsError;
 use crate::upkeep::UpkeepError;
 
@@ -24,9 +24,6 @@ pub enum Failure {
     /// Neither `--config` nor `--state`, or not the one that the command needs.
     #[error("this command needs {0}")]
     Place(&'static str),
-    /// The directory is not there.
-    #[error("there is no state in {}: check the path; `dev --state DIR` makes one", .0.display())]
-    NoState(PathBuf),
     /// The configuration has mistakes.
     #[error(transparent)]
     Config(ConfigError),
@@ -64,10 +61,9 @@ impl Failure {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Upkeep(UpkeepError::NoState(_)) => Exit::Usage,
-            Self::Place(_) | Self::NoState(_) | Self::Config(_) | Self::Tls(_) | Self::MasterKey(_) => {
-                Exit::Usage
-            }
+            Self::Upkeep(UpkeepError::State(StateError::Missing { .. }))
+            | Self::Start(StartError::State(StateError::Missing { .. })) => Exit::Usage,
+            Self::Place(_) | Self::Config(_) | Self::Tls(_) | Self::MasterKey(_) => Exit::Usage,
             _ => Exit::Failed,
         }
     }

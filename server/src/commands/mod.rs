@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 pub use failure::Failure;
 
-use crate::app::{KeyPolicy, open_registry, settings};
+use crate::app::{open_registry, settings};
 use crate::cli::{Cli, Command, KeysCommand, Place};
 use crate::config::{Config, StateConfig};
 use crate::logs::{self, LogConfig};
@@ -25,7 +25,8 @@ use crate::registry::Settings;
 pub async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve => serving::serve(&cli.place).await,
-        Command::Check => state::check(&cli.place).await,
+        Command::Init => state::init(&cli.place).await,
+        Command::Check { deep } => state::check(&cli.place, deep).await,
         Command::Backup { to } => state::backup(&cli.place, &to).await,
         Command::Restore { from } => state::restore(&cli.place, &from).await,
         Command::Keys(KeysCommand::Init) => state::make_master_key(&cli.place),
@@ -44,21 +45,12 @@ async fn operate(place: &Place, command: operator::Command) -> Result<(), Failur
             let config = load(place)?;
             (config.state, settings(&config.devbox))
         }
-        (None, Some(directory)) => (existing_state(directory)?, Settings::default()),
+        (None, Some(directory)) => (StateConfig::in_directory(&absolute(directory)?), Settings::default()),
         (None, None) => return Err(Failure::Place("--config FILE or --state DIR")),
     };
-    let registry = open_registry(&state, settings, KeyPolicy::Load).await.map_err(Failure::Start)?;
+    // It works on a state and never begins one: a mistyped path is a mistake.
+    let registry = open_registry(&state, settings).await.map_err(Failure::Start)?;
     operator::run(command, &registry).await.map_err(Failure::Operator)
-}
-
-/// An operator's command works on a state and never begins one: a mistyped path is a mistake.
-fn existing_state(directory: &Path) -> Result<StateConfig, Failure> {
-    let directory = absolute(directory)?;
-    if directory.is_dir() {
-        Ok(StateConfig::in_directory(&directory))
-    } else {
-        Err(Failure::NoState(directory))
-    }
 }
 
 fn load(place: &Place) -> Result<Config, Failure> {

@@ -3,25 +3,50 @@
 use std::path::Path;
 
 use super::{Failure, absolute, load, print_line};
+use crate::app::{self, KeyPolicy};
 use crate::cli::Place;
-use crate::config::StateConfig;
+use crate::config::{Config, StateConfig};
 use crate::crypto::MasterKey;
+use crate::registry::Settings;
 use crate::{operator, tls, upkeep};
 
-pub(super) async fn check(place: &Place) -> Result<(), Failure> {
-    if place.config.is_some() {
-        let config = load(place)?;
-        if let Some(files) = &config.api.tls {
-            tls::public_acceptor(files).map_err(Failure::Tls)?;
+pub(super) async fn init(place: &Place) -> Result<(), Failure> {
+    let (state, settings, keys) = match &place.config {
+        Some(_) => {
+            let config = load(place)?;
+            (config.state, app::settings(&config.devbox), KeyPolicy::Load)
         }
-        MasterKey::load(&config.state.master_key_file).map_err(Failure::MasterKey)?;
-        print_line(b"the configuration is good\n")?;
+        None => (state(place)?, Settings::default(), KeyPolicy::Own),
+    };
+    app::init(&state, settings, keys).await.map_err(Failure::Start)?;
+    print_line(format!("the state in {} is set up\n", state.directory.display()).as_bytes())
+}
+
+pub(super) async fn check(place: &Place, deep: bool) -> Result<(), Failure> {
+    if place.config.is_some() {
+        check_configuration(&load(place)?)?;
     }
-    let state = state(place)?;
-    if place.config.is_some() && !state.has_state() {
-        return print_line(b"there is no state yet\n");
+    if place.config.is_none() || deep {
+        check_state(&state(place)?).await?;
     }
-    let summary = upkeep::check(&state).await.map_err(Failure::Upkeep)?;
+    Ok(())
+}
+
+/// Reads the configuration's files and no database: it takes no longer when the state grows.
+fn check_configuration(config: &Config) -> Result<(), Failure> {
+    if let Some(files) = &config.api.tls {
+        tls::public_acceptor(files).map_err(Failure::Tls)?;
+    }
+    MasterKey::load(&config.state.master_key_file).map_err(Failure::MasterKey)?;
+    print_line(b"the configuration is good\n")?;
+    match config.state.has_state() {
+        true => Ok(()),
+        false => print_line(b"there is no state yet: `init` sets it up\n"),
+    }
+}
+
+async fn check_state(state: &StateConfig) -> Result<(), Failure> {
+    let summary = upkeep::check(state).await.map_err(Failure::Upkeep)?;
     print_line(format!("the state is good: {summary}\n").as_bytes())
 }
 

@@ -39,8 +39,8 @@ pub(crate) use ca::CLOCK_SKEW;
 pub use ca::{CaError, DevboxCa, ServerIdentity};
 pub use caller::Caller;
 pub use devboxes::{DevboxPage, DevboxView, JOIN_TOKEN_LIFETIME_MS, NewDevbox};
-pub use open::OpenError;
 pub(crate) use open::check_keys;
+pub use open::{Access, OpenError};
 pub use peer::DevboxPeer;
 pub use refusal::{Refusal, RefusalKind};
 pub use retries::Retry;
@@ -52,6 +52,7 @@ pub use crate::crypto::ApiToken;
 pub use crate::crypto::id::{AccountId, DevboxId, SecretId, TokenId};
 pub use crate::store::{Actor, AuditEntry, DevboxStatus, GatewayBinding, SecretSelector};
 
+use crate::config::{DEFAULT_CERTIFICATE_LIFETIME, DEFAULT_TRUST_DOMAIN};
 use crate::metrics::Metrics;
 use crate::store::{MetaKey, Store, TimeMs};
 
@@ -67,8 +68,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            trust_domain: "devbox-secrets".to_owned(),
-            certificate_lifetime: Duration::from_secs(24 * 60 * 60),
+            trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),
+            certificate_lifetime: DEFAULT_CERTIFICATE_LIFETIME,
         }
     }
 }

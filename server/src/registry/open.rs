@@ -13,7 +13,7 @@ use super::places::Places;
 use super::{CaError, DevboxCa, Parts, Registry, Settings};
 use crate::crypto::{CryptoError, MasterKey, MasterKeyError};
 use crate::metrics::Metrics;
-use crate::store::{MetaKey, SqliteStore, StateDirectory, StateError, Store, StoreError};
+use crate::store::{MetaKey, ServeClaim, SqliteStore, StateDirectory, StateError, Store, StoreError};
 
 /// What the key check's record holds.
 const KEY_CHECK: &[u8] = b"devbox-secrets";
@@ -47,6 +47,12 @@ pub enum OpenError {
         /// Where the state is.
         place: String,
     },
+    /// There is nothing to open.
+    #[error("there is no state in {place}: `init` sets a new state up")]
+    Empty {
+        /// Where the state should be.
+        place: String,
+    },
     /// The state is there, its master key is not.
     #[error(
         "there is a state but no master key {path}: restore the file from its backup (nothing was changed)"
@@ -71,8 +77,39 @@ pub enum OpenError {
     Ca(#[from] CaError),
 }
 
+/// How far a program may change the state that it opens.
+#[derive(Debug, Clone, Copy)]
+pub enum Access<'a> {
+    /// Beside a server, perhaps of another version: the state is there, with this program's schema.
+    Shared,
+    /// Instead of every other server: an older schema is brought up to date.
+    Owner(&'a ServeClaim),
+    /// As [`Access::Owner`]; where there is no state, a new one is set up.
+    Founder(&'a ServeClaim),
+}
+
+impl Access<'_> {
+    fn may_begin(self) -> bool {
+        matches!(self, Self::Founder(_))
+    }
+}
+
+async fn open_store(
+    state: &StateDirectory,
+    access: Access<'_>,
+) -> Result<Result<SqliteStore, StoreError>, StateError> {
+    Ok(match access {
+        Access::Shared => SqliteStore::open(state).await,
+        Access::Owner(claim) => SqliteStore::set_up(state, claim).await,
+        Access::Founder(claim) => {
+            state.touch_database()?;
+            SqliteStore::set_up(state, claim).await
+        }
+    })
+}
+
 impl Registry {
-    /// Opens the SQLite state in `state`, and sets it up at the first start. Waits while another program does.
+    /// Opens the SQLite state in `state`, as far as `access` reaches. Waits while another program opens it.
     ///
     /// # Errors
     /// [`OpenError`]; nothing is written under a master key that is not the state's.
@@ -80,30 +117,37 @@ impl Registry {
         state: &StateDirectory,
         master: MasterKey,
         settings: Settings,
+        access: Access<'_>,
     ) -> Result<Self, OpenError> {
         let _lock = state.lock()?;
-        state.touch_database()?;
         let place = state.path().display().to_string();
-        let store = match SqliteStore::open(state).await {
+        let store = match open_store(state, access).await? {
             Ok(store) => Arc::new(store),
             Err(source) => return Err(OpenError::Store { place, source }),
         };
-        Self::over(store, place, master, settings).await
+        Self::over(store, place, master, settings, access.may_begin()).await
     }
 
-    /// As [`Registry::open`] with the master key inside `state`, made at the first start.
+    /// As [`Registry::open`] with the master key inside `state`, which is made with a new state.
     ///
     /// # Errors
     /// [`OpenError`]; a state without its key gets no new one.
-    pub async fn open_with_own_key(state: &StateDirectory, settings: Settings) -> Result<Self, OpenError> {
+    pub async fn open_with_own_key(
+        state: &StateDirectory,
+        settings: Settings,
+        access: Access<'_>,
+    ) -> Result<Self, OpenError> {
         let path = state.master_key();
         if state.has_database() && !path.exists() {
             return Err(OpenError::LostMasterKey { path });
         }
-        Self::open(state, MasterKey::load_or_create(&path)?, settings).await
+        let master =
+            if access.may_begin() { MasterKey::load_or_create(&path)? } else { MasterKey::load(&path)? };
+        Self::open(state, master, settings, access).await
     }
 
-    /// Over any store. `place` names it in errors; hold whatever keeps other programs from setting it up meanwhile.
+    /// Over any store, which is set up if it is empty and `may_begin`. `place` names it in errors; hold whatever keeps other
+    /// programs from setting it up meanwhile.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -112,6 +156,7 @@ impl Registry {
         place: String,
         master: MasterKey,
         settings: Settings,
+        may_begin: bool,
     ) -> Result<Self, OpenError> {
         let keyring = Keyring::new(master);
         let authorities = match store.meta(MetaKey::KeyCheck).await {
@@ -120,6 +165,7 @@ impl Registry {
                 check_master_key(&master, &check, &place)?;
                 load_authorities(&*store, &keyring, &settings, &place).await?
             }
+            Ok(None) if !may_begin => return Err(OpenError::Empty { place }),
             Ok(None) => set_up(&*store, &keyring.current(), &settings, &place).await?,
             Err(source) => return Err(OpenError::Store { place, source }),
         };

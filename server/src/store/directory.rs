@@ -19,6 +19,14 @@ pub enum StateError {
         #[source]
         source: io::Error,
     },
+    /// There is no state.
+    #[error(
+        "there is no state in {path}: check the path, and that its volume is mounted; `init` sets a new state up"
+    )]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Others than the owner may enter it.
     #[error("the state directory {path} is open to others (mode {mode:04o}): run chmod 700 {path}")]
     Mode {
@@ -62,10 +70,27 @@ impl StateDirectory {
     /// [`StateError`].
     pub fn open(path: &Path) -> Result<Self, StateError> {
         Self::prepare(path).map_err(|source| StateError::Access { path: path.to_owned(), source })?;
+        Self(path.to_owned()).closed_to_others()
+    }
+
+    /// The directory of a state that was set up before. Nothing is made: an unmounted volume or a mistyped path stays as it
+    /// is.
+    ///
+    /// # Errors
+    /// [`StateError::Missing`]; others as [`StateDirectory::open`].
+    pub fn existing(path: &Path) -> Result<Self, StateError> {
         let state = Self(path.to_owned());
-        match state.mode()? & 0o777 {
-            mode if mode & 0o077 != 0 => Err(StateError::Mode { path: path.to_owned(), mode }),
-            _ => Ok(state),
+        match state.database().try_exists() {
+            Ok(true) => state.closed_to_others(),
+            Ok(false) => Err(StateError::Missing { path: path.to_owned() }),
+            Err(source) => Err(state.access(path, source)),
+        }
+    }
+
+    fn closed_to_others(self) -> Result<Self, StateError> {
+        match self.mode()? & 0o777 {
+            mode if mode & 0o077 != 0 => Err(StateError::Mode { path: self.0, mode }),
+            _ => Ok(self),
         }
     }
 
@@ -204,6 +229,16 @@ mod tests {
         assert!(matches!(state.claim(), Err(StateError::Served { .. })));
         drop(claim);
         assert!(state.claim().is_ok());
+    }
+
+    #[test]
+    fn a_state_that_is_not_there_is_not_made() {
+        let parent = tempfile::tempdir().unwrap();
+        let unmounted = parent.path().join("unmounted");
+        for _ in 0..2 {
+            assert!(matches!(StateDirectory::existing(&unmounted), Err(StateError::Missing { .. })));
+        }
+        assert!(!unmounted.exists());
     }
 
     #[test]

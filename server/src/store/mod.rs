@@ -32,7 +32,7 @@ pub use model::{
     GatewayBinding, IssuedCertificate, JoinGrant, JoinRefusal, JoinTokenIssue, Page, RECEIPT_LIFETIME_MS,
     Receipt, RequestKey, SealedSecret, Secret, SecretSelector, Standing, TimeMs, Token,
 };
-pub use sqlite::{Depth, SqliteStore, examine};
+pub use sqlite::{Depth, Extent, SqliteStore, examine, examine_for_start};
 
 use crate::crypto::id::{AccountId, DevboxId, SecretId, TokenId};
 use crate::crypto::{CryptoError, TokenHash};
@@ -57,6 +57,20 @@ pub enum StoreError {
         /// The newest that this program knows.
         known: i64,
     },
+    /// The state was written by an older program, and only the server that serves it may change its schema.
+    #[error(
+        "the state has the schema {found} of an older version, and this program works with {known}: restart the server \
+         with this version, or run `init` while no server runs"
+    )]
+    Older {
+        /// The schema's number in the state.
+        found: i64,
+        /// The one that this program works with.
+        known: i64,
+    },
+    /// The file has no schema.
+    #[error("there is no state in it: `init` sets a new state up")]
+    Empty,
     /// A schema change failed.
     #[error("the state's schema could not be brought up to date")]
     Migrate(#[source] sqlx::migrate::MigrateError),

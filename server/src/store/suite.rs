@@ -19,7 +19,7 @@ struct Opened {
 async fn sqlite() -> Opened {
     let state = tempfile::tempdir().unwrap();
     let directory = StateDirectory::open(state.path()).unwrap();
-    let store = Arc::new(SqliteStore::open(&directory).await.unwrap());
+    let store = Arc::new(SqliteStore::set_up(&directory, &directory.claim().unwrap()).await.unwrap());
     Opened { store, _state: state }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::files::Draft;
 use super::{UpkeepError, existing};
-use crate::app::{KeyPolicy, open_registry};
+use crate::app::open_registry;
 use crate::config::StateConfig;
 use crate::registry::{Actor, Settings};
 use crate::store::{Action, Depth, SqliteStore, examine};
@@ -19,7 +19,7 @@ pub async fn backup(config: &StateConfig, to: &Path, actor: &Actor) -> Result<()
         return Err(UpkeepError::FileExists(to.to_owned()));
     }
     let directory = existing(config)?;
-    let registry = open_registry(config, Settings::default(), KeyPolicy::Load).await;
+    let registry = open_registry(config, Settings::default()).await;
     let registry = registry.map_err(UpkeepError::Start)?;
     let failed = UpkeepError::database(directory.database());
     let store = SqliteStore::open(&directory).await.map_err(&failed)?;

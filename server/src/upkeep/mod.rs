@@ -27,9 +27,6 @@ use crate::store::{StateDirectory, StateError, StoreError};
 /// Why it was not done.
 #[derive(Debug, Error)]
 pub enum UpkeepError {
-    /// There is nothing to work on.
-    #[error("there is no state in {}: check the path", .0.display())]
-    NoState(PathBuf),
     /// Something is there that would be lost.
     #[error("there is a state in {} already: restore into an empty directory, or move the old one away", .0.display())]
     StateExists(PathBuf),
@@ -93,12 +90,5 @@ impl UpkeepError {
 
 /// The directory of a state that is there.
 fn existing(config: &StateConfig) -> Result<StateDirectory, UpkeepError> {
-    if !config.directory.is_dir() {
-        return Err(UpkeepError::NoState(config.directory.clone()));
-    }
-    let directory = StateDirectory::open(&config.directory).map_err(UpkeepError::State)?;
-    match directory.has_database() {
-        true => Ok(directory),
-        false => Err(UpkeepError::NoState(config.directory.clone())),
-    }
+    StateDirectory::existing(&config.directory).map_err(UpkeepError::State)
 }

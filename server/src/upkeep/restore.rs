@@ -13,7 +13,7 @@ use super::files::{Draft, file_error};
 use crate::config::StateConfig;
 use crate::crypto::MasterKey;
 use crate::registry::{Actor, upkeep_record};
-use crate::store::{Action, SqliteStore, StateDirectory};
+use crate::store::{Action, Depth, SqliteStore, StateDirectory, examine};
 
 /// Restores the backup `from`. A failure leaves the state directory without a state, as it was.
 ///
@@ -29,8 +29,9 @@ pub async fn restore(config: &StateConfig, from: &Path, actor: &Actor) -> Result
     let master = MasterKey::load(&config.master_key_file).map_err(UpkeepError::MasterKey)?;
     let draft = Draft::new(&directory.database())?;
     copy(from, draft.path()).map_err(|source| file_error(from, source))?;
-    let summary = check_database(draft.path(), from, master).await?;
+    examine(draft.path(), Depth::Full).await.map_err(UpkeepError::database(from.to_owned()))?;
     begin_anew(draft.path(), from, actor).await?;
+    let summary = check_database(draft.path(), from, master).await?;
     draft.keep()?;
     directory.adopt(&directory.database()).map_err(UpkeepError::State)?;
     Ok(summary)
@@ -41,8 +42,9 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     io::copy(&mut source, &mut copy).map(drop)
 }
 
+/// Also brings the schema of an older backup up to date.
 async fn begin_anew(database: &Path, from: &Path, actor: &Actor) -> Result<(), UpkeepError> {
-    let failed = UpkeepError::database(database.to_owned());
+    let failed = UpkeepError::database(from.to_owned());
     let store = SqliteStore::open_file(database).await.map_err(&failed)?;
     let audit = upkeep_record(actor, Action::StateRestore, &from.display().to_string());
     store.leap_ahead(&audit).await.map_err(&failed)?;

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::files::file_error;
 use super::{UpkeepError, existing};
-use crate::app::{KeyPolicy, open_registry};
+use crate::app::open_registry;
 use crate::config::StateConfig;
 use crate::crypto::MasterKey;
 use crate::registry::{Actor, Settings, upkeep_record};
@@ -30,7 +30,7 @@ pub async fn rotate(config: &StateConfig, new: &Path, actor: &Actor) -> Result<u
     if key.is(&old) {
         return Err(UpkeepError::SameKey(file.clone()));
     }
-    let registry = open_registry(config, Settings::default(), KeyPolicy::Load).await;
+    let registry = open_registry(config, Settings::default()).await;
     let registry = registry.map_err(UpkeepError::Start)?;
     // Nobody else rotates or opens the state meanwhile; servers that have it open go on.
     let _lock = directory.lock().map_err(UpkeepError::State)?;

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::devbox_listener::{bundle_request, enrolled, enrolment, register};
 use crate::program::Dev;
 use crate::support::{TestServer, csr, tls_client};
-use crate::upkeep::{empty_with_key_of, execute, run, succeed};
+use crate::upkeep::{empty_with_key_of, execute, fail, run, succeed};
 
 /// What a daemon is: trusts some CAs, and says which, by names of its choice.
 #[derive(Debug)]
@@ -194,7 +194,7 @@ async fn every_ca_is_under_the_master_key_in_a_backup_and_in_a_check() {
 }
 
 #[tokio::test]
-async fn a_state_with_one_ca_from_before_rotations_is_checked_as_it_is_and_keeps_its_ca() {
+async fn a_state_with_one_ca_from_before_rotations_is_changed_by_init_alone_and_keeps_its_ca() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     drop(Dev::start(&state));
@@ -208,7 +208,11 @@ async fn a_state_with_one_ca_from_before_rotations_is_checked_as_it_is_and_keeps
     ] {
         execute(&database, statement).await;
     }
-    succeed(&state, &["check"]);
+    for command in [&["check"][..], &["ca", "list"]] {
+        let refused = fail(&state, command);
+        assert!(refused.contains("the schema 2 of an older version"), "{refused}");
+    }
+    succeed(&state, &["init"]);
     assert_eq!(succeed(&state, &["ca", "list"]), before);
     succeed(&state, &["check"]);
 }

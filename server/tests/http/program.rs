@@ -71,6 +71,11 @@ fn run(args: &[&str]) -> Output {
     Command::new(PROGRAM).args(args).stdin(Stdio::null()).output().unwrap()
 }
 
+fn succeed(args: &[&str]) {
+    let output = run(args);
+    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+}
+
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -190,7 +195,11 @@ fn configuration(directory: &Path) -> (PathBuf, PathBuf) {
 fn serve_without_its_master_key_fails_and_names_it() {
     let directory = tempfile::tempdir().unwrap();
     let (file, key) = configuration(directory.path());
-    let output = run(&["serve", "--config", file.to_str().unwrap()]);
+    let file = file.to_str().unwrap();
+    succeed(&["keys", "init", "--config", file]);
+    succeed(&["init", "--config", file]);
+    fs::remove_file(&key).unwrap();
+    let output = run(&["serve", "--config", file]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains(key.to_str().unwrap()), "{}", stderr(&output));
 }
@@ -207,8 +216,62 @@ fn a_master_key_is_made_once_and_never_overwritten() {
     assert_eq!(run(&["keys", "init", "--config", file]).status.code(), Some(1));
     assert_eq!(fs::read(&key).unwrap(), made);
     assert_eq!(run(&["check", "--config", file]).status.code(), Some(0));
-    let output = run(&["account", "create", "acme", "--config", file]);
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn only_init_begins_a_state_so_that_an_unmounted_volume_stays_empty() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, _) = configuration(directory.path());
+    let (file, state) = (file.to_str().unwrap(), directory.path().join("state"));
+    succeed(&["keys", "init", "--config", file]);
+    let commands: [&[&str]; 5] = [
+        &["serve"],
+        &["account", "create", "acme"],
+        &["check", "--deep"],
+        &["backup", "--to", "/nonexistent/copy"],
+        &["keys", "rotate", "--new-master-key", "/nonexistent/key"],
+    ];
+    for command in commands {
+        // With and without the mount point.
+        for _ in 0..2 {
+            let output = run(&[&["--config", file], command].concat());
+            assert_eq!(output.status.code(), Some(2), "{command:?}: {}", stderr(&output));
+            assert!(stderr(&output).contains("there is no state in"), "{command:?}: {}", stderr(&output));
+            assert!(!state.join("state.sqlite3").exists(), "{command:?}");
+            fs::create_dir_all(&state).unwrap();
+        }
+        fs::remove_dir(&state).unwrap();
+    }
+    for _ in 0..2 {
+        succeed(&["init", "--config", file]);
+    }
+    succeed(&["account", "create", "acme", "--config", file]);
+    succeed(&["check", "--deep", "--config", file]);
+}
+
+#[test]
+fn init_is_refused_beside_a_running_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let _dev = Dev::start(&state);
+    let output = run(&["init", "--state", state.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("being served"), "{}", stderr(&output));
+}
+
+#[test]
+fn check_before_a_start_opens_no_database() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, _) = configuration(directory.path());
+    let (file, state) = (file.to_str().unwrap(), directory.path().join("state"));
+    succeed(&["keys", "init", "--config", file]);
+    succeed(&["init", "--config", file]);
+    for name in ["state.sqlite3-wal", "state.sqlite3-shm"] {
+        let _ = fs::remove_file(state.join(name));
+    }
+    fs::write(state.join("state.sqlite3"), b"no database").unwrap();
+    succeed(&["check", "--config", file]);
+    assert_eq!(run(&["check", "--deep", "--config", file]).status.code(), Some(1));
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub(crate) fn succeed(state: &Path, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn fail(state: &Path, args: &[&str]) -> String {
+pub(crate) fn fail(state: &Path, args: &[&str]) -> String {
     let output = run(state, args);
     assert!(!output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stdout));
     assert!(output.stdout.is_empty(), "{args:?}");

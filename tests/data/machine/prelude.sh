@@ -57,6 +57,7 @@ listen = "127.0.0.1:8080"
 listen = "127.0.0.1:8443"
 server_names = ["127.0.0.1"]
 TOML
+  operator init > /dev/null
   operator account create acme > /dev/null
   local pair
   for pair in "$@"; do printf %s "${pair#*=}" | operator secret set --account acme "${pair%%=*}" > /dev/null; done

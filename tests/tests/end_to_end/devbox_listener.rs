@@ -144,7 +144,7 @@ async fn without_a_certificate_there_is_no_bundle_and_no_renewal() {
 async fn a_strangers_certificate_does_not_pass_the_handshake() {
     let world = World::start().await;
     let devbox = world.devbox("box").await;
-    let uri = format!("spiffe://devbox-secrets/devbox/{}", devbox.id);
+    let uri = format!("spiffe://devbox-secrets.internal/devbox/{}", devbox.id);
     let stranger = Applicant::new(&devbox.id).issued_by_a_stranger(&uri);
     let refused = listener(&world).identity(stranger).bundle(None).await;
     assert!(refused.is_err(), "{refused:?}");

@@ -19,7 +19,7 @@ async fn a_join_token_becomes_a_short_lived_client_certificate() {
     let der = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
     let (_, leaf) = X509Certificate::from_der(&der).unwrap();
     let names = &leaf.subject_alternative_name().unwrap().unwrap().value.general_names;
-    let expected = format!("spiffe://devbox-secrets/devbox/{}", devbox.id);
+    let expected = format!("spiffe://devbox-secrets.internal/devbox/{}", devbox.id);
     assert_eq!(names, &[GeneralName::URI(&expected)]);
     let usage = leaf.extended_key_usage().unwrap().unwrap().value;
     assert!(usage.client_auth && !usage.server_auth && !leaf.is_ca());
@@ -97,7 +97,8 @@ async fn a_request_for_another_devbox_is_refused_and_leaves_the_token_usable() {
     let (other, _) = world.devbox(&caller, &[]).await;
     let bearer = bytes(&token.expose_token());
     let own = token.devbox_id();
-    let uri = |id: &str| SanType::URI(format!("spiffe://devbox-secrets/devbox/{id}").try_into().unwrap());
+    let uri =
+        |id: &str| SanType::URI(format!("spiffe://devbox-secrets.internal/devbox/{id}").try_into().unwrap());
     let dns = SanType::DnsName("server.example".try_into().unwrap());
     let requests = [
         csr(other.id.as_str()),
@@ -207,7 +208,7 @@ async fn a_certificate_of_another_trust_domain_names_no_devbox() {
     let (_, token) = world.devbox(&caller, &[]).await;
     let identity = world.enrol(&token).await.unwrap();
     let settings = Settings { trust_domain: "elsewhere.example".to_owned(), ..Settings::default() };
-    let moved = Registry::open_with_own_key(&world.state, settings).await.unwrap();
+    let moved = Registry::open_with_own_key(&world.state, settings, Access::Shared).await.unwrap();
     let der = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
     let unknown = (RefusalKind::Unauthenticated, "unknown_certificate");
     assert_eq!(refusal(moved.ca().peer(&der, None)), unknown);
@@ -219,7 +220,7 @@ async fn a_certificate_of_another_trust_domain_names_no_devbox() {
 async fn a_certificate_that_has_ended_is_refused_on_a_connection_that_outlived_it() {
     let world = World::new().await;
     let settings = Settings { certificate_lifetime: std::time::Duration::ZERO, ..Settings::default() };
-    let brief = Registry::open_with_own_key(&world.state, settings).await.unwrap();
+    let brief = Registry::open_with_own_key(&world.state, settings, Access::Shared).await.unwrap();
     let caller = world.caller("acme").await;
     let (devbox, token) = world.devbox(&caller, &[]).await;
     let csr = csr(devbox.id.as_str());

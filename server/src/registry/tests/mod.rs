@@ -34,7 +34,7 @@ impl World {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let state = StateDirectory::open(directory.path()).unwrap();
-        let registry = open(&state).await.unwrap();
+        let registry = set_up(&state).await.unwrap();
         Self { registry, state, _directory: directory }
     }
 
@@ -95,8 +95,15 @@ impl World {
     }
 }
 
+/// As `init` does.
+async fn set_up(state: &StateDirectory) -> Result<Registry, OpenError> {
+    let claim = state.claim()?;
+    Registry::open_with_own_key(state, Settings::default(), Access::Founder(&claim)).await
+}
+
+/// As a program beside the server does.
 async fn open(state: &StateDirectory) -> Result<Registry, OpenError> {
-    Registry::open_with_own_key(state, Settings::default()).await
+    Registry::open_with_own_key(state, Settings::default(), Access::Shared).await
 }
 
 fn bytes(text: &str) -> SecretBytes {

@@ -2,6 +2,7 @@ use std::fs;
 
 use super::*;
 use crate::crypto::MasterKey;
+use crate::store::StoreError;
 
 #[tokio::test]
 async fn a_state_opened_again_has_the_same_ca_and_values() {
@@ -17,7 +18,7 @@ async fn a_state_opened_again_has_the_same_ca_and_values() {
 async fn another_master_key_is_refused_and_changes_nothing() {
     let world = World::new().await;
     let other = MasterKey::create(&world.state.path().join("other.key")).unwrap();
-    let refused = Registry::open(&world.state, other, Settings::default()).await.unwrap_err();
+    let refused = Registry::open(&world.state, other, Settings::default(), Access::Shared).await.unwrap_err();
     assert!(matches!(refused, OpenError::OtherMasterKey { .. }), "{refused:?}");
     assert!(open(&world.state).await.is_ok());
 }
@@ -32,10 +33,10 @@ async fn a_state_whose_master_key_is_lost_gets_no_new_one() {
 }
 
 #[tokio::test]
-async fn programs_that_start_at_once_agree_on_one_ca() {
+async fn programs_that_open_a_state_at_once_agree_on_one_ca() {
     let directory = tempfile::tempdir().unwrap();
     let state = StateDirectory::open(directory.path()).unwrap();
-    MasterKey::create(&state.master_key()).unwrap();
+    set_up(&state).await.unwrap();
     let starts = (0..4).map(|_| {
         let state = state.clone();
         std::thread::spawn(move || {
@@ -46,6 +47,21 @@ async fn programs_that_start_at_once_agree_on_one_ca() {
     let starts: Vec<_> = starts.collect();
     let fingerprints: Vec<_> = starts.into_iter().map(|start| start.join().unwrap()).collect();
     assert!(fingerprints.iter().all(|fingerprint| *fingerprint == fingerprints[0]));
+}
+
+#[tokio::test]
+async fn a_program_beside_a_server_sets_nothing_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = StateDirectory::open(directory.path()).unwrap();
+    MasterKey::create(&state.master_key()).unwrap();
+    open(&state).await.unwrap_err();
+    assert!(!state.has_database());
+    // An interrupted `init` may leave an empty file behind.
+    state.touch_database().unwrap();
+    let refused = open(&state).await.unwrap_err();
+    assert!(matches!(refused, OpenError::Store { source: StoreError::Empty, .. }), "{refused:?}");
+    set_up(&state).await.unwrap();
+    open(&state).await.unwrap();
 }
 
 #[tokio::test]

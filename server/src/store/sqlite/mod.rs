@@ -18,7 +18,7 @@ mod tests;
 mod tokens;
 mod whole;
 
-pub use whole::{Depth, examine};
+pub use whole::{Depth, Extent, examine, examine_for_start};
 
 use std::path::Path;
 use std::time::Duration;
@@ -31,7 +31,7 @@ use sqlx::{ConnectOptions, Connection, Row, Sqlite, SqliteConnection, SqlitePool
 use tokio::sync::Mutex;
 
 use super::audit::AuditRecord;
-use super::directory::StateDirectory;
+use super::directory::{ServeClaim, StateDirectory};
 use super::{AccountId, Meta as _, StoreError};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
@@ -51,16 +51,30 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the database of `state`, makes it where there is none, and brings its schema up to date.
-    /// Hold [`StateDirectory::lock`] meanwhile.
+    /// Opens the database of `state` beside a server, which may be of another version: its schema stays as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Older`], [`StoreError::Newer`], [`StoreError::Empty`], [`StoreError::Database`].
+    pub async fn open(state: &StateDirectory) -> Result<Self, StoreError> {
+        let options = options(&state.database()).create_if_missing(false);
+        let mut connection = options.clone().pragma("query_only", "ON").connect().await?;
+        let fits = whole::check_schema(&mut connection).await;
+        connection.close().await?;
+        fits?;
+        let writer = pool(1).connect_with(options.clone()).await?;
+        Self::over(writer, options.pragma("query_only", "ON")).await
+    }
+
+    /// Opens the database of `state`, makes it if there is none, and brings its schema up to date. The claim keeps a
+    /// running server from a schema that it does not know. Hold [`StateDirectory::lock`] meanwhile.
     ///
     /// # Errors
     /// [`StoreError::Newer`], [`StoreError::Migrate`], [`StoreError::Database`].
-    pub async fn open(state: &StateDirectory) -> Result<Self, StoreError> {
+    pub async fn set_up(state: &StateDirectory, _claim: &ServeClaim) -> Result<Self, StoreError> {
         Self::open_file(&state.database()).await
     }
 
-    /// As [`SqliteStore::open`] of a database that lies elsewhere.
+    /// As [`SqliteStore::set_up`] of a database that nobody else knows.
     pub(crate) async fn open_file(database: &Path) -> Result<Self, StoreError> {
         let options = options(database);
         let writer = pool(1).connect_with(options.clone()).await?;
@@ -165,10 +179,11 @@ async fn has_ended_its_transaction(connection: &mut SqliteConnection) -> Result<
 }
 
 async fn migrate(writer: &SqlitePool) -> Result<(), StoreError> {
-    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
     match MIGRATIONS.run(writer).await {
         Ok(()) => Ok(()),
-        Err(MigrateError::VersionMissing(found)) => Err(StoreError::Newer { found, known }),
+        Err(MigrateError::VersionMissing(found)) => {
+            Err(StoreError::Newer { found, known: whole::newest_schema() })
+        }
         Err(MigrateError::Execute(error)) => Err(error.into()),
         Err(error) => Err(StoreError::Migrate(error)),
     }

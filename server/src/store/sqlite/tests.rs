@@ -7,7 +7,10 @@ use super::*;
 use crate::store::{Action, Actor, AuditLog, Meta, MetaKey, Outcome};
 
 async fn open(state: &StateDirectory) -> Result<SqliteStore, StoreError> {
-    SqliteStore::open(state).await
+    match state.claim() {
+        Ok(claim) => SqliteStore::set_up(state, &claim).await,
+        Err(_) => SqliteStore::open(state).await,
+    }
 }
 
 fn state() -> (tempfile::TempDir, StateDirectory) {
@@ -86,8 +89,51 @@ async fn a_state_of_a_newer_program_is_refused() {
     .unwrap();
     drop(store);
     let refused = open(&state).await.unwrap_err();
-    let newest = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap();
+    let newest = whole::newest_schema();
     assert!(matches!(refused, StoreError::Newer { found: 9000, known } if known == newest), "{refused:?}");
+    let refused = SqliteStore::open(&state).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Newer { found: 9000, known } if known == newest), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_program_beside_an_older_server_leaves_the_schema_alone() {
+    let (_directory, state) = state();
+    let store = open(&state).await.unwrap();
+    let newest = whole::newest_schema();
+    let forget = sqlx::query("DELETE FROM _sqlx_migrations WHERE version = ?").bind(newest);
+    forget.execute(&store.writer).await.unwrap();
+    for refused in [
+        SqliteStore::open(&state).await.unwrap_err(),
+        SqliteStore::open_to_read(&state.database()).await.unwrap_err(),
+    ] {
+        let older = matches!(refused, StoreError::Older { found, known } if found < known && known == newest);
+        assert!(older, "{refused:?}");
+        let text = refused.to_string();
+        assert!(text.contains(&newest.to_string()) && text.contains("restart the server"), "{text}");
+    }
+}
+
+/// Rows as years of audit leave them, without waiting for each.
+async fn many_audit_rows(store: &SqliteStore, count: u32) {
+    sqlx::query(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+         INSERT INTO audit (time_ms, actor_kind, actor, action, object, outcome)
+         SELECT i, 'server', '', 'devbox.bundle', 'dbx_' || i, 'done' FROM n",
+    )
+    .bind(count)
+    .execute(&store.writer)
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_start_looks_at_a_bounded_part_of_a_large_state() {
+    let (_directory, state) = state();
+    let store = open(&state).await.unwrap();
+    assert_eq!(examine_for_start(&state.database()).await.unwrap(), Extent::Whole);
+    many_audit_rows(&store, 200_000).await;
+    assert_eq!(examine_for_start(&state.database()).await.unwrap(), Extent::Part);
+    examine(&state.database(), Depth::Full).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,11 +1,12 @@
 //! A state as a whole: looked over, copied, and put to work again.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 
-use super::{BUSY_TIMEOUT, MIGRATIONS, SqliteStore, audit, pool};
+use super::{BUSY_TIMEOUT, MIGRATIONS, SqliteStore, audit, pool, primary_code};
 use crate::store::{AuditRecord, StoreError};
 
 /// How far a restored account's revision goes ahead: further than writes since the backup can have gone. A devbox that
@@ -19,16 +20,13 @@ impl SqliteStore {
     /// Opens a database to look at it: nothing is changed, not even its schema.
     ///
     /// # Errors
-    /// [`StoreError::Newer`]; [`StoreError`] where it is no database of this program.
+    /// [`StoreError::Older`], [`StoreError::Newer`], [`StoreError::Empty`]; others if it is no database of this program.
     pub async fn open_to_read(database: &Path) -> Result<Self, StoreError> {
         let options = read_options(database);
         let mut connection = options.connect().await?;
-        let found = schema(&mut connection).await?;
+        let fits = check_schema(&mut connection).await;
         connection.close().await?;
-        let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-        if found > known {
-            return Err(StoreError::Newer { found, known });
-        }
+        fits?;
         Self::over(pool(1).connect_with(options.clone()).await?, options).await
     }
 
@@ -110,6 +108,54 @@ async fn integrity(connection: &mut SqliteConnection, depth: Depth) -> Result<Ve
     Ok(lines.into_iter().filter(|line| line != "ok").map(one_line).collect())
 }
 
+/// How much of a database was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// As much as the bound allowed.
+    Part,
+}
+
+/// Looks the database over as [`Depth::Quick`] does, within [`START_STEPS`] and [`START_TIME`]: a start does not take longer
+/// because a state grows.
+///
+/// # Errors
+/// As [`examine`].
+pub async fn examine_for_start(database: &Path) -> Result<Extent, StoreError> {
+    let mut connection = read_options(database).connect().await?;
+    let (deadline, mut left) = (Instant::now() + START_TIME, START_STEPS / STEPS_A_CALL);
+    let may_go_on = move || {
+        left = left.saturating_sub(1);
+        left > 0 && Instant::now() < deadline
+    };
+    let every = i32::try_from(STEPS_A_CALL).unwrap_or(i32::MAX);
+    connection.lock_handle().await?.set_progress_handler(every, may_go_on);
+    let found = integrity(&mut connection, Depth::Quick).await;
+    connection.lock_handle().await?.remove_progress_handler();
+    connection.close().await?;
+    match found {
+        Ok(problems) if problems.is_empty() => Ok(Extent::Whole),
+        Ok(problems) => Err(StoreError::Inconsistent(problems.join("; "))),
+        Err(StoreError::Database(error)) if was_interrupted(&error) => Ok(Extent::Part),
+        Err(error) => Err(error),
+    }
+}
+
+/// Most pages and rows that a start looks at: 256 MiB of pages.
+const START_STEPS: u32 = 65_536;
+
+/// Longest time that a start looks.
+const START_TIME: Duration = Duration::from_secs(5);
+
+/// How many of them pass between two looks at the bound.
+const STEPS_A_CALL: u32 = 256;
+
+fn was_interrupted(error: &sqlx::Error) -> bool {
+    const INTERRUPT: i32 = 9;
+    error.as_database_error().and_then(primary_code) == Some(INTERRUPT)
+}
+
 async fn dangling(connection: &mut SqliteConnection) -> Result<Vec<String>, StoreError> {
     let rows = sqlx::query("PRAGMA foreign_key_check").fetch_all(connection).await?;
     let problem = |row: &SqliteRow| -> Result<String, StoreError> {
@@ -123,9 +169,34 @@ fn one_line(text: String) -> String {
     text.replace('\n', ", ")
 }
 
-async fn schema(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
-    let row = sqlx::query("SELECT max(version) FROM _sqlx_migrations").fetch_one(connection).await?;
-    row.try_get::<Option<i64>, _>(0)?.ok_or(StoreError::Damaged("a database without a schema"))
+/// Whether the database has the schema that this program works with.
+///
+/// # Errors
+/// [`StoreError::Older`], [`StoreError::Newer`] or [`StoreError::Empty`] if not.
+pub(super) async fn check_schema(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let (known, applied) = (newest_schema(), applied_migrations(connection).await?);
+    let missing = MIGRATIONS.iter().map(|migration| migration.version).find(|known| !applied.contains(known));
+    match (applied.last(), missing) {
+        (None, _) => Err(StoreError::Empty),
+        (Some(&found), _) if found > known => Err(StoreError::Newer { found, known }),
+        (Some(_), Some(missing)) => Err(StoreError::Older { found: missing - 1, known }),
+        (Some(_), None) => Ok(()),
+    }
+}
+
+/// The schema that this program brings a state to.
+pub(super) fn newest_schema() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+/// Their versions, in ascending order.
+async fn applied_migrations(connection: &mut SqliteConnection) -> Result<Vec<i64>, StoreError> {
+    const HAS_ANY: &str = "SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations'";
+    if sqlx::query(HAS_ANY).fetch_optional(&mut *connection).await?.is_none() {
+        return Ok(Vec::new());
+    }
+    let query = sqlx::query("SELECT version FROM _sqlx_migrations ORDER BY version");
+    query.fetch_all(connection).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 fn read_options(database: &Path) -> SqliteConnectOptions {

@@ -9,7 +9,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::super::verifier::DevboxVerifier;
 use super::*;
-use crate::app::{KeyPolicy, open_registry};
+use crate::app::{KeyPolicy, init, open_registry};
 use crate::config::StateConfig;
 use crate::crypto::MasterKey;
 use crate::registry::Settings;
@@ -27,7 +27,8 @@ impl World {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = StateConfig::in_directory(&directory.path().join("state"));
-        let registry = open_registry(&config, Settings::default(), KeyPolicy::Own).await.unwrap();
+        init(&config, Settings::default(), KeyPolicy::Own).await.unwrap();
+        let registry = open_registry(&config, Settings::default()).await.unwrap();
         Self { registry, config, _directory: directory }
     }
 
