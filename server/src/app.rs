@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -262,7 +263,17 @@ async fn public_listener(config: &Config, registry: &Registry) -> Result<(Listen
     }
     let (tcp, address) = bind("api", config.api.listen).await?;
     let router = public::router(registry);
-    Ok((Listener { name: "api", tcp, transport, router, privacy: BodyPrivacy::Secret }, address))
+    Ok((
+        Listener {
+            name: "api",
+            tcp,
+            transport,
+            router,
+            privacy: BodyPrivacy::Secret,
+            metrics: Arc::clone(registry.metrics()),
+        },
+        address,
+    ))
 }
 
 async fn devbox_listener(
@@ -275,7 +286,17 @@ async fn devbox_listener(
     let (tcp, address) = bind("devbox", config.listen).await?;
     let router = devbox::router(registry, shutdown);
     let transport = Transport::Tls(acceptor);
-    Ok((Listener { name: "devbox", tcp, transport, router, privacy: BodyPrivacy::Open }, address))
+    Ok((
+        Listener {
+            name: "devbox",
+            tcp,
+            transport,
+            router,
+            privacy: BodyPrivacy::Open,
+            metrics: Arc::clone(registry.metrics()),
+        },
+        address,
+    ))
 }
 
 /// Plain HTTP, for a loopback address: the configuration takes no other.
@@ -286,7 +307,17 @@ async fn admin_listener(
     let Some(address) = address else { return Ok(None) };
     let (tcp, address) = bind("admin", address).await?;
     let (router, transport) = (admin::router(registry), Transport::Plain);
-    Ok(Some((Listener { name: "admin", tcp, transport, router, privacy: BodyPrivacy::Open }, address)))
+    Ok(Some((
+        Listener {
+            name: "admin",
+            tcp,
+            transport,
+            router,
+            privacy: BodyPrivacy::Open,
+            metrics: Arc::clone(registry.metrics()),
+        },
+        address,
+    )))
 }
 
 async fn bind(listener: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

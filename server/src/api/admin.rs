@@ -5,10 +5,12 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::error::ApiError;
+use super::host::require_host;
 use crate::registry::Registry;
 
 /// OpenMetrics 1.0.0, section 4.1: what Prometheus scrapes.
@@ -22,6 +24,7 @@ pub fn router(registry: &Registry) -> Router {
         .route("/readyz", get(ready))
         .fallback(async || ApiError::unknown_route())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .layer(from_fn(require_host))
         .with_state(registry.clone())
 }
 

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -18,6 +19,9 @@ use tokio_rustls::server::TlsStream;
 use super::admission::{Admission, Place};
 use super::connection::{self, Connection};
 use super::liveness;
+use super::observe::Observer;
+use super::parse_errors::ParseErrors;
+use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
 pub use super::connection::BodyPrivacy;
@@ -59,6 +63,8 @@ pub struct Listener {
     pub router: Router,
     /// Whether its requests' bodies are secret.
     pub privacy: BodyPrivacy,
+    /// Where it counts.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Listener {
@@ -101,6 +107,7 @@ impl Listener {
     ) -> impl Future<Output = ()> + Send + 'static {
         let (name, router, privacy, shutdown) =
             (self.name, self.router.clone(), self.privacy, shutdown.clone());
+        let observer = Observer { listener: name, metrics: Arc::clone(&self.metrics) };
         let acceptor = match &self.transport {
             Transport::Plain => None,
             Transport::Tls(acceptor) => Some(acceptor.clone()),
@@ -112,11 +119,25 @@ impl Listener {
             let _ = liveness::end_when_unheard(&stream);
             let Some(acceptor) = acceptor else {
                 let state = Connection::new(remote, None);
-                return connection::serve(TokioIo::new(stream), router, state, privacy, &shutdown).await;
+                return connection::serve(
+                    TokioIo::new(ParseErrors::new(stream, observer)),
+                    router,
+                    state,
+                    privacy,
+                    &shutdown,
+                )
+                .await;
             };
             if let Some(stream) = handshake(name, &acceptor, stream, remote).await {
                 let state = Connection::new(remote, certificate(&stream));
-                connection::serve(TokioIo::new(stream), router, state, privacy, &shutdown).await;
+                connection::serve(
+                    TokioIo::new(ParseErrors::new(stream, observer)),
+                    router,
+                    state,
+                    privacy,
+                    &shutdown,
+                )
+                .await;
             }
         }
     }

@@ -47,6 +47,13 @@ pub(super) struct Observer {
 }
 
 impl Observer {
+    /// Counts an answer to what was no request.
+    pub(super) fn count_unparsed(&self, status: u16, code: &'static str) {
+        let Self { listener, metrics } = self;
+        metrics.answered(&metrics::Request { listener, route: "none", status });
+        metrics.refused(&metrics::Refused { listener, reason: code });
+    }
+
     fn count(&self, response: &Response) {
         let Self { listener, metrics } = self;
         let extensions = response.extensions();

@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::answer::Answer;
 use super::connection::Connection;
 use super::error::ApiError;
+use super::host::require_host;
 use super::observe::{CallerId, Observer, RouteTemplate, observe};
 use super::{devboxes, openapi, secrets};
 use crate::registry::{Caller, Registry};
@@ -108,6 +109,7 @@ pub(super) fn finish<S: Clone + Send + Sync + 'static>(
     router
         .fallback(async || ApiError::unknown_route())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .layer(from_fn(require_host))
         .layer(from_fn_with_state(observer, observe))
 }
 

@@ -16,3 +16,4 @@ mod retries;
 mod secrets_api;
 mod support;
 mod upkeep;
+mod wire;
