@@ -14,8 +14,7 @@ pub const MAX_ARG_STRLEN: usize = 131_072;
 /// What always fits, whatever the stack limit.
 pub const SMALLEST_ROOM: usize = 131_072;
 
-/// What never fits, whatever the stack limit: three quarters of 8 MiB.
-pub const LARGEST_ROOM: usize = 6 << 20;
+pub use devbox_launch_proto::LARGEST_ROOM;
 
 /// How many variables a message names.
 const NAMED: usize = 5;

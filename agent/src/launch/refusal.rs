@@ -1,6 +1,6 @@
 //! Refusals: a code for programs, one line for people, never a value.
 
-use devbox_launch_proto::{ErrorCode, MAX_ERROR_LEN};
+use devbox_launch_proto::{ErrorCode, LARGEST_ROOM, MAX_ERROR_LEN};
 
 use crate::memory::Unavailable;
 use crate::peer::Peer;
@@ -71,8 +71,20 @@ impl Refusal {
 
     /// All places that this user may have are taken.
     pub(super) fn busy(uid: u32) -> Self {
-        let text = format!("too many launches of uid {uid} are under way: try again when some have ended");
+        let text = format!(
+            "uid {uid} has its share of launches that are under way, or whose answers it has not read: try again when some \
+             have ended"
+        );
         Self::new(ErrorCode::Busy, &text)
+    }
+
+    /// No command could be started with so much.
+    pub(super) fn too_large(needed: usize, largest: &str) -> Self {
+        let text = format!(
+            "the launch's variables need {needed} bytes, and execve(2) takes no more than {LARGEST_ROOM}; the largest are \
+             {largest}: leave some out by --except, or name those that are needed by --only"
+        );
+        Self::invalid(&text)
     }
 
     /// What the peer is told.

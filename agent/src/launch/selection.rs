@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::io::IoSlice;
 
-use devbox_launch_proto::{Item, Items};
+use devbox_launch_proto::{Item, Items, LARGEST_ROOM};
 use devbox_secrets_proto::name::{InvalidVariable, MAX_ARG_STRLEN, check_name};
 
 use super::refusal::{Refusal, quoted};
@@ -14,6 +14,11 @@ use crate::policy::{Grants, is_guarded};
 
 /// How long the audit's list of names may become before it ends, in bytes.
 const MAX_SUMMARY: usize = 4_096;
+
+/// How many of the largest variables a message names.
+const NAMED: usize = 5;
+/// What `execve(2)` counts for a string besides its bytes.
+const POINTER_LEN: usize = size_of::<usize>();
 
 /// Variables of one generation, in ascending order of the name under which each is injected.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,6 +52,33 @@ impl Selection<'_> {
             Self::Whole => generation.strings().len(),
             Self::Picked(picks) => picks.iter().map(|pick| pick.len(generation)).sum(),
         }
+    }
+
+    /// Refuses what no `execve(2)` takes, before anything is made for it. The command's own strings come on top: only the
+    /// launcher knows those.
+    pub(super) fn check_len(&self, generation: &Generation) -> Result<(), Refusal> {
+        let pointers = self.count(generation).saturating_mul(POINTER_LEN);
+        let needed = self.len(generation).saturating_add(pointers);
+        if needed <= LARGEST_ROOM {
+            return Ok(());
+        }
+        Err(Refusal::too_large(needed, &self.largest(generation)))
+    }
+
+    /// The variables that are longest, for a message.
+    fn largest(&self, generation: &Generation) -> String {
+        let mut sizes: Vec<(usize, &[u8])> = match self {
+            Self::Whole => {
+                let variables = generation.variables().enumerate();
+                variables.map(|(at, it)| (generation.string(at).len(), it.name.as_bytes())).collect()
+            }
+            Self::Picked(picks) => {
+                picks.iter().map(|pick| (pick.len(generation), pick.name(generation))).collect()
+            }
+        };
+        sizes.sort_unstable_by_key(|(len, _)| std::cmp::Reverse(*len));
+        let named = sizes.iter().take(NAMED).map(|(len, name)| format!("{} ({len} bytes)", quoted(name)));
+        named.collect::<Vec<_>>().join(", ")
     }
 
     /// Plaintext: copies all strings to the start of `room`, which is long enough.
@@ -454,6 +486,28 @@ mod tests {
         assert_eq!(launch(&names, &["*"], &[Require(b"X"), Rename(b"X=A")]).unwrap(), "B=v X=v ");
         assert!(refusal(&names, &["*"], &[Require(b"A"), Except(b"A")]).1.contains("left out"));
         assert!(refusal(&names, &["*"], &[Require(b"A"), Rename(b"X=A")]).1.contains("require X"));
+    }
+
+    #[test]
+    fn what_no_execve_takes_is_refused_with_the_names_of_the_largest() {
+        let value = vec![b'x'; 100 << 10];
+        let names: Vec<_> = (0..62).map(|number| format!("NAME_{number:02}")).collect();
+        let mut variables: Vec<_> = names.iter().map(|name| (name.as_str(), value.as_slice())).collect();
+        let longer = vec![b'x'; 110 << 10];
+        variables.push(("Z", &longer));
+        let generation = SealedBundle::new(1, &variables).open(&memories()[1]).unwrap();
+        let policy = policy(&["*"]);
+        let grants = policy.grants(&Facts::of(PEER)).unwrap();
+        let refusal = |items: &[Item<'_>]| {
+            let body = body(items);
+            select(&generation, &grants, PEER, &body).unwrap().check_len(&generation).err()
+        };
+        let text = refusal(&[]).unwrap().text().to_owned();
+        assert!(text.contains("are Z (112643 bytes), NAME_"), "{text}");
+        assert!(text.contains("6291456") && text.contains("--except"), "{text}");
+        let renamed = refusal(&[Rename(b"LONG=Z")]).unwrap();
+        assert!(renamed.text().contains("LONG (112646 bytes)"), "{}", renamed.text());
+        assert_eq!(refusal(&[Except(b"Z"), Except(b"NAME_01"), Except(b"NAME_02")]), None);
     }
 
     #[test]

@@ -30,6 +30,10 @@ pub use request::{
 /// The protocol's version.
 pub const VERSION: u8 = 1;
 
+/// The most that Linux takes for argv and envp together, whatever the stack limit, in bytes: three quarters of 8 MiB
+/// (`bprm_stack_limits` in `fs/exec.c`). Counted are all strings with their NULs, and eight bytes for each pointer.
+pub const LARGEST_ROOM: usize = 6 << 20;
+
 /// Length of either header, in bytes.
 pub const HEADER_LEN: usize = 16;
 
