@@ -42,6 +42,17 @@ pub struct Grants<'a> {
     rules: Vec<&'a Rule>,
 }
 
+/// What rules have to do with a user, by its numbers alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relation {
+    /// No rule could be about it.
+    None,
+    /// A rule could, but only one that names no user and no group: it could be about everybody.
+    Possible,
+    /// A rule names its uid or its gid.
+    Named,
+}
+
 impl Policy {
     /// What holds without a configuration: `uid` may have every variable (but no guarded one).
     #[must_use]
@@ -63,6 +74,16 @@ impl Policy {
             rule.ask(&mut questions);
         }
         (!questions.is_empty()).then_some(questions)
+    }
+
+    /// What the rules have to do with the user that `peer` is.
+    #[must_use]
+    pub fn relation(&self, peer: Peer) -> Relation {
+        let about = || self.rules.iter().filter(|rule| rule.could_be_about(peer));
+        if about().any(Rule::names_user_or_group) {
+            return Relation::Named;
+        }
+        if about().next().is_some() { Relation::Possible } else { Relation::None }
     }
 
     /// Everything about a process that any rule asks for, and its unit.

@@ -69,6 +69,11 @@ impl Rule {
         self.uid.is_none_or(|uid| uid == peer.uid) && self.gid.is_none_or(|gid| gid == peer.gid)
     }
 
+    /// Whether it says of a user or a group that it is about them.
+    pub(super) fn names_user_or_group(&self) -> bool {
+        self.uid.is_some() || self.gid.is_some()
+    }
+
     /// Adds what it asks for beyond numbers.
     pub(super) fn ask(&self, questions: &mut Questions) {
         questions.units.extend(self.unit.clone());

@@ -59,6 +59,17 @@ fn uid_and_gid_of_one_rule_must_both_hold_and_rules_add_up() {
 }
 
 #[test]
+fn only_a_rule_that_names_uid_or_gid_names_a_user() {
+    let policy = parsed(&["uid = 1\nenv = ['A']", "gid = 2\nunit = 'a.service'\nenv = ['A']"]);
+    assert_eq!(policy.relation(peer(1, 9)), Relation::Named);
+    assert_eq!(policy.relation(peer(9, 2)), Relation::Named);
+    assert_eq!(policy.relation(peer(9, 9)), Relation::None);
+    let policy = parsed(&["unit = 'a.service'\nenv = ['A']", "uid = 1\nenv = ['A']"]);
+    assert_eq!(policy.relation(peer(9, 9)), Relation::Possible);
+    assert_eq!(policy.relation(peer(1, 9)), Relation::Named);
+}
+
+#[test]
 fn guarded_names_are_granted_by_their_exact_name_only() {
     let globs = Policy { rules: vec![rule(None, None, &["*", "LD_*", "PAT?"])] };
     let exact = Policy { rules: vec![rule(None, None, &["PATH", "LD_PRELOAD"])] };
