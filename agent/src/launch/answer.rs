@@ -2,29 +2,69 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use devbox_launch_proto::{Answer, AnswerHeader, HEADER_LEN};
+use nix::errno::Errno;
+use nix::sys::socket::{Shutdown, shutdown};
 use tokio::net::UnixStream;
 use tokio::select;
 use tokio::time::sleep;
 use tracing::debug;
 
+use super::LaunchState;
 use super::at_once::{send, send_now};
 use super::failure::Failure;
+use super::places::Place;
 use super::refusal::Refusal;
+use super::report::report_inline;
 use super::selection::Selection;
-use crate::memory::{Generation, LaunchPages, MemoryError, Pool, Vault};
+use super::unread::Content;
+use crate::memory::{Generation, Pool, Vault};
 
-/// How long a slow reader may go on taking an inline answer from secrets that are no longer current.
-const GRACE: Duration = Duration::from_millis(500);
+/// How long a launcher may go on taking an answer of secrets that are no longer current.
+pub(super) const GRACE: Duration = Duration::from_millis(500);
 /// As many slices as one system call takes (`UIO_MAXIOV`, sendmsg(2)).
 const MAX_SLICES: usize = 1_024;
 
 /// What is told, from what.
 pub(super) struct Reply<'a> {
-    pub(super) generation: &'a Generation,
+    pub(super) generation: &'a Arc<Generation>,
     pub(super) selection: &'a Selection<'a>,
+}
+
+/// Why variables are sent by value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhyInline {
+    /// The launcher asked for it, or there are none.
+    Asked,
+    /// No locked memory with a descriptor can be had.
+    Memory,
+    /// The user's unread answers take its share of locked memory.
+    Share,
+    /// The kernel sends no more descriptors (`ETOOMANYREFS`).
+    InFlight,
+}
+
+impl WhyInline {
+    pub(super) const ALL: [Self; 4] = [Self::Asked, Self::Memory, Self::Share, Self::InFlight];
+
+    /// A stable word for metrics.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Memory => "memory",
+            Self::Share => "share",
+            Self::InFlight => "in_flight",
+        }
+    }
+}
+
+/// Why no descriptor was sent.
+enum Unsent {
+    Inline(WhyInline),
+    Failed(Failure),
 }
 
 impl Reply<'_> {
@@ -40,6 +80,7 @@ impl Reply<'_> {
             message.push(0);
         }
         write_all(stream, &mut [IoSlice::new(&message)]).await?;
+        end(stream);
         Ok(Answer::Names)
     }
 
@@ -48,30 +89,46 @@ impl Reply<'_> {
         &self,
         stream: &UnixStream,
         inline: bool,
-        pool: &Pool,
-        vault: &Vault,
-    ) -> Result<Answer, Failure> {
+        place: &mut Place,
+        state: &LaunchState,
+    ) -> Result<(Answer, Content), Failure> {
         let (count, len) = (self.selection.count(self.generation), self.selection.len(self.generation));
-        if !inline && len > 0 {
-            match self.fill(pool, len) {
-                Ok(pages) => {
-                    let header = header(Answer::Descriptor, count, len)?;
-                    pages
-                        .hand_over(async |descriptor| send_descriptor(stream, header, descriptor).await)
-                        .await?;
-                    return Ok(Answer::Descriptor);
+        let why = if inline || len == 0 {
+            WhyInline::Asked
+        } else {
+            match self.send_pages(stream, header(Answer::Descriptor, count, len)?, place, &state.pool).await {
+                Ok(content) => return Ok((Answer::Descriptor, content)),
+                Err(Unsent::Failed(failure)) => return Err(failure),
+                Err(Unsent::Inline(why)) => {
+                    place.release();
+                    why
                 }
-                Err(error) => debug!(%error, "this launch is answered inline"),
             }
-        }
-        self.send_inline(stream, header(Answer::Inline, count, len)?, vault).await?;
-        Ok(Answer::Inline)
+        };
+        report_inline(&state.metrics, &state.seldom, why);
+        self.send_inline(stream, header(Answer::Inline, count, len)?, &state.vault).await?;
+        Ok((Answer::Inline, Content::Inline))
     }
 
-    fn fill(&self, pool: &Pool, len: usize) -> Result<LaunchPages, MemoryError> {
-        let mut pages = pool.take(len)?;
+    async fn send_pages(
+        &self,
+        stream: &UnixStream,
+        header: AnswerHeader,
+        place: &mut Place,
+        pool: &Pool,
+    ) -> Result<Content, Unsent> {
+        let len = header.len as usize;
+        if !place.hold(len) {
+            return Err(Unsent::Inline(WhyInline::Share));
+        }
+        let mut pages = pool.take(len).await.map_err(|error| {
+            debug!(%error, "this launch is answered inline");
+            Unsent::Inline(WhyInline::Memory)
+        })?;
         self.selection.copy_to(self.generation, pages.bytes_mut());
-        Ok(pages)
+        let sent =
+            pages.hand_over(async |descriptor| send_descriptor(stream, header, descriptor).await).await?;
+        Ok(Content::pages(sent, self.generation))
     }
 
     /// Ends early, and with it the hold on these secrets, when they are replaced or lost.
@@ -92,18 +149,29 @@ impl Reply<'_> {
         };
         select! {
             biased;
-            written = write_all(stream, &mut slices) => Ok(written?),
+            written = write_all(stream, &mut slices) => {
+                written?;
+                end(stream);
+                Ok(())
+            }
             () = outlived => Err(Failure::Slow("its answer is no longer current")),
         }
     }
 }
 
-/// Tells why not. It fits the socket's buffer; where that is full, nobody reads.
+/// Tells why not, and that this is all. It fits the socket's buffer; where that is full, nobody reads.
 pub(super) fn send_refusal(stream: &UnixStream, refusal: &Refusal) {
     let Ok(header) = header(Answer::Error(refusal.code), 0, refusal.text().len()) else { return };
     let header = header.encode();
     // A peer that is gone cannot be told.
     let _ = send_now(stream, &[IoSlice::new(&header), IoSlice::new(refusal.text().as_bytes())], &[]);
+    end(stream);
+}
+
+/// There is no more to come. The connection stays until what was sent is read: a launcher that reads to the end finds it here.
+pub(super) fn end(stream: &UnixStream) {
+    // Only a connection that is gone cannot be shut down.
+    let _ = shutdown(stream.as_raw_fd(), Shutdown::Write);
 }
 
 fn header(answer: Answer, count: usize, len: usize) -> Result<AnswerHeader, Refusal> {
@@ -118,12 +186,15 @@ async fn send_descriptor(
     stream: &UnixStream,
     header: AnswerHeader,
     descriptor: BorrowedFd<'_>,
-) -> Result<(), Failure> {
+) -> Result<(), Unsent> {
     let header = header.encode();
-    match send(stream, &[IoSlice::new(&header)], &[descriptor.as_raw_fd()]).await? {
-        HEADER_LEN => Ok(()),
+    match send(stream, &[IoSlice::new(&header)], &[descriptor.as_raw_fd()]).await {
+        Ok(HEADER_LEN) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(Errno::ETOOMANYREFS as i32) => {
+            Err(Unsent::Inline(WhyInline::InFlight))
+        }
         // A fresh socket's buffer has room for a header; one that has not is not a launcher's.
-        _ => Err(Failure::Gone),
+        _ => Err(Unsent::Failed(Failure::Gone)),
     }
 }
 

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use devbox_launch_proto::Answer;
 use tokio::net::UnixStream;
 use tokio::select;
 use tokio::time::timeout;
 
 use super::LaunchState;
-use super::answer::{Reply, send_refusal};
+use super::answer::{Reply, end, send_refusal};
 use super::at_once::receive;
 use super::decision::Decision;
 use super::failure::Failure;
@@ -17,6 +16,7 @@ use super::places::Place;
 use super::refusal::Refusal;
 use super::report::{Served, report};
 use super::request::Request;
+use super::unread::Content;
 use crate::memory::{BootTime, Generation};
 use crate::peer::{Facts, Peer, Process};
 
@@ -27,17 +27,27 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// Longest wait for the first secrets, whatever the request says.
 const MAX_WAIT: Duration = Duration::from_secs(3_600);
 
-/// Serves one connection, and says how it ended. The place is free when it has.
-pub(super) async fn serve_connection(stream: UnixStream, peer: Peer, place: Place, state: Arc<LaunchState>) {
+/// Serves one connection, and says how it ended. The place is free when its answer is read.
+pub(super) async fn serve_connection(
+    stream: UnixStream,
+    peer: Peer,
+    mut place: Place,
+    state: Arc<LaunchState>,
+) {
     let started = Instant::now();
     let connection = Connection { stream: &stream, peer, accepted: BootTime::now() };
     let mut facts = Facts::of(peer);
-    let outcome = launch(&connection, &state, &mut facts).await;
-    if let Err(Failure::Refused(refusal)) = &outcome {
-        send_refusal(&stream, refusal);
+    let (outcome, content) = match launch(&connection, &mut place, &state, &mut facts).await {
+        Ok((served, content)) => (Ok(served), content),
+        Err(failure) => (Err(failure), Content::Harmless),
+    };
+    match &outcome {
+        Ok(_) => {}
+        Err(Failure::Refused(refusal)) => send_refusal(&stream, refusal),
+        Err(Failure::Gone | Failure::Slow(_)) => end(&stream),
     }
     report(&state.metrics, &facts, started.elapsed(), &outcome);
-    drop((stream, place));
+    state.unread.keep(stream, peer, place, content, &state.metrics);
 }
 
 /// One launcher.
@@ -50,9 +60,10 @@ struct Connection<'a> {
 /// `seen` is what becomes known of the launcher on the way.
 async fn launch(
     connection: &Connection<'_>,
+    place: &mut Place,
     state: &LaunchState,
     seen: &mut Facts,
-) -> Result<Served, Failure> {
+) -> Result<(Served, Content), Failure> {
     let request = timeout(REQUEST_DEADLINE, Request::read(connection.stream))
         .await
         .map_err(|_| Failure::Slow("its request did not come in time"))??;
@@ -67,7 +78,7 @@ async fn launch(
         }
         held => held.map_err(Refusal::from)?,
     };
-    timeout(ANSWER_DEADLINE, answer(connection.stream, state, &decision, &request, &generation))
+    timeout(ANSWER_DEADLINE, answer(connection.stream, place, state, &decision, &request, &generation))
         .await
         .map_err(|_| Failure::Slow("it does not take its answer"))?
 }
@@ -92,20 +103,22 @@ async fn decide(
 
 async fn answer(
     stream: &UnixStream,
+    place: &mut Place,
     state: &LaunchState,
     decision: &Decision,
     request: &Request,
-    generation: &Generation,
-) -> Result<Served, Failure> {
+    generation: &Arc<Generation>,
+) -> Result<(Served, Content), Failure> {
     let selection = decision.select(generation, request.body())?;
     let reply = Reply { generation, selection: &selection };
     let flags = request.header.flags;
-    let answer: Answer = if flags.list {
-        reply.send_names(stream).await?
+    let (answer, content) = if flags.list {
+        (reply.send_names(stream).await?, Content::Harmless)
     } else {
-        reply.send(stream, flags.inline, &state.pool, &state.vault).await?
+        selection.check_len(generation)?;
+        reply.send(stream, flags.inline, place, state).await?
     };
-    Ok(Served::new(answer, &reply, decision.rules()))
+    Ok((Served::new(answer, &reply, decision.rules()), content))
 }
 
 /// Waits for the first secrets, as long as the request allows and the peer is there.

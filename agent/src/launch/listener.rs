@@ -14,14 +14,15 @@ use tracing::error;
 use super::LaunchState;
 use super::answer::send_refusal;
 use super::connection::serve_connection;
+use super::places::{Place, Places};
 use super::refusal::Refusal;
-use super::report::report_busy;
+use super::report::{LOG_INTERVAL, report_busy};
+use super::unread::Content;
 use crate::peer::Peer;
+use crate::policy::Relation;
 
 /// Pause after a failed accept, so that exhausted descriptors do not make a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Turned-away connections are logged this often at most: a flood must not fill the log.
-const BUSY_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves launches on `listener` until `shutdown`; then takes no new ones. Launches under way go on as long as the runtime
 /// does; those that wait for secrets end when the vault tells them so ([`Vault::lose`](crate::memory::Vault::lose)).
@@ -31,7 +32,9 @@ pub async fn serve(listener: UnixListener, state: Arc<LaunchState>, shutdown: im
         () = shutdown => {}
         () = accept_all(&listener, &state) => {}
         () = keep_pool_sized(&state) => {}
+        () = state.unread.watch(state.vault.changes(), &state.metrics) => {}
     }
+    state.unread.close(&state.metrics).await;
 }
 
 /// Prepared descriptors fit what is held, and there are none when nothing is.
@@ -58,17 +61,33 @@ async fn accept_all(listener: &UnixListener, state: &Arc<LaunchState>) {
 
 fn admit(stream: UnixStream, state: &Arc<LaunchState>, busy: &mut BusyLog) {
     let Ok(peer) = Peer::of(&stream) else { return };
-    match state.places.take(peer.uid) {
+    let relation = state.policy.load().relation(peer);
+    match find_place(&state.places, state, peer, relation) {
         Some(place) => {
             tokio::spawn(serve_connection(stream, peer, place, Arc::clone(state)));
         }
-        None => {
-            let refusal = Refusal::busy(peer.uid);
-            send_refusal(&stream, &refusal);
-            state.metrics.launch_refused(refusal.reason());
-            busy.note(peer);
-        }
+        None => turn_away(stream, state, peer, relation, busy),
     }
+}
+
+/// A place, perhaps that of an answer that is read by now.
+fn find_place(places: &Arc<Places>, state: &LaunchState, peer: Peer, relation: Relation) -> Option<Place> {
+    let place = places.take(peer.uid, relation);
+    if place.is_none() && state.unread.make_room(&state.metrics) {
+        return places.take(peer.uid, relation);
+    }
+    place
+}
+
+/// Refuses a launch, and says so unless too many do not read even that.
+fn turn_away(stream: UnixStream, state: &LaunchState, peer: Peer, relation: Relation, busy: &mut BusyLog) {
+    let refusal = Refusal::busy(peer.uid);
+    if let Some(place) = find_place(&state.turned_away, state, peer, relation) {
+        send_refusal(&stream, &refusal);
+        state.unread.keep(stream, peer, place, Content::Harmless, &state.metrics);
+    }
+    state.metrics.launch_refused(refusal.reason());
+    busy.note(peer);
 }
 
 async fn recover(error: &io::Error) {
@@ -89,7 +108,7 @@ struct BusyLog {
 impl BusyLog {
     fn note(&mut self, peer: Peer) {
         self.silent += 1;
-        if self.last.is_none_or(|last| last.elapsed() >= BUSY_LOG_INTERVAL) {
+        if self.last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL) {
             report_busy(peer, self.silent);
             *self = Self { last: Some(Instant::now()), silent: 0 };
         }

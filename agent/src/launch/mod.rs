@@ -1,8 +1,8 @@
 //! The launch socket: who connects, what it asks for, what it gets.
 //!
 //! One request and one answer a connection ([`devbox_launch_proto`]). Every connection has a deadline for its request and
-//! one for its answer, and takes one of a bounded number of places, of which no user can have them all: a slow or hostile
-//! peer costs nobody else anything.
+//! one for its answer, and takes one of a bounded number of places, of which no user can have them all, until its answer is
+//! read: a slow or hostile peer costs nobody else anything.
 
 mod answer;
 mod at_once;
@@ -16,6 +16,7 @@ mod refusal;
 mod report;
 mod request;
 mod selection;
+mod unread;
 
 #[cfg(test)]
 mod tests;
@@ -25,13 +26,21 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use self::answer::WhyInline;
 use self::places::Places;
+use self::report::Seldom;
+use self::unread::{Unread, Why};
 use crate::memory::{Pool, SecretMemory, Vault};
 use crate::metrics::Metrics;
 use crate::peer::{Cgroups, Examiner};
 use crate::policy::Policy;
 
 pub use listener::serve;
+
+/// Words for why answers are withdrawn, and for why they are sent by value: for metrics.
+pub(crate) const WITHDRAWALS: [&str; 3] = [Why::ALL[0].word(), Why::ALL[1].word(), Why::ALL[2].word()];
+pub(crate) const INLINE_REASONS: [&str; 4] =
+    [WhyInline::ALL[0].word(), WhyInline::ALL[1].word(), WhyInline::ALL[2].word(), WhyInline::ALL[3].word()];
 
 /// What all launches share.
 #[derive(Debug)]
@@ -40,6 +49,10 @@ pub struct LaunchState {
     policy: ArcSwap<Policy>,
     pool: Pool,
     places: Arc<Places>,
+    /// For connections that find no place, and are told so.
+    turned_away: Arc<Places>,
+    unread: Unread,
+    seldom: Seldom,
     metrics: Arc<Metrics>,
     examiner: Examiner,
 }
@@ -55,6 +68,9 @@ impl LaunchState {
             policy: ArcSwap::from_pointee(policy),
             pool: Pool::new(memory)?,
             places: Arc::new(Places::for_this_process()),
+            turned_away: Arc::new(Places::for_turned_away()),
+            unread: Unread::default(),
+            seldom: Seldom::default(),
             metrics: Arc::default(),
             examiner: Examiner::new(Cgroups::of_this_machine()),
         })

@@ -1,8 +1,12 @@
 //! A bounded number of places for connections, of which no user can have them all.
 //!
-//! A user may take one more place while it has fewer than are free. One user thus gets half of all places, a second a
-//! quarter, and so on: there is always one for the next. The daemon's own user, which could stop the daemon anyway, may
-//! take what is free.
+//! There are four pools, by what the rules have to do with a user ([`Relation`]), and users of one pool take nothing from
+//! another's. Whoever no rule could be about shares the smallest. Within a pool a user may take one more place while it has
+//! fewer than are free: it gets half of the pool, a second one a quarter, and so on, so that there is always one for the next.
+//!
+//! A user namespace gives its owner 65,536 more uids. All uids of such a range count as one user where no rule names them.
+//!
+//! A place is held until its launcher has read its answer, and counts the bytes of locked memory that the answer is in.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,115 +14,313 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::geteuid;
 
+use crate::policy::Relation;
+
 /// Most connections at a time.
 const MAX_PLACES: usize = 1_024;
+/// Most refusals for want of a place that wait to be read. Whoever comes then finds the connection closed.
+const MAX_TURNED_AWAY: usize = 64;
 /// File descriptors kept back for everything else: sync, admin socket, logs, prepared launches.
 const OTHER_DESCRIPTORS: usize = 64;
+/// A connection takes two descriptors while its process is looked at: the socket, and the process itself.
+const DESCRIPTORS_A_PLACE: usize = 2;
+/// Most locked memory that answers take until they are read, in bytes.
+const MAX_BYTES: usize = 64 << 20;
+/// The part of the limit of locked memory that answers may take: the rest is for the secrets themselves.
+const PART_OF_LOCK_LIMIT: usize = 4;
+/// Subordinate uids begin here on every distribution (`SUB_UID_MIN`, login.defs(5)) and come in ranges of this length.
+const FIRST_SUBORDINATE: u32 = 100_000;
+const SUBORDINATE_RANGE: u32 = 65_536;
+
+/// Each pool's share of all places, in sixteenths, and of all bytes, in quarters. No stranger is given a variable.
+const SHARES: [(Pool, usize, usize); 4] =
+    [(Pool::Strangers, 1, 0), (Pool::Possible, 6, 1), (Pool::Named, 8, 2), (Pool::Reserve, 1, 1)];
+
+/// Users that share places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pool {
+    /// No rule could be about them.
+    Strangers,
+    /// Only rules about every user could be about them.
+    Possible,
+    /// A rule names their uid or gid.
+    Named,
+    /// Root, and the daemon's own user.
+    Reserve,
+}
 
 #[derive(Debug)]
 pub(super) struct Places {
-    capacity: usize,
     own_uid: u32,
-    taken: Mutex<Taken>,
+    pools: Mutex<[Taken; 4]>,
 }
 
 #[derive(Debug, Default)]
 struct Taken {
-    all: usize,
-    by_uid: HashMap<u32, usize>,
+    places: Budget,
+    bytes: Budget,
+    by_user: HashMap<u32, Share>,
+}
+
+#[derive(Debug, Default)]
+struct Budget {
+    limit: usize,
+    taken: usize,
+}
+
+#[derive(Debug, Default)]
+struct Share {
+    places: usize,
+    bytes: usize,
 }
 
 /// One connection's place, free again when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
-    uid: u32,
+    pool: Pool,
+    user: u32,
+    bytes: usize,
 }
 
 impl Places {
-    /// As many places as the process's file descriptors allow.
+    /// As many places as the process's file descriptors allow, and bytes as its limit of locked memory allows.
     pub(super) fn for_this_process() -> Self {
-        Self::new(MAX_PLACES.min(descriptors().saturating_sub(OTHER_DESCRIPTORS)), geteuid().as_raw())
+        let descriptors = limit(Resource::RLIMIT_NOFILE).saturating_sub(OTHER_DESCRIPTORS);
+        let bytes = MAX_BYTES.min(limit(Resource::RLIMIT_MEMLOCK) / PART_OF_LOCK_LIMIT);
+        Self::new(MAX_PLACES.min(descriptors / DESCRIPTORS_A_PLACE), bytes, geteuid().as_raw())
     }
 
-    fn new(capacity: usize, own_uid: u32) -> Self {
-        Self { capacity, own_uid, taken: Mutex::default() }
+    /// Places for connections that are only told that there are no places.
+    pub(super) fn for_turned_away() -> Self {
+        Self::new(MAX_TURNED_AWAY, 0, geteuid().as_raw())
     }
 
-    /// A place for a connection of `uid`; none where it has its share.
-    pub(super) fn take(self: &Arc<Self>, uid: u32) -> Option<Place> {
-        let mut taken = self.lock();
-        let free = self.capacity.saturating_sub(taken.all);
-        let mine = taken.by_uid.get(&uid).copied().unwrap_or(0);
-        if free == 0 || (uid != self.own_uid && mine >= free) {
+    fn new(capacity: usize, bytes: usize, own_uid: u32) -> Self {
+        let pools = SHARES.map(|(_, sixteenths, quarters)| Taken {
+            places: Budget::of((capacity * sixteenths / 16).max(1)),
+            bytes: Budget::of(bytes * quarters / 4),
+            by_user: HashMap::new(),
+        });
+        Self { own_uid, pools: Mutex::new(pools) }
+    }
+
+    /// A place for a connection of `uid`; none if it has its share.
+    pub(super) fn take(self: &Arc<Self>, uid: u32, relation: Relation) -> Option<Place> {
+        let is_owner = uid == 0 || uid == self.own_uid;
+        let mut pools = self.lock();
+        if is_owner {
+            // They could stop the daemon anyway, so no share holds them back.
+            let pool = [Pool::Reserve, Pool::Named]
+                .into_iter()
+                .find(|pool| pools[*pool as usize].places.left() > 0)?;
+            pools[pool as usize].take(uid);
+            return Some(Place { places: Arc::clone(self), pool, user: uid, bytes: 0 });
+        }
+        let (pool, user) = match relation {
+            Relation::Named => (Pool::Named, uid),
+            Relation::Possible => (Pool::Possible, household(uid)),
+            Relation::None => (Pool::Strangers, household(uid)),
+        };
+        let taken = &mut pools[pool as usize];
+        if taken.of(user).places >= taken.places.left() {
             return None;
         }
-        taken.all += 1;
-        taken.by_uid.insert(uid, mine + 1);
-        Some(Place { places: Arc::clone(self), uid })
+        taken.take(user);
+        Some(Place { places: Arc::clone(self), pool, user, bytes: 0 })
     }
 
     /// How many places are taken.
     pub(super) fn taken(&self) -> usize {
-        self.lock().all
+        self.lock().iter().map(|taken| taken.places.taken).sum()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, [Taken; 4]> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Counts `bytes` of locked memory until [`Self::release`] or the place's end; counts nothing if they are over the
+    /// user's share, which is the pool's rest for its first answer, and as for places for every other.
+    pub(super) fn hold(&mut self, bytes: usize) -> bool {
+        let mut pools = self.places.lock();
+        let taken = &mut pools[self.pool as usize];
+        let mine = taken.of(self.user).bytes;
+        let fits = bytes <= taken.bytes.left() && (mine == 0 || mine + bytes <= taken.bytes.left());
+        if fits {
+            taken.bytes.taken += bytes;
+            taken.by_user.entry(self.user).or_default().bytes += bytes;
+            self.bytes += bytes;
+        }
+        fits
+    }
+
+    /// The bytes are locked no more.
+    pub(super) fn release(&mut self) {
+        self.places.lock()[self.pool as usize].release(self.user, 0, self.bytes);
+        self.bytes = 0;
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.places.lock();
-        taken.all -= 1;
-        if let Some(mine) = taken.by_uid.get_mut(&self.uid) {
-            *mine -= 1;
-            if *mine == 0 {
-                taken.by_uid.remove(&self.uid);
+        self.places.lock()[self.pool as usize].release(self.user, 1, self.bytes);
+    }
+}
+
+impl Taken {
+    fn of(&self, user: u32) -> &Share {
+        const NOTHING: &Share = &Share { places: 0, bytes: 0 };
+        self.by_user.get(&user).unwrap_or(NOTHING)
+    }
+
+    fn take(&mut self, user: u32) {
+        self.places.taken += 1;
+        self.by_user.entry(user).or_default().places += 1;
+    }
+
+    fn release(&mut self, user: u32, places: usize, bytes: usize) {
+        self.places.taken -= places;
+        self.bytes.taken -= bytes;
+        if let Some(share) = self.by_user.get_mut(&user) {
+            share.places -= places;
+            share.bytes -= bytes;
+            if share.places == 0 {
+                self.by_user.remove(&user);
             }
         }
     }
 }
 
-fn descriptors() -> usize {
-    let Ok((limit, _)) = getrlimit(Resource::RLIMIT_NOFILE) else { return MAX_PLACES };
-    usize::try_from(limit).unwrap_or(usize::MAX)
+impl Budget {
+    fn of(limit: usize) -> Self {
+        Self { limit, taken: 0 }
+    }
+
+    fn left(&self) -> usize {
+        self.limit.saturating_sub(self.taken)
+    }
+}
+
+/// Whom a uid stands for where no rule names it: itself, or the first of its range of subordinate uids. Ranges that begin
+/// elsewhere than on a multiple of their length count as two users.
+fn household(uid: u32) -> u32 {
+    match uid.checked_sub(FIRST_SUBORDINATE) {
+        Some(offset) => uid - offset % SUBORDINATE_RANGE,
+        None => uid,
+    }
+}
+
+/// `usize::MAX` for no limit.
+fn limit(resource: Resource) -> usize {
+    let Ok((soft, _)) = getrlimit(resource) else { return usize::MAX };
+    usize::try_from(soft).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const OWN: u32 = 0;
+    const OWN: u32 = 990;
+    const MIB: usize = 1 << 20;
 
-    fn flood(places: &Arc<Places>, uid: u32) -> Vec<Place> {
-        std::iter::from_fn(|| places.take(uid)).take(10_000).collect()
+    fn places() -> Arc<Places> {
+        Arc::new(Places::new(1_024, 64 * MIB, OWN))
+    }
+
+    fn flood(places: &Arc<Places>, uid: u32, relation: Relation) -> Vec<Place> {
+        std::iter::from_fn(|| places.take(uid, relation)).take(10_000).collect()
     }
 
     #[test]
     fn each_flooding_user_leaves_half_of_what_it_found() {
-        let places = Arc::new(Places::new(1_024, OWN));
-        let floods: Vec<_> = (1..=5).map(|uid| flood(&places, uid)).collect();
+        let places = places();
+        let floods: Vec<_> = (1..=5).map(|uid| flood(&places, uid, Relation::Named)).collect();
         let sizes: Vec<_> = floods.iter().map(Vec::len).collect();
-        assert_eq!(sizes, [512, 256, 128, 64, 32]);
-        assert!(places.take(6).is_some());
+        assert_eq!(sizes, [256, 128, 64, 32, 16]);
+        assert!(places.take(6, Relation::Named).is_some());
     }
 
     #[test]
-    fn the_own_user_may_take_all_that_is_free_and_no_more() {
-        let places = Arc::new(Places::new(16, OWN));
-        assert_eq!(flood(&places, OWN).len(), 16);
+    fn a_range_of_subordinate_uids_takes_no_place_from_users_that_rules_name_or_could_be_about() {
+        for (relation, other) in
+            [(Relation::None, Relation::Possible), (Relation::Possible, Relation::Possible)]
+        {
+            let places = places();
+            let agent = [1_000].into_iter().chain(FIRST_SUBORDINATE..FIRST_SUBORDINATE + SUBORDINATE_RANGE);
+            let crowd: Vec<_> = agent.flat_map(|uid| flood(&places, uid, relation)).collect();
+            assert!(crowd.len() < 384, "{}", crowd.len());
+            assert!(flood(&places, 1_001, other).len() >= 48, "a user that a rule could be about");
+            assert_eq!(flood(&places, 1_002, Relation::Named).len(), 256, "a user that a rule names");
+            assert!(flood(&places, 0, Relation::None).len() >= 64, "root");
+        }
+    }
+
+    #[test]
+    fn many_users_that_rules_name_leave_a_reserve_for_root_and_for_the_daemons_own() {
+        let places = places();
+        let crowd: Vec<_> = (1..100).flat_map(|uid| flood(&places, uid, Relation::Named)).collect();
+        assert_eq!(crowd.len(), 512);
+        assert_eq!(flood(&places, 0, Relation::None).len(), 64);
+        assert_eq!(flood(&places, OWN, Relation::Named).len(), 64);
+    }
+
+    #[test]
+    fn even_few_descriptors_leave_every_pool_a_place() {
+        let places = Arc::new(Places::new(1, 0, OWN));
+        for (uid, relation) in
+            [(0, Relation::None), (1, Relation::None), (2, Relation::Possible), (3, Relation::Named)]
+        {
+            assert_eq!(
+                flood(&places, uid, relation).len(),
+                if uid == 0 { 2 } else { 1 },
+                "{uid} {relation:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_unread_answers_are_shared_as_places_are() {
+        let places = places();
+        let hold = |uid, bytes| {
+            let mut place = places.take(uid, Relation::Named)?;
+            place.hold(bytes).then_some(place)
+        };
+        let greedy: Vec<_> = std::iter::from_fn(|| hold(1, MIB)).take(1_000).collect();
+        assert_eq!(greedy.len(), 16, "half of the pool's 32 MiB");
+        let other = hold(2, 6 * MIB).unwrap();
+        assert!(hold(3, 11 * MIB).is_none());
+        drop(other);
+        assert!(hold(3, 11 * MIB).is_some(), "a first answer may take what is left");
+        drop(greedy);
+        assert_eq!(places.lock()[Pool::Named as usize].bytes.taken, 0);
+    }
+
+    #[test]
+    fn withdrawn_bytes_count_no_more_though_the_place_does() {
+        let places = places();
+        let mut place = places.take(1, Relation::Named).unwrap();
+        assert!(place.hold(32 * MIB));
+        assert!(!place.hold(1));
+        place.release();
+        assert!(place.hold(32 * MIB));
+        assert_eq!(places.taken(), 1);
+    }
+
+    #[test]
+    fn a_stranger_has_no_locked_memory() {
+        assert!(!places().take(1, Relation::None).unwrap().hold(1));
     }
 
     #[test]
     fn a_dropped_place_is_free_again() {
-        let places = Arc::new(Places::new(16, OWN));
-        let flood = flood(&places, 1);
-        assert!(places.take(1).is_none());
+        let places = places();
+        let flood = flood(&places, 1, Relation::Named);
+        assert!(places.take(1, Relation::Named).is_none());
         drop(flood);
         assert_eq!(places.taken(), 0);
-        assert!(places.lock().by_uid.is_empty());
-        assert!(places.take(1).is_some());
+        assert!(places.lock().iter().all(|taken| taken.by_user.is_empty()));
+        assert!(places.take(1, Relation::Named).is_some());
     }
 }

@@ -1,19 +1,23 @@
 //! One event of the audit and one count a launch. Names, but never values.
 
 use std::borrow::Cow;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use devbox_launch_proto::{Answer, ErrorCode};
 use tracing::{Level, enabled, info, warn};
 
-use super::answer::Reply;
+use super::answer::{Reply, WhyInline};
 use super::failure::Failure;
 use super::refusal::Refusal;
+use super::unread::Why;
 use crate::metrics::Metrics;
 use crate::peer::{Facts, Peer, UnitName};
 use crate::policy::Policy;
 use crate::telemetry::audit::{Kind, TARGET};
+
+/// What a crowd of launches causes is logged this often at most: a flood must not fill the log.
+pub(super) const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a launch got.
 #[derive(Debug)]
@@ -120,6 +124,38 @@ fn report_abandoned(facts: &Facts, reason: &str, duration_us: u64) {
         duration_us,
         "launch abandoned: {reason}"
     );
+}
+
+/// Counts and logs an answer that is withdrawn unread.
+pub(super) fn report_withdrawn(metrics: &Metrics, peer: Peer, why: Why) {
+    metrics.launch_withdrawn(why.word());
+    report_abandoned(&Facts::of(peer), why.reason(), 0);
+}
+
+/// Counts a launch that is answered by value, and logs if the kernel is the reason: other programs of this user may be at fault.
+pub(super) fn report_inline(metrics: &Metrics, seldom: &Seldom, why: WhyInline) {
+    metrics.launch_inline(why.word());
+    if why == WhyInline::InFlight && seldom.is_due() {
+        warn!(
+            "launches are answered by value: the kernel sends no descriptor while more than RLIMIT_NOFILE of this user's are \
+             unread; raise LimitNOFILE=, and see which launchers do not read"
+        );
+    }
+}
+
+/// Something that is logged once a second at most.
+#[derive(Debug, Default)]
+pub(super) struct Seldom(Mutex<Option<Instant>>);
+
+impl Seldom {
+    fn is_due(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL);
+        if is_due {
+            *last = Some(Instant::now());
+        }
+        is_due
+    }
 }
 
 /// Tells of `times` launches that found no place: one event for many, so that a flood fills no log. The peer is the last one.

@@ -4,10 +4,11 @@
 //!   and which are never swapped or dumped; else `mlock(2)` pages outside core dumps that a fork wipes.
 //! - [`LockedPages`] is one such mapping, page-rounded, touched when it is made, wiped when it is dropped.
 //! - [`Generation`] is one bundle, decrypted in place into one mapping; [`Vault`] is what the daemon holds right now.
-//! - [`LaunchPages`] is a mapping whose descriptor goes to one launch; [`Pool`] makes some ahead.
+//! - [`LaunchPages`] is a mapping whose descriptor goes to one launch; [`Pool`] makes some ahead. [`SentPages`] are those of an
+//!   answer that may not have been read yet ([`has_read_all`]).
 //! - [`Inherited`] are the descriptors that the service manager passed.
 //!
-//! All of the daemon's `unsafe` is in this module's `pages.rs` and `inherited.rs`; the rest of it is safe code.
+//! All of the daemon's `unsafe` is in this module's `pages.rs`, `inherited.rs` and `unread.rs`; the rest of it is safe code.
 
 mod error;
 mod generation;
@@ -16,6 +17,7 @@ mod lease;
 mod pages;
 mod pool;
 mod secret_memory;
+mod unread;
 mod vault;
 
 #[cfg(test)]
@@ -27,7 +29,8 @@ pub use error::{LockLimit, MemoryError};
 pub use generation::{BlankGeneration, Generation, GenerationError, Variable};
 pub use inherited::Inherited;
 pub use lease::BootTime;
-pub use pages::{LaunchPages, LockedPages};
+pub use pages::{LaunchPages, LockedPages, SentPages};
 pub use pool::Pool;
 pub use secret_memory::{Backing, Requirement, SecretMemory};
+pub use unread::has_read_all;
 pub use vault::{Holding, Loss, Unavailable, Vault};

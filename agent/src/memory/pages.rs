@@ -146,23 +146,34 @@ impl LaunchPages {
         self.descriptor
     }
 
-    /// Passes the descriptor on by `hand_over`, then unmaps the pages, contents kept, and closes this process's copy. Where
-    /// nobody took it, they are wiped. (Unmapping takes longer than a launcher needs to wait.)
+    /// Passes the descriptor on by `hand_over`, then closes this process's copy. The pages stay mapped, to be wiped if nobody
+    /// reads the message; where it was not sent, they are wiped here.
     ///
     /// # Errors
     /// Those of `hand_over`.
     pub async fn hand_over<E>(
-        mut self,
+        self,
         hand_over: impl AsyncFnOnce(BorrowedFd<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<SentPages, E> {
         hand_over(self.descriptor.as_fd()).await?;
-        self.pages.wipe = false;
-        Ok(())
+        Ok(SentPages(self.pages))
     }
 
     #[cfg(test)]
     pub(super) fn descriptor(&self) -> &OwnedFd {
         &self.descriptor
+    }
+}
+
+/// Launch pages whose descriptor was sent, and is closed here. Dropped, they are wiped: an answer that nobody has read is
+/// withdrawn, for the kernel does not take back the descriptor itself.
+#[derive(Debug)]
+pub struct SentPages(LockedPages);
+
+impl SentPages {
+    /// The launcher has the descriptor: unmaps the pages, contents kept.
+    pub fn release(mut self) {
+        self.0.wipe = false;
     }
 }
 
@@ -268,10 +279,12 @@ fn file_len(len: NonZeroUsize) -> libc::off_t {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::test_support::page_size;
     use crate::needs::skipped;
 
-    const PAGE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
-    const TWO_PAGES: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
+    fn page() -> NonZeroUsize {
+        NonZeroUsize::new(page_size()).unwrap()
+    }
 
     #[test]
     fn a_page_that_cannot_be_had_is_an_error_and_no_signal() {
@@ -279,20 +292,21 @@ mod tests {
         let Ok(descriptor) = memfd_secret() else {
             return skipped("memfd_secret");
         };
-        ftruncate(&descriptor, file_len(PAGE)).unwrap();
+        let two_pages = page().saturating_add(page().get());
+        ftruncate(&descriptor, file_len(page())).unwrap();
         // The second page is past the end of the file: touched from here it would be SIGBUS, as over the lock limit.
-        let mut mapping = Mapping::shared(&descriptor, TWO_PAGES).unwrap();
+        let mut mapping = Mapping::shared(&descriptor, two_pages).unwrap();
         assert_eq!(mapping.touch(&zeros), Err(Errno::EFAULT));
     }
 
     #[test]
     fn dropped_launch_pages_leave_zeros_behind() {
         let zeros = File::open("/dev/zero").unwrap();
-        let Ok(made) = LockedPages::secret(PAGE, &zeros, &Arc::default()) else {
+        let Ok(made) = LockedPages::secret(page(), &zeros, &Arc::default()) else {
             return skipped("memfd_secret");
         };
         let mut pages = LaunchPages::new(made);
-        let witness = Mapping::shared(pages.descriptor(), PAGE).unwrap();
+        let witness = Mapping::shared(pages.descriptor(), page()).unwrap();
         let witness = LockedPages::new(witness, &Arc::default());
         pages.bytes_mut()[..6].copy_from_slice(b"canary");
         assert_eq!(&witness.bytes()[..6], b"canary");
@@ -303,27 +317,49 @@ mod tests {
     #[tokio::test]
     async fn launch_pages_that_nobody_took_leave_zeros_behind() {
         let zeros = File::open("/dev/zero").unwrap();
-        let Ok(made) = LockedPages::secret(PAGE, &zeros, &Arc::default()) else {
+        let Ok(made) = LockedPages::secret(page(), &zeros, &Arc::default()) else {
             return skipped("memfd_secret");
         };
         let mut pages = LaunchPages::new(made);
-        let witness = Mapping::shared(pages.descriptor(), PAGE).unwrap();
+        let witness = Mapping::shared(pages.descriptor(), page()).unwrap();
         let witness = LockedPages::new(witness, &Arc::default());
         pages.bytes_mut()[..6].copy_from_slice(b"canary");
-        assert_eq!(pages.hand_over(async |_| Err("the launcher is gone")).await, Err("the launcher is gone"));
+        let error = pages.hand_over(async |_| Err("the launcher is gone")).await.unwrap_err();
+        assert_eq!(error, "the launcher is gone");
         assert!(witness.bytes().iter().all(|byte| *byte == 0));
+    }
+
+    #[tokio::test]
+    async fn sent_pages_are_wiped_unless_the_launcher_has_read() {
+        let zeros = File::open("/dev/zero").unwrap();
+        for is_read in [true, false] {
+            let Ok(made) = LockedPages::secret(page(), &zeros, &Arc::default()) else {
+                return skipped("memfd_secret");
+            };
+            let mut pages = LaunchPages::new(made);
+            let witness = Mapping::shared(pages.descriptor(), page()).unwrap();
+            let witness = LockedPages::new(witness, &Arc::default());
+            pages.bytes_mut()[..6].copy_from_slice(b"canary");
+            let sent = pages.hand_over(async |_| Ok::<_, Errno>(())).await.unwrap();
+            if is_read {
+                sent.release();
+            } else {
+                drop(sent);
+            }
+            assert_eq!(&witness.bytes()[..6] == b"canary", is_read);
+        }
     }
 
     #[test]
     fn launch_pages_handed_over_keep_their_contents() {
         let zeros = File::open("/dev/zero").unwrap();
-        let Ok(made) = LockedPages::secret(PAGE, &zeros, &Arc::default()) else {
+        let Ok(made) = LockedPages::secret(page(), &zeros, &Arc::default()) else {
             return skipped("memfd_secret");
         };
         let mut pages = LaunchPages::new(made);
         pages.bytes_mut()[..6].copy_from_slice(b"canary");
         let descriptor = pages.into_descriptor();
-        let received = LockedPages::new(Mapping::shared(&descriptor, PAGE).unwrap(), &Arc::default());
+        let received = LockedPages::new(Mapping::shared(&descriptor, page()).unwrap(), &Arc::default());
         assert_eq!(&received.bytes()[..6], b"canary");
     }
 }

@@ -1,12 +1,14 @@
 //! Descriptors prepared ahead, so that no launch waits for page set-up, which costs far more than filling the pages.
 //!
-//! One small thread makes them; they hold zeros until a launch takes one.
+//! One small thread makes them; they hold zeros until a launch takes one. The same thread makes the pages of launches that are
+//! too large to be prepared for: the event loop, which ends leases, never spends long on pages.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
+use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::{Backing, LaunchPages, MemoryError, SecretMemory};
@@ -15,6 +17,8 @@ use super::{Backing, LaunchPages, MemoryError, SecretMemory};
 const MAX_DEPTH: usize = 8;
 /// Most bytes that wait at a time. Where one launch needs more, none wait.
 const MAX_BYTES: usize = 1 << 20;
+/// What the event loop makes itself when none wait: about half a millisecond's work, in bytes.
+const MADE_AT_ONCE: usize = 128 << 10;
 const STACK_SIZE: usize = 128 << 10;
 
 /// A few [`LaunchPages`], each large enough for everything that is held.
@@ -34,13 +38,31 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Shelf {
     ready: VecDeque<LaunchPages>,
-    /// Size of each, in bytes; 0: none are wanted.
+    /// Launches that wait for pages of their own, in their order.
+    orders: VecDeque<Order>,
+    /// Size of each prepared one, in bytes; 0: none are wanted.
     size: usize,
     /// Making one failed, and nothing was taken since.
     stalled: bool,
     /// The failure was told, and none was made since.
     told: bool,
     closed: bool,
+}
+
+/// Pages of `len` bytes for a launch that waits.
+#[derive(Debug)]
+struct Order {
+    len: usize,
+    customer: oneshot::Sender<Result<LaunchPages, MemoryError>>,
+}
+
+/// What the thread does next.
+#[derive(Debug)]
+enum Work {
+    Serve(Order),
+    /// Prepare one of this size.
+    Prepare(usize),
+    Stop,
 }
 
 impl Pool {
@@ -71,15 +93,22 @@ impl Pool {
         drop(outgrown);
     }
 
-    /// Pages of at least `len` bytes: a prepared one, else a fresh one, made here and now.
+    /// Pages of at least `len` bytes: prepared ones, else fresh ones. Waits for the thread if the latter take long.
     ///
     /// # Errors
     /// [`MemoryError`]: the launch can still be answered inline.
-    pub fn take(&self, len: usize) -> Result<LaunchPages, MemoryError> {
-        match self.pop(len) {
-            Some(pages) => Ok(pages),
-            None => self.memory.launch_pages(len),
+    pub async fn take(&self, len: usize) -> Result<LaunchPages, MemoryError> {
+        if let Some(pages) = self.pop(len) {
+            return Ok(pages);
         }
+        if len <= MADE_AT_ONCE || self.filler.is_none() {
+            return self.memory.launch_pages(len);
+        }
+        let (customer, made) = oneshot::channel();
+        self.shared.lock().orders.push_back(Order { len, customer });
+        self.shared.wanted.notify_one();
+        // The thread lives as long as the pool.
+        made.await.unwrap_or(Err(MemoryError::Unavailable))
     }
 
     fn pop(&self, len: usize) -> Option<LaunchPages> {
@@ -119,7 +148,7 @@ impl Shelf {
     }
 
     fn is_content(&self) -> bool {
-        !self.closed && (self.stalled || self.ready.len() >= self.depth())
+        !self.closed && self.orders.is_empty() && (self.stalled || self.ready.len() >= self.depth())
     }
 }
 
@@ -128,13 +157,17 @@ impl Shared {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The size of the next one to make; none when the pool is closed.
-    fn next_size(&self) -> Option<usize> {
-        let shelf = self
+    /// Waits until there is something to do. A launch that waits comes before those that may come.
+    fn next(&self) -> Work {
+        let mut shelf = self
             .wanted
             .wait_while(self.lock(), |shelf| shelf.is_content())
             .unwrap_or_else(PoisonError::into_inner);
-        (!shelf.closed).then_some(shelf.size)
+        match shelf.orders.pop_front() {
+            _ if shelf.closed => Work::Stop,
+            Some(order) => Work::Serve(order),
+            None => Work::Prepare(shelf.size),
+        }
     }
 
     /// Shelves pages that were wanted when `size` was; the rest goes.
@@ -152,27 +185,46 @@ impl Shared {
         shelf.stalled = true;
         !std::mem::replace(&mut shelf.told, true)
     }
+
+    fn prepare(&self, memory: &SecretMemory, size: usize) {
+        match memory.launch_pages(size) {
+            Ok(pages) => self.shelve(size, pages),
+            Err(error) if self.stall() => {
+                warn!(%error, "launch descriptors cannot be prepared ahead; launches are slower");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+impl Order {
+    /// A launcher that has gone meanwhile needs none.
+    fn serve(self, memory: &SecretMemory) {
+        if !self.customer.is_closed() {
+            let _ = self.customer.send(memory.launch_pages(self.len));
+        }
+    }
 }
 
 fn start_filler(shared: Arc<Shared>, memory: SecretMemory) -> io::Result<JoinHandle<()>> {
-    let fill = move || {
-        while let Some(size) = shared.next_size() {
-            match memory.launch_pages(size) {
-                Ok(pages) => shared.shelve(size, pages),
-                Err(error) if shared.stall() => {
-                    warn!(%error, "launch descriptors cannot be prepared ahead; launches are slower");
-                }
-                Err(_) => {}
+    let work = move || {
+        loop {
+            match shared.next() {
+                Work::Serve(order) => order.serve(&memory),
+                Work::Prepare(size) => shared.prepare(&memory, size),
+                Work::Stop => return,
             }
         }
     };
-    Builder::new().name("launch-pages".into()).stack_size(STACK_SIZE).spawn(fill)
+    Builder::new().name("launch-pages".into()).stack_size(STACK_SIZE).spawn(work)
 }
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::resource::{UsageWho, getrusage};
+
     use super::*;
-    use crate::memory::test_support::memories;
+    use crate::memory::test_support::{block_on, memories, page_size, wait_until};
     use crate::needs::skipped;
 
     /// A pool over real `memfd_secret` pages, or none where the kernel has no such thing.
@@ -186,9 +238,7 @@ mod tests {
     }
 
     fn wait_for(pool: &Pool, ready: usize) {
-        while pool.ready() != ready {
-            std::thread::yield_now();
-        }
+        wait_until("as many are ready as wanted", || pool.ready() == ready);
     }
 
     #[test]
@@ -197,7 +247,7 @@ mod tests {
         pool.resize(100);
         wait_for(&pool, MAX_DEPTH);
         for _ in 0..MAX_DEPTH {
-            assert_eq!(pool.take(100).unwrap().size(), 4096);
+            assert_eq!(block_on(pool.take(100)).unwrap().size(), page_size());
         }
         wait_for(&pool, MAX_DEPTH);
     }
@@ -210,7 +260,6 @@ mod tests {
         assert_eq!(memory.bytes_locked(), MAX_BYTES);
         pool.resize(MAX_BYTES + 1);
         assert_eq!(pool.ready(), 0);
-        assert!(pool.take(MAX_BYTES + 1).unwrap().size() > MAX_BYTES);
     }
 
     #[test]
@@ -218,8 +267,22 @@ mod tests {
         let Some((_, pool)) = pool() else { return };
         pool.resize(100);
         wait_for(&pool, MAX_DEPTH);
-        assert_eq!(pool.take(5_000).unwrap().size(), 8192);
+        assert_eq!(block_on(pool.take(page_size() + 1)).unwrap().size(), 2 * page_size());
         assert_eq!(pool.ready(), MAX_DEPTH);
+    }
+
+    #[test]
+    fn a_launch_that_is_too_large_to_prepare_for_does_not_hold_up_the_event_loop() {
+        let Some((memory, pool)) = pool() else { return };
+        let faults = || getrusage(UsageWho::RUSAGE_THREAD).unwrap().minor_page_faults();
+        block_on(async {
+            let before = faults();
+            let large = pool.take(16 * MAX_BYTES).await.unwrap();
+            let touched = usize::try_from(faults() - before).unwrap();
+            assert!(touched < large.size() / page_size() / 2, "this thread made {touched} pages itself");
+        });
+        drop(pool);
+        assert_eq!(memory.bytes_locked(), 0);
     }
 
     #[test]
@@ -235,9 +298,9 @@ mod tests {
     #[test]
     fn what_waits_holds_only_zeros() {
         let Some((_, pool)) = pool() else { return };
-        pool.resize(4_096);
+        pool.resize(page_size());
         wait_for(&pool, MAX_DEPTH);
-        assert!(pool.take(1).unwrap().bytes_mut().iter().all(|byte| *byte == 0));
+        assert!(block_on(pool.take(1)).unwrap().bytes_mut().iter().all(|byte| *byte == 0));
     }
 
     #[test]
@@ -245,6 +308,6 @@ mod tests {
         let [_, fallback] = memories();
         let pool = Pool::new(fallback).unwrap();
         pool.resize(100);
-        assert_eq!(pool.take(100).unwrap_err(), MemoryError::Unavailable);
+        assert_eq!(block_on(pool.take(100)).unwrap_err(), MemoryError::Unavailable);
     }
 }

@@ -4,17 +4,37 @@
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use devbox_secrets_proto::bundle::{Bundle, BundleWriter};
 use devbox_secrets_proto::seal::{BundleKey, Context, Label, Sealer};
 use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::unistd::geteuid;
+use nix::unistd::{SysconfVar, geteuid, sysconf};
 
 use super::{Generation, GenerationError, MemoryError, Requirement, SecretMemory};
 
 pub(crate) const LIMIT: usize = 64 << 20;
 const DEVBOX: &str = "dbx_test";
+
+/// Drives `future` on a runtime of its own.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// The kernel's page size, in bytes.
+pub(crate) fn page_size() -> usize {
+    usize::try_from(sysconf(SysconfVar::PAGE_SIZE).unwrap().unwrap()).unwrap()
+}
+
+/// Waits for `condition`. One that never holds fails the test, instead of hanging it.
+pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::yield_now();
+    }
+}
 
 /// Fresh memory of the best kind here, and of the fallback.
 pub(crate) fn memories() -> [SecretMemory; 2] {

@@ -8,7 +8,10 @@ use nix::libc;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
-use super::test_support::{LIMIT, SealedBundle, in_a_process_of_its_own, limit_locked_memory, memories};
+use super::test_support::{
+    LIMIT, SealedBundle, block_on, in_a_process_of_its_own, limit_locked_memory, memories, page_size,
+    wait_until,
+};
 use super::*;
 use crate::needs::skipped;
 
@@ -78,7 +81,7 @@ fn memfd_secret_pages_cannot_be_read_through_proc_as_the_fallback_can() {
 #[test]
 fn a_generation_leaves_no_descriptor_open() {
     let [memory, _] = memories();
-    let pages = memory.allocate(3 * 4096 + 1).unwrap();
+    let pages = memory.allocate(3 * page_size() + 1).unwrap();
     let inode = {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let start = format!("{:x}-", pages.bytes().as_ptr().addr());
@@ -170,31 +173,32 @@ fn required_memfd_secret_is_refused_where_there_is_none() {
 
 #[test]
 fn an_exhausted_lock_limit_is_an_error_with_its_remedy() {
-    in_a_process_of_its_own("memory::tests::child_with_a_lock_limit_of_64_kib");
+    in_a_process_of_its_own("memory::tests::child_with_a_lock_limit_of_16_pages");
 }
 
 #[test]
 #[ignore = "run in a process of its own by an_exhausted_lock_limit_is_an_error_with_its_remedy"]
-fn child_with_a_lock_limit_of_64_kib() {
-    limit_locked_memory(64 * KIB);
-    let large = SealedBundle::new(1, &[("A", &[b'x'; 100 * KIB])]);
+fn child_with_a_lock_limit_of_16_pages() {
+    let limit = 16 * page_size();
+    limit_locked_memory(limit);
+    let (value, names) = (vec![b'x'; 100 * KIB], ["A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K"]);
+    let large = SealedBundle::new(1, &names.map(|name| (name, value.as_slice())));
     for memory in memories() {
-        assert!(memory.allocate(32 * KIB).is_ok());
-        let error = memory.allocate(128 * KIB).unwrap_err();
-        assert!(matches!(error, MemoryError::LockLimit { len: 131_072, .. }), "{error:?}");
-        assert!(error.to_string().contains("65536 bytes; raise RLIMIT_MEMLOCK"), "{error}");
+        assert!(memory.allocate(limit / 2).is_ok());
+        let error = memory.allocate(2 * limit).unwrap_err();
+        assert!(matches!(error, MemoryError::LockLimit { len, .. } if len == 2 * limit), "{error:?}");
+        assert!(error.to_string().contains(&format!("{limit} bytes; raise RLIMIT_MEMLOCK")), "{error}");
         assert!(matches!(large.open(&memory).unwrap_err(), GenerationError::Memory(_)));
         assert_eq!(memory.bytes_locked(), 0);
-        assert!(memory.allocate(32 * KIB).is_ok(), "a refusal costs nothing of the limit");
+        assert!(memory.allocate(limit / 2).is_ok(), "a refusal costs nothing of the limit");
     }
     let [memory, _] = memories();
     if has_memfd_secret(&memory) {
         let pool = Pool::new(memory).unwrap();
-        pool.resize(24 * KIB);
-        while pool.ready() < 2 {
-            std::thread::yield_now();
-        }
-        assert!(pool.take(24 * KIB).is_ok(), "what fits is prepared, though its depth does not fit");
+        pool.resize(6 * page_size());
+        wait_until("two that fit are prepared, though the pool's depth does not fit", || pool.ready() == 2);
+        let pages = block_on(pool.take(6 * page_size()));
+        assert!(pages.is_ok());
     }
 }
 
@@ -214,9 +218,9 @@ fn child_without_lockable_memory() {
 #[test]
 fn pages_are_whole_and_zero() {
     for memory in memories() {
-        let pages = memory.allocate(4_097).unwrap();
-        assert_eq!(pages.size(), 8_192);
+        let pages = memory.allocate(page_size() + 1).unwrap();
+        assert_eq!(pages.size(), 2 * page_size());
         assert!(pages.bytes().iter().all(|byte| *byte == 0));
-        assert_eq!(memory.bytes_locked(), 8_192);
+        assert_eq!(memory.bytes_locked(), 2 * page_size());
     }
 }

@@ -21,6 +21,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::credentials;
+use crate::launch;
 use crate::memory::Loss;
 use crate::sync::SyncError;
 
@@ -41,6 +42,8 @@ pub struct Metrics {
     launches: Counter,
     launch_refusals: ByWord,
     abandoned: Counter,
+    withdrawn: ByWord,
+    inline: ByWord,
     credentials: Counter,
     credential_refusals: ByWord,
     polls: ByWord,
@@ -57,6 +60,8 @@ impl Default for Metrics {
             launches: Counter::default(),
             launch_refusals: at_zero("reason", launch_refusals()),
             abandoned: Counter::default(),
+            withdrawn: at_zero("reason", launch::WITHDRAWALS),
+            inline: at_zero("reason", launch::INLINE_REASONS),
             credentials: Counter::default(),
             credential_refusals: at_zero("reason", credential_refusals()),
             polls: at_zero("answer", ["changed", "unchanged"]),
@@ -99,6 +104,16 @@ impl Metrics {
             "Launches whose launcher went away or was too slow",
             self.abandoned.clone(),
         );
+        registry.register(
+            "launches_withdrawn",
+            "Answers whose variables were withdrawn before they were read, by reason",
+            self.withdrawn.clone(),
+        );
+        registry.register(
+            "launches_inline",
+            "Launches answered by value instead of by descriptor, by reason",
+            self.inline.clone(),
+        );
         registry.register("credentials", "Credentials given to units", self.credentials.clone());
         registry.register(
             "credential_refusals",
@@ -133,6 +148,16 @@ impl Metrics {
     /// Counts a launch that its launcher ended.
     pub fn launch_abandoned(&self) {
         self.abandoned.inc();
+    }
+
+    /// Counts a launch that was served, and whose answer was withdrawn unread.
+    pub(crate) fn launch_withdrawn(&self, reason: &'static str) {
+        self.withdrawn.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Counts a launch that is answered by value.
+    pub(crate) fn launch_inline(&self, reason: &'static str) {
+        self.inline.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// How many launches were served, refused and abandoned.
@@ -213,6 +238,8 @@ mod tests {
             "devbox_secretsd_launches_total 0\n",
             "devbox_secretsd_launch_refusals_total{reason=\"denied\"} 0\n",
             "devbox_secretsd_launch_refusals_total{reason=\"revoked\"} 0\n",
+            "devbox_secretsd_launches_withdrawn_total{reason=\"deadline\"} 0\n",
+            "devbox_secretsd_launches_inline_total{reason=\"in_flight\"} 0\n",
             "devbox_secretsd_credential_refusals_total{reason=\"not_systemd\"} 0\n",
             "devbox_secretsd_sync_failures_total{kind=\"rollback\"} 0\n",
             "devbox_secretsd_polls_total{answer=\"changed\"} 0\n",

@@ -75,7 +75,7 @@ impl Present {
             "Until the secrets are wiped unless the control plane answers",
             self.lease_left.map(|left| left.as_secs_f64()),
         )?;
-        let help = "Locked memory of values: what is held, and pages that wait for launches";
+        let help = "Locked memory of values: what is held, pages that wait for launches, and answers that nobody has read";
         gauges.one("locked_bytes", help, self.bytes_locked)
     }
 

@@ -212,8 +212,8 @@ const CHECKED: &[Case] = &[
             &[Is(1, libc::F_GET_SEALS.cast_unsigned())],
         ],
     ),
-    // Non-blocking, close-on-exec, and how much a resolver has sent.
-    (libc::SYS_ioctl, &[&[Is(1, FIONBIO)], &[Is(1, FIOCLEX)], &[Is(1, FIONREAD)]]),
+    // Non-blocking, close-on-exec, how much a resolver has sent, and how much of an answer a launcher has not read.
+    (libc::SYS_ioctl, &[&[Is(1, FIONBIO)], &[Is(1, FIOCLEX)], &[Is(1, FIONREAD)], &[Is(1, SIOCOUTQ)]]),
     // The names of threads and mappings.
     (libc::SYS_prctl, &[&[Is(0, libc::PR_SET_NAME.cast_unsigned())], &[Is(0, NAME_A_MAPPING)]]),
     // The own limits, to be read.
@@ -225,6 +225,7 @@ const CHECKED: &[Case] = &[
 const FIONBIO: u32 = 0x5421;
 const FIOCLEX: u32 = 0x5451;
 const FIONREAD: u32 = 0x541b;
+const SIOCOUTQ: u32 = 0x5411;
 
 /// Everything that process `own` may call. Of signals, only one to itself: abort(3).
 pub(super) fn allowed(own: u32) -> Result<Rules, BackendError> {

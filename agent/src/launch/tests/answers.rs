@@ -26,7 +26,7 @@ fn everything_granted_comes_in_one_descriptor() {
     if has_descriptors(&server) {
         assert_eq!(got, Got::Descriptor(STRINGS.to_vec()));
     }
-    assert_eq!(server.state.counts().served, 1);
+    wait_until("the launch to be counted", || server.state.counts().served == 1);
 }
 
 #[test]
@@ -106,6 +106,22 @@ fn child_with_room_for_the_generation_only() {
 }
 
 #[test]
+fn a_launch_that_no_execve_takes_is_refused_by_the_names_of_the_largest_before_anything_is_locked() {
+    let value = vec![b'x'; 100 << 10];
+    let names: Vec<_> = (0..64).map(|number| format!("NAME_{number:02}")).collect();
+    let variables: Vec<_> = names.iter().map(|name| (name.as_str(), value.as_slice())).collect();
+    let server = Server::start().holding(&variables);
+    let before = server.memory.bytes_locked();
+    for flags in [Flags::default(), Flags { inline: true, list: false }] {
+        let Got::Refused(ErrorCode::Invalid, text) = server.launch(flags, 0, &[]) else { panic!() };
+        assert!(text.contains("NAME_") && text.contains("execve(2) takes no more than 6291456"), "{text}");
+    }
+    assert_eq!(server.memory.bytes_locked(), before);
+    let few: Vec<_> = names[..60].iter().map(|name| Only(name.as_bytes())).collect();
+    assert_eq!(server.launch(Flags::default(), 0, &few).strings().len(), 60 * ((100 << 10) + 9));
+}
+
+#[test]
 fn what_one_launch_writes_reaches_no_other() {
     let server = Server::start().holding(&VARIABLES);
     if !has_descriptors(&server) {
@@ -141,7 +157,7 @@ fn a_peer_without_a_rule_is_denied_with_the_rule_it_lacks() {
     let Got::Refused(ErrorCode::Denied, text) = server.everything() else { panic!() };
     let uid = geteuid().as_raw();
     assert!(text.contains(&format!("add a [[rule]] with uid = {uid}")), "{text}");
-    assert_eq!(server.state.counts().refused, 1);
+    wait_until("the refusal to be counted", || server.state.counts().refused == 1);
 
     server.state.set_policy(policy(&["any = true\nenv = ['DB_*']"]));
     assert_eq!(server.everything().strings(), b"DB_PASS=two\nlines\0");
@@ -159,9 +175,7 @@ fn after_a_loss_a_launch_is_told_the_reason() {
         server.vault.lose(loss, "because");
         assert_eq!(server.launch(Flags::default(), 60_000, &[]), Got::Refused(code, "because".into()));
     }
-    while server.memory.bytes_locked() != 0 {
-        std::thread::yield_now();
-    }
+    server.wait_until_nothing_is_locked();
 }
 
 #[test]
@@ -169,9 +183,7 @@ fn past_the_lease_nothing_is_served_and_nothing_is_left() {
     let server = Server::start().holding(&VARIABLES);
     assert!(server.vault.renew_lease(BootTime::now()));
     assert_eq!(server.everything().code(), ErrorCode::Stale);
-    while server.memory.bytes_locked() != 0 {
-        std::thread::yield_now();
-    }
+    server.wait_until_nothing_is_locked();
 }
 
 #[test]
@@ -186,7 +198,7 @@ fn many_launches_at_once_each_get_their_own_whole_answer() {
             });
         }
     });
-    assert_eq!(server.state.counts().served, 800);
+    wait_until("every launch to be counted", || server.state.counts().served == 800);
 }
 
 #[test]
@@ -210,9 +222,6 @@ fn no_value_is_in_the_log_even_at_trace_level() {
                 }
             });
             serve(listener, Arc::clone(&server.state), async { client.await.unwrap() }).await;
-            while server.state.connections() != 0 {
-                tokio::task::yield_now().await;
-            }
         });
     });
     let text = log.text();

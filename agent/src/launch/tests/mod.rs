@@ -3,6 +3,7 @@
 mod answers;
 mod hostile;
 mod rules;
+mod unread;
 mod waiting;
 
 use std::io::{IoSliceMut, Read};
@@ -10,7 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use devbox_launch_proto::{Answer, AnswerHeader, ErrorCode, Flags, HEADER_LEN, Item, RequestBuilder};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
@@ -20,8 +21,9 @@ use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
 use super::{LaunchState, serve};
-use crate::memory::test_support::{LIMIT, SealedBundle, adopt};
+use crate::memory::test_support::{LIMIT, SealedBundle, adopt, wait_until};
 use crate::memory::{BootTime, LockedPages, MemoryError, Requirement, SecretMemory, Vault};
+use crate::metrics::Present;
 use crate::peer::{Cgroups, Examiner};
 use crate::policy::{Policy, RuleConfig};
 
@@ -117,11 +119,23 @@ impl Server {
     }
 
     fn wait_for_connections(&self, count: usize) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.state.connections() != count {
-            assert!(Instant::now() < deadline, "{} connections and not {count}", self.state.connections());
-            std::thread::yield_now();
-        }
+        wait_until("as many connections as expected", || self.state.connections() == count);
+    }
+
+    fn wait_until_nothing_is_locked(&self) {
+        wait_until("no locked memory", || self.memory.bytes_locked() == 0);
+    }
+
+    /// A launch whose answer is there, unread.
+    fn unread(&self, flags: Flags) -> BlockingStream {
+        let stream = self.connect();
+        send(&stream, &request(flags, 0, &[]));
+        wait_until("an answer", || has_bytes(&stream));
+        stream
+    }
+
+    fn metric(&self, line: &str) -> bool {
+        self.state.metrics.text(Present::default()).unwrap().contains(line)
     }
 }
 
@@ -132,6 +146,12 @@ impl Drop for Server {
             thread.join().unwrap();
         }
     }
+}
+
+/// Whether something waits to be read.
+fn has_bytes(stream: &BlockingStream) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    nix::sys::socket::recv(stream.as_raw_fd(), &mut [0], flags).is_ok()
 }
 
 fn own_uid_policy() -> Policy {
@@ -185,11 +205,12 @@ fn receive_header(stream: &BlockingStream) -> std::io::Result<(AnswerHeader, Opt
 fn receive(stream: &BlockingStream) -> Got {
     let (header, descriptor) = receive_header(stream).unwrap();
     let mut payload = Vec::new();
-    let mut reader = stream;
-    reader.read_to_end(&mut payload).unwrap();
     assert_eq!(descriptor.is_some(), header.answer == Answer::Descriptor);
+    if header.answer != Answer::Descriptor {
+        let mut reader = stream;
+        reader.read_to_end(&mut payload).unwrap();
+    }
     if let Some(descriptor) = descriptor {
-        assert!(payload.is_empty());
         let pages = LockedPages::received(&descriptor, header.len as usize).unwrap();
         payload = pages.bytes().to_vec();
     }

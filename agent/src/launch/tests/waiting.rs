@@ -46,9 +46,7 @@ fn a_waiting_launcher_that_hangs_up_frees_its_place() {
     let server = Server::start();
     drop(waiting_launch(&server));
     server.wait_for_connections(0);
-    while server.state.counts().abandoned != 1 {
-        std::thread::yield_now();
-    }
+    wait_until("an abandoned launch", || server.state.counts().abandoned == 1);
 }
 
 #[test]

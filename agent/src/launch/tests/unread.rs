@@ -1,0 +1,181 @@
+//! Launchers that do not read their answers.
+
+use devbox_launch_proto::ErrorCode;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use super::*;
+use crate::memory::test_support::{become_user, in_a_process_of_its_own};
+use crate::memory::{Backing, Loss};
+use crate::needs::{self, skipped};
+
+const DEFAULT: Flags = Flags { list: false, inline: false };
+const INLINE: Flags = Flags { list: false, inline: true };
+
+fn holding_one() -> Server {
+    Server::start().holding(&[("A", b"one")])
+}
+
+fn has_descriptors(server: &Server) -> bool {
+    let has = server.memory.backing() == Backing::MemfdSecret;
+    if !has {
+        skipped("memfd_secret");
+    }
+    has
+}
+
+/// What a launcher finds that reads now, at last.
+fn found(stream: &BlockingStream) -> Vec<u8> {
+    let (header, descriptor) = receive_header(stream).unwrap();
+    let pages = LockedPages::received(&descriptor.unwrap(), header.len as usize).unwrap();
+    pages.bytes()[..header.len as usize].to_vec()
+}
+
+#[test]
+fn an_unread_answer_keeps_its_place_and_its_memory_until_it_is_read() {
+    let server = holding_one();
+    for flags in [DEFAULT, INLINE] {
+        let stream = server.unread(flags);
+        wait_until("the launch to be counted", || server.state.counts().served > 0);
+        assert_eq!(server.state.connections(), 1);
+        assert_eq!(receive(&stream).strings(), b"A=one\0");
+        // Read, though not closed: the place is free.
+        server.wait_for_connections(0);
+        drop(stream);
+    }
+}
+
+#[test]
+fn a_launcher_that_reads_in_its_own_time_finds_its_variables() {
+    let server = holding_one();
+    let stream = server.unread(DEFAULT);
+    for _ in 0..20 {
+        assert_eq!(server.everything().strings(), b"A=one\0");
+    }
+    assert_eq!(receive(&stream).strings(), b"A=one\0");
+}
+
+#[test]
+fn unread_answers_are_wiped_when_their_secrets_are_revoked_or_replaced() {
+    let server = holding_one();
+    if !has_descriptors(&server) {
+        return;
+    }
+    let outdated = "launches_withdrawn_total{reason=\"outdated\"} ";
+    let stream = server.unread(DEFAULT);
+    server.hold(2, &[("B", b"two")]);
+    wait_until("a withdrawal", || server.metric(&format!("{outdated}1\n")));
+    assert_eq!(found(&stream), [0; 6]);
+
+    let stream = server.unread(DEFAULT);
+    server.vault.lose(Loss::Revoked, "the devbox was shut down");
+    server.wait_until_nothing_is_locked();
+    assert!(server.metric(&format!("{outdated}2\n")));
+    assert_eq!(server.state.connections(), 1, "the kernel still has the message");
+    assert_eq!(found(&stream), [0; 6]);
+    server.wait_for_connections(0);
+}
+
+#[test]
+fn unread_answers_are_wiped_after_their_deadline() {
+    let server = holding_one();
+    if !has_descriptors(&server) {
+        return;
+    }
+    let stream = server.unread(DEFAULT);
+    wait_until("a withdrawal", || server.metric("launches_withdrawn_total{reason=\"deadline\"} 1\n"));
+    assert_eq!(found(&stream), [0; 6]);
+    assert_eq!(server.everything().strings(), b"A=one\0");
+}
+
+#[test]
+fn unread_answers_are_wiped_when_the_daemon_stops() {
+    let mut server = holding_one();
+    if !has_descriptors(&server) {
+        return;
+    }
+    let stream = server.unread(DEFAULT);
+    drop(server.stop.take());
+    server.thread.take().unwrap().join().unwrap();
+    assert_eq!(found(&stream), [0; 6]);
+}
+
+#[test]
+fn a_refusal_that_is_not_read_keeps_its_place_too() {
+    let server = Server::start();
+    let stream = server.unread(DEFAULT);
+    assert_eq!(server.state.connections(), 1);
+    assert_eq!(receive(&stream).code(), ErrorCode::NotReady);
+    server.wait_for_connections(0);
+}
+
+#[test]
+fn a_user_who_reads_no_answer_gets_no_more_than_its_share_and_others_go_on() {
+    if !needs::root() {
+        return;
+    }
+    let memory = SecretMemory::probe(Requirement::Any, LIMIT).unwrap();
+    let rules = ["uid = 65534\nenv = ['*']", "uid = 65533\nenv = ['*']"];
+    let server = Server::with(memory, policy(&rules)).holding(&[("A", b"one")]);
+    let served = || server.state.counts().served;
+    let as_user = |uid, act: &(dyn Fn() -> Vec<BlockingStream> + Sync)| {
+        std::thread::scope(|scope| {
+            let user = scope.spawn(move || {
+                become_user(uid);
+                act()
+            });
+            user.join().unwrap()
+        })
+    };
+    for flags in [DEFAULT, INLINE] {
+        let before = served();
+        let hoard = as_user(65_534, &|| (0..600).map(|_| asked(&server, flags)).collect());
+        as_user(65_533, &|| {
+            for _ in 0..100 {
+                assert_eq!(server.everything().strings(), b"A=one\0");
+            }
+            Vec::new()
+        });
+        let hoarded = served() - before - 100;
+        assert!((100..=256).contains(&hoarded), "{hoarded} answers wait for the one user");
+        drop(hoard);
+        server.wait_for_connections(0);
+    }
+}
+
+/// A request, and no look at its answer.
+fn asked(server: &Server, flags: Flags) -> BlockingStream {
+    let stream = server.connect();
+    // A connection that is turned away may be closed by now.
+    let _ = std::io::Write::write_all(&mut &stream, &request(flags, 0, &[]));
+    stream
+}
+
+#[test]
+fn where_the_kernel_sends_no_more_descriptors_the_answer_is_inline_and_counted() {
+    in_a_process_of_its_own("launch::tests::unread::child_that_may_have_no_descriptor_in_flight");
+}
+
+#[test]
+#[ignore = "run in a process of its own by where_the_kernel_sends_no_more_descriptors_the_answer_is_inline_and_counted"]
+fn child_that_may_have_no_descriptor_in_flight() {
+    let server = holding_one();
+    if !has_descriptors(&server) {
+        return;
+    }
+    // Prepared pages need no new descriptor: a limit below what is in flight is what stops only the sending.
+    let own = server.unread(DEFAULT);
+    let connected: Vec<_> = (0..2).map(|_| server.connect()).collect();
+    server.wait_for_connections(3);
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+    for stream in &connected {
+        send(stream, &request(DEFAULT, 0, &[]));
+        wait_until("an answer", || has_bytes(stream));
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, 1_024.min(hard), hard).unwrap();
+    for stream in &connected {
+        assert_eq!(receive(stream), Got::Inline(b"A=one\0".to_vec()));
+    }
+    assert!(server.metric("launches_inline_total{reason=\"in_flight\"} 2\n"));
+    assert_eq!(receive(&own).strings(), b"A=one\0");
+}

@@ -1,0 +1,269 @@
+//! Answers that were sent, and may not have been read yet.
+//!
+//! The kernel keeps an answer for its launcher until that reads it or closes its end, and counts each descriptor in it against
+//! the *daemon*: past `RLIMIT_NOFILE` of them it sends none for anybody (`ETOOMANYREFS`, unix(7)). So an answer keeps its place
+//! until it is read, and no user has more unread answers than places.
+//!
+//! Variables that nobody reads are withdrawn: after a deadline, when their generation is gone, and when the daemon stops. The
+//! kernel takes no descriptor back, but the pages behind it are wiped. Bytes that were sent inline are out of reach: they stay in
+//! the kernel until the launcher reads or closes.
+//!
+//! A launcher reads at once, so nobody waits for each answer: two are looked at whenever one is added, all of them ten times a
+//! second.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::net::UnixStream;
+use tokio::select;
+use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
+
+use super::answer::GRACE;
+use super::places::Place;
+use super::report::report_withdrawn;
+use crate::memory::{Generation, SentPages, has_read_all};
+use crate::metrics::Metrics;
+use crate::peer::Peer;
+
+/// Variables have to be read in this time.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// How often all answers are looked at while there is something to withdraw.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// The same when there is not: only places are left to free, and whoever finds none looks too.
+const LONG_INTERVAL: Duration = Duration::from_secs(2);
+/// How often a connection that finds no place may look at all answers: a flood must not make the daemon do nothing else.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How many of the oldest answers are looked at when one is added: more than one, so that they do not pile up.
+const LOOKS: usize = 2;
+
+/// All answers of a daemon that may be unread.
+#[derive(Debug, Default)]
+pub(super) struct Unread {
+    answers: Mutex<Answers>,
+    added: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Answers {
+    sent: VecDeque<Sent>,
+    looked: Option<Instant>,
+}
+
+/// One answer. The place is free after its connection is closed.
+#[derive(Debug)]
+pub(super) struct Sent {
+    stream: UnixStream,
+    content: Content,
+    peer: Peer,
+    at: Instant,
+    place: Place,
+}
+
+/// What was sent.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// Variables, by descriptor.
+    Pages {
+        pages: SentPages,
+        generation: Weak<Generation>,
+        /// Since when they are known to be outdated.
+        outdated: Option<Instant>,
+    },
+    /// Variables, by value.
+    Inline,
+    /// Nothing secret, or variables that are withdrawn.
+    Harmless,
+}
+
+impl Content {
+    pub(super) fn pages(pages: SentPages, generation: &Arc<Generation>) -> Self {
+        Self::Pages { pages, generation: Arc::downgrade(generation), outdated: None }
+    }
+}
+
+/// Why variables are withdrawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    Deadline,
+    Outdated,
+    Stopping,
+}
+
+impl Why {
+    pub(super) const ALL: [Self; 3] = [Self::Deadline, Self::Outdated, Self::Stopping];
+
+    /// A stable word for metrics.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Deadline => "deadline",
+            Self::Outdated => "outdated",
+            Self::Stopping => "stopping",
+        }
+    }
+
+    /// For the audit.
+    pub(super) const fn reason(self) -> &'static str {
+        match self {
+            Self::Deadline => "its answer was not read in time, and is withdrawn",
+            Self::Outdated => {
+                "its secrets were replaced or revoked before it read its answer, which is withdrawn"
+            }
+            Self::Stopping => "the daemon stops before it read its answer, which is withdrawn",
+        }
+    }
+}
+
+impl Unread {
+    /// Keeps an answer until it is read.
+    pub(super) fn keep(
+        &self,
+        stream: UnixStream,
+        peer: Peer,
+        place: Place,
+        content: Content,
+        metrics: &Metrics,
+    ) {
+        if matches!(content, Content::Harmless) && has_read_all(&stream) {
+            return;
+        }
+        let sent = Sent { stream, content, peer, at: Instant::now(), place };
+        let mut answers = self.lock();
+        let was_empty = answers.sent.is_empty();
+        let oldest = LOOKS.min(answers.sent.len());
+        let rest: Vec<_> = answers.sent.drain(..oldest).collect();
+        answers.sent.push_back(sent);
+        let unread = rest.into_iter().filter_map(|sent| sent.unless_read(metrics));
+        answers.sent.extend(unread);
+        drop(answers);
+        if was_empty {
+            self.added.notify_one();
+        }
+    }
+
+    /// Frees the places of answers that are read, if that was not tried just now. Returns whether it was tried.
+    pub(super) fn make_room(&self, metrics: &Metrics) -> bool {
+        let is_due = self.lock().looked.is_none_or(|looked| looked.elapsed() >= PAUSE);
+        if is_due {
+            self.look(metrics);
+        }
+        is_due
+    }
+
+    /// Looks after the answers until it is dropped.
+    pub(super) async fn watch(&self, mut changes: watch::Receiver<()>, metrics: &Metrics) {
+        loop {
+            select! {
+                () = self.pause() => {}
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+            }
+            self.look(metrics);
+        }
+    }
+
+    /// For the time between two looks; for ever while there is nothing to look at.
+    async fn pause(&self) {
+        let interval = loop {
+            match self.interval() {
+                Some(interval) => break interval,
+                None => self.added.notified().await,
+            }
+        };
+        sleep(interval).await;
+    }
+
+    fn interval(&self) -> Option<Duration> {
+        let answers = self.lock();
+        let is_urgent =
+            |sent: &Sent| !matches!(sent.content, Content::Harmless) || sent.at.elapsed() < DEADLINE;
+        let last = answers.sent.back()?;
+        Some(if is_urgent(last) || answers.sent.iter().any(is_urgent) { INTERVAL } else { LONG_INTERVAL })
+    }
+
+    /// Lets go of answers that are read, and withdraws those that may not wait any longer.
+    fn look(&self, metrics: &Metrics) {
+        let mut answers = self.lock();
+        let sent = std::mem::take(&mut answers.sent);
+        answers.sent = sent.into_iter().filter_map(|sent| sent.unless_read(metrics)).collect();
+        answers.looked = Some(Instant::now());
+    }
+
+    /// The daemon stops: what is not read within [`GRACE`] is withdrawn.
+    pub(super) async fn close(&self, metrics: &Metrics) {
+        let deadline = Instant::now() + GRACE;
+        loop {
+            self.look(metrics);
+            if !self.holds_pages() || Instant::now() >= deadline {
+                break;
+            }
+            sleep(PAUSE).await;
+        }
+        for sent in &mut self.lock().sent {
+            sent.withdraw(Why::Stopping, metrics);
+        }
+    }
+
+    fn holds_pages(&self) -> bool {
+        self.lock().sent.iter().any(|sent| matches!(sent.content, Content::Pages { .. }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sent {
+    /// None once the launcher has read its answer, or has gone.
+    fn unless_read(mut self, metrics: &Metrics) -> Option<Self> {
+        if has_read_all(&self.stream) {
+            self.delivered();
+            return None;
+        }
+        if let Some(why) = self.overdue() {
+            self.withdraw(why, metrics);
+        }
+        Some(self)
+    }
+
+    fn delivered(&mut self) {
+        if let Content::Pages { pages, .. } = std::mem::replace(&mut self.content, Content::Harmless) {
+            pages.release();
+        }
+    }
+
+    fn overdue(&mut self) -> Option<Why> {
+        let is_late = self.at.elapsed() >= DEADLINE;
+        match &mut self.content {
+            Content::Pages { generation, outdated, .. } if generation.strong_count() == 0 => {
+                let outdated = outdated.get_or_insert_with(Instant::now);
+                (outdated.elapsed() >= GRACE).then_some(Why::Outdated)
+            }
+            Content::Pages { .. } | Content::Inline => is_late.then_some(Why::Deadline),
+            Content::Harmless => None,
+        }
+    }
+
+    /// Wipes the pages. The place stays, for the kernel keeps the message.
+    fn withdraw(&mut self, why: Why, metrics: &Metrics) {
+        if matches!(self.content, Content::Harmless) {
+            return;
+        }
+        self.content = Content::Harmless;
+        self.place.release();
+        report_withdrawn(metrics, self.peer, why);
+    }
+}
+
+impl Drop for Sent {
+    /// A launcher that has its answer keeps it.
+    fn drop(&mut self) {
+        if matches!(self.content, Content::Pages { .. }) && has_read_all(&self.stream) {
+            self.delivered();
+        }
+    }
+}
