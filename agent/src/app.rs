@@ -28,7 +28,7 @@ use crate::restart::{self, Kept, Store};
 use crate::socket::{self, Audience, SocketError, SocketFile};
 use crate::sync::orders::Arriving;
 use crate::sync::{Life, Orders, Pace, Progress, guard};
-use crate::telemetry::{chain, service_manager};
+use crate::telemetry::{chain, service_manager, stderr};
 
 /// Time for launches under way when the daemon stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
@@ -59,8 +59,8 @@ pub enum StartError {
     /// A protection is missing that has to be there.
     #[error(transparent)]
     Hardening(#[from] harden::Missing),
-    /// The thread that prepares launches does not start.
-    #[error("the thread that prepares launches does not start: raise the limit of processes (LimitNPROC=)")]
+    /// The thread that prepares launches, or the log's, does not start.
+    #[error("a thread does not start: raise the limit of processes (LimitNPROC=)")]
     Thread(#[source] io::Error),
 }
 
@@ -126,6 +126,7 @@ impl App {
             files.into_iter().flatten().filter(|file| file.is_ours()).map(SocketFile::path).collect();
         let machine = Arc::new(Machine::this());
         let (hardening, examiner) = harden(hardening, &settings, &ours, &memory)?;
+        stderr::start().map_err(StartError::Thread)?;
         let vault = Arc::new(Vault::new(STARTING).on(Arc::clone(&machine)));
         if let Some(secrets) = kept.secrets {
             vault.replace(secrets.generation, secrets.lease);

@@ -22,7 +22,7 @@ use devbox_secretsd::peer::Process;
 use devbox_secretsd::policy::Explanation;
 use devbox_secretsd::reload::Counts;
 use devbox_secretsd::telemetry::log::{self, Format};
-use devbox_secretsd::telemetry::{chain, journal};
+use devbox_secretsd::telemetry::{chain, journal, stderr};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use zeroizing_alloc::ZeroAlloc;
@@ -55,6 +55,7 @@ impl<E: Error> From<E> for Failure {
 
 fn main() -> ExitCode {
     let hardening = harden::process();
+    stderr::take_panics();
     let outcome = match Command::parse().action {
         Action::Run(options) => run(&options, hardening),
         Action::Status(options) => status(&options),
@@ -65,16 +66,20 @@ fn main() -> ExitCode {
         Action::Explain(options) => explain(&options),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            stderr::flush();
+            ExitCode::SUCCESS
+        }
         Err(Failure::Runtime(message)) => fail(&message, 1),
         Err(Failure::Usage(message)) => fail(&message, 2),
     }
 }
 
-/// Told on standard error whatever the log's level; a closed one is nobody's loss.
+/// Prints `message` whatever the log's level. A standard error that is closed or not read is ignored.
 fn fail(message: &str, code: u8) -> ExitCode {
     let priority = if journal::is_stderr() { journal::ERROR } else { "" };
-    let _ = message.lines().try_for_each(|line| writeln!(io::stderr(), "{priority}devbox-secretsd: {line}"));
+    let lines: String = message.lines().map(|line| format!("{priority}devbox-secretsd: {line}\n")).collect();
+    stderr::last_words(&lines);
     ExitCode::from(code)
 }
 
@@ -156,6 +161,7 @@ fn resume(options: &ResumeOptions) -> Result<(), Failure> {
     let ResumeOptions { join_token_file, wait, admin_socket } = options;
     // Others may be able to read the token: whoever passes it is told.
     log::start("warn", if journal::is_stderr() { Format::Journald } else { Format::Human }, false)?;
+    stderr::start()?;
     let file = join_token_file.as_ref().map(|file| Some(file).filter(|file| *file != Path::new("-")));
     let token = file.map(token::read).transpose()?;
     runtime()?.block_on(async {

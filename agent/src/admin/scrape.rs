@@ -13,7 +13,7 @@ use crate::memory::Holding;
 use crate::metrics::{MEDIA_TYPE, Present};
 use crate::peer::Peer;
 use crate::reload::Reload;
-use crate::telemetry::audit;
+use crate::telemetry::{audit, stderr};
 
 /// Every number, as it is now.
 pub(super) fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
@@ -36,6 +36,7 @@ fn present(admin: &Admin) -> Present {
         bytes_locked: admin.memory.bytes_locked() as u64,
         connections: admin.launches.connections() as u64,
         audit_dropped: audit::dropped(),
+        log_dropped: stderr::lost(),
         started_ms: admin.started_ms,
         ..Present::default()
     };

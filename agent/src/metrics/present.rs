@@ -38,6 +38,8 @@ pub struct Present {
     pub connections: u64,
     /// Audit events that reached neither the journal nor standard error.
     pub audit_dropped: u64,
+    /// Other lines of the log that standard error did not take.
+    pub log_dropped: u64,
     /// When the process started, in milliseconds since the epoch.
     pub started_ms: i64,
 }
@@ -98,9 +100,10 @@ impl Present {
         gauges.one("launch_connections", "Connections of launchers right now", self.connections)?;
         let help = "When the daemon started, in seconds since 1970";
         gauges.one("start_timestamp_seconds", help, seconds(self.started_ms))?;
-        let dropped = ConstCounter::new(self.audit_dropped);
-        let help = "Audit events that nobody took";
-        dropped.encode(gauges.0.encode_descriptor("audit_dropped", help, None, MetricType::Counter)?)?;
+        let help = "Audit events that neither the journal nor standard error took";
+        gauges.count("audit_dropped", help, self.audit_dropped)?;
+        let help = "Other lines of the log that standard error did not take";
+        gauges.count("log_dropped", help, self.log_dropped)?;
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         build.encode(gauges.0.encode_descriptor("build", "The program", None, MetricType::Info)?)
     }
@@ -111,6 +114,10 @@ struct Gauges<'a>(DescriptorEncoder<'a>);
 impl Gauges<'_> {
     fn one<N: EncodeGaugeValue>(&mut self, name: &str, help: &str, value: N) -> fmt::Result {
         ConstGauge::new(value).encode(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?)
+    }
+
+    fn count(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        ConstCounter::new(value).encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)
     }
 
     fn some<N: EncodeGaugeValue>(&mut self, name: &str, help: &str, value: Option<N>) -> fmt::Result {

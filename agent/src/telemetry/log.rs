@@ -14,6 +14,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use super::audit::{self, JournalLayer};
 use super::journal::{self, Journal};
+use super::stderr::Stderr;
 
 /// What is logged where nothing is said.
 pub const DEFAULT_LEVEL: &str = "info";
@@ -83,18 +84,19 @@ pub fn filter(level: &str) -> Result<EnvFilter, LogError> {
     EnvFilter::try_new(level).map_err(LogError::Level)
 }
 
-/// Starts the process's one log. `audit`: whether the events of the audit are told, at any `level`.
+/// Starts the process's one log. `audit`: whether the events of the audit are logged, at any `level`. Lines wait in a queue
+/// until [`stderr::start`](super::stderr::start).
 ///
 /// # Errors
 /// [`LogError`].
 pub fn start(level: &str, format: Format, audit: bool) -> Result<(), LogError> {
     let registry = tracing_subscriber::registry().with(filter_with(level, audit)?);
-    let stderr = || fmt::layer().with_writer(io::stderr);
+    let stderr = || fmt::layer().with_writer(Stderr);
     let started = match resolve(format) {
         Format::Journald => {
-            let text = fmt::layer().with_writer(Journal(io::stderr)).with_ansi(false);
+            let text = fmt::layer().with_writer(Journal(Stderr)).with_ansi(false);
             let text = text.without_time().with_level(false).with_target(false);
-            let audit = JournalLayer::new().with_filter(filter_fn(is_audit));
+            let audit = JournalLayer::new(super::stderr::audit()).with_filter(filter_fn(is_audit));
             registry.with(text.with_filter(filter_fn(|event| !is_audit(event)))).with(audit).try_init()
         }
         Format::Json => registry.with(stderr().json().flatten_event(true)).try_init(),

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod journal;
 pub mod log;
 pub mod service_manager;
+pub mod stderr;
 #[cfg(test)]
 pub(crate) mod test_support;
 

@@ -27,21 +27,26 @@ pub struct Daemon {
 impl Daemon {
     /// Joins at `url` with `token` from standard input, and logs everything.
     pub fn start(url: &ServerUrl, token: &str, more: &[&str]) -> Self {
-        Self::begin(url, token, &[&["--join-token-file", "-"], more].concat(), None)
+        Self::begin(url, token, &[&["--join-token-file", "-"], more].concat(), None, Stdio::piped())
     }
 
     /// The same, of which a service manager hears at the socket `notify` (sd_notify(3)).
     pub fn notifying(url: &ServerUrl, token: &str, notify: &Path) -> Self {
-        Self::begin(url, token, &["--join-token-file", "-"], Some(notify))
+        Self::begin(url, token, &["--join-token-file", "-"], Some(notify), Stdio::piped())
+    }
+
+    /// As [`Self::start`], with `stderr` for its standard error: [`Self::log`] has nothing.
+    pub fn logging_to(stderr: impl Into<Stdio>, url: &ServerUrl, token: &str) -> Self {
+        Self::begin(url, token, &["--join-token-file", "-"], None, stderr.into())
     }
 
     /// With certificate, key and CA from files of these names.
     pub fn with_files(url: &ServerUrl, files: [&Path; 3]) -> Self {
         let [certificate, key, ca] = files.map(|path| path.to_str().unwrap());
-        Self::begin(url, "", &["--certificate", certificate, "--key", key, "--ca", ca], None)
+        Self::begin(url, "", &["--certificate", certificate, "--key", key, "--ca", ca], None, Stdio::piped())
     }
 
-    fn begin(url: &ServerUrl, token: &str, more: &[&str], notify: Option<&Path>) -> Self {
+    fn begin(url: &ServerUrl, token: &str, more: &[&str], notify: Option<&Path>, stderr: Stdio) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut child = Command::new(PROGRAM)
             // An option wins over it.
@@ -53,17 +58,19 @@ impl Daemon {
             .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         child.stdin.take().unwrap().write_all(token.as_bytes()).unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::new(Mutex::new(String::new()));
         let kept = Arc::clone(&log);
-        let reader = std::thread::spawn(move || {
-            stderr.lines().for_each(|line| *kept.lock().unwrap() += &(line.unwrap() + "\n"));
+        let reader = child.stderr.take().map(|stderr| {
+            std::thread::spawn(move || {
+                let lines = BufReader::new(stderr).lines();
+                lines.for_each(|line| *kept.lock().unwrap() += &(line.unwrap() + "\n"));
+            })
         });
-        Self { child, log, reader: Some(reader), dir }
+        Self { child, log, reader, dir }
     }
 
     pub fn pid(&self) -> Pid {
@@ -139,7 +146,7 @@ impl Daemon {
             }
         };
         let status = timeout(PATIENCE, ended).await.expect("the daemon does not end");
-        self.reader.take().unwrap().join().unwrap();
+        self.reader.take().into_iter().for_each(|reader| reader.join().unwrap());
         let log = self.log.lock().unwrap().clone();
         (status, log)
     }

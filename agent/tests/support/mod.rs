@@ -4,6 +4,7 @@
 pub mod authority;
 pub mod control_plane;
 pub mod daemon;
+pub mod launch;
 #[path = "../../src/needs.rs"]
 pub mod needs;
 

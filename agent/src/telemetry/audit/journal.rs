@@ -1,35 +1,34 @@
 //! The audit's events as entries of systemd-journald, each with its fields: `journalctl DEVBOX_EVENT=refusal -o json`.
 //!
 //! Not tracing-journald: it waits where the journal does not read, and forgets what does not arrive. Here nothing waits. A
-//! journal that is not there is made up for by a line on standard error; what nobody takes is counted ([`dropped`]). The
-//! socket is not connected: a restarted journal is another peer under the same path.
+//! missing journal is made up for by a line on standard error; lost events are counted ([`dropped`]). The socket is not
+//! connected: a restarted journal is another peer under the same path.
 
-use std::io::{self, ErrorKind, Write};
-use std::os::fd::AsRawFd;
+use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use devbox_secrets_common::log_writer::LogWriter;
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, send};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use super::entry::Entry;
-use crate::telemetry::journal;
+use crate::telemetry::{journal, stderr};
 
 /// Where systemd-journald reads entries (systemd-journald.service(8)).
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// Of the process's one log.
+/// Events that the journal did not take, of the process's one log.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// How many events of the audit nobody took since the process started.
+/// How many events of the audit neither the journal nor standard error took since the process started.
 #[must_use]
 pub fn dropped() -> u64 {
-    DROPPED.load(Ordering::Relaxed)
+    DROPPED.load(Ordering::Relaxed) + stderr::audit_lost()
 }
 
 /// Sends events to the journal. Makes its socket at once: before the process closes itself.
@@ -39,15 +38,15 @@ pub(in crate::telemetry) struct JournalLayer {
     /// None where there can be no socket at all.
     socket: Option<UnixDatagram>,
     entry: Mutex<Entry>,
-    instead: fn(&str) -> io::Result<()>,
+    instead: LogWriter,
 }
 
 impl JournalLayer {
-    pub(in crate::telemetry) fn new() -> Self {
-        Self::at(Path::new(SOCKET), to_stderr)
+    pub(in crate::telemetry) fn new(instead: LogWriter) -> Self {
+        Self::at(Path::new(SOCKET), instead)
     }
 
-    fn at(journal: &Path, instead: fn(&str) -> io::Result<()>) -> Self {
+    fn at(journal: &Path, instead: LogWriter) -> Self {
         let socket = UnixDatagram::unbound().and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
         Self { journal: journal.to_owned(), socket: socket.ok(), entry: Mutex::default(), instead }
     }
@@ -58,9 +57,12 @@ impl JournalLayer {
             None => Err(ErrorKind::NotFound.into()),
         };
         match sent {
-            // It is there and does not read: standard error is its other ear.
+            // A journal that does not read reads standard error neither.
             Err(error) if is_full(&error) => Err(error),
-            Err(_) => (self.instead)(&format!("{}{}\n", journal::priority(level), entry.line())),
+            Err(_) => {
+                self.instead.put(format!("{}{}\n", journal::priority(level), entry.line()).into_bytes());
+                Ok(())
+            }
             Ok(()) => Ok(()),
         }
     }
@@ -80,20 +82,10 @@ fn is_full(error: &io::Error) -> bool {
     error.kind() == ErrorKind::WouldBlock || error.raw_os_error() == Some(Errno::ENOBUFS as i32)
 }
 
-/// Under systemd it is a socket, and one that nobody reads must not stop the daemon.
-fn to_stderr(line: &str) -> io::Result<()> {
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    match send(io::stderr().as_raw_fd(), line.as_bytes(), flags) {
-        Ok(sent) if sent == line.len() => Ok(()),
-        Ok(_) => Err(ErrorKind::WouldBlock.into()),
-        Err(Errno::ENOTSOCK) => io::stderr().write_all(line.as_bytes()),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::io::Read;
+    use std::time::Duration;
 
     use tracing::subscriber::with_default;
     use tracing::{info, warn};
@@ -102,18 +94,24 @@ mod tests {
     use super::super::{Kind, TARGET};
     use super::*;
 
-    thread_local! {
-        static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-    }
+    const PATIENCE: Duration = Duration::from_secs(30);
 
-    fn keep(line: &str) -> io::Result<()> {
-        LINES.with_borrow_mut(|lines| lines.push(line.to_owned()));
-        Ok(())
-    }
-
+    /// What `log` brings to standard error while the journal is at `journal`.
     fn logged(journal: &Path, log: impl FnOnce()) -> Vec<String> {
-        with_default(tracing_subscriber::registry().with(JournalLayer::at(journal, keep)), log);
-        LINES.take()
+        let stderr = LogWriter::new();
+        let layer = JournalLayer::at(journal, stderr.clone());
+        with_default(tracing_subscriber::registry().with(layer), log);
+        let (mut reader, pipe) = io::pipe().unwrap();
+        stderr.put(b"end\n".to_vec());
+        stderr.start(pipe).unwrap();
+        assert!(stderr.flush(PATIENCE));
+        let mut text = String::new();
+        while !text.ends_with("end\n") {
+            let mut room = [0; 4_096];
+            let len = reader.read(&mut room).unwrap();
+            text += std::str::from_utf8(&room[..len]).unwrap();
+        }
+        text.lines().map(str::to_owned).filter(|line| line != "end").collect()
     }
 
     fn received(journal: &UnixDatagram) -> String {
@@ -166,8 +164,7 @@ mod tests {
     fn without_a_journal_there_is_a_line_and_a_new_journal_gets_the_next_event() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
-        let layer = tracing_subscriber::registry().with(JournalLayer::at(&path, keep));
-        with_default(layer, || {
+        let lines = logged(&path, || {
             warn!(target: TARGET, event = Kind::Refusal.word(), "first");
             let old = UnixDatagram::bind(&path).unwrap();
             info!(target: TARGET, event = Kind::Launch.word(), "second");
@@ -179,7 +176,7 @@ mod tests {
             info!(target: TARGET, event = Kind::Launch.word(), "fourth");
             assert!(received(&new).contains("MESSAGE=fourth\n"));
         });
-        assert_eq!(LINES.take(), ["<4>first\n", "<6>third\n"]);
+        assert_eq!(lines, ["<4>first", "<6>third"]);
     }
 
     #[test]
