@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::admin::{self, Admin};
 use crate::config::{self, Settings};
 use crate::credentials;
+use crate::freshness::Freshness;
 use crate::harden::{self, Hardening, Reach};
 use crate::identity::certificate::now_ms;
 use crate::identity::enroll::EnrollError;
@@ -132,12 +133,13 @@ impl App {
             vault.replace(secrets.generation, secrets.lease);
         }
         let metrics = Arc::new(Metrics::default());
+        let freshness = Arc::new(Freshness::new());
         let units = credentials::Credentials::new(Arc::clone(&vault), settings.credential_rules);
-        let units = Arc::new(units.counted_in(Arc::clone(&metrics)));
+        let units = Arc::new(units.counted_in(Arc::clone(&metrics)).checked_by(Arc::clone(&freshness)));
         let progress = Arc::new(Progress::counted_in(Arc::clone(&metrics)));
         let launches = LaunchState::new(Arc::clone(&vault), memory.clone(), settings.policy);
-        let launches =
-            Arc::new(launches.map_err(StartError::Thread)?.examined_by(examiner).counted_in(metrics));
+        let launches = launches.map_err(StartError::Thread)?.examined_by(examiner).counted_in(metrics);
+        let launches = Arc::new(launches.checked_by(Arc::clone(&freshness)));
         let (life, orders) = Orders::new(Arc::clone(&vault), settings.identity.clone());
         let admin = Arc::new(Admin {
             server: settings.server.url.clone(),
@@ -155,7 +157,7 @@ impl App {
         let server = settings.server;
         let pace = Pace { poll_wait: server.poll_wait, max_stale: server.max_stale };
         let (url, source) = (server.url, settings.identity);
-        let life = Life { url, pace, source, memory, vault, progress, machine, store };
+        let life = Life { url, pace, source, memory, vault, freshness, progress, machine, store };
         Ok(Self {
             life,
             credentials,

@@ -4,6 +4,7 @@
 //! - [`config`]: the configuration file, checked whole; [`app`]: the parts, wired;
 //! - [`identity`]: who this devbox is to the control plane; [`control_plane`]: the connection to it;
 //! - [`sync`]: keeps the bundle current, and ends service when it cannot;
+//! - [`freshness`]: whether it is current, checked before each answer;
 //! - [`machine`]: whether this is still the machine that it started on;
 //! - [`restart`]: what a successor finds in the service manager's store;
 //! - [`memory`]: the only pages that hold a plaintext; [`launch`]: what a launch asks and gets;
@@ -18,6 +19,7 @@ pub mod app;
 pub mod config;
 pub mod control_plane;
 pub mod credentials;
+pub mod freshness;
 pub mod harden;
 pub mod identity;
 pub mod launch;

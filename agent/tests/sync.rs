@@ -31,7 +31,15 @@ async fn join(plane: &ControlPlane, max_stale: Duration) -> Half {
     let (vault, progress) = (Arc::new(Vault::new("starting")), Arc::new(Progress::default()));
     let memory = SecretMemory::probe(Requirement::Any, LIMIT).unwrap();
     let pace = Pace { poll_wait: Duration::from_millis(100), max_stale };
-    let poller = Poller::new(plane.url(), identity, memory, Arc::clone(&vault), Arc::clone(&progress), pace);
+    let poller = Poller::new(
+        plane.url(),
+        identity,
+        memory,
+        Arc::clone(&vault),
+        Arc::clone(&progress),
+        pace,
+        Arc::default(),
+    );
     Half { vault, progress, poller }
 }
 

@@ -20,6 +20,8 @@ use super::link::{Failure, Link};
 use super::liveness::end_when_unheard;
 use super::reply::Reply;
 use super::url::ServerUrl;
+use super::watched::Watched;
+use crate::freshness::Freshness;
 
 /// Time to connect and to shake hands.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,6 +49,7 @@ pub struct Client {
     url: ServerUrl,
     tls: TlsConnector,
     kept: Option<Link>,
+    freshness: Option<Arc<Freshness>>,
 }
 
 impl std::fmt::Debug for Client {
@@ -59,13 +62,28 @@ impl Client {
     /// Connects at the first request.
     #[must_use]
     pub fn new(url: ServerUrl, config: Arc<ClientConfig>) -> Self {
-        Self { url, tls: TlsConnector::from(config), kept: None }
+        Self { url, tls: TlsConnector::from(config), kept: None, freshness: None }
+    }
+
+    /// The same, whose answers `freshness` learns of.
+    #[must_use]
+    pub fn watched_by(self, freshness: Arc<Freshness>) -> Self {
+        Self { freshness: Some(freshness), ..self }
     }
 
     /// The server.
     #[must_use]
     pub fn url(&self) -> &ServerUrl {
         &self.url
+    }
+
+    /// Connects, unless there is a connection.
+    ///
+    /// # Errors
+    /// [`TransportError`].
+    pub async fn connect(&mut self) -> Result<(), TransportError> {
+        self.kept = Some(self.link().await?);
+        Ok(())
     }
 
     /// Sends one request and reads its answer whole. A connection that failed is not used again.
@@ -76,7 +94,8 @@ impl Client {
         let mut link = self.link().await?;
         let (after, limit) = (post.patience, post.limit);
         let request = self.request(post)?;
-        let reply = match timeout(after, link.exchange(request, limit)).await {
+        let arrives = || self.freshness.iter().for_each(|freshness| freshness.arrives());
+        let reply = match timeout(after, link.exchange(request, limit, arrives)).await {
             Ok(result) => result.map_err(|failure| self.failed(failure, limit))?,
             Err(_) => return Err(TransportError::Timeout { url: self.url.clone(), after }),
         };
@@ -90,12 +109,12 @@ impl Client {
         {
             return Ok(link);
         }
-        timeout(CONNECT_TIMEOUT, self.connect()).await.unwrap_or_else(|_| {
+        timeout(CONNECT_TIMEOUT, self.connect_anew()).await.unwrap_or_else(|_| {
             Err(TransportError::Timeout { url: self.url.clone(), after: CONNECT_TIMEOUT })
         })
     }
 
-    async fn connect(&self) -> Result<Link, TransportError> {
+    async fn connect_anew(&self) -> Result<Link, TransportError> {
         let tcp = self.dial().await?;
         let stream = self.handshake(tcp).await?;
         Link::new(stream).await.map_err(|error| self.broken(error))
@@ -124,8 +143,9 @@ impl Client {
         Ok(addresses.take(MAX_ADDRESSES as usize).collect())
     }
 
-    async fn handshake(&self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, TransportError> {
+    async fn handshake(&self, tcp: TcpStream) -> Result<TlsStream<Watched>, TransportError> {
         let name = self.url.server_name().map_err(|error| self.broken(error))?;
+        let tcp = Watched::new(tcp, self.freshness.clone());
         self.tls.connect(name, tcp).await.map_err(|error| self.not_trusted(error))
     }
 

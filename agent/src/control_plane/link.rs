@@ -10,16 +10,15 @@ use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::select;
 use tokio_rustls::client::TlsStream;
 
 use super::reply::Reply;
+use super::watched::Watched;
 
 /// Bytes that a connection reads at once, and its longest header: what an idle connection keeps.
 const READ_BUFFER: usize = 16 * 1024;
 
-type Connection = http1::Connection<TokioIo<TlsStream<TcpStream>>, Full<Bytes>>;
+type Connection = http1::Connection<TokioIo<TlsStream<Watched>>, Full<Bytes>>;
 
 /// One HTTP/1.1 connection.
 pub(super) struct Link {
@@ -36,7 +35,7 @@ pub(super) enum Failure {
 }
 
 impl Link {
-    pub(super) async fn new(stream: TlsStream<TcpStream>) -> Result<Self, hyper::Error> {
+    pub(super) async fn new(stream: TlsStream<Watched>) -> Result<Self, hyper::Error> {
         let mut http = http1::Builder::new();
         let (sender, connection) = http.max_buf_size(READ_BUFFER).handshake(TokioIo::new(stream)).await?;
         Ok(Self { sender, connection: Box::pin(connection) })
@@ -49,15 +48,17 @@ impl Link {
         is_open && drive(connection, sender.ready()).await.is_ok()
     }
 
-    /// Sends one request, reads its answer whole.
+    /// Sends one request, reads its answer whole. `arrives` is called once its header has been read.
     pub(super) async fn exchange(
         &mut self,
         request: Request<Full<Bytes>>,
         limit: usize,
+        arrives: impl FnOnce(),
     ) -> Result<Reply, Failure> {
         let Self { sender, connection } = self;
         drive(connection, async {
             let response = sender.send_request(request).await.map_err(Failure::Http)?;
+            arrives();
             let status = response.status();
             let body = collect(response, limit).await?;
             Ok(Reply { status, body })
@@ -69,12 +70,16 @@ impl Link {
 /// `work` over `connection`, whose failure reaches it by itself.
 async fn drive<T>(connection: &mut Pin<Box<Connection>>, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
-    select! {
-        biased;
-        done = &mut work => return done,
-        _ = connection => {}
-    }
-    work.await
+    let mut is_over = false;
+    poll_fn(|context| {
+        if let Poll::Ready(done) = work.as_mut().poll(context) {
+            return Poll::Ready(done);
+        }
+        is_over = is_over || connection.as_mut().poll(context).is_ready();
+        // At once: no other task of this thread sees an answer that has been read and has had no effect.
+        work.as_mut().poll(context)
+    })
+    .await
 }
 
 /// Reads the body into one buffer of its announced length.

@@ -14,6 +14,7 @@ mod liveness;
 pub mod reply;
 pub mod tls;
 pub mod url;
+mod watched;
 
 pub use backoff::Backoff;
 pub use client::{Client, Post};

@@ -32,6 +32,7 @@ use self::address::Question;
 use self::refusal::Refusal;
 use self::report::{report_refused, report_served};
 use self::rules::CredentialRules;
+use crate::freshness::Freshness;
 use crate::memory::{Generation, Holding, Loss, Vault};
 use crate::metrics::Metrics;
 use crate::peer::{Cgroups, Peer};
@@ -57,6 +58,7 @@ const PATIENCE: Patience = Patience { starting: Duration::from_secs(60), answer:
 #[derive(Debug)]
 pub struct Credentials {
     vault: Arc<Vault>,
+    freshness: Arc<Freshness>,
     rules: ArcSwap<CredentialRules>,
     cgroups: Cgroups,
     patience: Patience,
@@ -68,7 +70,14 @@ impl Credentials {
     #[must_use]
     pub fn new(vault: Arc<Vault>, rules: CredentialRules) -> Self {
         let (rules, cgroups) = (ArcSwap::from_pointee(rules), Cgroups::of_this_machine());
-        Self { vault, rules, cgroups, patience: PATIENCE, metrics: Arc::default() }
+        let (freshness, metrics) = (Arc::default(), Arc::default());
+        Self { vault, freshness, rules, cgroups, patience: PATIENCE, metrics }
+    }
+
+    /// A unit is answered once `freshness` says that the vault is current, instead of at any time in the lease.
+    #[must_use]
+    pub fn checked_by(self, freshness: Arc<Freshness>) -> Self {
+        Self { freshness, ..self }
     }
 
     /// What becomes of credentials is counted in `metrics`.
@@ -117,7 +126,7 @@ impl Credentials {
 
     async fn answer(&self, mut stream: UnixStream) {
         let peer = Peer::of(&stream).ok();
-        let sent = match self.decide(&stream) {
+        let sent = match self.decide(&stream).await {
             Ok((question, generation, at)) => {
                 let rule = self.rules.load().granting(&question.unit, generation.name(at));
                 report_served(&self.metrics, peer, &question, &generation, at, rule);
@@ -136,9 +145,9 @@ impl Credentials {
         }
     }
 
-    fn decide(&self, stream: &UnixStream) -> Result<(Question, Arc<Generation>, usize), Refusal> {
+    async fn decide(&self, stream: &UnixStream) -> Result<(Question, Arc<Generation>, usize), Refusal> {
         let question = caller::question(stream, &self.cgroups)?;
-        let held = self.vault.current();
+        let held = self.freshness.current(&self.vault).await;
         let generation = held.map_err(Refusal::Unavailable)?;
         let at = answer::variable(&generation, &self.rules.load(), &question)?;
         Ok((question, generation, at))

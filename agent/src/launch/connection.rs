@@ -69,7 +69,7 @@ async fn launch(
         .map_err(|_| Failure::Slow("its request did not come in time"))??;
     // Before anything is said of the secrets, and before any waiting: a stranger gets neither.
     let mut decision = decide(connection, state, seen).await?;
-    let generation = match state.vault.current() {
+    let generation = match state.freshness.current(&state.vault).await {
         Err(unavailable) if unavailable.loss.may_pass() && request.header.wait_ms > 0 => {
             let generation = wait_for_secrets(connection.stream, state, &request).await?;
             // Rules may have been reloaded meanwhile, and the process may be another program by now.
@@ -140,7 +140,7 @@ async fn wait_for_secrets(
 async fn first_secrets(state: &LaunchState) -> Result<Arc<Generation>, Failure> {
     let mut changes = state.vault.changes();
     loop {
-        match state.vault.current() {
+        match state.freshness.current(&state.vault).await {
             Err(unavailable) if unavailable.loss.may_pass() => {}
             held => return held.map_err(|unavailable| Refusal::from(unavailable).into()),
         }

@@ -30,6 +30,7 @@ use self::answer::WhyInline;
 use self::places::Places;
 use self::report::Seldom;
 use self::unread::{Unread, Why};
+use crate::freshness::Freshness;
 use crate::memory::{Pool, SecretMemory, Vault};
 use crate::metrics::Metrics;
 use crate::peer::{Cgroups, Examiner};
@@ -46,6 +47,7 @@ pub(crate) const INLINE_REASONS: [&str; 4] =
 #[derive(Debug)]
 pub struct LaunchState {
     vault: Arc<Vault>,
+    freshness: Arc<Freshness>,
     policy: ArcSwap<Policy>,
     pool: Pool,
     places: Arc<Places>,
@@ -65,6 +67,7 @@ impl LaunchState {
     pub fn new(vault: Arc<Vault>, memory: SecretMemory, policy: Policy) -> io::Result<Self> {
         Ok(Self {
             vault,
+            freshness: Arc::default(),
             policy: ArcSwap::from_pointee(policy),
             pool: Pool::new(memory)?,
             places: Arc::new(Places::for_this_process()),
@@ -80,6 +83,12 @@ impl LaunchState {
     #[must_use]
     pub fn examined_by(self, examiner: Examiner) -> Self {
         Self { examiner, ..self }
+    }
+
+    /// A launch is answered once `freshness` says that the vault is current, instead of at any time in the lease.
+    #[must_use]
+    pub fn checked_by(self, freshness: Arc<Freshness>) -> Self {
+        Self { freshness, ..self }
     }
 
     /// What becomes of launches is counted in `metrics`.

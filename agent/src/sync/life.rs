@@ -16,6 +16,7 @@ use super::replaced::Replaced;
 use super::report::{report_join, report_order};
 use super::{Pace, Poller, Progress};
 use crate::control_plane::ServerUrl;
+use crate::freshness::Freshness;
 use crate::identity::enroll::EnrollError;
 use crate::identity::{Credentials, Identity, Source, join};
 use crate::machine::Machine;
@@ -45,6 +46,8 @@ pub struct Life {
     pub memory: SecretMemory,
     /// What is held.
     pub vault: Arc<Vault>,
+    /// Whether it is current.
+    pub freshness: Arc<Freshness>,
     /// How it goes.
     pub progress: Arc<Progress>,
     /// Where it is.
@@ -120,9 +123,10 @@ impl Life {
             Err(error) => return error,
         };
         let mut replaced = Replaced::watch(&self.source, identity.devbox_id());
-        let Self { url, pace, memory, vault, progress, store, .. } = self;
+        let Self { url, pace, memory, vault, freshness, progress, store, .. } = self;
         let (vault, progress) = (Arc::clone(vault), Arc::clone(progress));
-        let poller = Poller::new(url.clone(), identity, memory.clone(), vault, progress, *pace);
+        let freshness = Arc::clone(freshness);
+        let poller = Poller::new(url.clone(), identity, memory.clone(), vault, progress, *pace, freshness);
         let mut poller = poller.keeping(store);
         loop {
             let identity = select! {

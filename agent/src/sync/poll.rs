@@ -25,6 +25,7 @@ use super::error::SyncError;
 use super::renewal::Renewal;
 use super::report::report_renewal;
 use crate::control_plane::{Backoff, Client, Post, ServerUrl};
+use crate::freshness::Freshness;
 use crate::identity::certificate::now_ms;
 use crate::identity::{Identity, enroll};
 use crate::memory::{Holding, SecretMemory, Vault};
@@ -53,6 +54,7 @@ pub struct Poller<'a> {
     vault: Arc<Vault>,
     progress: Arc<Progress>,
     pace: Pace,
+    freshness: Arc<Freshness>,
     backoff: Backoff,
     steps: Steps,
     /// The highest revision ever held, also after a loss: nothing older is taken up.
@@ -73,9 +75,11 @@ impl<'a> Poller<'a> {
         vault: Arc<Vault>,
         progress: Arc<Progress>,
         pace: Pace,
+        freshness: Arc<Freshness>,
     ) -> Self {
         progress.identified(&identity);
-        let client = Client::new(url, identity.config());
+        freshness.begin();
+        let client = Client::new(url, identity.config()).watched_by(Arc::clone(&freshness));
         let renewal = Renewal::first(identity.validity());
         let backoff = Backoff::new();
         let (highest, announced) = (None, false);
@@ -87,6 +91,7 @@ impl<'a> Poller<'a> {
             vault,
             progress,
             pace,
+            freshness,
             backoff,
             steps: Steps::begin(),
             highest,
@@ -124,7 +129,11 @@ impl<'a> Poller<'a> {
         self.renew_when_due().await;
         match self.fetch().await {
             Ok(pause) => self.succeeded(pause),
-            Err(error) => self.failed(&error),
+            Err(error) => {
+                let pause = self.failed(&error);
+                self.freshness.failed();
+                pause
+            }
         }
     }
 
@@ -154,7 +163,8 @@ impl<'a> Poller<'a> {
         self.progress.metrics().certificate_renewed();
         report_renewal(&identity);
         self.progress.identified(&identity);
-        self.client = Client::new(self.client.url().clone(), identity.config());
+        let client = Client::new(self.client.url().clone(), identity.config());
+        self.client = client.watched_by(Arc::clone(&self.freshness));
         self.renewal = Renewal::following(identity.validity(), now_ms());
         self.identity = identity;
         if let Some(store) = &mut self.store {
@@ -167,11 +177,13 @@ impl<'a> Poller<'a> {
         if self.identity.validity().has_expired(now_ms()) {
             return Err(SyncError::Expired);
         }
+        self.client.connect().await.inspect_err(|_| self.freshness.away())?;
         let key = BundleKey::generate();
         let held = self.held_revision();
-        let asked = Asked::now(self.pace.wait().min(self.renewal.left(now_ms())));
+        let wait = self.pace.wait().min(self.renewal.left(now_ms()));
+        let asked = Asked::now(self.freshness.asks(wait));
         let post = self.post(&key, held, asked.wait)?;
-        let reply = self.client.post(post).await?;
+        let reply = self.client.post(post).await.inspect_err(|_| self.freshness.broke())?;
         let arrived = Instant::now();
         if reply.status.is_success() {
             self.steps.answered();
@@ -180,9 +192,12 @@ impl<'a> Poller<'a> {
             (StatusCode::OK, _) => {
                 self.take_up(&key, &reply, asked, arrived)?;
                 self.progress.fetched_in(asked.at.elapsed());
-                Ok(AFTER_CHANGE)
+                Ok(self.freshness.answered(asked.confirmed(), AFTER_CHANGE))
             }
-            (StatusCode::NO_CONTENT, Some(_)) => Ok(self.unchanged(asked)),
+            (StatusCode::NO_CONTENT, Some(_)) => {
+                let pause = self.unchanged(asked);
+                Ok(self.freshness.answered(asked.unchanged_at(), pause))
+            }
             (StatusCode::NO_CONTENT, None) => Err(SyncError::UnchangedFromNothing),
             _ => Err(SyncError::Refused(reply.refusal())),
         }

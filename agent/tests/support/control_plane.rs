@@ -62,6 +62,8 @@ pub struct Seen {
     pub renewed: usize,
     pub bundles: Vec<Option<u64>>,
     pub keys: Vec<String>,
+    /// Polls that have been answered.
+    pub answered: usize,
     /// The key exchange of each connection.
     pub exchanges: Vec<NamedGroup>,
     /// Connections that are open.
@@ -158,7 +160,11 @@ impl ControlPlane {
                 self.note(|seen| seen.renewed += 1);
                 self.issue(&body)
             }
-            BUNDLE_PATH if has_identity => return self.bundle(&body).await,
+            BUNDLE_PATH if has_identity => {
+                let answer = self.bundle(&body).await;
+                self.note(|seen| seen.answered += 1);
+                return answer;
+            }
             _ => refuse(StatusCode::UNAUTHORIZED, "a client certificate is needed here"),
         })
     }

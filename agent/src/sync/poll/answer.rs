@@ -13,8 +13,8 @@ use crate::sync::SyncError;
 use crate::sync::report::report_bundle;
 use crate::telemetry::service_manager;
 
-/// After an answer that came without the wait that was asked for.
-const AFTER_HURRY: Duration = Duration::from_secs(1);
+/// After an answer that came without the wait that was asked for: a deletion shall have its effect within a second.
+const AFTER_HURRY: Duration = Duration::from_millis(900);
 
 impl Poller<'_> {
     /// How long to pause after it.

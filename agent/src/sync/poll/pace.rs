@@ -38,4 +38,16 @@ impl Asked {
     pub(super) fn answered(self) -> BootTime {
         BootTime::now().min(self.boot_time + self.wait)
     }
+
+    /// When the server had the request, if it was not to hold it.
+    pub(super) fn confirmed(self) -> Option<BootTime> {
+        self.wait.is_zero().then_some(self.boot_time)
+    }
+
+    /// When the server found nothing changed, for an answer that is here and says so: as soon as it had the request, or at the
+    /// end of the wait. `None` for an answer in between, which may have waited unread.
+    pub(super) fn unchanged_at(self) -> Option<BootTime> {
+        let end = self.boot_time + self.wait;
+        (BootTime::now() >= end).then_some(end)
+    }
 }

@@ -47,7 +47,15 @@ impl Devbox {
         arrivals: Sender<Arrival>,
     ) -> Self {
         let (vault, progress) = (Arc::new(Vault::new("nothing has arrived yet")), Arc::default());
-        let poller = Poller::new(url, identity, memory, Arc::clone(&vault), Arc::clone(&progress), PACE);
+        let poller = Poller::new(
+            url,
+            identity,
+            memory,
+            Arc::clone(&vault),
+            Arc::clone(&progress),
+            PACE,
+            Arc::default(),
+        );
         Self { task: runtime.spawn(poll(poller, vault, arrivals)), progress }
     }
 

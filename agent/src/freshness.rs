@@ -1,0 +1,414 @@
+//! Whether the secrets in the vault are what the control plane would send now: checked before each answer to a launch or a
+//! unit.
+//!
+//! A process may stand still: SIGSTOP, a frozen cgroup, a machine without processor time. Meanwhile the control plane's answer
+//! waits unread in the connection's buffer, and more may change after that answer was sent. When the process continues, a
+//! launch may be scheduled before the poller. So a launch looks first:
+//!
+//! - a poll is held by the server, and its connection has no unread byte: the secrets are current. This look is one system
+//!   call, and the usual case;
+//! - otherwise, if the last answer is known to be recent, they are as well;
+//! - otherwise the launch waits until the poller has read the answer and a poll without a wait has confirmed it;
+//! - if the control plane is away, or does not confirm in time, the lease alone decides, as for any disconnected devbox.
+//!
+//! An answer's age is not in it. Its upper bound is the time since the connection was last seen without unread bytes.
+
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::memory::{BootTime, Generation, Unavailable, Vault};
+
+/// An answer that is not older needs no confirmation: promise P6 allows a second from a deletion to its effect.
+const RECENT: Duration = Duration::from_secs(1);
+/// Longest wait of a launch for the confirmation. Afterwards the control plane counts as away.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+/// Between two polls that confirm, if the first one's answer was too slow to confirm anything.
+const AFTER_SLOW: Duration = Duration::from_millis(500);
+/// Confirming polls in a row that were too slow, after which the network is taken for slow and the lease decides.
+const MAX_SLOW: u32 = 2;
+
+/// What is known of the control plane's last word. Written by the poller and its connection, read by launches.
+#[derive(Debug)]
+pub struct Freshness {
+    state: Mutex<State>,
+    changes: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    /// The connection, while there is one. Its owner removes it before it is closed.
+    socket: Option<RawFd>,
+    /// When the connection was last seen without unread bytes.
+    empty_at: Option<BootTime>,
+    /// The same, before the bytes that were read last.
+    heard_after: Option<BootTime>,
+    /// The vault had the control plane's word of this time, or of a later one.
+    known_at: Option<BootTime>,
+    /// Confirming polls in a row whose answers were too slow.
+    slow: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// No poll is under way.
+    Between,
+    /// The server holds a poll, and answers it by `due` at the latest.
+    Held { due: BootTime },
+    /// An answer is being read, or a poll without a wait is under way.
+    Asking,
+    /// The control plane is away: the lease decides.
+    Away,
+}
+
+impl Default for Freshness {
+    /// Without a poller: the lease decides.
+    fn default() -> Self {
+        Self::in_phase(Phase::Away)
+    }
+}
+
+impl Freshness {
+    /// Before the first poll: a launch waits for it, if the vault has something from a predecessor.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::in_phase(Phase::Between)
+    }
+
+    fn in_phase(phase: Phase) -> Self {
+        let state = State { phase, socket: None, empty_at: None, heard_after: None, known_at: None, slow: 0 };
+        Self { state: Mutex::new(state), changes: watch::Sender::new(()) }
+    }
+
+    /// What `vault` holds, once it is known to be current or the control plane is known to be away.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub async fn current(&self, vault: &Vault) -> Result<Arc<Generation>, Unavailable> {
+        let held = vault.current()?;
+        if self.state().is_current() {
+            return Ok(held);
+        }
+        // It must not keep revoked pages alive.
+        drop(held);
+        self.settled().await;
+        vault.current()
+    }
+
+    /// Waits until what is held is current, or the control plane is away.
+    async fn settled(&self) {
+        let mut changes = self.changes.subscribe();
+        loop {
+            let started = BootTime::now();
+            let settled = async {
+                while !self.state().is_current() {
+                    // Its sender is `self`: this is a change and never the end of the channel.
+                    let _ = changes.changed().await;
+                }
+            };
+            if timeout(PATIENCE, settled).await.is_ok() {
+                return;
+            }
+            // The process stood still again while it waited: the poller had no time either.
+            if BootTime::now().since(started) < 2 * PATIENCE {
+                return self.away();
+            }
+        }
+    }
+
+    /// A new poller begins: what is held is a predecessor's.
+    pub(crate) fn begin(&self) {
+        self.change(|state| {
+            state.phase = Phase::Between;
+            state.known_at = None;
+            state.slow = 0;
+        });
+    }
+
+    /// A poll is about to be sent over an open connection. Returns how long the server may hold it: not at all if it is to
+    /// confirm what is held, `wait` otherwise.
+    pub(crate) fn asks(&self, wait: Duration) -> Duration {
+        let now = BootTime::now();
+        let mut state = self.state();
+        state.empty_at = Some(now);
+        state.heard_after = Some(now);
+        if state.is_recent(now) {
+            state.phase = Phase::Held { due: now + wait + RECENT };
+            return wait;
+        }
+        if state.slow >= MAX_SLOW {
+            return wait;
+        }
+        if state.phase != Phase::Away {
+            state.phase = Phase::Asking;
+        }
+        Duration::ZERO
+    }
+
+    /// The answer's header has been read.
+    pub(crate) fn arrives(&self) {
+        self.change(|state| {
+            if let Phase::Held { .. } = state.phase {
+                state.knows(state.heard_after);
+                state.phase = Phase::Asking;
+            }
+        });
+    }
+
+    /// The vault has what was answered. `as_of`: the server answered at this time or later; `None` if that is not known.
+    /// Returns how long to pause, `usual` if nothing needs to be confirmed.
+    pub(crate) fn answered(&self, as_of: Option<BootTime>, usual: Duration) -> Duration {
+        let mut pause = usual;
+        self.change(|state| {
+            state.knows(as_of.or(state.heard_after));
+            if state.is_recent(BootTime::now()) {
+                state.phase = Phase::Between;
+                state.slow = 0;
+                return;
+            }
+            // Only a poll that confirmed nothing counts: the answer to a held one may be old.
+            let has_confirmed_nothing = as_of.is_some();
+            state.slow = if has_confirmed_nothing { state.slow.saturating_add(1) } else { 0 };
+            pause = match state.slow {
+                0 => Duration::ZERO,
+                slow if slow < MAX_SLOW => AFTER_SLOW,
+                _ => usual,
+            };
+            if state.phase != Phase::Away {
+                state.phase = if state.slow < MAX_SLOW { Phase::Between } else { Phase::Away };
+            }
+        });
+        pause
+    }
+
+    /// The connection broke under a poll. A connection that was seen open and empty a moment ago broke now: the control plane
+    /// is away. Otherwise it may have broken long ago, and the next attempt shows whether it is away.
+    pub(crate) fn broke(&self) {
+        self.change(|state| {
+            if let Phase::Held { .. } = state.phase {
+                state.knows(state.heard_after);
+                let is_recent = state.is_recent(BootTime::now());
+                state.phase = if is_recent { Phase::Away } else { Phase::Between };
+            } else {
+                state.phase = Phase::Away;
+            }
+        });
+    }
+
+    /// The control plane was asked and gave no word on what is held.
+    pub(crate) fn away(&self) {
+        self.change(|state| state.phase = Phase::Away);
+    }
+
+    /// A poll failed, unless [`Self::broke`] has said so already.
+    pub(crate) fn failed(&self) {
+        self.change(|state| {
+            if state.phase != Phase::Between {
+                state.phase = Phase::Away;
+            }
+        });
+    }
+
+    /// There is a connection. Its owner calls [`Self::disconnected`] before it is closed.
+    pub(crate) fn connected(&self, socket: RawFd) {
+        let mut state = self.state();
+        state.socket = Some(socket);
+        state.empty_at = None;
+        state.heard_after = None;
+    }
+
+    /// The connection is about to be closed.
+    pub(crate) fn disconnected(&self) {
+        self.state().socket = None;
+    }
+
+    /// A read from the connection returned nothing. The runtime may have cut it short, so the kernel is asked.
+    pub(crate) fn is_silent(&self) {
+        let mut state = self.state();
+        if state.socket.is_some_and(has_nothing_unread) {
+            state.empty_at = Some(BootTime::now());
+        }
+    }
+
+    /// Bytes, or the end, were read from the connection.
+    pub(crate) fn is_heard(&self) {
+        let mut state = self.state();
+        state.heard_after = state.empty_at;
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
+        self.changes.send_replace(());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// At most one system call.
+    fn is_current(&mut self) -> bool {
+        let now = BootTime::now();
+        match (self.phase, self.socket) {
+            (Phase::Away, _) => true,
+            (Phase::Held { due }, Some(socket)) if now <= due && has_nothing_unread(socket) => {
+                self.empty_at = Some(now);
+                true
+            }
+            (Phase::Held { .. }, Some(_)) => false,
+            _ => self.is_recent(now),
+        }
+    }
+
+    fn is_recent(&self, now: BootTime) -> bool {
+        self.known_at.is_some_and(|known| now.since(known) <= RECENT)
+    }
+
+    fn knows(&mut self, at: Option<BootTime>) {
+        self.known_at = self.known_at.max(at);
+    }
+}
+
+/// An end or an error is something to read.
+fn has_nothing_unread(socket: RawFd) -> bool {
+    recv(socket, &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) == Err(Errno::EAGAIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    const WAIT: Duration = Duration::from_secs(60);
+
+    fn is_current(freshness: &Freshness) -> bool {
+        freshness.state().is_current()
+    }
+
+    fn ago(time: Duration) -> BootTime {
+        BootTime::from_millis(BootTime::now().as_millis() - u64::try_from(time.as_millis()).unwrap())
+    }
+
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (ours, listener.accept().unwrap().0)
+    }
+
+    /// With a poll that the server holds since what is held was confirmed.
+    fn held() -> (Freshness, TcpStream, TcpStream) {
+        let (ours, server) = connection();
+        let freshness = Freshness::new();
+        freshness.connected(ours.as_raw_fd());
+        assert_eq!(freshness.asks(WAIT), Duration::ZERO, "nothing is confirmed yet");
+        assert!(!is_current(&freshness));
+        assert_eq!(freshness.answered(Some(BootTime::now()), WAIT), WAIT);
+        assert!(is_current(&freshness));
+        assert_eq!(freshness.asks(WAIT), WAIT);
+        assert!(is_current(&freshness));
+        (freshness, ours, server)
+    }
+
+    fn until_readable(stream: &TcpStream) {
+        assert_eq!(stream.peek(&mut [0]).unwrap(), 1);
+    }
+
+    #[test]
+    fn unread_bytes_and_a_connection_that_ended_are_doubt() {
+        let (freshness, ours, mut server) = held();
+        server.write_all(b"x").unwrap();
+        until_readable(&ours);
+        assert!(!is_current(&freshness));
+        let (freshness, ours, server) = held();
+        drop(server);
+        assert_eq!(ours.peek(&mut [0]).unwrap(), 0);
+        assert!(!is_current(&freshness));
+    }
+
+    #[test]
+    fn an_answer_of_unknown_age_is_confirmed_before_it_counts() {
+        let (freshness, mut ours, mut server) = held();
+        server.write_all(b"x").unwrap();
+        ours.read_exact(&mut [0]).unwrap();
+        let stale = ago(2 * RECENT);
+        freshness.state().known_at = Some(stale);
+        freshness.state().empty_at = Some(stale);
+        freshness.is_heard();
+        freshness.arrives();
+        assert!(!is_current(&freshness));
+        assert_eq!(freshness.answered(None, WAIT), Duration::ZERO, "it is confirmed at once");
+        assert!(!is_current(&freshness));
+        assert_eq!(freshness.asks(WAIT), Duration::ZERO);
+        freshness.answered(Some(BootTime::now()), WAIT);
+        assert!(is_current(&freshness));
+    }
+
+    #[test]
+    fn an_answer_that_came_while_launches_looked_needs_no_confirmation() {
+        let (freshness, _ours, _server) = held();
+        freshness.state().known_at = Some(ago(WAIT));
+        assert!(is_current(&freshness));
+        freshness.is_heard();
+        freshness.arrives();
+        assert_eq!(freshness.answered(None, WAIT), WAIT);
+        assert!(is_current(&freshness));
+    }
+
+    #[test]
+    fn a_poll_that_is_overdue_is_doubt() {
+        let (freshness, _ours, _server) = held();
+        freshness.state().phase = Phase::Held { due: ago(RECENT) };
+        assert!(!is_current(&freshness));
+    }
+
+    #[test]
+    fn a_connection_that_breaks_now_leaves_the_lease_and_one_that_broke_unseen_is_doubt() {
+        let (freshness, _ours, _server) = held();
+        freshness.is_heard();
+        freshness.broke();
+        assert!(is_current(&freshness));
+        let (freshness, _ours, _server) = held();
+        let stale = Some(ago(2 * RECENT));
+        freshness.state().known_at = stale;
+        freshness.state().empty_at = stale;
+        freshness.is_heard();
+        freshness.broke();
+        freshness.failed();
+        assert!(!is_current(&freshness));
+        freshness.away();
+        assert!(is_current(&freshness));
+    }
+
+    #[test]
+    fn a_network_that_is_too_slow_to_confirm_anything_is_not_asked_for_ever() {
+        let freshness = Freshness::new();
+        let slow = || Some(ago(2 * RECENT));
+        assert_eq!(freshness.asks(WAIT), Duration::ZERO);
+        assert_eq!(freshness.answered(slow(), WAIT), AFTER_SLOW);
+        assert_eq!(freshness.asks(WAIT), Duration::ZERO);
+        assert_eq!(freshness.answered(slow(), WAIT), WAIT);
+        assert!(is_current(&freshness), "the lease decides");
+        assert_eq!(freshness.asks(WAIT), WAIT);
+        freshness.answered(Some(BootTime::now()), WAIT);
+        assert_eq!(freshness.asks(WAIT), WAIT);
+    }
+
+    #[tokio::test]
+    async fn a_launch_waits_for_the_confirmation_and_not_for_ever() {
+        let freshness = Freshness::new();
+        tokio::join!(freshness.settled(), async { freshness.answered(Some(BootTime::now()), WAIT) });
+        freshness.begin();
+        freshness.settled().await;
+        assert!(is_current(&freshness), "the control plane is away, and no launch waits again");
+    }
+}
