@@ -10,7 +10,7 @@ use crate::config::ConfigError;
 use crate::crypto::MasterKeyError;
 use crate::harden::HardenError;
 use crate::operator::OperatorError;
-use crate::registry::Refusal;
+use crate::registry::{OpenError, Refusal};
 use crate::store::StateError;
 use crate::tls::TlsError;
 use crate::upkeep::UpkeepError;
@@ -61,10 +61,23 @@ impl Failure {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Upkeep(UpkeepError::State(StateError::Missing { .. }))
-            | Self::Start(StartError::State(StateError::Missing { .. })) => Exit::Usage,
+            Self::Upkeep(UpkeepError::State(StateError::Missing { .. })) => Exit::Usage,
+            Self::Start(error) if needs_the_operator(error) => Exit::Usage,
             Self::Place(_) | Self::Config(_) | Self::Tls(_) | Self::MasterKey(_) => Exit::Usage,
             _ => Exit::Failed,
         }
     }
+}
+
+/// Whether no later attempt can succeed without the operator: by exit status 2 the service manager makes none.
+fn needs_the_operator(error: &StartError) -> bool {
+    matches!(
+        error,
+        StartError::State(StateError::Missing { .. })
+            | StartError::MasterKey(_)
+            | StartError::Tls { listener: "api", .. }
+            | StartError::Open(
+                OpenError::MasterKey(_) | OpenError::OtherMasterKey { .. } | OpenError::LostMasterKey { .. }
+            )
+    )
 }

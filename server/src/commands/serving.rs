@@ -20,7 +20,15 @@ pub(super) async fn serve(place: &Place) -> Result<(), Failure> {
     tracing::info!(?config, "starting");
     let app = start(&config, KeyPolicy::Load).await?;
     tracing::info!(bound = %app.bound(), "ready");
+    notify_service_manager();
     run_to_end(app).await
+}
+
+/// `READY=1`, sd_notify(3). Without a service manager it goes nowhere.
+fn notify_service_manager() {
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "the service manager was not notified: it will wait for this server in vain");
+    }
 }
 
 pub(super) async fn dev(place: &Place, addresses: DevAddresses) -> Result<(), Failure> {
