@@ -1,12 +1,14 @@
-//! A machine with a real systemd as PID 1: a container over this machine's own `/usr`, with the built programs and the
+//! A machine with a real systemd as PID 1: a container over the `/usr` of a [`System`], with the built programs and the
 //! repository's unit files installed, and nothing else on it.
 //!
 //! Boots in about a second (systemd-nspawn(1)), runs one script as root to its end, and is gone, whatever the script left
-//! running. Needs root and Debian's `systemd-container`; where either is missing the test says that it is skipped.
+//! running. Needs root and Debian's `systemd-container` and `debootstrap`; a test without them logs that it is skipped.
 
 mod files;
+mod system;
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,24 +18,32 @@ use crate::cgroup::Cgroup;
 use crate::needs;
 use crate::process::{self, say};
 
+pub use system::System;
+
 /// From boot to end, on a loaded machine. A script has a minute.
 const DEADLINE: Duration = Duration::from_secs(90);
 
 /// Bash functions that every script begins with.
 const PRELUDE: &str = include_str!("../data/machine/prelude.sh");
 
-/// Whether the running test can boot a machine here; says aloud where not.
-#[must_use]
-pub fn can_boot() -> bool {
-    needs::root() && needs::program("systemd-nspawn", "systemd-container")
-}
-
-/// Returns from the test, aloud, unless a machine can be booted.
+/// Makes each of these functions, which take a [`Machine`], a test on every [`System`]: `this_machine::NAME` and
+/// `debian_13::NAME`.
 #[macro_export]
-macro_rules! require_machine {
-    () => {
-        if !$crate::machine::can_boot() {
-            return;
+macro_rules! on_every_system {
+    ($($test:ident),+ $(,)?) => {
+        mod this_machine {
+            $(#[tokio::test]
+            async fn $test() {
+                let Some(machine) = $crate::machine::Machine::with($crate::machine::System::ThisMachine) else { return };
+                super::$test(machine).await;
+            })+
+        }
+        mod debian_13 {
+            $(#[tokio::test]
+            async fn $test() {
+                let Some(machine) = $crate::machine::Machine::with($crate::machine::System::Debian13) else { return };
+                super::$test(machine).await;
+            })+
         }
     };
 }
@@ -42,21 +52,31 @@ macro_rules! require_machine {
 #[derive(Debug)]
 pub struct Machine {
     root: TempDir,
-    /// What is installed over this machine's `/usr`.
+    /// The folder of the system, whose `/usr` it has.
+    system: PathBuf,
+    /// What is installed over that `/usr`.
     usr: TempDir,
 }
 
 impl Machine {
-    /// A machine with the programs and units of this project, none of them started.
+    /// A machine with the programs and units of this project, none of them started. `None` if it cannot be booted here:
+    /// the running test has logged why.
     ///
     /// # Panics
-    /// Where its files cannot be written.
+    /// If its files cannot be written; under `CI` also if it cannot be booted.
     #[must_use]
-    pub fn new() -> Self {
-        let machine = Self { root: crate::world::directory(), usr: crate::world::directory() };
-        files::install_system(machine.root.path());
+    pub fn with(system: System) -> Option<Self> {
+        if !needs::root() || !needs::program("systemd-nspawn", "systemd-container") {
+            return None;
+        }
+        let machine = Self {
+            root: crate::world::directory(),
+            system: system.folder()?,
+            usr: crate::world::directory(),
+        };
+        files::install_system(machine.root.path(), &machine.system);
         files::install_project(machine.usr.path());
-        machine
+        Some(machine)
     }
 
     /// The same with another file.
@@ -85,18 +105,13 @@ impl Machine {
 
     fn nspawn(&self, cgroup: &Cgroup) -> Command {
         let mut nspawn = cgroup.command("systemd-nspawn");
-        let usr = format!("--overlay-ro=/usr:{}:/usr", self.usr.path().display());
+        let (lower, upper) = (self.system.join("usr"), self.usr.path());
+        let usr = format!("--overlay-ro={}:{}:/usr", lower.display(), upper.display());
         nspawn.args(["--quiet", "--register=no", "--keep-unit", "--private-network", "--capability=all"]);
         nspawn.arg(usr).arg("--directory").arg(self.root.path()).arg("--boot");
         // nspawn's own filter knows neither memfd_secret nor Landlock; units are tested under their own filters.
         nspawn.env("SYSTEMD_SECCOMP", "0").env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
         nspawn
-    }
-}
-
-impl Default for Machine {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

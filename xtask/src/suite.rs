@@ -48,6 +48,12 @@ const NEEDS: &[Need] = &[
         why: "the units under a real systemd",
     },
     Need {
+        program: "debootstrap",
+        probe: &["--version"],
+        packages: &["debootstrap"],
+        why: "the units under the systemd of Debian 13",
+    },
+    Need {
         program: "npm",
         probe: &["--version"],
         packages: &["nodejs", "npm"],

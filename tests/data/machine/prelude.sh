@@ -89,3 +89,17 @@ service() {
 }
 
 property() { systemctl show --value --property="$2" "$1"; }
+
+# drop_in NAME: puts one of the project's drop-ins into force.
+drop_in() {
+  install -Dm644 -t /etc/systemd/system/devbox-secretsd.service.d "/usr/share/devbox-secrets/$1.conf"
+  systemctl daemon-reload
+}
+
+# extend UNIT LINES…: a drop-in of these lines, section headings among them.
+extend() {
+  local unit=$1; shift
+  mkdir -p "/etc/systemd/system/$unit.d"
+  printf '%s\n' "$@" > "/etc/systemd/system/$unit.d/test.conf"
+  systemctl daemon-reload
+}

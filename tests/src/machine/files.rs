@@ -50,8 +50,8 @@ const MASKED: [&str; 10] = [
     "systemd-update-utmp.service",
 ];
 
-/// Everything but `/usr`.
-pub(super) fn install_system(root: &Path) {
+/// Everything but `/usr`, which is the one below `system`.
+pub(super) fn install_system(root: &Path, system: &Path) {
     for folder in ["dev", "proc", "sys", "run", "tmp", "usr", "root", "var/log/journal", "machine"] {
         fs::create_dir_all(root.join(folder)).expect("a folder of the test's can be made");
     }
@@ -71,8 +71,8 @@ pub(super) fn install_system(root: &Path) {
         symlink("/dev/null", units.join(unit)).expect("a link of the test's can be made");
     }
     for file in ["os-release", "ld.so.cache"] {
-        fs::copy(Path::new("/etc").join(file), root.join("etc").join(file))
-            .expect("this machine has that file");
+        fs::copy(system.join("etc").join(file), root.join("etc").join(file))
+            .expect("every system has that file");
     }
 }
 
@@ -87,6 +87,9 @@ pub(super) fn install_project(usr: &Path) {
         if unit.extension().is_some_and(|kind| kind != "md") {
             install(&unit, &usr.join("lib/systemd/system"));
         }
+    }
+    for drop_in in files_of(&systemd.join("devbox-secretsd.service.d")) {
+        install(&drop_in, &usr.join("share/devbox-secrets"));
     }
     for folder in ["sysusers.d", "tmpfiles.d"] {
         for file in files_of(&systemd.join(folder)) {

@@ -2,7 +2,13 @@
 
 use devbox_secrets_tests::canary;
 use devbox_secrets_tests::machine::{Ended, Machine};
-use devbox_secrets_tests::require_machine;
+use devbox_secrets_tests::on_every_system;
+
+on_every_system![
+    a_credential_is_granted_by_other_spellings_and_to_instances_of_a_template_and_units_of_any_user,
+    a_refusal_makes_the_unit_fail_at_once_and_says_why,
+    a_forged_name_gets_a_reason_and_no_value,
+];
 
 /// Asks as systemd would, from an address of its choice: a forger.
 const FORGER: &str = r#"#!/usr/bin/python3
@@ -32,17 +38,17 @@ read='ExecStart=/bin/sh -c "cat $CREDENTIALS_DIRECTORY/* > /machine/read"'
 "#;
 
 /// Runs a script on a machine with these rules and the secret `DB_PASS`, which is `$value`, and in no entry of the journal.
-async fn run(script: &str) -> Ended {
+async fn run(machine: Machine, script: &str) -> Ended {
     let value = canary::random_letters(32);
     let script = format!("value={value}\ncontrol_plane DB_PASS=$value\n{RULES}\n{script}");
-    let ended = Machine::new().file("/machine/forger", FORGER).run(&script).await.success();
+    let ended = machine.file("/machine/forger", FORGER).run(&script).await.success();
     assert!(!ended.text("journal").contains(&value), "a value is in the journal");
     ended
 }
 
-#[tokio::test]
-async fn a_credential_is_granted_by_other_spellings_and_to_instances_of_a_template_and_units_of_any_user() {
-    require_machine!();
+async fn a_credential_is_granted_by_other_spellings_and_to_instances_of_a_template_and_units_of_any_user(
+    machine: Machine,
+) {
     let script = r#"
 for name in DB_PASS db_pass db-pass; do
   service app.service Type=oneshot User=stranger "$(from $name)" "$read"
@@ -55,12 +61,10 @@ service worker@.service Type=oneshot "$(from db_pass)" "$read"
 systemctl start worker@7.service
 [ "$(cat /machine/read)" = "$value" ] || fail "the instance has another value"
 "#;
-    let _ = run(script).await;
+    let _ = run(machine, script).await;
 }
 
-#[tokio::test]
-async fn a_refusal_makes_the_unit_fail_at_once_and_says_why() {
-    require_machine!();
+async fn a_refusal_makes_the_unit_fail_at_once_and_says_why(machine: Machine) {
     let script = r#"
 # refusal UNIT CREDENTIAL WORDS: the unit fails, with the status of credentials, and the daemon's log has the reason.
 refusal() {
@@ -83,7 +87,7 @@ service app.service Type=oneshot "$(from db_pass)" "$read"
 systemctl start app.service 2> /dev/null && fail "a unit started without a daemon" || true
 [ ! -e /machine/read ] || fail "a refused unit ran"
 "#;
-    let ended = run(script).await;
+    let ended = run(machine, script).await;
     for refusal in ["no_rule", "missing", "template"] {
         let took = ended.number(&format!("refused_{refusal}"));
         assert!(took < 2_000, "{refusal}: {took} ms");
@@ -91,9 +95,7 @@ systemctl start app.service 2> /dev/null && fail "a unit started without a daemo
 }
 
 /// Root outside the unit and, were the socket open to them, other users.
-#[tokio::test]
-async fn a_forged_name_gets_a_reason_and_no_value() {
-    require_machine!();
+async fn a_forged_name_gets_a_reason_and_no_value(machine: Machine) {
     let script = r#"
 refused_as() {
   local words=$1; shift
@@ -112,5 +114,5 @@ refused 'Permission denied' as stranger /machine/forger 2f/unit/app.service/db_p
 chmod 666 /run/devbox-secrets/credentials.sock
 refused_as 'which only systemd (uid 0) may' as stranger /machine/forger 3f/unit/app.service/db_pass
 "#;
-    let _ = run(script).await;
+    let _ = run(machine, script).await;
 }

@@ -2,11 +2,17 @@
 
 use devbox_secrets_tests::canary;
 use devbox_secrets_tests::machine::Machine;
-use devbox_secrets_tests::{needs, require_machine};
+use devbox_secrets_tests::{needs, on_every_system};
 
-#[tokio::test]
-async fn the_journal_says_why_the_daemon_could_not_join() {
-    require_machine!();
+on_every_system![
+    the_journal_says_why_the_daemon_could_not_join,
+    the_audit_is_asked_for_by_field,
+    a_mistake_fails_the_reload_and_says_where_it_is,
+    the_audit_outlives_the_journals_restart_and_silence,
+    a_scraper_reads_the_metrics_over_tcp_by_the_documented_units,
+];
+
+async fn the_journal_says_why_the_daemon_could_not_join(machine: Machine) {
     let value = canary::random_letters(32);
     let script = format!(
         r#"
@@ -33,7 +39,7 @@ systemctl start --no-block devbox-secretsd.service
 eventually "the refusal" tells err '^devbox-secretsd: the join token was not accepted.*: the join token was redeemed before'
 "#
     );
-    let _ = Machine::new().run(&script).await.success();
+    let _ = machine.run(&script).await.success();
 }
 
 /// A daemon that logs errors only, which the audit is told at all the same; and how a script looks for its entries.
@@ -61,16 +67,14 @@ value() { curl -s --unix-socket /run/devbox-secrets/admin.sock http://localhost/
 "#;
 
 /// Runs a script on a machine with such a daemon, which has one secret. Its value is in no entry of the journal.
-async fn audited(script: &str) {
+async fn audited(machine: Machine, script: &str) {
     let value = canary::random_letters(32);
     let script = format!("control_plane DB_PASS={value}\n{AUDITED}\n{script}");
-    let ended = Machine::new().run(&script).await.success();
+    let ended = machine.run(&script).await.success();
     assert!(!ended.text("journal").contains(&value), "the journal has the value");
 }
 
-#[tokio::test]
-async fn the_audit_is_asked_for_by_field() {
-    require_machine!();
+async fn the_audit_is_asked_for_by_field(machine: Machine) {
     if !needs::program("curl", "curl") {
         return;
     }
@@ -92,12 +96,10 @@ entry DEVBOX_EVENT=credential_refusal DEVBOX_PEER_UNIT=other.service DEVBOX_CODE
 [ "$(value credentials_total) $(value 'credential_refusals_total{reason="denied"}')" = '1 1' ] || fail "credentials are not counted"
 [ "$(journalctl -u devbox-secretsd.service -o cat | grep -c '^launch uid=')" = 1 ] || fail "a launch is told twice, or not at all"
 "#;
-    audited(script).await;
+    audited(machine, script).await;
 }
 
-#[tokio::test]
-async fn a_mistake_fails_the_reload_and_says_where_it_is() {
-    require_machine!();
+async fn a_mistake_fails_the_reload_and_says_where_it_is(machine: Machine) {
     let script = r#"
 cp /etc/devbox-secrets/agent.toml /etc/devbox-secrets/good
 printf '[[rule]]\nenv = 1\n' >> /etc/devbox-secrets/agent.toml
@@ -109,12 +111,10 @@ as agent devbox-exec -- true || fail "the old rules do not hold"
 cp /etc/devbox-secrets/good /etc/devbox-secrets/agent.toml
 systemctl reload devbox-secretsd.service || fail "good rules are refused"
 "#;
-    audited(script).await;
+    audited(machine, script).await;
 }
 
-#[tokio::test]
-async fn the_audit_outlives_the_journals_restart_and_silence() {
-    require_machine!();
+async fn the_audit_outlives_the_journals_restart_and_silence(machine: Machine) {
     if !needs::program("curl", "curl") {
         return;
     }
@@ -137,13 +137,11 @@ before=$(count launch)
 as agent devbox-exec -- true
 eventually "a launch after the silence" more "$before"
 "#;
-    audited(script).await;
+    audited(machine, script).await;
 }
 
 /// The two units of `docs/operations.md`.
-#[tokio::test]
-async fn a_scraper_reads_the_metrics_over_tcp_by_the_documented_units() {
-    require_machine!();
+async fn a_scraper_reads_the_metrics_over_tcp_by_the_documented_units(machine: Machine) {
     if !needs::program("curl", "curl") {
         return;
     }
@@ -162,7 +160,7 @@ curl -si http://127.0.0.1:9464/metrics | tee /machine/scraped | grep -q '^devbox
 grep -q '^content-type: application/openmetrics-text' /machine/scraped || fail "$(cat /machine/scraped)"
 "#;
     let folder = "/etc/systemd/system/devbox-secrets-metrics";
-    let machine = Machine::new().file(&format!("{folder}.socket"), &unit("devbox-secrets-metrics.socket"));
+    let machine = machine.file(&format!("{folder}.socket"), &unit("devbox-secrets-metrics.socket"));
     let machine = machine.file(&format!("{folder}@.service"), &unit("devbox-secrets-metrics@.service"));
     let _ = machine.run(script).await.success();
 }

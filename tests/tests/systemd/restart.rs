@@ -2,7 +2,13 @@
 
 use devbox_secrets_tests::canary;
 use devbox_secrets_tests::machine::Machine;
-use devbox_secrets_tests::require_machine;
+use devbox_secrets_tests::on_every_system;
+
+on_every_system![
+    a_restart_without_the_control_plane_serves_what_was_served,
+    the_watchdog_restarts_a_daemon_that_hangs_and_it_serves_on,
+    nothing_is_served_from_the_store_past_its_lease,
+];
 
 /// Takes PID 1's stored descriptors, as only root can, maps them, and says what they begin with and whether they hold the
 /// words on the command line.
@@ -38,9 +44,7 @@ main_pid() { property devbox-secretsd.service MainPID; }
 another_than() { local now; now=$(main_pid); [ "$now" != 0 ] && [ "$now" != "$1" ]; }
 "#;
 
-#[tokio::test]
-async fn a_restart_without_the_control_plane_serves_what_was_served() {
-    require_machine!();
+async fn a_restart_without_the_control_plane_serves_what_was_served(machine: Machine) {
     let value = canary::random_letters(32);
     let script = format!(
         r#"
@@ -96,14 +100,12 @@ systemctl start --no-block devbox-secretsd.service
 refused 'no secrets yet' as agent devbox-exec -- true
 "#
     );
-    let ended = Machine::new().file("/machine/thief", THIEF).run(&script).await.success();
+    let ended = machine.file("/machine/thief", THIEF).run(&script).await.success();
     assert!(ended.number("restart") < 3_000);
     assert!(!ended.text("journal").contains(&value), "a value is in the journal");
 }
 
-#[tokio::test]
-async fn the_watchdog_restarts_a_daemon_that_hangs_and_it_serves_on() {
-    require_machine!();
+async fn the_watchdog_restarts_a_daemon_that_hangs_and_it_serves_on(machine: Machine) {
     let value = canary::random_letters(32);
     let script = format!(
         r#"
@@ -123,12 +125,10 @@ journalctl --sync
 journalctl --grep 'Watchdog timeout' --quiet > /dev/null || fail "it was not the watchdog"
 "#
     );
-    let _ = Machine::new().run(&script).await.success();
+    let _ = machine.run(&script).await.success();
 }
 
-#[tokio::test]
-async fn nothing_is_served_from_the_store_past_its_lease() {
-    require_machine!();
+async fn nothing_is_served_from_the_store_past_its_lease(machine: Machine) {
     let value = canary::random_letters(32);
     let script = format!(
         r#"
@@ -150,5 +150,5 @@ systemctl start devbox-secrets-server.service
 served || fail "not served again"
 "#
     );
-    let _ = Machine::new().run(&script).await.success();
+    let _ = machine.run(&script).await.success();
 }

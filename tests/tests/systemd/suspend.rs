@@ -2,7 +2,9 @@
 
 use devbox_secrets_tests::canary;
 use devbox_secrets_tests::machine::Machine;
-use devbox_secrets_tests::require_machine;
+use devbox_secrets_tests::on_every_system;
+
+on_every_system![a_sleeping_machine_holds_no_secret_and_has_them_again_when_it_wakes,];
 
 /// What systemd-suspend.service is to sleep.target, with a script instead of the kernel's sleep.
 const SLEEP: &str = "[Unit]
@@ -34,9 +36,7 @@ const KEYS: &str = "#!/bin/bash
 setpriv --reuid=devbox-secretsd --regid=devbox-secretsd --clear-groups grep -c devbox-secretsd: /proc/keys
 ";
 
-#[tokio::test]
-async fn a_sleeping_machine_holds_no_secret_and_has_them_again_when_it_wakes() {
-    require_machine!();
+async fn a_sleeping_machine_holds_no_secret_and_has_them_again_when_it_wakes(machine: Machine) {
     let value = canary::random_letters(32);
     let script = format!(
         r#"
@@ -86,7 +86,7 @@ systemctl start machine-sleep.service
 [ "$(property devbox-secretsd.service MainPID)" = 0 ] || fail "started by the sleep"
 "#
     );
-    let machine = Machine::new().file("/etc/systemd/system/machine-sleep.service", SLEEP);
+    let machine = machine.file("/etc/systemd/system/machine-sleep.service", SLEEP);
     let ended =
         machine.file("/machine/asleep", ASLEEP).file("/machine/keys", KEYS).run(&script).await.success();
     assert!(!ended.text("journal").contains(&value), "a value is in the journal");
