@@ -1,6 +1,7 @@
 //! Types and framing that the control plane and the daemon share. No I/O.
 //!
 //! - [`name`]: what a secret may be called, and how large its value may be;
+//! - [`guarded`]: names that steer what programs load, run or trust;
 //! - [`secret`]: the only type that holds a plaintext outside locked memory;
 //! - [`join_token`]: the one-time credential a devbox boots with;
 //! - [`ca_name`]: how a devbox that has only such a token says whom it trusts;
@@ -12,6 +13,7 @@
 pub mod bundle;
 pub mod ca_name;
 pub mod devbox;
+pub mod guarded;
 pub mod join_token;
 pub mod name;
 pub mod seal;

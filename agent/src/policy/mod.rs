@@ -9,7 +9,6 @@
 mod config;
 mod explain;
 mod glob;
-mod guarded;
 mod mismatch;
 mod rule;
 pub mod table;
@@ -17,9 +16,9 @@ pub mod table;
 mod tests;
 
 pub use config::{Principal, Problem, RuleConfig, RuleMistake};
+pub use devbox_secrets_proto::guarded::is_guarded;
 pub use explain::{ExplainedProcess, ExplainedRule, ExplainedVariable, Explanation};
 pub use glob::{Glob, InvalidGlob};
-pub use guarded::is_guarded;
 pub use mismatch::Mismatch;
 pub use rule::{Rule, RuleLabel};
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::glob::Glob;
-use super::guarded::is_guarded;
+use super::is_guarded;
 use super::mismatch::Mismatch;
 use crate::peer::{Digest, ExecutableQuestion, Facts, Peer, Questions, UnitPattern};
 

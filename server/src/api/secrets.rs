@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use devbox_secrets_proto::guarded;
 use devbox_secrets_proto::secret::SecretBytes;
 use serde::de::MapAccess;
 
@@ -53,11 +56,37 @@ impl Object for NewValue {
     }
 }
 
+/// Carries a warning to whoever stores a secret under a guarded name.
+const WARNING: HeaderName = HeaderName::from_static("x-devbox-secrets-warning");
+
+/// A secret whose value was written.
+pub(super) struct Stored(SecretView);
+
+impl IntoResponse for Stored {
+    fn into_response(self) -> Response {
+        let warning = warning(&self.0.name);
+        let mut response = Answer(self.0).into_response();
+        if let Some(warning) = warning {
+            response.headers_mut().insert(WARNING, warning);
+        }
+        response
+    }
+}
+
+/// `None` if the name is not guarded.
+fn warning(name: &str) -> Option<HeaderValue> {
+    let family = guarded::family_of(name.as_bytes())?;
+    tracing::warn!(name, reason = family.reason, source = family.source, "a secret has a guarded name");
+    let text =
+        format!("guarded name: {}; a devbox injects it only if a rule names it exactly", family.reason);
+    HeaderValue::try_from(text).ok()
+}
+
 pub(super) async fn create(
     State(registry): State<Registry>,
     Write { caller, body }: Write<NewSecret>,
-) -> Asked<SecretView> {
-    Ok(Answer(registry.create_secret(&caller, &body.name, body.value.0).await?))
+) -> Result<Stored, ApiError> {
+    Ok(Stored(registry.create_secret(&caller, &body.name, body.value.0).await?))
 }
 
 pub(super) async fn list(
@@ -88,7 +117,7 @@ pub(super) async fn update_by_name(
     State(registry): State<Registry>,
     PathText(name): PathText,
     Write { caller, body }: Write<NewValue>,
-) -> Asked<SecretView> {
+) -> Result<Stored, ApiError> {
     update(&registry, &caller, SecretSelector::Name(&name), body.value.0).await
 }
 
@@ -96,7 +125,7 @@ pub(super) async fn update_by_id(
     State(registry): State<Registry>,
     PathText(id): PathText,
     Write { caller, body }: Write<NewValue>,
-) -> Asked<SecretView> {
+) -> Result<Stored, ApiError> {
     update(&registry, &caller, SecretSelector::Id(&id), body.value.0).await
 }
 
@@ -128,8 +157,8 @@ async fn update(
     caller: &Caller,
     selector: SecretSelector<'_>,
     value: SecretBytes,
-) -> Asked<SecretView> {
-    Ok(Answer(registry.update_secret(caller, selector, value).await?))
+) -> Result<Stored, ApiError> {
+    Ok(Stored(registry.update_secret(caller, selector, value).await?))
 }
 
 async fn delete(registry: &Registry, caller: &Caller, selector: SecretSelector<'_>) -> Asked<SecretView> {

@@ -34,6 +34,18 @@ async fn a_secret_lives_from_create_to_delete() {
 }
 
 #[tokio::test]
+async fn storing_a_guarded_name_succeeds_with_a_warning() {
+    let server = TestServer::start().await;
+    let update = post("/v1/secrets/TAR_OPTIONS", r#"{"value": "two"}"#);
+    for call in [secret("TAR_OPTIONS", "one"), update] {
+        let warning = server.call(call).await.expect(200).header("x-devbox-secrets-warning").to_owned();
+        assert!(warning.contains("archiver") && warning.contains("names it exactly"), "{warning}");
+    }
+    let plain = server.call(secret("NPM_TOKEN", "one")).await.expect(200);
+    assert!(plain.headers.get("x-devbox-secrets-warning").is_none());
+}
+
+#[tokio::test]
 async fn a_secret_is_also_reached_by_its_id() {
     let server = TestServer::start().await;
     let id = server.call(secret("A", "v")).await.expect(200).text("id");

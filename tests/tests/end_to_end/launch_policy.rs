@@ -29,7 +29,11 @@ async fn world() -> World {
 }
 
 async fn daemon(world: &World, rules: &str) -> Daemon {
-    world.setup(&world.devbox("box").await).config(rules).start().await
+    daemon_of(world, "box", rules).await
+}
+
+async fn daemon_of(world: &World, devbox: &str, rules: &str) -> Daemon {
+    world.setup(&world.devbox(devbox).await).config(rules).start().await
 }
 
 fn names(environment: &Environment) -> Vec<&str> {
@@ -108,4 +112,53 @@ async fn a_loader_variable_is_injected_only_where_a_rule_names_it() {
     let named = daemon(&world, &rule("\"LD_PRELOAD\"")).await;
     let listed = Launch::new(&named.socket).options(&["--list"]).run_alone().await.success();
     assert_eq!(listed.text(), "LD_PRELOAD\n");
+}
+
+/// The value alone would run `touch` in each of these programs.
+#[tokio::test]
+async fn values_of_guarded_names_do_not_reach_bash_make_and_tar() {
+    let world = World::start().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let hit = |name: &str| dir.path().join(name);
+    let touch = |name: &str| format!("touch {}", hit(name).display());
+    for (name, value) in [
+        ("PS1", format!("$({})", touch("PS1"))),
+        ("PS4", format!("$({})", touch("PS4"))),
+        ("BASH_ENV", format!("$({})", touch("BASH_ENV"))),
+        ("PROMPT_COMMAND", touch("PROMPT_COMMAND")),
+        ("MAKEFLAGS", format!("-- CPPFLAGS=;{};:", touch("MAKEFLAGS").replace(' ', "\\ "))),
+        ("CC", format!("{};:", touch("CC"))),
+        ("TAR_OPTIONS", format!("--checkpoint=1 --checkpoint-action=exec='{}'", touch("TAR_OPTIONS"))),
+        ("API_KEY", "harmless".to_owned()),
+    ] {
+        world.api().create(name, &value).await;
+    }
+    std::fs::write(hit("Makefile"), "all: x.o\n").expect("a makefile");
+    std::fs::write(hit("x.c"), "").expect("a source");
+    let commands = [
+        "bash --norc -i -c 'set -x; eval \"echo ${PS1@P}\"; true' </dev/null".to_owned(),
+        "bash -c true".to_owned(),
+        format!("make -B -C {} x.o", dir.path().display()),
+        format!("tar -cf /dev/null -C {} x.c", dir.path().display()),
+    ];
+    let daemon = world.daemon().await;
+    let run = async |launch: &Launch| {
+        for command in &commands {
+            let _ = launch.run(&["sh", "-c", command]).await;
+        }
+    };
+    run(&Launch::new(&daemon.socket)).await;
+    for name in ["PS1", "PS4", "BASH_ENV", "PROMPT_COMMAND", "MAKEFLAGS", "CC", "TAR_OPTIONS"] {
+        assert!(!hit(name).exists(), "the value of {name} ran");
+    }
+
+    // The same values do run if a rule names them: so the absence above is the guard's doing.
+    let me = nix::unistd::getuid();
+    let named =
+        format!("[[rule]]\nuid = {me}\nenv = [\"BASH_ENV\", \"CC\", \"MAKEFLAGS\", \"TAR_OPTIONS\"]\n");
+    let daemon = daemon_of(&world, "named", &named).await;
+    run(&Launch::new(&daemon.socket)).await;
+    for name in ["BASH_ENV", "CC", "MAKEFLAGS", "TAR_OPTIONS"] {
+        assert!(hit(name).exists(), "the value of {name} does not run, even if a rule names it");
+    }
 }
