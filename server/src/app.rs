@@ -3,19 +3,15 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use thiserror::Error;
-use tokio::net::TcpListener;
-
-use crate::api::listener::{BodyPrivacy, Listener, Transport};
-use crate::api::{admin, devbox, public};
 use crate::config::{Config, DevboxConfig, StateConfig};
 use crate::crypto::{MasterKey, MasterKeyError};
+use crate::listeners::{Listeners, Reloader};
 use crate::registry::{Access, OpenError, Registry, Settings};
 use crate::shutdown::Shutdown;
 use crate::store::{Extent, ServeClaim, StateDirectory, StateError, StoreError, examine_for_start};
-use crate::tls::{TlsError, devbox_acceptor, public_acceptor, public_certificate_end};
+use crate::tls::TlsError;
+use thiserror::Error;
 
 /// Why the server does not start.
 #[derive(Debug, Error)]
@@ -110,10 +106,7 @@ impl fmt::Display for Bound {
 #[derive(Debug)]
 pub struct App {
     registry: Registry,
-    api: Listener,
-    devbox: Listener,
-    admin: Option<Listener>,
-    bound: Bound,
+    listeners: Listeners,
     shutdown: Shutdown,
     claim: ServeClaim,
 }
@@ -169,18 +162,20 @@ impl App {
     /// [`StartError`]; nothing was served then.
     pub async fn start(config: &Config, keys: KeyPolicy, shutdown: Shutdown) -> Result<Self, StartError> {
         let (claim, registry) = open_to_serve(&config.state, settings(&config.devbox), keys).await?;
-        let (api, api_address) = public_listener(config, &registry).await?;
-        let (devbox, devbox_address) = devbox_listener(&config.devbox, &registry, &shutdown).await?;
-        let (admin, admin_address) = admin_listener(config.admin, &registry).await?.unzip();
-        let api_tls = config.api.tls.is_some();
-        let bound = Bound { api: api_address, api_tls, devbox: devbox_address, admin: admin_address };
-        Ok(Self { registry, api, devbox, admin, bound, shutdown, claim })
+        let listeners = Listeners::bind(config, &registry, &shutdown).await?;
+        Ok(Self { registry, listeners, shutdown, claim })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn bound(&self) -> Bound {
-        self.bound
+        self.listeners.bound
+    }
+
+    /// Brings it up to date with a changed configuration while it serves.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.listeners.reloader.clone()
     }
 
     /// What it decides with.
@@ -191,7 +186,8 @@ impl App {
 
     /// Serves until the shutdown signal, and a few seconds longer for requests in flight.
     pub async fn run(self) {
-        let Self { registry, api, devbox, admin, shutdown, claim: _claim, .. } = self;
+        let Self { registry, listeners, shutdown, claim: _claim } = self;
+        let Listeners { api, devbox, admin, .. } = listeners;
         let admin = async {
             if let Some(admin) = admin {
                 admin.serve(shutdown.clone()).await;
@@ -249,80 +245,4 @@ async fn look_over(directory: &StateDirectory) -> Result<(), StartError> {
         }
         Err(source) => Err(StartError::Damaged { database, source }),
     }
-}
-
-async fn public_listener(config: &Config, registry: &Registry) -> Result<(Listener, SocketAddr), StartError> {
-    let transport = match &config.api.tls {
-        None => Transport::Plain,
-        Some(files) => public_acceptor(files)
-            .map(Transport::Tls)
-            .map_err(|source| StartError::Tls { listener: "api", source })?,
-    };
-    if let Some(end) = config.api.tls.as_ref().and_then(public_certificate_end) {
-        registry.metrics().certificate_ends("api", end);
-    }
-    let (tcp, address) = bind("api", config.api.listen).await?;
-    let router = public::router(registry);
-    Ok((
-        Listener {
-            name: "api",
-            tcp,
-            transport,
-            router,
-            privacy: BodyPrivacy::Secret,
-            metrics: Arc::clone(registry.metrics()),
-        },
-        address,
-    ))
-}
-
-async fn devbox_listener(
-    config: &DevboxConfig,
-    registry: &Registry,
-    shutdown: &Shutdown,
-) -> Result<(Listener, SocketAddr), StartError> {
-    let acceptor = devbox_acceptor(registry, config.server_names.clone())
-        .map_err(|source| StartError::Tls { listener: "devbox", source })?;
-    let (tcp, address) = bind("devbox", config.listen).await?;
-    let router = devbox::router(registry, shutdown);
-    let transport = Transport::Tls(acceptor);
-    Ok((
-        Listener {
-            name: "devbox",
-            tcp,
-            transport,
-            router,
-            privacy: BodyPrivacy::Open,
-            metrics: Arc::clone(registry.metrics()),
-        },
-        address,
-    ))
-}
-
-/// Plain HTTP, for a loopback address: the configuration takes no other.
-async fn admin_listener(
-    address: Option<SocketAddr>,
-    registry: &Registry,
-) -> Result<Option<(Listener, SocketAddr)>, StartError> {
-    let Some(address) = address else { return Ok(None) };
-    let (tcp, address) = bind("admin", address).await?;
-    let (router, transport) = (admin::router(registry), Transport::Plain);
-    Ok(Some((
-        Listener {
-            name: "admin",
-            tcp,
-            transport,
-            router,
-            privacy: BodyPrivacy::Open,
-            metrics: Arc::clone(registry.metrics()),
-        },
-        address,
-    )))
-}
-
-async fn bind(listener: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source| StartError::Bind { listener, address, source };
-    let tcp = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = tcp.local_addr().map_err(failed)?;
-    Ok((tcp, bound))
 }

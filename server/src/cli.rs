@@ -42,6 +42,8 @@ Environment:
 
 Signals:
   SIGTERM, SIGINT  stop: requests in flight have five seconds to end
+  SIGHUP           reload the configuration and the TLS files, connections kept; mistakes are in the log, and the old
+                   configuration holds. dev has none, and stops
 
 Exit codes:
   0  done, or stopped by a signal

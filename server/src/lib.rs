@@ -7,8 +7,8 @@
 //! - [`registry`]: who may do what, and what is written down about it;
 //! - [`operator`]: the operators' subcommands; [`upkeep`]: those that are about the whole state.
 //!
-//! Around them: [`cli`] and [`config`] say what to do, [`commands`] does it, [`harden`] protects the process, [`app`] wires the parts,
-//! [`tls`] and [`shutdown`] are shared by the listeners of [`api`], [`logs`] tells what happened, [`metrics`] counts it.
+//! Around them: [`cli`] and [`config`] say what to do, [`commands`] does it, [`harden`] protects the process, [`app`] wires the parts, [`listeners`] binds
+//! and reloads, [`tls`] and [`shutdown`] are shared by the listeners of [`api`], [`logs`] tells what happened, [`metrics`] counts it.
 #![forbid(unsafe_code)]
 
 pub mod api;
@@ -18,6 +18,7 @@ pub mod commands;
 pub mod config;
 pub mod crypto;
 pub mod harden;
+pub mod listeners;
 pub mod logs;
 pub mod metrics;
 pub mod operator;

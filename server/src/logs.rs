@@ -10,7 +10,7 @@ use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::panic::PanicHookInfo;
 use std::str::FromStr;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use devbox_secrets_common::log_writer::LogWriter;
@@ -19,6 +19,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::SubscriberBuilder;
 use tracing_subscriber::fmt::format::{DefaultFields, Format};
+use tracing_subscriber::reload::Handle;
 
 /// Longest wait for the reader of stderr at the end of the process.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
@@ -127,22 +128,47 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// Changes the level of a logger that [`start`] has set.
+type SetLevel = Box<dyn Fn(LevelFilter) + Send + Sync>;
+
+static SET_LEVEL: OnceLock<SetLevel> = OnceLock::new();
+
 /// Starts logging. `RUST_LOG`, if it is a level's name, goes before the configured level.
 pub fn start(config: LogConfig) {
-    let environment = std::env::var("RUST_LOG").ok().and_then(|level| parse_level(&level).ok());
-    let level = environment.unwrap_or(config.level);
-    let terminal = std::io::stderr().is_terminal();
+    let level = effective(config.level);
+    let terminal = io::stderr().is_terminal();
     let json = match config.format {
         LogFormat::Auto => !terminal,
         LogFormat::Human => false,
         LogFormat::Json => true,
     };
-    // A logger that is already there (in tests) stays.
-    let _ = if json {
-        builder(level).json().flatten_event(true).with_span_list(false).try_init()
+    if json {
+        let builder = builder(level).json().flatten_event(true).with_span_list(false).with_filter_reloading();
+        keep(builder.reload_handle(), builder.try_init());
     } else {
-        builder(level).with_ansi(terminal).with_target(false).try_init()
-    };
+        let builder = builder(level).with_ansi(terminal).with_target(false).with_filter_reloading();
+        keep(builder.reload_handle(), builder.try_init());
+    }
+}
+
+/// Logs from now on at `level`, unless `RUST_LOG` has another.
+pub fn set_level(level: LevelFilter) {
+    if let Some(set) = SET_LEVEL.get() {
+        set(effective(level));
+    }
+}
+
+fn effective(level: LevelFilter) -> LevelFilter {
+    let environment = std::env::var("RUST_LOG").ok().and_then(|level| parse_level(&level).ok());
+    environment.unwrap_or(level)
+}
+
+/// A logger that is already there (in tests) stays, with its level.
+fn keep<S: 'static, E>(handle: Handle<EnvFilter, S>, started: Result<(), E>) {
+    if started.is_ok() {
+        // Fails if the subscriber has gone, which lives as long as the process.
+        let _ = SET_LEVEL.set(Box::new(move |level| drop(handle.reload(EnvFilter::new(directives(level))))));
+    }
 }
 
 type Builder = SubscriberBuilder<DefaultFields, Format, EnvFilter, Stderr>;

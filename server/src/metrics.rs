@@ -40,6 +40,24 @@ pub struct Refused {
     pub reason: &'static str,
 }
 
+/// How a reload of the configuration ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReloadResult {
+    /// The new configuration is in use.
+    Done,
+    /// The old configuration stays.
+    Failed,
+}
+
+impl ReloadResult {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The server's counters and gauges.
 pub struct Metrics {
     registry: Registry,
@@ -50,6 +68,7 @@ pub struct Metrics {
     enrolments: Counter,
     clones_refused: Counter,
     store_errors: Counter,
+    reloads: Family<[(&'static str, &'static str); 1], Counter>,
     revocation: Histogram,
     certificate_end: Family<[(&'static str, &'static str); 1], Gauge<f64, AtomicU64>>,
     ca_end: Gauge<f64, AtomicU64>,
@@ -66,6 +85,7 @@ impl Default for Metrics {
             enrolments: Counter::default(),
             clones_refused: Counter::default(),
             store_errors: Counter::default(),
+            reloads: Family::default(),
             revocation: Histogram::new(LATENCY_BUCKETS),
             certificate_end: Family::default(),
             ca_end: Gauge::default(),
@@ -89,6 +109,7 @@ impl Metrics {
             self.clones_refused.clone(),
         );
         registry.register("store_errors", "Requests that the database failed", self.store_errors.clone());
+        registry.register("reloads", "Reloads of the configuration, by result", self.reloads.clone());
         registry.register_with_unit(
             "revocation_latency",
             "From a committed write (or from noticing another program's) to the answer of the account's last held request",
@@ -121,6 +142,11 @@ impl Metrics {
     /// Counts a request that failed for the database's sake.
     pub fn store_failed(&self) {
         self.store_errors.inc();
+    }
+
+    /// Counts a reload of the configuration.
+    pub fn reloaded(&self, result: ReloadResult) {
+        self.reloads.get_or_create(&[("result", result.label())]).inc();
     }
 
     /// Counts a delivered bundle.

@@ -23,6 +23,7 @@ use super::observe::Observer;
 use super::parse_errors::ParseErrors;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
+use crate::tls::TlsSource;
 
 pub use super::connection::BodyPrivacy;
 
@@ -38,7 +39,7 @@ pub enum Transport {
     /// Nothing: for a loopback address.
     Plain,
     /// TLS; the client's certificate, where there is one, names a devbox.
-    Tls(TlsAcceptor),
+    Tls(TlsSource),
 }
 
 impl fmt::Debug for Transport {
@@ -110,7 +111,7 @@ impl Listener {
         let observer = Observer { listener: name, metrics: Arc::clone(&self.metrics) };
         let acceptor = match &self.transport {
             Transport::Plain => None,
-            Transport::Tls(acceptor) => Some(acceptor.clone()),
+            Transport::Tls(source) => Some(source.acceptor()),
         };
         async move {
             let _place = place;

@@ -2,6 +2,7 @@
 
 mod failure;
 mod serving;
+mod signals;
 mod state;
 
 use std::fs::File;
@@ -54,7 +55,10 @@ async fn operate(place: &Place, command: operator::Command) -> Result<(), Failur
 }
 
 fn load(place: &Place) -> Result<Config, Failure> {
-    let path = place.config.as_ref().ok_or(Failure::Place("--config FILE"))?;
+    load_file(place.config.as_ref().ok_or(Failure::Place("--config FILE"))?)
+}
+
+fn load_file(path: &Path) -> Result<Config, Failure> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     Config::load(path, credentials.as_deref()).map_err(Failure::Config)
 }

@@ -1,11 +1,11 @@
-//! `serve` and `dev`: until SIGTERM or SIGINT.
+//! `serve` and `dev`: until a signal stops them.
 
 use std::net::SocketAddr;
 
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
+use super::signals::{Reload, Signals};
 use super::{Failure, absolute, load, print_line};
 use crate::app::{App, KeyPolicy};
 use crate::cli::{DevAddresses, Place};
@@ -18,7 +18,9 @@ pub(super) async fn serve(place: &Place) -> Result<(), Failure> {
     let config = load(place)?;
     logs::start(config.log);
     tracing::info!(?config, "starting");
-    let app = start(&config, KeyPolicy::Load).await?;
+    let (signals, trigger, app) = start(&config, KeyPolicy::Load).await?;
+    let path = place.config.clone().ok_or(Failure::Place("--config FILE"))?;
+    tokio::spawn(signals.obey(trigger, Some(Reload { path, reloader: app.reloader() })));
     tracing::info!(bound = %app.bound(), "ready");
     notify_service_manager();
     run_to_end(app).await
@@ -37,7 +39,8 @@ pub(super) async fn dev(place: &Place, addresses: DevAddresses) -> Result<(), Fa
         Config::dev(&absolute(state)?, addresses.api, addresses.devbox).map_err(Failure::Config)?;
     config.admin = loopback(addresses.admin)?;
     logs::start(config.log);
-    let app = start(&config, KeyPolicy::Own).await?;
+    let (signals, trigger, app) = start(&config, KeyPolicy::Own).await?;
+    tokio::spawn(signals.obey(trigger, None));
     announce(&app).await?;
     run_to_end(app).await
 }
@@ -49,31 +52,18 @@ fn loopback(admin: Option<SocketAddr>) -> Result<Option<SocketAddr>, Failure> {
     }
 }
 
-/// Binds the server, which will stop at SIGTERM or SIGINT.
-async fn start(config: &Config, keys: KeyPolicy) -> Result<App, Failure> {
+/// Binds the server. A signal that comes meanwhile is obeyed as soon as it is bound.
+async fn start(config: &Config, keys: KeyPolicy) -> Result<(Signals, ShutdownTrigger, App), Failure> {
     raise_open_files();
     let (trigger, shutdown) = shutdown_signal();
-    stop_on_signals(trigger)?;
-    App::start(config, keys, shutdown).await.map_err(Failure::Start)
+    let signals = Signals::handle()?;
+    let app = App::start(config, keys, shutdown).await.map_err(Failure::Start)?;
+    Ok((signals, trigger, app))
 }
 
 async fn run_to_end(app: App) -> Result<(), Failure> {
     app.run().await;
     tracing::info!("stopped");
-    Ok(())
-}
-
-/// Handlers are in place before the first request can be.
-fn stop_on_signals(trigger: ShutdownTrigger) -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Runtime)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Runtime)?;
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        trigger.stop();
-    });
     Ok(())
 }
 

@@ -35,7 +35,7 @@ pub(super) async fn check(place: &Place, deep: bool) -> Result<(), Failure> {
 /// Reads the configuration's files and no database: it takes no longer when the state grows.
 fn check_configuration(config: &Config) -> Result<(), Failure> {
     if let Some(files) = &config.api.tls {
-        tls::public_acceptor(files).map_err(Failure::Tls)?;
+        tls::check_public(files).map_err(Failure::Tls)?;
     }
     MasterKey::load(&config.state.master_key_file).map_err(Failure::MasterKey)?;
     print_line(b"the configuration is good\n")?;

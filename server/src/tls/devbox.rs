@@ -15,14 +15,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use devbox_secrets_proto::ca_name::ca_name;
-use rustls::DistinguishedName;
 use rustls::pki_types::UnixTime;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use tokio_rustls::TlsAcceptor;
+use rustls::{DistinguishedName, ServerConfig};
 
 use super::verifier::DevboxVerifier;
-use super::{TlsError, acceptor, builder, milliseconds, provider};
+use super::{TlsError, builder, finish, milliseconds, provider};
 use crate::registry::{Authorities, CLOCK_SKEW, DevboxCa, Registry};
 use crate::store::TimeMs;
 
@@ -33,17 +32,15 @@ const LISTENER_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(7 * 86_400);
 ///
 /// # Errors
 /// [`TlsError::Ca`], [`TlsError::Verifier`], [`TlsError::Issue`].
-pub fn devbox_acceptor(registry: &Registry, names: Vec<String>) -> Result<TlsAcceptor, TlsError> {
+pub fn devbox_tls(registry: &Registry, names: Vec<String>) -> Result<ServerConfig, TlsError> {
     let verifier = DevboxVerifier::new(registry.clone());
     verifier.at(UnixTime::now())?;
     let certificates = ListenerCertificates::issue(registry.clone(), names)?;
-    let mut config = builder()
+    let config = builder()
         .map_err(TlsError::Ca)?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(Arc::new(certificates));
-    config.send_tls13_tickets = 0;
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(acceptor(config))
+    Ok(finish(config))
 }
 
 /// The listener's certificates, each issued anew in time.

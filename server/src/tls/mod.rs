@@ -1,26 +1,29 @@
 //! TLS 1.3 of both listeners, key exchange X25519MLKEM768 where the client has it. Sessions are not resumed.
 //!
-//! - here: the public listener, from files;
+//! - here: the public listener, from `files`;
 //! - `devbox`: the devbox listener, from the devbox CAs; `verifier`: whom it believes.
 
 mod devbox;
+mod files;
 mod verifier;
 
-use std::path::PathBuf;
+use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::VerifierBuilderError;
+use rustls::pki_types::UnixTime;
+use rustls::server::{NoServerSessionStorage, VerifierBuilderError};
+use rustls::sign::SingleCertAndKey;
 use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
 use thiserror::Error;
 use tokio_rustls::TlsAcceptor;
-use x509_parser::certificate::X509Certificate;
-use x509_parser::prelude::FromDer;
 
-pub use devbox::devbox_acceptor;
+pub use devbox::devbox_tls;
+pub use files::{Content, FileError};
+
+use files::Pair;
 
 use crate::config::TlsFiles;
 use crate::registry::CaError;
@@ -29,26 +32,12 @@ use crate::store::TimeMs;
 /// Why a listener has no TLS.
 #[derive(Debug, Error)]
 pub enum TlsError {
-    /// A PEM file cannot be used.
-    #[error("{} is not readable as PEM: does it exist, may this user read it, is it a {what}?", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What it should hold.
-        what: &'static str,
-        /// What is wrong.
-        #[source]
-        source: pem::Error,
-    },
-    /// Certificate and key do not go together, or are of no use to a TLS server.
-    #[error("the certificate {} and its key cannot be used together", path.display())]
-    Pair {
-        /// The certificate's file.
-        path: PathBuf,
-        /// What is wrong.
-        #[source]
-        source: rustls::Error,
-    },
+    /// The public listener's certificate or key cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The cryptography does not offer TLS 1.3.
+    #[error("TLS 1.3 is unavailable")]
+    Provider(#[source] rustls::Error),
     /// The devbox CA does not make a verifier or a certificate.
     #[error("the devbox CA cannot be used for TLS")]
     Ca(#[source] rustls::Error),
@@ -61,30 +50,77 @@ pub enum TlsError {
 }
 
 /// TLS of the public listener, from files.
-///
-/// # Errors
-/// [`TlsError::File`], [`TlsError::Pair`].
-pub fn public_acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
-    let unreadable = |path: &PathBuf, what| {
-        let path = path.clone();
-        move |source| TlsError::File { path, what, source }
-    };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect)
-        .map_err(unreadable(&files.certificate, "certificate chain, leaf first"))?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(unreadable(&files.key, "private key"))?;
-    let pair = |source| TlsError::Pair { path: files.certificate.clone(), source };
-    let config = builder().map_err(pair)?.with_no_client_auth().with_single_cert(chain, key).map_err(pair)?;
-    Ok(acceptor(config))
+#[derive(Debug)]
+pub struct PublicTls {
+    /// What the listener serves with.
+    pub config: ServerConfig,
+    /// The earliest end of a certificate in the chain.
+    pub not_after: Option<SystemTime>,
 }
 
-/// When the public listener's certificate ends, where its file can be read.
-#[must_use]
-pub fn public_certificate_end(files: &TlsFiles) -> Option<SystemTime> {
-    let leaf = CertificateDer::from_pem_file(&files.certificate).ok()?;
-    let (_, leaf) = X509Certificate::from_der(&leaf).ok()?;
-    let end = u64::try_from(leaf.validity().not_after.timestamp()).ok()?;
-    Some(UNIX_EPOCH + Duration::from_secs(end))
+/// Checks the files of the public listener for a start or a reload.
+///
+/// # Errors
+/// [`FileError`], also if a certificate has expired or is not valid yet.
+pub fn check_public(files: &TlsFiles) -> Result<(), TlsError> {
+    reloaded_public_tls(files).map(drop)
+}
+
+/// TLS of a server that starts. Certificates with wrong dates are logged, not refused: the devboxes' listener has others, and
+/// devboxes must not wait for this one's.
+///
+/// # Errors
+/// [`FileError`].
+pub fn public_tls(files: &TlsFiles) -> Result<PublicTls, TlsError> {
+    let pair = Pair::load(files)?;
+    if let Err(error) = pair.check_dates() {
+        tracing::error!(%error, "clients of the public listener will refuse its certificate");
+    }
+    public(pair)
+}
+
+/// TLS of a running server, which keeps what it has unless the new files are good.
+///
+/// # Errors
+/// As [`check_public`].
+pub fn reloaded_public_tls(files: &TlsFiles) -> Result<PublicTls, TlsError> {
+    public(Pair::load(files)?.into_valid()?)
+}
+
+fn public(pair: Pair) -> Result<PublicTls, TlsError> {
+    let not_after = pair.not_after;
+    let resolver = Arc::new(SingleCertAndKey::from(pair.certified));
+    let config = builder().map_err(TlsError::Provider)?.with_no_client_auth().with_cert_resolver(resolver);
+    Ok(PublicTls { config: finish(config), not_after })
+}
+
+/// The TLS of a listener, which a reload may replace. Connections keep what they began with.
+#[derive(Clone)]
+pub struct TlsSource(Arc<ArcSwap<ServerConfig>>);
+
+impl TlsSource {
+    /// A source of `config`.
+    #[must_use]
+    pub fn new(config: ServerConfig) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(config)))
+    }
+
+    /// Serves new connections with `config`.
+    pub fn replace(&self, config: ServerConfig) {
+        self.0.store(Arc::new(config));
+    }
+
+    /// For one handshake.
+    #[must_use]
+    pub fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.0.load_full())
+    }
+}
+
+impl fmt::Debug for TlsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsSource")
+    }
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -95,9 +131,13 @@ fn builder() -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, rustls::Error
     ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13])
 }
 
-fn acceptor(mut config: ServerConfig) -> TlsAcceptor {
+/// What both listeners do. Without session storage and tickets every connection is a whole handshake: no key of an earlier one
+/// stays in memory.
+fn finish(mut config: ServerConfig) -> ServerConfig {
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    TlsAcceptor::from(Arc::new(config))
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config
 }
 
 fn milliseconds(time: UnixTime) -> TimeMs {
@@ -111,13 +151,5 @@ mod tests {
     #[test]
     fn the_hybrid_key_exchange_is_preferred() {
         assert_eq!(provider().kx_groups[0].name(), rustls::NamedGroup::X25519MLKEM768);
-    }
-
-    #[test]
-    fn files_that_are_not_there_are_named() {
-        let files =
-            TlsFiles { certificate: "/nonexistent/api.pem".into(), key: "/nonexistent/api.key".into() };
-        let error = public_acceptor(&files).err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(error.contains("/nonexistent/api.pem"), "{error}");
     }
 }

@@ -12,6 +12,7 @@ mod no_echo;
 mod openapi;
 mod program;
 mod public_tls;
+mod reload;
 mod retries;
 mod secrets_api;
 mod support;

@@ -1,12 +1,14 @@
 //! The public listener over TLS: HTTP/2 or HTTP/1.1, as the client says by ALPN.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use devbox_secrets_server::config::TlsFiles;
 use hyper_util::rt::TokioIo;
-use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{HandshakeKind, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -14,11 +16,12 @@ use tokio_rustls::TlsConnector;
 use crate::support::{Http, TestServer, get, send, tls_client};
 
 /// A certificate for `localhost` and its key, as files.
-fn self_signed(directory: &Path) -> (TlsFiles, CertificateDer<'static>) {
+pub(crate) fn self_signed(directory: &Path) -> (TlsFiles, CertificateDer<'static>) {
     let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let files = TlsFiles { certificate: directory.join("api.pem"), key: directory.join("api.key") };
     std::fs::write(&files.certificate, issued.cert.pem()).unwrap();
     std::fs::write(&files.key, issued.signing_key.serialize_pem()).unwrap();
+    std::fs::set_permissions(&files.key, Permissions::from_mode(0o600)).unwrap();
     (files, issued.cert.der().clone())
 }
 
@@ -52,4 +55,23 @@ async fn a_client_without_tls_is_never_answered_in_the_clear() {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn no_session_is_resumed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (files, certificate) = self_signed(directory.path());
+    let server = TestServer::start_with(|config| config.api.tls = Some(files)).await;
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    // One client's configuration keeps the tickets that it gets.
+    let connector = TlsConnector::from(Arc::new(tls_client(roots).with_no_client_auth()));
+    for _ in 0..2 {
+        let stream = TcpStream::connect(server.bound.api).await.unwrap();
+        let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        stream.read_to_end(&mut Vec::new()).await.unwrap();
+        assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
+        assert_eq!(stream.get_ref().1.tls13_tickets_received(), 0);
+    }
 }

@@ -1,0 +1,158 @@
+//! The listeners of a configuration: bound once, and brought up to date by a reload.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::net::TcpListener;
+
+use crate::api::listener::{BodyPrivacy, Listener, Transport};
+use crate::api::{admin, devbox, public};
+use crate::app::{Bound, StartError};
+use crate::config::Config;
+use crate::logs;
+use crate::registry::Registry;
+use crate::shutdown::Shutdown;
+use crate::tls::{self, PublicTls, TlsSource};
+
+/// All listeners of a server.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    pub(crate) api: Listener,
+    pub(crate) devbox: Listener,
+    pub(crate) admin: Option<Listener>,
+    pub(crate) bound: Bound,
+    pub(crate) reloader: Reloader,
+}
+
+impl Listeners {
+    /// Binds the listeners of `config`.
+    ///
+    /// # Errors
+    /// [`StartError`]: an address or a certificate cannot be used.
+    pub(crate) async fn bind(
+        config: &Config,
+        registry: &Registry,
+        shutdown: &Shutdown,
+    ) -> Result<Self, StartError> {
+        let tls = ListenerTls::start(config, registry)?;
+        let api_transport = tls.api.clone().map_or(Transport::Plain, Transport::Tls);
+        let bind = async |name, address, transport, router, privacy| {
+            bind(name, address).await.map(|(tcp, bound)| {
+                let metrics = Arc::clone(registry.metrics());
+                (Listener { name, tcp, transport, router, privacy, metrics }, bound)
+            })
+        };
+        let router = public::router(registry);
+        let (api, api_bound) =
+            bind("api", config.api.listen, api_transport, router, BodyPrivacy::Secret).await?;
+        let router = devbox::router(registry, shutdown);
+        let transport = Transport::Tls(tls.devbox.clone());
+        let (devbox, devbox_bound) =
+            bind("devbox", config.devbox.listen, transport, router, BodyPrivacy::Open).await?;
+        let admin = match config.admin {
+            None => None,
+            // Plain HTTP, for a loopback address: the configuration takes no other.
+            Some(address) => {
+                let router = admin::router(registry);
+                Some(bind("admin", address, Transport::Plain, router, BodyPrivacy::Open).await?)
+            }
+        };
+        let (admin, admin_bound) = admin.unzip();
+        let api_tls = config.api.tls.is_some();
+        let bound = Bound { api: api_bound, api_tls, devbox: devbox_bound, admin: admin_bound };
+        Ok(Self { api, devbox, admin, bound, reloader: Reloader::new(config, registry, tls) })
+    }
+}
+
+async fn bind(listener: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Bind { listener, address, source };
+    let tcp = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = tcp.local_addr().map_err(failed)?;
+    Ok((tcp, bound))
+}
+
+/// The TLS of the listeners that have it.
+#[derive(Debug, Clone)]
+struct ListenerTls {
+    api: Option<TlsSource>,
+    devbox: TlsSource,
+}
+
+impl ListenerTls {
+    fn start(config: &Config, registry: &Registry) -> Result<Self, StartError> {
+        let public = config.api.tls.as_ref().map(tls::public_tls).transpose().map_err(of("api"))?;
+        if let Some(end) = public.as_ref().and_then(|public| public.not_after) {
+            registry.metrics().certificate_ends("api", end);
+        }
+        let devbox = tls::devbox_tls(registry, config.devbox.server_names.clone()).map_err(of("devbox"))?;
+        Ok(Self { api: public.map(|public| TlsSource::new(public.config)), devbox: TlsSource::new(devbox) })
+    }
+}
+
+fn of(listener: &'static str) -> impl Fn(tls::TlsError) -> StartError {
+    move |source| StartError::Tls { listener, source }
+}
+
+/// Brings a running server up to date with its configuration. Connections stay, with what they began with.
+#[derive(Debug, Clone)]
+pub struct Reloader {
+    registry: Registry,
+    tls: ListenerTls,
+    /// As the server started: what differs from it needs a restart.
+    started: Arc<Config>,
+    /// One reload at a time.
+    running: Arc<Mutex<()>>,
+}
+
+impl Reloader {
+    fn new(config: &Config, registry: &Registry, tls: ListenerTls) -> Self {
+        let (registry, started) = (registry.clone(), Arc::new(config.clone()));
+        Self { registry, tls, started, running: Arc::default() }
+    }
+
+    /// The registry of the server that is reloaded.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Takes up the TLS files, server names and log level of `config`, all or none. Returns the settings
+    /// that differ from the running server's and need a restart.
+    ///
+    /// # Errors
+    /// [`StartError::Tls`]; the server goes on with what it had.
+    pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, StartError> {
+        let _running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = config.api.tls.as_ref().filter(|_| self.tls.api.is_some());
+        let public = files.map(tls::reloaded_public_tls).transpose().map_err(of("api"))?;
+        let names = config.devbox.server_names.clone();
+        let devbox = tls::devbox_tls(&self.registry, names).map_err(of("devbox"))?;
+        if let (Some(source), Some(PublicTls { config, not_after })) = (&self.tls.api, public) {
+            source.replace(config);
+            if let Some(end) = not_after {
+                self.registry.metrics().certificate_ends("api", end);
+            }
+        }
+        self.tls.devbox.replace(devbox);
+        logs::set_level(config.log.level);
+        Ok(self.needs_restart(config))
+    }
+
+    fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
+        let old = &*self.started;
+        let settings = [
+            ("[state]", old.state != new.state),
+            ("[api] listen", old.api.listen != new.api.listen),
+            ("[api] tls_certificate (TLS or none)", old.api.tls.is_some() != new.api.tls.is_some()),
+            ("[devbox] listen", old.devbox.listen != new.devbox.listen),
+            ("[devbox] trust_domain", old.devbox.trust_domain != new.devbox.trust_domain),
+            (
+                "[devbox] certificate_lifetime",
+                old.devbox.certificate_lifetime != new.devbox.certificate_lifetime,
+            ),
+            ("[admin] listen", old.admin != new.admin),
+            ("[log] format", old.log.format != new.log.format),
+        ];
+        settings.into_iter().filter(|(_, differs)| *differs).map(|(setting, _)| setting).collect()
+    }
+}
