@@ -12,8 +12,10 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
+use crate::alarm::Alarm;
 use crate::config::{self, Settings};
 use crate::credentials;
+use crate::file_events::FileEvents;
 use crate::freshness::Freshness;
 use crate::harden::{self, Hardening, Reach};
 use crate::identity::certificate::now_ms;
@@ -63,6 +65,9 @@ pub enum StartError {
     /// The thread that prepares launches, or the log's, does not start.
     #[error("a thread does not start: raise the limit of processes (LimitNPROC=)")]
     Thread(#[source] io::Error),
+    /// There is no timer.
+    #[error("a timer cannot be made: raise the limit of open files (LimitNOFILE=)")]
+    Timer(#[source] io::Error),
 }
 
 /// What the daemon begins with: its memory, what the service manager passed, and what a predecessor left.
@@ -95,6 +100,8 @@ impl Beginning {
 #[derive(Debug)]
 pub struct App {
     life: Life,
+    alarm: Alarm,
+    files: FileEvents,
     credentials: Credentials,
     orders: Arriving,
     launches: Arc<LaunchState>,
@@ -126,6 +133,8 @@ impl App {
         let ours: Vec<&Path> =
             files.into_iter().flatten().filter(|file| file.is_ours()).map(SocketFile::path).collect();
         let machine = Arc::new(Machine::this());
+        let files = FileEvents::of(&[&settings.identity.files()[..], &[machine.id_file()]].concat());
+        let alarm = Alarm::new().map_err(StartError::Timer)?;
         let (hardening, examiner) = harden(hardening, &settings, &ours, &memory)?;
         stderr::start().map_err(StartError::Thread)?;
         let vault = Arc::new(Vault::new(STARTING).on(Arc::clone(&machine)));
@@ -157,9 +166,13 @@ impl App {
         let server = settings.server;
         let pace = Pace { poll_wait: server.poll_wait, max_stale: server.max_stale };
         let (url, source) = (server.url, settings.identity);
-        let life = Life { url, pace, source, memory, vault, freshness, progress, machine, store };
+        let wakes = files.subscribe();
+        let life =
+            Life { url, pace, source, memory, vault, freshness, progress, files: wakes, machine, store };
         Ok(Self {
             life,
+            alarm,
+            files,
             credentials,
             orders,
             launches,
@@ -207,8 +220,10 @@ impl App {
             tokio::spawn(self.units.serve(listener));
         }
         let vault = Arc::clone(&self.life.vault);
-        tokio::spawn(guard::watch(Arc::clone(&vault), Arc::clone(&self.life.progress)));
-        tokio::spawn(guard::watch_machine(Arc::clone(&vault), Arc::clone(&self.life.machine)));
+        tokio::spawn(guard::watch(Arc::clone(&vault), Arc::clone(&self.life.progress), self.alarm));
+        let log = self.life.machine.log();
+        tokio::spawn(guard::watch_machine(Arc::clone(&vault), log, self.files.subscribe()));
+        tokio::spawn(self.files.run());
         tokio::spawn(service_manager::feed_watchdog());
         let outcome = tokio::select! {
             error = self.life.run(self.credentials, self.orders) => Err(error),

@@ -15,10 +15,13 @@
 //! - [`harden`]: closes the process before it reads a secret; [`socket`]: Unix sockets.
 
 pub mod admin;
+pub mod alarm;
 pub mod app;
 pub mod config;
 pub mod control_plane;
 pub mod credentials;
+mod descriptor;
+mod file_events;
 pub mod freshness;
 pub mod harden;
 pub mod identity;

@@ -6,6 +6,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use devbox_secretsd::alarm::Alarm;
 use devbox_secretsd::identity::certificate::now_ms;
 use devbox_secretsd::identity::enroll::redeem;
 use devbox_secretsd::memory::{Holding, Loss, Requirement, SecretMemory, Vault};
@@ -213,7 +214,7 @@ async fn without_the_control_plane_the_secrets_are_wiped_at_the_end_of_the_lease
     half.poller.turn().await;
     assert_eq!(half.revision(), Some(1));
     let weak = Arc::downgrade(&half.vault.current().unwrap());
-    tokio::spawn(guard::watch(Arc::clone(&half.vault), Arc::clone(&half.progress)));
+    tokio::spawn(guard::watch(Arc::clone(&half.vault), Arc::clone(&half.progress), Alarm::new().unwrap()));
     // Nobody asks for the secrets: the guard alone lets go of them.
     let wiped = async {
         while weak.upgrade().is_some() {
@@ -259,7 +260,7 @@ async fn an_expired_certificate_ends_service() {
     half.poller.turn().await;
     assert_eq!(half.revision(), Some(1));
     let expiry = half.progress.snapshot().certificate.unwrap().not_after_ms;
-    tokio::spawn(guard::watch(Arc::clone(&half.vault), Arc::clone(&half.progress)));
+    tokio::spawn(guard::watch(Arc::clone(&half.vault), Arc::clone(&half.progress), Alarm::new().unwrap()));
     let mut changes = half.vault.changes();
     let lost = changes.wait_for(|()| half.loss().is_some());
     timeout(support::PATIENCE, lost).await.unwrap().unwrap();

@@ -131,7 +131,7 @@ async fn wait_for_secrets(
     select! {
         found = timeout(wait, first_secrets(state)) => match found {
             Ok(found) => found,
-            Err(_) => state.vault.current().map_err(|unavailable| Refusal::from(unavailable).into()),
+            Err(_) => state.freshness.current(&state.vault).await.map_err(|unavailable| Refusal::from(unavailable).into()),
         },
         () = hung_up(stream) => Err(Failure::Gone),
     }

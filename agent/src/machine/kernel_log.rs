@@ -41,6 +41,11 @@ impl KernelLog {
         Some(Self(log))
     }
 
+    /// The same log, read to the same line: something to wait for.
+    pub(super) fn another_handle(&self) -> io::Result<File> {
+        self.0.try_clone()
+    }
+
     /// Reads what was written since. One system call where nothing was.
     pub(super) fn tells_of_a_new_generation(&self) -> bool {
         let mut record = [0; MAX_RECORD];

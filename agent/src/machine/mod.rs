@@ -2,7 +2,8 @@
 //! from one; each of them would go on as if it were the first.
 //!
 //! - `id`: machine-id(5), looked at before each answer to a launch, and read where its file is another;
-//! - `boot`: the boot's identity, which a process outlives only in a checkpoint; not under the unit, which hides it;
+//! - `boot`: the boot's identity, which a process outlives only in a checkpoint, looked at with it, but once a second at most;
+//!   not under the unit, which hides it;
 //! - `generation`, `kernel_log`: the kernel says in its log that the hypervisor gave the machine another generation.
 //!
 //! A copy that none of these tells apart is told apart by the control plane
@@ -13,13 +14,18 @@ mod generation;
 mod id;
 mod kernel_log;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::admin::report::CloneDetection;
 
 use id::IdFile;
 use kernel_log::KernelLog;
+
+/// Shortest time between two looks at the boot.
+const BOOT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Which installation this is.
 const MACHINE_ID: &str = "/etc/machine-id";
@@ -64,11 +70,26 @@ pub struct Machine {
 struct Known {
     id: IdFile,
     boot: Option<String>,
+    /// When the boot was last looked at.
+    looked_at: Instant,
 }
 
 impl Known {
     fn of(path: &Path) -> Self {
-        Self { id: IdFile::read(path), boot: boot::now() }
+        Self { id: IdFile::read(path), boot: boot::now(), looked_at: Instant::now() }
+    }
+
+    /// Whether this process goes on in another boot than it started in, if the kernel may be asked and was not asked just now:
+    /// that is three system calls.
+    fn is_in_another_boot(&mut self) -> bool {
+        if self.boot.is_none() || self.looked_at.elapsed() < BOOT_PAUSE {
+            return false;
+        }
+        let is_another = boot::now().is_some_and(|now| Some(now) != self.boot);
+        if !is_another {
+            self.looked_at = Instant::now();
+        }
+        is_another
     }
 }
 
@@ -87,21 +108,29 @@ impl Machine {
         Self { path: path.to_owned(), known, log }
     }
 
-    /// What has changed, but for the boot. Two system calls at most; a new generation is told once.
+    /// What has changed. Two system calls, and three more once a second; a new generation is reported once.
     #[must_use]
     pub fn change(&self) -> Option<Change> {
         if self.log.as_ref().is_some_and(KernelLog::tells_of_a_new_generation) {
             return Some(Change::VmGeneration);
         }
-        self.known().id.has_changed(&self.path).then_some(Change::MachineId)
+        let mut known = self.known();
+        if known.id.has_changed(&self.path) {
+            return Some(Change::MachineId);
+        }
+        known.is_in_another_boot().then_some(Change::Boot)
     }
 
-    /// Whether this process goes on in another boot than it started in, where the kernel may be asked. Reads a file.
+    /// The kernel's log, to wait for: its next line may be that of a new generation. None if there is no generation to watch.
     #[must_use]
-    pub fn change_of_boot(&self) -> Option<Change> {
-        let known = self.known();
-        let is_another = known.boot.is_some() && boot::now().is_some_and(|now| Some(now) != known.boot);
-        is_another.then_some(Change::Boot)
+    pub fn log(&self) -> Option<File> {
+        self.log.as_ref()?.another_handle().ok()
+    }
+
+    /// The file whose change makes this another machine.
+    #[must_use]
+    pub fn id_file(&self) -> &Path {
+        &self.path
     }
 
     /// From now on this is the machine, whatever it was.
@@ -141,6 +170,7 @@ pub fn identity() -> [Option<String>; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::needs::skipped;
 
     fn machine(id: &str) -> (tempfile::TempDir, Machine) {
         let dir = tempfile::tempdir().unwrap();
@@ -164,8 +194,20 @@ mod tests {
     }
 
     #[test]
-    fn the_boot_of_a_process_does_not_change_under_it() {
-        assert_eq!(Machine::this().change_of_boot(), None);
+    fn another_boot_is_a_change_until_it_is_accepted() {
+        let Some(boot) = boot::now() else { return skipped("a boot id that this process may read") };
+        let (_dir, machine) = machine(&"a".repeat(32));
+        let long_ago = Instant::now().checked_sub(2 * BOOT_PAUSE).unwrap();
+        let set = |boot: &str| {
+            let mut known = machine.known();
+            (known.boot, known.looked_at) = (Some(boot.to_owned()), long_ago);
+        };
+        set(&boot);
+        assert_eq!(machine.change(), None);
+        set("another");
+        assert_eq!((machine.change(), machine.change()), (Some(Change::Boot), Some(Change::Boot)));
+        machine.accept();
+        assert_eq!(machine.change(), None);
     }
 
     #[test]

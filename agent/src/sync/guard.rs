@@ -1,34 +1,41 @@
 //! Ends service on time: at the end of the lease, and at the end of the certificate, whatever the network does.
 
 use std::convert::Infallible;
+use std::fs::File;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::unix::AsyncFd;
+use tokio::select;
+use tokio::sync::watch::Receiver;
 use tokio::time::sleep;
 use tracing::error;
 
 use super::Progress;
+use crate::alarm::{Alarm, Ends};
+use crate::descriptor::{Owned, wait_for};
 use crate::identity::Validity;
 use crate::identity::certificate::now_ms;
-use crate::machine::Machine;
 use crate::memory::{Holding, Loss, Vault};
 use crate::telemetry::service_manager;
 
-/// Longest time between two looks: timers stand still while the machine sleeps, leases do not.
-const MAX_PAUSE: Duration = Duration::from_secs(5);
-/// Between two looks at the machine.
-const MACHINE_PAUSE: Duration = Duration::from_secs(1);
-/// Shortest time between two looks: clocks are read in milliseconds.
-const MIN_PAUSE: Duration = Duration::from_millis(20);
+/// Between two looks, should the kernel refuse a timer.
+const WITHOUT_TIMER: Duration = Duration::from_secs(5);
 
 /// What launches are told after the certificate's end.
 pub(super) const EXPIRED: &str = "the devbox's certificate has expired without renewal: resume with a fresh join token \
                                   (devbox-secretsd resume)";
 
-/// Watches for ever. The vault itself serves nothing past its lease; this wipes what nobody asks for.
-pub async fn watch(vault: Arc<Vault>, progress: Arc<Progress>) -> Infallible {
+/// Watches for ever. The vault itself serves nothing past its lease; this wipes what nobody asks for. It waits for the ends
+/// themselves, on clocks that count the machine's sleep.
+pub async fn watch(vault: Arc<Vault>, progress: Arc<Progress>, alarm: Alarm) -> Infallible {
+    let (mut held, mut synchronised) = (vault.changes(), progress.changes());
     let mut told = None;
     loop {
+        // Before the look: changes after it wake.
+        held.mark_unchanged();
+        synchronised.mark_unchanged();
         let holding = look(&vault, &progress);
         let ended = ended(&holding);
         if let Some(reason) = ended.as_ref().filter(|_| ended != told) {
@@ -36,22 +43,41 @@ pub async fn watch(vault: Arc<Vault>, progress: Arc<Progress>) -> Infallible {
             service_manager::status(&format!("no secrets: {reason}"));
         }
         told = ended;
-        let pause = pause(&holding, progress.snapshot().certificate, now_ms());
-        // Dropped before the sleep: what is held here would not be wiped.
+        let ends = ends(&holding, progress.snapshot().certificate, now_ms());
+        // Dropped before the wait: what is held here would not be wiped.
         drop(holding);
-        sleep(pause).await;
+        select! {
+            rung = alarm.ring(ends) => if rung.is_err() { sleep(WITHOUT_TIMER).await },
+            _ = held.changed() => {}
+            _ = synchronised.changed() => {}
+        }
     }
 }
 
-/// Watches the machine for ever. The vault itself looks before it serves; this wipes where nobody asks.
-pub async fn watch_machine(vault: Arc<Vault>, machine: Arc<Machine>) -> Infallible {
+/// Watches the machine for ever: whenever the kernel's `log` has a new line, or `files` change beside its machine-id. The
+/// vault itself looks before it serves, and at each poll; this wipes at once if nobody asks.
+pub(crate) async fn watch_machine(
+    vault: Arc<Vault>,
+    log: Option<File>,
+    mut files: Receiver<()>,
+) -> Infallible {
+    let log = log.and_then(|log| wait_for(log).ok());
     loop {
-        if let Some(change) = machine.change_of_boot() {
-            vault.lose_to_a_copy(change);
-        }
         // Dropped at once; the vault looks by itself.
         drop(vault.holding());
-        sleep(MACHINE_PAUSE).await;
+        select! {
+            () = readable(log.as_ref()) => {}
+            // Its sender outlives the daemon's service.
+            _ = files.changed() => {}
+        }
+    }
+}
+
+async fn readable(log: Option<&AsyncFd<Owned<File>>>) {
+    match log {
+        // Cleared before the vault reads it: a line that comes meanwhile wakes again.
+        Some(log) => log.readable().await.iter_mut().for_each(|ready| ready.clear_ready()),
+        None => pending().await,
     }
 }
 
@@ -75,15 +101,15 @@ fn ended(holding: &Holding) -> Option<Arc<str>> {
     }
 }
 
-/// Until the next end. One that is over is waited for no more.
-fn pause(holding: &Holding, certificate: Option<Validity>, now_ms: i64) -> Duration {
+/// The next ends. One that is over is waited for no more.
+fn ends(holding: &Holding, certificate: Option<Validity>, now_ms: i64) -> Ends {
     let certificate = certificate.filter(|validity| !validity.has_expired(now_ms));
     let lease = match holding {
         Holding::Ready { lease_left, .. } => Some(*lease_left),
         Holding::Without(_) => None,
     };
-    let soonest = certificate.map(|validity| validity.left(now_ms)).into_iter().chain(lease).min();
-    soonest.unwrap_or(MAX_PAUSE).clamp(MIN_PAUSE, MAX_PAUSE)
+    // In its last millisecond it is still valid.
+    Ends { lease, calendar_ms: certificate.map(|validity| validity.not_after_ms.saturating_add(1)) }
 }
 
 #[cfg(test)]
@@ -93,13 +119,10 @@ mod tests {
     #[test]
     fn the_end_of_a_certificate_is_met_and_not_looked_for_afterwards() {
         let vault = Vault::new("");
-        let pause = |now_ms| {
+        let end = |now_ms| {
             let validity = Validity { not_before_ms: 0, not_after_ms: 60_000 };
-            pause(&vault.holding(), Some(validity), now_ms)
+            ends(&vault.holding(), Some(validity), now_ms).calendar_ms
         };
-        assert_eq!(pause(0), MAX_PAUSE);
-        assert_eq!(pause(59_000), Duration::from_secs(1));
-        assert_eq!(pause(60_000), MIN_PAUSE);
-        assert_eq!(pause(60_001), MAX_PAUSE);
+        assert_eq!((end(0), end(60_000), end(60_001)), (Some(60_001), Some(60_001), None));
     }
 }

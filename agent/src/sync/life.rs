@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch::Receiver;
 use tokio::time::{sleep, timeout};
 use tokio::{join, select};
 use tracing::{error, warn};
@@ -50,6 +51,8 @@ pub struct Life {
     pub freshness: Arc<Freshness>,
     /// How it goes.
     pub progress: Arc<Progress>,
+    /// Wakes when something changes beside the files of `source`.
+    pub files: Receiver<()>,
     /// Where it is.
     pub machine: Arc<Machine>,
     /// What a successor will find.
@@ -123,6 +126,7 @@ impl Life {
             Err(error) => return error,
         };
         let mut replaced = Replaced::watch(&self.source, identity.devbox_id());
+        let (mut files, mut polls) = (self.files.clone(), self.progress.changes());
         let Self { url, pace, memory, vault, freshness, progress, store, .. } = self;
         let (vault, progress) = (Arc::clone(vault), Arc::clone(progress));
         let freshness = Arc::clone(freshness);
@@ -131,7 +135,7 @@ impl Life {
         loop {
             let identity = select! {
                 never = poller.run() => match never {},
-                identity = replaced.identity() => identity,
+                identity = replaced.identity(&mut files, &mut polls) => identity,
             };
             poller.adopt(identity);
         }

@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::identity::certificate::now_ms;
 use crate::identity::{Identity, Validity};
 use crate::memory::BootTime;
@@ -45,6 +47,7 @@ pub struct Snapshot {
 #[derive(Debug, Default)]
 pub struct Progress {
     state: Mutex<State>,
+    changes: watch::Sender<()>,
     metrics: Arc<Metrics>,
 }
 
@@ -85,6 +88,7 @@ impl Progress {
         let mut state = self.state();
         state.devbox_id = Some(identity.devbox_id().to_owned());
         state.certificate = Some(identity.validity());
+        self.changes.send_replace(());
     }
 
     /// The daemon has no identity any more.
@@ -99,6 +103,7 @@ impl Progress {
         let mut state = self.state();
         state.last_sync = Some(BootTime::now());
         state.failure = None;
+        self.changes.send_replace(());
     }
 
     /// Something failed. Says whether that is news: the first of a row, or another failure than the last.
@@ -107,7 +112,14 @@ impl Progress {
         let is_news = state.failure.as_ref().is_none_or(|failure| failure.message != message);
         let since_ms = state.failure.take().map_or_else(now_ms, |failure| failure.since_ms);
         state.failure = Some(Failure { message, since_ms });
+        self.changes.send_replace(());
         is_news
+    }
+
+    /// Wakes after each poll, and at each new certificate.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// What is known right now.

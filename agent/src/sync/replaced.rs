@@ -1,10 +1,10 @@
 //! Certificate files that somebody replaces on the disk while the daemon runs.
 
 use std::future::pending;
-use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, Digest, SHA256};
-use tokio::time::sleep;
+use tokio::select;
+use tokio::sync::watch::Receiver;
 use tracing::{error, info, warn};
 
 use crate::identity::certificate::now_ms;
@@ -12,9 +12,6 @@ use crate::identity::files::{self, Files, FilesError};
 use crate::identity::{Identity, Source};
 use crate::stamp::Stamp;
 use crate::telemetry::chain;
-
-/// Between two looks.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// The files of one devbox's identity, as they were last read.
 #[derive(Debug)]
@@ -42,11 +39,16 @@ impl Replaced {
         })
     }
 
-    /// The next identity that the files make. May be dropped at any time.
-    pub(super) async fn identity(&mut self) -> Identity {
+    /// The next identity that the files make, looked for whenever something changes beside them (`files`) and after each poll
+    /// (`polls`). May be dropped at any time.
+    pub(super) async fn identity(&mut self, files: &mut Receiver<()>, polls: &mut Receiver<()>) -> Identity {
         let Some(watched) = &mut self.0 else { return pending().await };
         loop {
-            sleep(LOOK_AGAIN).await;
+            // Their senders outlive the daemon's service.
+            select! {
+                _ = files.changed() => {}
+                _ = polls.changed() => {}
+            }
             if let Some(identity) = watched.look() {
                 return identity;
             }
