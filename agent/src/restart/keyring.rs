@@ -45,7 +45,11 @@ pub enum KeyringError {
 
 /// The keyring of this process's user.
 #[derive(Debug)]
-pub struct Keyring(KeyRing);
+pub struct Keyring {
+    users: KeyRing,
+    /// It ends with the process.
+    own: KeyRing,
+}
 
 /// The key of one image. In one place on the heap: moved about, it leaves no copies.
 pub struct ImageKey {
@@ -60,11 +64,11 @@ impl Keyring {
     pub fn open() -> Result<Self, KeyringError> {
         let open = || {
             // Through its own keyring this process *possesses* the user's: what its keys' permissions ask for.
-            KeyRing::from_special_id(KeyRingIdentifier::Process, true)?
-                .link_keyring_id(KeyRingIdentifier::User)?;
-            KeyRing::from_special_id(KeyRingIdentifier::User, true)
+            let own = KeyRing::from_special_id(KeyRingIdentifier::Process, true)?;
+            own.link_keyring_id(KeyRingIdentifier::User)?;
+            Ok(Self { users: KeyRing::from_special_id(KeyRingIdentifier::User, true)?, own })
         };
-        open().map(Self).map_err(KeyringError::Unavailable)
+        open().map_err(KeyringError::Unavailable)
     }
 
     /// Puts `key` there, or puts off its end where it is there: the kernel forgets it after [`KEY_LIFE`], and no later than
@@ -76,8 +80,16 @@ impl Keyring {
         let mut payload = Zeroizing::new([0; PAYLOAD_LEN]);
         payload[..KEY_LEN].copy_from_slice(&**key.bytes);
         payload[KEY_LEN..].copy_from_slice(&until.as_millis().to_le_bytes());
-        let put = || self.0.add_key(&description(id), &*payload)?.set_timeout(timeout(until));
-        put().map_err(KeyringError::Full)
+        self.replace(&description(id), &*payload, timeout(until)).map_err(KeyringError::Full)
+    }
+
+    /// A fresh key is born without an end, and an updated one loses it. So it is made in the process's own keyring, which ends
+    /// with the process, and takes the place of the one before only once it has an end.
+    fn replace(&self, description: &str, payload: &[u8], timeout: usize) -> Result<(), KeyError> {
+        let key = self.own.add_key(description, payload)?;
+        let linked = key.set_timeout(timeout).and_then(|()| self.users.link_key(key));
+        let unlinked = self.own.unlink_key(key);
+        linked.and(unlinked)
     }
 
     /// The key of an image, and until when the image may be used.
@@ -86,7 +98,7 @@ impl Keyring {
     /// [`KeyringError::NoKey`].
     pub fn find(&self, id: &ImageId) -> Result<(ImageKey, BootTime), KeyringError> {
         let mut payload = Zeroizing::new([0; PAYLOAD_LEN]);
-        let read = self.0.search(&description(id)).and_then(|key| key.read(&mut *payload));
+        let read = self.users.search(&description(id)).and_then(|key| key.read(&mut *payload));
         if read != Ok(PAYLOAD_LEN) {
             return Err(KeyringError::NoKey);
         }
@@ -99,10 +111,10 @@ impl Keyring {
 
     /// Forgets an image's key, if it is there.
     pub fn forget(&self, id: &ImageId) {
-        if let Ok(key) = self.0.search(&description(id)) {
+        if let Ok(key) = self.users.search(&description(id)) {
             // Unlinked as well, so that it does not count against the user's quota until the kernel collects it.
             let _ = key.revoke();
-            let _ = self.0.unlink_key(key);
+            let _ = self.users.unlink_key(key);
         }
     }
 }
@@ -169,6 +181,15 @@ mod tests {
         assert_eq!((**found.bytes, until.as_millis()), (**key.bytes, later.as_millis()));
         keyring.forget(&id);
         assert_eq!(keyring.find(&id).err(), Some(KeyringError::NoKey));
+    }
+
+    #[test]
+    fn a_process_that_is_killed_before_a_key_has_its_end_leaves_none() {
+        let Some(keyring) = keyring() else { return };
+        let id = ImageId::generate().unwrap();
+        let key = keyring.own.add_key(&description(&id), b"killed here").unwrap();
+        assert_eq!(keyring.find(&id).err(), Some(KeyringError::NoKey), "a successor would find it for ever");
+        keyring.own.unlink_key(key).unwrap();
     }
 
     /// When the kernel forgets the key, as proc_keys(5) shows it: `perm` for never.
