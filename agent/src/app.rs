@@ -20,7 +20,7 @@ use crate::freshness::Freshness;
 use crate::harden::{self, Hardening, Reach};
 use crate::identity::certificate::now_ms;
 use crate::identity::enroll::EnrollError;
-use crate::identity::{self, Credentials, CredentialsError};
+use crate::identity::{self, Credentials, CredentialsError, Spent};
 use crate::launch::{self, LaunchState};
 use crate::machine::Machine;
 use crate::memory::{Inherited, Loss, MemoryError, SecretMemory, Vault};
@@ -167,8 +167,19 @@ impl App {
         let pace = Pace { poll_wait: server.poll_wait, max_stale: server.max_stale };
         let (url, source) = (server.url, settings.identity);
         let wakes = files.subscribe();
-        let life =
-            Life { url, pace, source, memory, vault, freshness, progress, files: wakes, machine, store };
+        let life = Life {
+            url,
+            pace,
+            source,
+            memory,
+            vault,
+            freshness,
+            progress,
+            files: wakes,
+            machine,
+            store,
+            spent: Spent::default(),
+        };
         Ok(Self {
             life,
             alarm,

@@ -8,6 +8,7 @@ pub mod enroll;
 pub mod files;
 pub mod join;
 pub mod pin;
+pub mod spent;
 pub mod token;
 
 use std::path::{Path, PathBuf};
@@ -21,10 +22,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use thiserror::Error;
+use tracing::info;
 
 use crate::control_plane::tls;
 
 pub use certificate::Validity;
+pub use spent::Spent;
 
 /// Where the first identity comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,20 +80,34 @@ pub fn read(source: &Source) -> Result<Credentials, CredentialsError> {
     })
 }
 
-/// Reads what `source` names, unless what a predecessor `kept` is as good: it has redeemed its join token, and has renewed its
-/// certificate. Blocks: call before the runtime runs.
+/// Reads what `source` names, unless what a predecessor `kept` is as good: it has redeemed that join token, or has renewed that
+/// certificate. A fresh token in the file wins. Blocks: call before the runtime runs.
 ///
 /// # Errors
 /// [`CredentialsError`].
 pub fn read_or_keep(source: &Source, kept: Option<Identity>) -> Result<Credentials, CredentialsError> {
     match (source, kept) {
-        (Source::JoinToken(_), Some(kept)) => Ok(Credentials::Ready(kept)),
+        (Source::JoinToken(path), Some(kept)) => {
+            let fresh = path.as_ref().and_then(|path| fresh_token(path, kept.spent()));
+            Ok(fresh.map_or(Credentials::Ready(kept), Credentials::Token))
+        }
         (Source::Files(files), Some(kept)) => {
             let read = files::load(files)?;
             Ok(Credentials::Ready(if kept.succeeds(&read) { kept } else { read }))
         }
         (source, None) => read(source),
     }
+}
+
+/// The token in the file at `path`, if it is known not to be `spent`. A file that is gone, or holds no token, takes nothing
+/// from a daemon that has joined.
+fn fresh_token(path: &PathBuf, spent: &Spent) -> Option<JoinToken> {
+    let token = token::read(Some(path)).ok()?;
+    let is_fresh = !spent.is_empty() && !spent.has(&token);
+    if is_fresh {
+        info!(path = %path.display(), "there is a fresh join token: the identity of before is left");
+    }
+    is_fresh.then_some(token)
 }
 
 /// Why certificates and a key make no identity.
@@ -120,6 +137,7 @@ pub struct Identity {
     validity: Validity,
     config: Arc<ClientConfig>,
     parts: Arc<Parts>,
+    spent: Spent,
 }
 
 /// What the identity was made of, for a successor of this process. The key is wiped when dropped.
@@ -153,7 +171,25 @@ impl Identity {
         let facts = certificate::inspect(&chain[0])?;
         let certified_key = CertifiedKey::from_der(chain, key, &tls::provider())?;
         let config = Arc::new(tls::mutual(roots(ca)?, certified_key)?);
-        Ok(Self { devbox_id: facts.devbox_id, validity: facts.validity, config, parts })
+        Ok(Self {
+            devbox_id: facts.devbox_id,
+            validity: facts.validity,
+            config,
+            parts,
+            spent: Spent::default(),
+        })
+    }
+
+    /// The same, of a daemon that has tried the join tokens in `spent`.
+    #[must_use]
+    pub fn having(self, spent: Spent) -> Self {
+        Self { spent, ..self }
+    }
+
+    /// The join tokens that the daemon has tried.
+    #[must_use]
+    pub fn spent(&self) -> &Spent {
+        &self.spent
     }
 
     /// What it is made of.
@@ -201,5 +237,52 @@ fn certificates(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'st
         Ok(certificates) if certificates.is_empty() => Err(InvalidIdentity::Pem { what, source: None }),
         Ok(certificates) => Ok(certificates),
         Err(source) => Err(InvalidIdentity::Pem { what, source: Some(source) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
+    use super::*;
+
+    fn identity() -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = CertificateParams::default();
+        parameters.subject_alt_names = vec![SanType::URI("spiffe://test/devbox/dbx_1".try_into().unwrap())];
+        let certificate = parameters.self_signed(&key).unwrap().pem();
+        let der = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        Identity::new(certificate.as_bytes(), der, certificate.as_bytes()).unwrap()
+    }
+
+    fn token(secret: &str) -> JoinToken {
+        JoinToken::new("dbx_1", SecretBytes::new(secret.as_bytes().to_vec()), [0; 32]).unwrap()
+    }
+
+    #[test]
+    fn a_restart_takes_up_a_fresh_join_token_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let mut spent = Spent::default();
+        for secret in ["first", "resumed"] {
+            spent.note(&token(secret));
+        }
+        let started = |text: Option<JoinToken>, spent: &Spent| {
+            let _ = std::fs::remove_file(&path);
+            if let Some(token) = text {
+                std::fs::write(&path, &*token.expose_token()).unwrap();
+            }
+            let kept = identity().having(spent.clone());
+            read_or_keep(&Source::JoinToken(Some(path.clone())), Some(kept)).unwrap()
+        };
+        for secret in ["first", "resumed"] {
+            assert!(matches!(started(Some(token(secret)), &spent), Credentials::Ready(_)));
+        }
+        assert!(matches!(started(None, &spent), Credentials::Ready(_)), "the file may be gone");
+        assert!(matches!(started(Some(token("fresh")), &Spent::default()), Credentials::Ready(_)));
+        let Credentials::Token(taken) = started(Some(token("fresh")), &spent) else {
+            panic!("the fresh token is not taken up")
+        };
+        assert_eq!(*taken.expose_token(), *token("fresh").expose_token());
     }
 }

@@ -69,6 +69,28 @@ pub struct Kept {
     pub secrets: Option<KeptSecrets>,
 }
 
+impl Kept {
+    /// Keeps `identity` unless there is one that is valid for longer. Returns whether it is kept.
+    fn offer_identity(&mut self, identity: Identity) -> bool {
+        let end = |identity: &Identity| identity.validity().not_after_ms;
+        let is_newer = self.identity.as_ref().is_none_or(|other| end(&identity) >= end(other));
+        if is_newer {
+            self.identity = Some(identity);
+        }
+        is_newer
+    }
+
+    /// Keeps `secrets` unless there are some of a later revision, or lease. Returns whether they are kept.
+    fn offer_secrets(&mut self, secrets: KeptSecrets) -> bool {
+        let order = |secrets: &KeptSecrets| (secrets.generation.revision(), secrets.lease);
+        let is_newer = self.secrets.as_ref().is_none_or(|other| order(&secrets) >= order(other));
+        if is_newer {
+            self.secrets = Some(secrets);
+        }
+        is_newer
+    }
+}
+
 /// A predecessor's secrets.
 #[derive(Debug)]
 pub struct KeptSecrets {
@@ -279,19 +301,18 @@ impl Store {
         let image = Image::parse(kind, &id, &bytes)?;
         let mut notes = Zeroizing::new(vec![0; image.notes_len()]);
         image.open_notes(&key, &mut notes)?;
-        let revision = match kind {
-            Kind::Identity => {
-                kept.identity = Some(self.identity(&notes)?);
-                None
-            }
+        let (is_newer, revision) = match kind {
+            Kind::Identity => (kept.offer_identity(self.identity(&notes)?), None),
             Kind::Secrets => {
-                let secrets = kept.secrets.insert(self.secrets(&image, &key, &notes, until)?);
-                Some(secrets.generation.revision())
+                let secrets = self.secrets(&image, &key, &notes, until)?;
+                let revision = secrets.generation.revision();
+                (kept.offer_secrets(secrets), Some(revision))
             }
         };
-        // A predecessor that ended between the new image and the removal of the old one left two.
-        let before = self.slot(kind).replace(Slot { kind, id, key, until, revision });
-        before.iter().for_each(|before| self.discard(before));
+        // A predecessor that was killed between the new image and the removal of the old one left two, in any order.
+        let slot = Slot { kind, id, key, until, revision };
+        let older = if is_newer { self.slot(kind).replace(slot) } else { Some(slot) };
+        older.iter().for_each(|older| self.discard(older));
         self.tell();
         Ok(())
     }
@@ -307,7 +328,7 @@ impl Store {
             return Err(StoreError::Foreign);
         }
         let key = PrivateKeyDer::try_from(record.key.to_vec()).map_err(|_| StoreError::Record)?;
-        let identity = Identity::new(record.chain, key, record.ca)?;
+        let identity = Identity::new(record.chain, key, record.ca)?.having(record.spent);
         if identity.validity().has_expired(now_ms()) { Err(StoreError::Over) } else { Ok(identity) }
     }
 

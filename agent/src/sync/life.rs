@@ -19,7 +19,7 @@ use super::{Pace, Poller, Progress};
 use crate::control_plane::ServerUrl;
 use crate::freshness::Freshness;
 use crate::identity::enroll::EnrollError;
-use crate::identity::{Credentials, Identity, Source, join};
+use crate::identity::{Credentials, Identity, Source, Spent, join};
 use crate::machine::Machine;
 use crate::memory::{Holding, Loss, SecretMemory, Vault};
 use crate::peer::Peer;
@@ -57,6 +57,8 @@ pub struct Life {
     pub machine: Arc<Machine>,
     /// What a successor will find.
     pub store: Store,
+    /// Join tokens that were tried.
+    pub spent: Spent,
 }
 
 /// What ends a part of the life.
@@ -141,11 +143,16 @@ impl Life {
         }
     }
 
-    async fn identify(&self, credentials: Credentials) -> Result<Identity, EnrollError> {
+    async fn identify(&mut self, credentials: Credentials) -> Result<Identity, EnrollError> {
         let token = match credentials {
-            Credentials::Ready(identity) => return Ok(identity),
+            Credentials::Ready(identity) => {
+                self.spent = identity.spent().clone();
+                return Ok(identity);
+            }
             Credentials::Token(token) => token,
         };
+        // A token that is refused is spent as well.
+        self.spent.note(&token);
         let failed = |error: &EnrollError| {
             let message = chain(error);
             tell_waiting_launches(&self.vault, &message);
@@ -157,7 +164,7 @@ impl Life {
         let identity = join::join(&self.url, token, failed).await?;
         self.progress.joined_in(started.elapsed());
         report_join(&identity, &self.url);
-        Ok(identity)
+        Ok(identity.having(self.spent.clone()))
     }
 
     /// Returns when nothing is left: launches under way and the service manager have let go.

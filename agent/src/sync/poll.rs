@@ -166,7 +166,7 @@ impl<'a> Poller<'a> {
         let client = Client::new(self.client.url().clone(), identity.config());
         self.client = client.watched_by(Arc::clone(&self.freshness));
         self.renewal = Renewal::following(identity.validity(), now_ms());
-        self.identity = identity;
+        self.identity = identity.having(self.identity.spent().clone());
         if let Some(store) = &mut self.store {
             store.keep_identity(&self.identity);
         }

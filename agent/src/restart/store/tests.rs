@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use devbox_secrets_proto::join_token::JoinToken;
 use devbox_secrets_proto::secret::SecretBytes;
-use rcgen::{CertificateParams, KeyPair, SanType};
+use rcgen::{CertificateParams, KeyPair, SanType, date_time_ymd};
 
 use super::*;
+use crate::identity::Spent;
 use crate::memory::test_support::{SealedBundle, memories};
 use crate::needs::skipped;
 use crate::restart::Waiting;
@@ -21,12 +22,23 @@ fn store(memory: &SecretMemory) -> Option<Store> {
 }
 
 fn identity() -> Identity {
+    identity_until(2050)
+}
+
+fn identity_until(year: i32) -> Identity {
     let key = KeyPair::generate().unwrap();
     let mut parameters = CertificateParams::default();
+    parameters.not_after = date_time_ymd(year, 1, 1);
     parameters.subject_alt_names = vec![SanType::URI("spiffe://test/devbox/dbx_1".try_into().unwrap())];
     let certificate = parameters.self_signed(&key).unwrap().pem();
     let der = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    Identity::new(certificate.as_bytes(), der, certificate.as_bytes()).unwrap()
+    let mut spent = Spent::default();
+    spent.note(&token());
+    Identity::new(certificate.as_bytes(), der, certificate.as_bytes()).unwrap().having(spent)
+}
+
+fn token() -> JoinToken {
+    JoinToken::new("dbx_1", SecretBytes::new(b"secret".to_vec()), [0; 32]).unwrap()
 }
 
 fn in_a_minute() -> BootTime {
@@ -46,7 +58,11 @@ fn leave_secrets(store: &Store, generation: &Generation, until: BootTime) -> (St
 }
 
 fn leave_identity(store: &Store, home: &str) -> (String, OwnedFd) {
-    let notes = record::identity(home, &identity()).unwrap();
+    leave_one_identity(store, home, &identity())
+}
+
+fn leave_one_identity(store: &Store, home: &str, identity: &Identity) -> (String, OwnedFd) {
+    let notes = record::identity(home, identity).unwrap();
     leave(store, Kind::Identity, Parts { pages: &[], notes: &notes }, in_a_minute())
 }
 
@@ -57,13 +73,48 @@ fn successor(store: &mut Store, left: Vec<(String, OwnedFd)>) -> Kept {
             store.drop_named(&name);
         }
     }
-    let token = || {
-        let secret = SecretBytes::new(b"secret".to_vec());
-        Credentials::Token(JoinToken::new("dbx_1", secret, [0; 32]).unwrap())
-    };
-    let credentials = kept.identity.clone().map_or_else(token, Credentials::Ready);
+    let credentials = kept.identity.clone().map_or_else(|| Credentials::Token(token()), Credentials::Ready);
     store.keep_only(&mut kept, &credentials);
     kept
+}
+
+#[test]
+fn of_two_images_the_newer_one_is_taken_over_in_whatever_order_they_come() {
+    let memory = &memories()[0];
+    let Some(mut store) = store(memory) else { return };
+    for newest_first in [false, true] {
+        let secrets = [1, 2].map(|revision| {
+            let generation = SealedBundle::new(revision, &[("A", b"one")]).open(memory).unwrap();
+            leave_secrets(&store, &generation, in_a_minute())
+        });
+        let names: Vec<String> = secrets.iter().map(|(name, _)| name.clone()).collect();
+        let mut left = Vec::from(secrets);
+        if newest_first {
+            left.reverse();
+        }
+        left.push(leave_identity(&store, &here()));
+        let kept = successor(&mut store, left);
+        assert_eq!(kept.secrets.unwrap().generation.revision(), 2);
+        assert_eq!(store.secrets.as_ref().unwrap().name(), names[1]);
+        let key = |name: &str| store.keyring.as_ref().unwrap().find(&parse_name(name).unwrap().1);
+        assert!(key(&names[0]).is_err() && key(&names[1]).is_ok(), "the older one's key is gone");
+    }
+}
+
+#[test]
+fn of_two_identities_the_one_that_is_valid_for_longer_is_taken_over() {
+    let memory = &memories()[0];
+    let Some(mut store) = store(memory) else { return };
+    for newest_first in [false, true] {
+        let identities = [2050, 2060].map(identity_until);
+        let mut left: Vec<_> =
+            identities.iter().map(|identity| leave_one_identity(&store, &here(), identity)).collect();
+        if newest_first {
+            left.reverse();
+        }
+        let kept = successor(&mut store, left).identity.unwrap();
+        assert_eq!(kept.validity().not_after_ms, identities[1].validity().not_after_ms);
+    }
 }
 
 fn generation(memory: &SecretMemory) -> Generation {
@@ -86,7 +137,8 @@ fn a_successor_has_identity_secrets_and_lease() {
         let lease = in_a_minute();
         let left = vec![leave_identity(&store, &here()), leave_secrets(&store, &before, lease)];
         let kept = successor(&mut store, left);
-        assert_eq!(kept.identity.unwrap().devbox_id(), "dbx_1");
+        let identity = kept.identity.unwrap();
+        assert!(identity.devbox_id() == "dbx_1" && identity.spent().has(&token()));
         let secrets = kept.secrets.unwrap();
         assert_eq!((secrets.devbox.as_str(), secrets.lease.as_millis()), ("dbx_1", lease.as_millis()));
         assert_eq!((secrets.generation.strings(), secrets.generation.revision()), (before.strings(), 7));
