@@ -115,7 +115,7 @@ impl Registry {
         let request = self.request_key(caller).await?;
         let updated =
             self.store().update_secret(caller.account(), &id, &seal, &audit, request.as_ref()).await?;
-        let (secret, wakes) = updated.ok_or_else(|| unknown_secret())?;
+        let (secret, wakes) = updated.ok_or_else(unknown_secret)?;
         self.0.changes.publish(caller.account(), wakes);
         Ok(secret)
     }
@@ -148,7 +148,7 @@ impl Registry {
         let request = self.request_key(caller).await?;
         let deleted =
             self.store().delete_secret(caller.account(), &secret.id, &audit, request.as_ref()).await?;
-        let wakes = deleted.ok_or_else(|| unknown_secret())?;
+        let wakes = deleted.ok_or_else(unknown_secret)?;
         self.0.changes.publish(caller.account(), wakes);
         Ok(secret)
     }
@@ -171,7 +171,7 @@ impl Registry {
         let (SecretSelector::Name(object) | SecretSelector::Id(object)) = selector;
         self.check_capability(caller, action, printable(object)).await?;
         let found = self.store().secret(caller.account(), selector).await?;
-        found.ok_or_else(|| unknown_secret())
+        found.ok_or_else(unknown_secret)
     }
 
     /// Encrypts `value`, which ends here.
