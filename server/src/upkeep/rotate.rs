@@ -14,7 +14,7 @@ use super::{UpkeepError, existing};
 use crate::app::open_registry;
 use crate::config::StateConfig;
 use crate::crypto::MasterKey;
-use crate::registry::{Actor, Settings, upkeep_record};
+use crate::registry::{Actor, Registry, Settings, upkeep_record};
 use crate::store::{Action, same_owner};
 
 /// Makes the key in the file `new` (made where there is none) the state's master key; returns how many records were wrapped
@@ -27,16 +27,13 @@ pub async fn rotate(config: &StateConfig, new: &Path, actor: &Actor) -> Result<u
     let file = &config.master_key_file;
     let old = MasterKey::load(file).map_err(UpkeepError::MasterKey)?;
     let key = MasterKey::load_or_create(new).map_err(UpkeepError::NewMasterKey)?;
-    if key.is(&old) {
-        return Err(UpkeepError::SameKey(file.clone()));
-    }
     let registry = open_registry(config, Settings::default()).await;
     let registry = registry.map_err(UpkeepError::Start)?;
     // Nobody else rotates or opens the state meanwhile; servers that have it open go on.
     let _lock = directory.lock().map_err(UpkeepError::State)?;
+    let ended_one = end_interrupted(&registry, &old, file).await?;
     if registry.is_under(&key).await? {
-        MasterKey::promote(file).map_err(UpkeepError::NewMasterKey)?;
-        return Ok(0);
+        return if ended_one { Ok(0) } else { Err(UpkeepError::SameKey(file.clone())) };
     }
     MasterKey::stage(new, file).map_err(UpkeepError::NewMasterKey)?;
     let next = MasterKey::next_file(file);
@@ -46,4 +43,99 @@ pub async fn rotate(config: &StateConfig, new: &Path, actor: &Actor) -> Result<u
     let count = registry.rewrap_all(&key, &audit).await?;
     MasterKey::promote(file).map_err(UpkeepError::NewMasterKey)?;
     Ok(count)
+}
+
+/// Ends a rotation that was interrupted after its records were wrapped: the only copy of their key may be `FILE.next`, which
+/// another rotation would overwrite. Returns whether there was one.
+async fn end_interrupted(registry: &Registry, old: &MasterKey, file: &Path) -> Result<bool, UpkeepError> {
+    if registry.is_under(old).await? {
+        return Ok(false);
+    }
+    MasterKey::promote(file).map_err(UpkeepError::NewMasterKey)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::app::{KeyPolicy, init};
+    use crate::store::{Accounts as _, SqliteStore, StateDirectory};
+
+    /// Where a rotation is killed.
+    #[derive(Debug, Clone, Copy)]
+    enum Kill {
+        WhileStaging,
+        Staged,
+        Wrapped,
+        Never,
+    }
+
+    const KILLS: [Kill; 4] = [Kill::WhileStaging, Kill::Staged, Kill::Wrapped, Kill::Never];
+
+    /// As [`rotate`] until it is killed.
+    async fn rotate_until(kill: Kill, config: &StateConfig, new: &Path) {
+        if matches!(kill, Kill::Never) {
+            rotate(config, new, &Actor::Server).await.unwrap();
+            return;
+        }
+        let file = &config.master_key_file;
+        let old = MasterKey::load(file).unwrap();
+        let key = MasterKey::load_or_create(new).unwrap();
+        let registry = open_registry(config, Settings::default()).await.unwrap();
+        end_interrupted(&registry, &old, file).await.unwrap();
+        if matches!(kill, Kill::WhileStaging) {
+            fs::write(MasterKey::next_file(file), b"half of a k").unwrap();
+            return;
+        }
+        MasterKey::stage(new, file).unwrap();
+        if matches!(kill, Kill::Wrapped) {
+            let audit = upkeep_record(&Actor::Server, Action::KeysRotate, "master key");
+            registry.rewrap_all(&key, &audit).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_state_opens_and_rotates_whatever_step_two_rotations_were_killed_at() {
+        for first in KILLS {
+            for second in KILLS {
+                let directory = tempfile::tempdir().unwrap();
+                let config = StateConfig::in_directory(&directory.path().join("state"));
+                init(&config, Settings::default(), KeyPolicy::Own).await.unwrap();
+                for (number, kill) in [first, second].into_iter().enumerate() {
+                    rotate_until(kill, &config, &directory.path().join(format!("key-{number}"))).await;
+                    open_registry(&config, Settings::default())
+                        .await
+                        .unwrap_or_else(|error| panic!("{first:?}, {second:?}: {error:?}"));
+                }
+                let last = directory.path().join("key-last");
+                let rotated = rotate(&config, &last, &Actor::Server).await;
+                rotated.unwrap_or_else(|error| panic!("{first:?}, {second:?}: {error:?}"));
+                assert_under(&config, &last).await;
+            }
+        }
+    }
+
+    async fn assert_under(config: &StateConfig, key: &Path) {
+        let key = MasterKey::load(key).unwrap();
+        assert!(key.is(&MasterKey::load(&config.master_key_file).unwrap()));
+        assert!(!MasterKey::next_file(&config.master_key_file).exists());
+        let store = SqliteStore::open(&StateDirectory::existing(&config.directory).unwrap()).await.unwrap();
+        for account in store.accounts().await.unwrap() {
+            key.account_key(&account.id, &account.wrapped_key).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_key_in_use_is_no_new_key_and_doing_a_rotation_again_ends_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = StateConfig::in_directory(&directory.path().join("state"));
+        init(&config, Settings::default(), KeyPolicy::Own).await.unwrap();
+        let new = directory.path().join("new");
+        rotate_until(Kill::Wrapped, &config, &new).await;
+        assert_eq!(rotate(&config, &new, &Actor::Server).await.unwrap(), 0);
+        let again = rotate(&config, &new, &Actor::Server).await.unwrap_err();
+        assert!(matches!(again, UpkeepError::SameKey(_)), "{again:?}");
+    }
 }
