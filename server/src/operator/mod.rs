@@ -9,6 +9,7 @@ mod audit;
 mod ca;
 mod devbox;
 mod output;
+mod prompt;
 mod secret;
 mod token;
 mod value;
@@ -50,6 +51,14 @@ pub enum OperatorError {
     /// The value could not be read.
     #[error("the value could not be read: give it on standard input, or type it at the prompt")]
     Input(#[source] io::Error),
+    /// A signal came at the prompt.
+    #[error("interrupted: nothing was changed")]
+    Interrupted,
+    /// Standard input had no byte.
+    #[error(
+        "the value is empty, so nothing was changed: check the command that it comes from, or give --allow-empty"
+    )]
+    Empty,
     /// The value is larger than any secret can be.
     #[error(
         "the value has more than {max} bytes, the most that an environment variable can hold: store it in parts"

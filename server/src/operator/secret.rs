@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use clap::{Args, Subcommand};
 use devbox_secrets_proto::secret::SecretBytes;
 
+use super::OperatorError;
 use super::output::{Output, table, time};
-use super::{OperatorError, value};
+use super::value::Reading;
 use crate::registry::{Caller, Refusal, RefusalKind, Registry, SecretSelector, SecretView};
 
 /// `secret …`.
@@ -33,6 +34,9 @@ enum SecretCommand {
         /// Cut one line end off the end of the value, as `echo` and editors add
         #[arg(long)]
         trim_newline: bool,
+        /// Store an empty value, which is refused otherwise
+        #[arg(long)]
+        allow_empty: bool,
     },
     /// List an account's secrets, without their values
     List {
@@ -56,9 +60,10 @@ enum SecretCommand {
 pub(super) async fn run(args: SecretArgs, registry: &Registry, user: &str) -> Result<(), OperatorError> {
     let output = Output { json: args.json };
     match args.command {
-        SecretCommand::Set { account, name, trim_newline } => {
+        SecretCommand::Set { account, name, trim_newline, allow_empty } => {
             let caller = registry.operator(user, &account).await?;
-            let secret = set(registry, &caller, &name, value::read(trim_newline)?).await?;
+            let value = Reading { trim_newline, allow_empty }.read().await?;
+            let secret = set(registry, &caller, &name, value).await?;
             output.print(&secret, |out| rows(out, std::slice::from_ref(&secret)))
         }
         SecretCommand::List { account, limit } => {

@@ -8,26 +8,49 @@ use devbox_secrets_proto::name::MAX_ARG_STRLEN;
 use devbox_secrets_proto::secret::SecretBytes;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::OperatorError;
+use super::{OperatorError, prompt};
 
-/// Reads a value from standard input, or by a prompt where that is a terminal.
-pub(super) fn read(trim_newline: bool) -> Result<SecretBytes, OperatorError> {
-    let input = stdin();
-    if input.is_terminal() {
-        let typed = rpassword::prompt_password("Value: ").map_err(OperatorError::Input)?;
-        return Ok(SecretBytes::new(typed.into_bytes()));
+/// Bytes of a value, wiped on drop.
+pub(super) type LineBuffer = Zeroizing<Vec<u8>>;
+
+/// How a value is taken from what comes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading {
+    /// Cut one line end off.
+    pub(super) trim_newline: bool,
+    /// An empty value is meant: else it is more likely a failed pipe.
+    pub(super) allow_empty: bool,
+}
+
+impl Reading {
+    /// Reads a value from standard input, or by a prompt if that is a terminal.
+    pub(super) async fn read(self) -> Result<SecretBytes, OperatorError> {
+        let mut bytes = self.bytes().await?;
+        if bytes.is_empty() && !self.allow_empty {
+            return Err(OperatorError::Empty);
+        }
+        Ok(SecretBytes::new(std::mem::take(&mut *bytes)))
     }
-    // Standard input's own buffer would keep a copy for the life of the process.
-    let input = input.as_fd().try_clone_to_owned().map_err(OperatorError::Input)?;
-    let mut bytes = read_all(File::from(input))?;
-    if trim_newline {
-        trim(&mut bytes);
+
+    async fn bytes(self) -> Result<LineBuffer, OperatorError> {
+        let input = stdin();
+        if input.is_terminal() {
+            let mut typed = prompt::read_line("Value: ").await?;
+            trim(&mut typed);
+            return Ok(typed);
+        }
+        // Standard input's own buffer would keep a copy for the life of the process.
+        let input = input.as_fd().try_clone_to_owned().map_err(OperatorError::Input)?;
+        let mut bytes = read_all(File::from(input))?;
+        if self.trim_newline {
+            trim(&mut bytes);
+        }
+        Ok(bytes)
     }
-    Ok(SecretBytes::new(std::mem::take(&mut *bytes)))
 }
 
 /// Reads into a buffer that never moves.
-fn read_all(mut input: impl Read) -> Result<Zeroizing<Vec<u8>>, OperatorError> {
+fn read_all(mut input: impl Read) -> Result<LineBuffer, OperatorError> {
     let mut bytes = Zeroizing::new(vec![0; MAX_ARG_STRLEN]);
     let mut len = 0;
     while len < bytes.len() {
