@@ -11,6 +11,9 @@ use crate::store::{Account, Action, Actor, StoreError, TimeMs};
 /// The account that `dev` works in.
 const DEVELOPMENT_ACCOUNT: &str = "dev";
 
+/// What `dev` calls its tokens.
+const DEVELOPMENT_TOKEN: &str = "dev";
+
 /// An account, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AccountView {
@@ -116,7 +119,8 @@ impl Registry {
         Ok(AccountView { devbox_capability: granted, ..account.into() })
     }
 
-    /// The account that `dev` works in, created where there is none, and a new token for it.
+    /// The account that `dev` works in, created where there is none, and a new token for it. Of earlier starts' tokens the last
+    /// one stays valid, so that clients go on over a restart; the others are revoked.
     ///
     /// # Errors
     /// 500.
@@ -125,8 +129,20 @@ impl Registry {
             Some(account) => account.into(),
             None => self.create_account(&Actor::Server, DEVELOPMENT_ACCOUNT, true).await?,
         };
-        let (_, token) = self.create_token(&Actor::Server, account.id.as_str(), "dev", None).await?;
+        self.revoke_old_development_tokens(&account).await?;
+        let (_, token) =
+            self.create_token(&Actor::Server, account.id.as_str(), DEVELOPMENT_TOKEN, None).await?;
         Ok(DevelopmentAccount { account, token })
+    }
+
+    async fn revoke_old_development_tokens(&self, account: &AccountView) -> Result<(), Refusal> {
+        let tokens = self.store().tokens(&account.id).await?;
+        let valid =
+            tokens.iter().filter(|token| token.name == DEVELOPMENT_TOKEN && token.revoke_time_ms.is_none());
+        for token in valid.rev().skip(1) {
+            self.revoke_token(&Actor::Server, account.id.as_str(), token.id.as_str()).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn find_account(&self, name_or_id: &str) -> Result<Account, Refusal> {

@@ -87,7 +87,10 @@ async fn the_development_account_stays_and_its_token_is_new() {
     let second = open(&world.state).await.unwrap().development_account().await.unwrap();
     assert_eq!(first.account, second.account);
     assert_ne!(first.token.expose_token(), second.token.expose_token());
-    for token in [first.token, second.token] {
+    let third = open(&world.state).await.unwrap().development_account().await.unwrap();
+    let refused = world.registry.authenticate(&bytes(first.token.expose_token()), None).await;
+    assert!(refused.is_err(), "the last one but one is revoked");
+    for token in [second.token, third.token] {
         let caller = world.registry.authenticate(&bytes(token.expose_token()), None).await.unwrap();
         assert_eq!(caller.account(), &first.account.id);
     }
