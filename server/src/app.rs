@@ -4,10 +4,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::config::{Config, DevboxConfig, StateConfig};
+use crate::config::{Config, DevboxConfig, RetentionConfig, StateConfig};
 use crate::crypto::{MasterKey, MasterKeyError};
 use crate::listeners::{Listeners, Reloader};
-use crate::registry::{Access, OpenError, Registry, Settings};
+use crate::registry::{Access, Action, OpenError, Registry, Settings, server_facts};
 use crate::shutdown::Shutdown;
 use crate::store::{Extent, ServeClaim, StateDirectory, StateError, StoreError, examine_for_start};
 use crate::tls::TlsError;
@@ -109,6 +109,7 @@ pub struct App {
     listeners: Listeners,
     shutdown: Shutdown,
     claim: ServeClaim,
+    retention: RetentionConfig,
 }
 
 /// Opens the state that `config` names beside a running server, which keeps the right to change its schema.
@@ -163,7 +164,8 @@ impl App {
     pub async fn start(config: &Config, keys: KeyPolicy, shutdown: Shutdown) -> Result<Self, StartError> {
         let (claim, registry) = open_to_serve(&config.state, settings(&config.devbox), keys).await?;
         let listeners = Listeners::bind(config, &registry, &shutdown).await?;
-        Ok(Self { registry, listeners, shutdown, claim })
+        registry.note_server(Action::ServerStart, &server_facts(config)).await;
+        Ok(Self { registry, listeners, shutdown, claim, retention: config.retention })
     }
 
     /// Where it listens.
@@ -186,7 +188,7 @@ impl App {
 
     /// Serves until the shutdown signal, and a few seconds longer for requests in flight.
     pub async fn run(self) {
-        let Self { registry, listeners, shutdown, claim: _claim } = self;
+        let Self { registry, listeners, shutdown, claim: _claim, retention } = self;
         let Listeners { api, devbox, admin, .. } = listeners;
         let admin = async {
             if let Some(admin) = admin {
@@ -199,7 +201,9 @@ impl App {
             _ = serving => {}
             // Never ends by itself.
             () = registry.watch() => {}
+            () = registry.retain(&retention) => {}
         }
+        registry.note_server(Action::ServerStop, "stopped by a signal").await;
         registry.settle().await;
     }
 }

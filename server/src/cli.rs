@@ -31,7 +31,7 @@ Examples:
 
 Files:
   /etc/devbox-secrets/server.toml  the configuration, by convention; sections [state] [api] [devbox] [admin]
-                                   [log]
+                                   [retention] [log]
   DIRECTORY of [state]             the database, mode 0700; encrypted values and the devbox CAs
   master_key_file of [state]       32 bytes, raw or base64, mode 0600; without it the database cannot be opened:
                                    back it up, apart from the database

@@ -23,6 +23,13 @@
 //! [admin]
 //! listen = "127.0.0.1:9464"
 //!
+//! # How long what has ended is kept; "forever" for the audit keeps it until `audit prune`.
+//! [retention]
+//! audit = "400d"
+//! certificates = "7d"
+//! join_tokens = "7d"
+//! devboxes = "30d"
+//!
 //! [log]
 //! format = "auto"
 //! level = "info"
@@ -30,6 +37,7 @@
 
 mod document;
 mod duration;
+mod retention;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -45,6 +53,7 @@ use document::{Document, Section};
 
 pub use document::Mistake;
 pub use duration::parse_duration;
+pub use retention::RetentionConfig;
 
 /// The trust domain where the configuration names none.
 pub const DEFAULT_TRUST_DOMAIN: &str = "devbox-secrets.internal";
@@ -53,7 +62,7 @@ pub const DEFAULT_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 3_60
 /// File of the master key in a state directory that `dev` made.
 pub const DEV_MASTER_KEY: &str = "master.key";
 
-const SECTIONS: [&str; 5] = ["state", "api", "devbox", "admin", "log"];
+const SECTIONS: [&str; 6] = ["state", "api", "devbox", "admin", "retention", "log"];
 const LIFETIMES: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(300)..=Duration::from_secs(30 * 86_400);
 
@@ -68,6 +77,8 @@ pub struct Config {
     pub devbox: DevboxConfig,
     /// Where monitoring asks, on a loopback address; none: nowhere.
     pub admin: Option<SocketAddr>,
+    /// How long what has ended is kept.
+    pub retention: RetentionConfig,
     /// Logs.
     pub log: LogConfig,
 }
@@ -190,6 +201,7 @@ impl Config {
                 certificate_lifetime: DEFAULT_CERTIFICATE_LIFETIME,
             },
             admin: None,
+            retention: RetentionConfig::default(),
             log: LogConfig::default(),
         })
     }
@@ -204,12 +216,13 @@ impl Config {
         let api = document.section("api", api);
         let devbox = document.section("devbox", devbox);
         let admin = document.section("admin", admin);
+        let retention = document.section("retention", retention::retention);
         let log = document.section("log", log);
         document.only_sections(&SECTIONS);
         let mistakes = document.finish();
         match (state, api, devbox) {
             (Some(state), Some(api), Some(devbox)) if mistakes.is_empty() => {
-                Ok(Self { state, api, devbox, admin, log })
+                Ok(Self { state, api, devbox, admin, retention, log })
             }
             _ => Err(mistakes),
         }

@@ -1,15 +1,24 @@
-//! `audit`: who did what to which name.
+//! `audit`: who did what to which name. Rows are read and printed page by page, so that years of them fit.
 
-use std::io::{self, Write};
+use std::fs::OpenOptions;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::OperatorError;
-use super::output::{Output, table, time};
-use crate::registry::{AuditEntry, Registry};
+use super::output::{table, time};
+use crate::config::parse_duration;
+use crate::registry::{AccountId, Actor, AuditEntry, AuditPage, Registry};
+
+/// How many rows are in memory at once.
+const PAGE: u32 = 1000;
 
 /// `audit …`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct AuditArgs {
     /// Print JSON, for scripts
     #[arg(long)]
@@ -20,15 +29,180 @@ pub struct AuditArgs {
     /// How many of the newest
     #[arg(long, default_value_t = 100)]
     limit: u32,
+    #[command(subcommand)]
+    command: Option<AuditCommand>,
 }
 
-pub(super) async fn run(args: &AuditArgs, registry: &Registry) -> Result<(), OperatorError> {
-    let account = match &args.account {
-        Some(account) => Some(registry.account(account).await?.id),
-        None => None,
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Print all rows as JSON, one a line, oldest first
+    Export {
+        /// Only this account's, by name or id
+        #[arg(long)]
+        account: Option<String>,
+        /// Start after the row of this number, the last one of an earlier export
+        #[arg(long, default_value_t = 0)]
+        after: i64,
+    },
+    /// Export old rows to a file and delete them
+    ///
+    /// Other rows cannot be deleted, and the deletion leaves a row.
+    Prune {
+        /// Delete rows older than this ("400d"), or before the row of this number
+        #[arg(long, value_name = "AGE|NUMBER")]
+        before: Before,
+        /// Write the rows to this new file first, one JSON object a line
+        #[arg(long, value_name = "FILE", required_unless_present = "no_export")]
+        export: Option<PathBuf>,
+        /// Delete without an export
+        #[arg(long, conflicts_with = "export")]
+        no_export: bool,
+    },
+}
+
+/// From where on rows are kept.
+#[derive(Debug, Clone, Copy)]
+enum Before {
+    Age(Duration),
+    Row(i64),
+}
+
+impl std::str::FromStr for Before {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(row) => Ok(Self::Row(row)),
+            Err(_) => parse_duration(text).map(Self::Age),
+        }
+    }
+}
+
+pub(super) async fn run(args: AuditArgs, registry: &Registry, actor: &Actor) -> Result<(), OperatorError> {
+    match args.command {
+        None => newest(&args, registry).await,
+        Some(AuditCommand::Export { account, after }) => {
+            let account = account_id(registry, account.as_deref()).await?;
+            let mut out = BufWriter::new(io::stdout().lock());
+            export(registry, account.as_ref(), after..i64::MAX, &mut out).await?;
+            out.flush().map_err(OperatorError::Output)
+        }
+        Some(AuditCommand::Prune { before, export, .. }) => {
+            prune(registry, actor, before, export.as_deref()).await
+        }
+    }
+}
+
+async fn account_id(registry: &Registry, account: Option<&str>) -> Result<Option<AccountId>, OperatorError> {
+    match account {
+        Some(account) => Ok(Some(registry.account(account).await?.id)),
+        None => Ok(None),
+    }
+}
+
+async fn newest(args: &AuditArgs, registry: &Registry) -> Result<(), OperatorError> {
+    let account = account_id(registry, args.account.as_deref()).await?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let (mut before, mut left) = (i64::MAX, args.limit);
+    let mut printer = Printer { json: args.json, is_first: true };
+    loop {
+        let page = AuditPage::NewestBefore(before);
+        let entries = registry.audit_page(account.as_ref(), page, left.min(PAGE)).await?;
+        printer.print(&mut out, &entries).map_err(OperatorError::Output)?;
+        left -= u32::try_from(entries.len()).unwrap_or(left);
+        match entries.last() {
+            Some(last) if left > 0 => before = last.sequence,
+            _ => break,
+        }
+    }
+    printer.end(&mut out).map_err(OperatorError::Output)
+}
+
+/// Prints pages as one JSON array on one line, or as one table a page.
+struct Printer {
+    json: bool,
+    is_first: bool,
+}
+
+impl Printer {
+    fn print(&mut self, out: &mut dyn Write, entries: &[AuditEntry]) -> io::Result<()> {
+        if self.json {
+            return entries.iter().try_for_each(|entry| self.print_json(out, entry));
+        }
+        if self.is_first || !entries.is_empty() {
+            rows(out, entries)?;
+        }
+        self.is_first = false;
+        Ok(())
+    }
+
+    fn print_json(&mut self, out: &mut dyn Write, entry: &AuditEntry) -> io::Result<()> {
+        out.write_all(if self.is_first { b"[" } else { b"," })?;
+        self.is_first = false;
+        Ok(serde_json::to_writer(out, entry)?)
+    }
+
+    fn end(self, out: &mut dyn Write) -> io::Result<()> {
+        if self.json {
+            out.write_all(if self.is_first { b"[]\n" } else { b"]\n" })?;
+        }
+        out.flush()
+    }
+}
+
+/// Writes the rows after `range.start` and before `range.end`.
+async fn export(
+    registry: &Registry,
+    account: Option<&AccountId>,
+    range: std::ops::Range<i64>,
+    out: &mut impl Write,
+) -> Result<(), OperatorError> {
+    let mut after = range.start;
+    loop {
+        let page = registry.audit_page(account, AuditPage::OldestAfter(after), PAGE).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = last.sequence;
+        for entry in page {
+            if entry.sequence >= range.end {
+                return Ok(());
+            }
+            let line = serde_json::to_writer(&mut *out, &entry).map_err(io::Error::from);
+            line.and_then(|()| out.write_all(b"\n")).map_err(OperatorError::Output)?;
+        }
+    }
+}
+
+async fn prune(
+    registry: &Registry,
+    actor: &Actor,
+    before: Before,
+    file: Option<&Path>,
+) -> Result<(), OperatorError> {
+    let row = match before {
+        Before::Row(row) => row,
+        Before::Age(age) => registry.audit_row_at(milliseconds_ago(age)).await?,
     };
-    let entries = registry.audit(account.as_ref(), args.limit).await?;
-    Output { json: args.json }.print(&entries, |out| rows(out, &entries))
+    if let Some(path) = file {
+        export_to(registry, row, path).await?;
+    }
+    let deleted = registry.prune_audit(actor, row).await?;
+    writeln!(io::stdout(), "deleted {deleted} rows before row {row}").map_err(OperatorError::Output)
+}
+
+/// The file is on disk, whole, before a row is deleted.
+async fn export_to(registry: &Registry, row: i64, path: &Path) -> Result<(), OperatorError> {
+    let failed = |source| OperatorError::Export { path: path.to_owned(), source };
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    let mut out = BufWriter::new(file);
+    export(registry, None, 0..row, &mut out).await?;
+    let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
+    file.sync_all().map_err(failed)
+}
+
+fn milliseconds_ago(age: Duration) -> i64 {
+    let time = SystemTime::now().checked_sub(age).unwrap_or(UNIX_EPOCH);
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(0)
 }
 
 fn rows(out: &mut dyn Write, entries: &[AuditEntry]) -> io::Result<()> {

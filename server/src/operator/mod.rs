@@ -15,6 +15,7 @@ mod token;
 mod value;
 
 use std::io;
+use std::path::PathBuf;
 
 use clap::Subcommand;
 use nix::unistd::{Uid, User};
@@ -35,7 +36,7 @@ pub enum Command {
     Devbox(devbox::DevboxArgs),
     /// The devbox CAs: list, rotate, retire
     Ca(ca::CaArgs),
-    /// Who did what to which name
+    /// Show who did what to which name; export or prune old rows
     Audit(audit::AuditArgs),
 }
 
@@ -48,6 +49,15 @@ pub enum OperatorError {
     /// Standard output is closed or full.
     #[error("the result could not be written to standard output")]
     Output(#[source] io::Error),
+    /// The export could not be written.
+    #[error("{} cannot be written (an existing file is never overwritten): nothing was deleted", path.display())]
+    Export {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The value could not be read.
     #[error("the value could not be read: give it on standard input, or type it at the prompt")]
     Input(#[source] io::Error),
@@ -86,7 +96,7 @@ pub async fn run(command: Command, registry: &Registry) -> Result<(), OperatorEr
         Command::Secret(args) => secret::run(args, registry, &user).await,
         Command::Devbox(args) => devbox::run(args, registry, &user).await,
         Command::Ca(args) => ca::run(args, registry, &Actor::Operator(user)).await,
-        Command::Audit(args) => audit::run(&args, registry).await,
+        Command::Audit(args) => audit::run(args, registry, &Actor::Operator(user)).await,
     }
 }
 

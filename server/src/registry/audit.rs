@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::notices::Notice;
 use super::{Refusal, RefusalKind, Registry, now_ms};
 use crate::crypto::id::AccountId;
-use crate::store::{Action, Actor, AuditEntry, AuditRecord, Outcome, StoreError};
+use crate::store::{Action, Actor, AuditEntry, AuditPage, AuditRecord, Outcome, StoreError};
 
 /// How many refusals that are alike (see [`Notice`]) are written down in a minute.
 pub(super) const MOST_REFUSALS: u32 = 60;
@@ -95,6 +95,19 @@ impl Registry {
     /// 500.
     pub async fn audit(&self, account: Option<&AccountId>, limit: u32) -> Result<Vec<AuditEntry>, Refusal> {
         Ok(self.store().audit(account, limit).await?)
+    }
+
+    /// Up to `limit` rows of the audit; of one account or of all.
+    ///
+    /// # Errors
+    /// 500.
+    pub async fn audit_page(
+        &self,
+        account: Option<&AccountId>,
+        page: AuditPage,
+        limit: u32,
+    ) -> Result<Vec<AuditEntry>, Refusal> {
+        Ok(self.store().audit_page(account, page, limit).await?)
     }
 }
 

@@ -22,6 +22,7 @@ mod open;
 mod peer;
 mod places;
 mod refusal;
+mod retention;
 mod retries;
 mod rotation;
 mod secrets;
@@ -43,6 +44,7 @@ pub(crate) use open::check_keys;
 pub use open::{Access, OpenError};
 pub use peer::DevboxPeer;
 pub use refusal::{Refusal, RefusalKind};
+pub use retention::server_facts;
 pub use retries::Retry;
 pub use rotation::AuthorityView;
 pub use secrets::{SecretPage, SecretView};
@@ -50,7 +52,7 @@ pub use tokens::TokenView;
 
 pub use crate::crypto::ApiToken;
 pub use crate::crypto::id::{AccountId, DevboxId, SecretId, TokenId};
-pub use crate::store::{Actor, AuditEntry, DevboxStatus, GatewayBinding, SecretSelector};
+pub use crate::store::{Action, Actor, AuditEntry, AuditPage, DevboxStatus, GatewayBinding, SecretSelector};
 
 use crate::config::{DEFAULT_CERTIFICATE_LIFETIME, DEFAULT_TRUST_DOMAIN};
 use crate::metrics::Metrics;

@@ -102,6 +102,14 @@ actions! {
     StateBackup = "state.backup",
     /// The state was restored from a copy.
     StateRestore = "state.restore",
+    /// What had ended long ago was deleted: certificates, join tokens, receipts, devboxes.
+    StatePrune = "state.prune",
+    /// Old rows of the audit may be deleted from now on.
+    AuditPrune = "audit.prune",
+    /// The server started.
+    ServerStart = "server.start",
+    /// The server stopped.
+    ServerStop = "server.stop",
     /// Every key was wrapped under a new master key.
     KeysRotate = "keys.rotate",
     /// A new devbox CA issues from now on.
@@ -183,6 +191,47 @@ pub struct AuditEntry {
     pub reason: Option<String>,
     /// From where.
     pub remote_address: Option<String>,
+    /// SHA-256 over this row and the hash of the one before it, in lowercase hexadecimal; none: from before there was one.
+    pub hash: Option<String>,
+}
+
+impl AuditEntry {
+    /// The row `record` under the number `sequence`, not yet chained.
+    #[must_use]
+    pub fn new(sequence: i64, record: &AuditRecord) -> Self {
+        Self {
+            sequence,
+            time_ms: record.time_ms,
+            account: record.account.as_ref().map(ToString::to_string),
+            actor_kind: record.actor.kind().to_owned(),
+            actor: record.actor.name().to_owned(),
+            action: record.action.as_str().to_owned(),
+            object: record.object.clone(),
+            object_name: record.object_name.clone(),
+            outcome: record.outcome.as_str().to_owned(),
+            reason: record.reason.clone(),
+            remote_address: record.remote.map(|address| address.to_string()),
+            hash: None,
+        }
+    }
+}
+
+/// Which rows of the audit, and in which order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditPage {
+    /// Newest first, from the one before this number.
+    NewestBefore(i64),
+    /// Oldest first, from the one after this number.
+    OldestAfter(i64),
+}
+
+/// From which row on the audit is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditFloor {
+    /// The number of the first row that is kept.
+    pub sequence: i64,
+    /// The hash of the last row that is not.
+    pub hash: Option<super::AuditHash>,
 }
 
 #[cfg(test)]

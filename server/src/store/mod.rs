@@ -13,6 +13,7 @@
 //! The tests in `suite.rs` are the behaviour that each must show.
 
 mod audit;
+mod audit_chain;
 mod directory;
 mod model;
 mod sqlite;
@@ -24,7 +25,8 @@ use std::fmt;
 use async_trait::async_trait;
 use thiserror::Error;
 
-pub use audit::{Action, Actor, AuditEntry, AuditRecord, Outcome};
+pub use audit::{Action, Actor, AuditEntry, AuditFloor, AuditPage, AuditRecord, Outcome};
+pub use audit_chain::{AuditHash, CHAIN_START, Chain, HASH_LEN, chained};
 pub(crate) use directory::same_owner;
 pub use directory::{OpenLock, ServeClaim, StateDirectory, StateError};
 pub use model::{
@@ -408,7 +410,66 @@ pub trait AuditLog {
     async fn record(&self, audit: &AuditRecord) -> Result<(), StoreError>;
 
     /// The newest `limit` rows, newest first; of one account or of all.
-    async fn audit(&self, account: Option<&AccountId>, limit: u32) -> Result<Vec<AuditEntry>, StoreError>;
+    async fn audit(&self, account: Option<&AccountId>, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
+        self.audit_page(account, AuditPage::NewestBefore(i64::MAX), limit).await
+    }
+
+    /// Up to `limit` rows; of one account or of all.
+    async fn audit_page(
+        &self,
+        account: Option<&AccountId>,
+        page: AuditPage,
+        limit: u32,
+    ) -> Result<Vec<AuditEntry>, StoreError>;
+
+    /// From which row on the audit is kept.
+    async fn audit_floor(&self) -> Result<AuditFloor, StoreError>;
+
+    /// Raises the floor to the number `sequence`, for which `audit` has to be the row: older rows may be deleted then. False,
+    /// and nothing is written, if the floor is there or above.
+    async fn raise_audit_floor(&self, sequence: i64, audit: &AuditRecord) -> Result<bool, StoreError>;
+
+    /// Deletes a few hundred of the rows beneath the floor; returns how many.
+    async fn delete_audit_beneath_floor(&self) -> Result<u64, StoreError>;
+}
+
+/// What ends, and is kept for a while after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Certificates that are no longer valid.
+    Certificates,
+    /// Join tokens that were used or have expired.
+    JoinTokens,
+    /// Receipts whose time is over.
+    Receipts,
+    /// Devboxes that were shut down, with all that belongs to them.
+    Devboxes,
+}
+
+impl Ended {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Certificates, Self::JoinTokens, Self::Receipts, Self::Devboxes];
+
+    /// The printed form.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Certificates => "certificates",
+            Self::JoinTokens => "join tokens",
+            Self::Receipts => "receipts",
+            Self::Devboxes => "devboxes",
+        }
+    }
+}
+
+/// Deleting what ended long ago, in small transactions between those of others.
+#[async_trait]
+pub trait Retention {
+    /// Deletes a few of those that ended before `before_ms`; returns how many, 0 if none is left.
+    async fn delete_ended(&self, what: Ended, before_ms: TimeMs) -> Result<u64, StoreError>;
+
+    /// Gives a part of the unused space of the state back to the disk; false if there is little or none left.
+    async fn shrink(&self) -> Result<bool, StoreError>;
 }
 
 /// Everything that is kept.
@@ -421,6 +482,7 @@ pub trait Store:
     + Devboxes
     + Identities
     + AuditLog
+    + Retention
     + fmt::Debug
     + Send
     + Sync
@@ -437,6 +499,7 @@ impl<T> Store for T where
         + Devboxes
         + Identities
         + AuditLog
+        + Retention
         + fmt::Debug
         + Send
         + Sync

@@ -9,22 +9,36 @@ use super::{UpkeepError, existing};
 use crate::config::StateConfig;
 use crate::crypto::{AccountKey, MasterKey, ValueLocation};
 use crate::registry::check_keys;
-use crate::store::{Account, Accounts, Depth, SealedSecret, Secrets, SqliteStore, StoreError, examine};
+use crate::store::{
+    Account, Accounts, AuditLog as _, AuditPage, Chain, Depth, SealedSecret, Secrets, SqliteStore,
+    StoreError, examine,
+};
 
 /// How many sealed values are in memory at once.
 const PAGE: u32 = 64;
+
+/// How many rows of the audit are in memory at once.
+const AUDIT_PAGE: u32 = 1024;
 
 /// Most damaged records that are named.
 const MAX_PROBLEMS: usize = 20;
 
 /// What is in a sound state.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateSummary([(&'static str, i64); 3]);
+pub struct StateSummary {
+    counts: [(&'static str, i64); 3],
+    /// The newest row of the audit: its number and its hash.
+    audit_head: Option<(i64, String)>,
+}
 
 impl fmt::Display for StateSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = self.0.map(|(name, count)| format!("{count} {name}"));
-        f.write_str(&counts.join(", "))
+        let counts = self.counts.map(|(name, count)| format!("{count} {name}"));
+        f.write_str(&counts.join(", "))?;
+        match &self.audit_head {
+            Some((sequence, hash)) => write!(f, "; the audit's chain ends with row {sequence}, {hash}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -50,8 +64,9 @@ pub(super) async fn check_database(
     let store = SqliteStore::open_to_read(path).await.map_err(&failed)?;
     let fits = check_keys(&store, master).await.map_err(&failed)?;
     let master = fits.ok_or_else(|| UpkeepError::OtherMasterKey(origin.to_owned()))?;
-    let problems = check_records(&store, &master).await.map_err(&failed)?;
-    let summary = StateSummary(store.counts().await.map_err(&failed)?);
+    let mut problems = check_records(&store, &master).await.map_err(&failed)?;
+    let audit_head = check_audit(&store, &mut problems).await.map_err(&failed)?;
+    let summary = StateSummary { counts: store.counts().await.map_err(&failed)?, audit_head };
     store.close().await.map_err(&failed)?;
     match problems.is_empty() {
         true => Ok(summary),
@@ -69,6 +84,26 @@ async fn check_records(store: &SqliteStore, master: &MasterKey) -> Result<Vec<St
     }
     problems.truncate(MAX_PROBLEMS);
     Ok(problems)
+}
+
+/// Follows the audit's chain to its end, which it returns.
+async fn check_audit(
+    store: &SqliteStore,
+    problems: &mut Vec<String>,
+) -> Result<Option<(i64, String)>, StoreError> {
+    let floor = store.audit_floor().await?;
+    let (mut chain, mut after, mut head) = (Chain::after(floor.hash), floor.sequence - 1, None);
+    loop {
+        let page = store.audit_page(None, AuditPage::OldestAfter(after), AUDIT_PAGE).await?;
+        let Some(last) = page.last() else { return Ok(head) };
+        (after, head) = (last.sequence, last.hash.clone().map(|hash| (last.sequence, hash)));
+        let broken = page.iter().find(|entry| !chain.follows(entry));
+        if let Some(entry) = broken {
+            let sequence = entry.sequence;
+            problems.push(format!("row {sequence} of the audit does not follow on the row before it"));
+            return Ok(None);
+        }
+    }
 }
 
 async fn check_values(

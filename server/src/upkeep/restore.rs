@@ -13,7 +13,7 @@ use super::files::{Draft, file_error};
 use crate::config::StateConfig;
 use crate::crypto::MasterKey;
 use crate::registry::{Actor, upkeep_record};
-use crate::store::{Action, Depth, SqliteStore, StateDirectory, examine};
+use crate::store::{Action, AuditLog as _, AuditRecord, Depth, SqliteStore, StateDirectory, examine};
 
 /// Restores the backup `from`. A failure leaves the state directory without a state, as it was.
 ///
@@ -46,7 +46,15 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 async fn begin_anew(database: &Path, from: &Path, actor: &Actor) -> Result<(), UpkeepError> {
     let failed = UpkeepError::database(from.to_owned());
     let store = SqliteStore::open_file(database).await.map_err(&failed)?;
+    let newest = store.audit(None, 1).await.map_err(&failed)?.pop();
+    let gap = newest.map(|newest| {
+        format!(
+            "the audit has a gap after row {}: what was written since the backup is not in it",
+            newest.sequence
+        )
+    });
     let audit = upkeep_record(actor, Action::StateRestore, &from.display().to_string());
+    let audit = AuditRecord { reason: gap, ..audit };
     store.leap_ahead(&audit).await.map_err(&failed)?;
     store.close().await.map_err(failed)
 }

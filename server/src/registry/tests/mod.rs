@@ -5,6 +5,7 @@ mod clones;
 mod devboxes;
 mod enrolment;
 mod open;
+mod retention;
 mod retries;
 mod rotation;
 mod secrets;

@@ -11,6 +11,7 @@ mod identities;
 mod meta;
 mod receipts;
 mod recorder;
+mod retention;
 mod rows;
 mod secrets;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use std::time::Duration;
 use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::pool::PoolOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Row, Sqlite, SqliteConnection, SqlitePool, Transaction};
 use tokio::sync::Mutex;
 
@@ -121,9 +122,11 @@ impl SqliteStore {
         account: &AccountId,
         audit: &AuditRecord,
     ) -> Result<u64, StoreError> {
-        let query = sqlx::query("UPDATE accounts SET revision = revision + 1 WHERE id = ?");
-        query.bind(account.as_str()).execute(&mut *write).await?;
-        self.commit_wake(write, account, audit).await
+        let update =
+            "UPDATE accounts SET revision = revision + 1, wakes = wakes + 1 WHERE id = ? RETURNING wakes";
+        let wakes = woken(&mut write, update, account).await?;
+        self.commit(write, audit).await?;
+        Ok(wakes)
     }
 
     /// As [`Self::commit`], and one more on the account's wakes, which it returns.
@@ -133,12 +136,21 @@ impl SqliteStore {
         account: &AccountId,
         audit: &AuditRecord,
     ) -> Result<u64, StoreError> {
-        let query = sqlx::query("UPDATE accounts SET wakes = wakes + 1 WHERE id = ? RETURNING wakes");
-        let row = query.bind(account.as_str()).fetch_one(&mut *write).await?;
-        let wakes = rows::unsigned(row.try_get(0)?)?;
+        let update = "UPDATE accounts SET wakes = wakes + 1 WHERE id = ? RETURNING wakes";
+        let wakes = woken(&mut write, update, account).await?;
         self.commit(write, audit).await?;
         Ok(wakes)
     }
+}
+
+/// Wakes the account's held requests, by an update that returns its wakes.
+async fn woken(
+    write: &mut SqliteConnection,
+    update: &'static str,
+    account: &AccountId,
+) -> Result<u64, StoreError> {
+    let row = sqlx::query(update).bind(account.as_str()).fetch_one(write).await?;
+    rows::unsigned(row.try_get(0)?)
 }
 
 async fn begin(writer: &SqlitePool) -> Result<Transaction<'static, Sqlite>, StoreError> {
@@ -153,6 +165,9 @@ fn options(database: &Path) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT)
+        // A new state can give space back to the disk in small steps. An old one keeps its free pages and uses them again,
+        // until it is restored from a backup.
+        .auto_vacuum(SqliteAutoVacuum::Incremental)
         // What is deleted is overwritten, though it is encrypted anyway.
         .pragma("secure_delete", "ON")
         .disable_statement_logging()

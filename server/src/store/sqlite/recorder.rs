@@ -70,8 +70,6 @@ fn tell(caller: Caller, result: Result<(), StoreError>) {
 
 async fn write(writer: &SqlitePool, rows: &[AuditRecord]) -> Result<(), StoreError> {
     let mut write = begin(writer).await?;
-    for row in rows {
-        audit::insert(&mut write, row).await?;
-    }
+    audit::insert_all(&mut write, rows).await?;
     Ok(write.commit().await?)
 }

@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use super::*;
-use crate::store::{Action, Actor, AuditLog, Meta, MetaKey, Outcome};
+use crate::store::{
+    Action, Actor, AuditFloor, AuditLog, AuditPage, Chain, Meta, MetaKey, Outcome, Retention as _,
+};
 
 async fn open(state: &StateDirectory) -> Result<SqliteStore, StoreError> {
     match state.claim() {
@@ -62,6 +64,73 @@ async fn the_audit_table_is_append_only() {
         assert!(refused.to_string().contains("append-only"), "{change}: {refused}");
     }
     assert_eq!(store.audit(None, 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_audits_floor_rises_only_with_its_row_and_only_rows_beneath_it_are_deleted() {
+    let (_directory, state) = state();
+    let store = open(&state).await.unwrap();
+    for _ in 0..10 {
+        store.record(&record()).await.unwrap();
+    }
+    for change in [
+        "UPDATE audit_floor SET sequence = 5",
+        "DELETE FROM audit_floor",
+        "INSERT OR REPLACE INTO audit_floor VALUES (1, 5, NULL)",
+        "DELETE FROM audit WHERE sequence = 1",
+    ] {
+        sqlx::query(change).execute(&store.writer).await.unwrap_err();
+    }
+    let prune = |row: &str| AuditRecord { action: Action::AuditPrune, object: row.to_owned(), ..record() };
+    store.raise_audit_floor(5, &prune("6")).await.unwrap_err();
+    assert!(store.raise_audit_floor(5, &prune("5")).await.unwrap());
+    assert!(!store.raise_audit_floor(4, &prune("4")).await.unwrap(), "it never sinks");
+    sqlx::query("DELETE FROM audit").execute(&store.writer).await.unwrap_err();
+    assert_eq!(store.delete_audit_beneath_floor().await.unwrap(), 4);
+    assert_eq!(store.delete_audit_beneath_floor().await.unwrap(), 0);
+    let rows = store.audit(None, 100).await.unwrap();
+    assert_eq!(rows.last().unwrap().sequence, 5);
+    assert_eq!(rows[0].action, "audit.prune");
+}
+
+#[tokio::test]
+async fn the_audits_chain_goes_on_over_batches_restarts_and_a_prune() {
+    let (_directory, state) = state();
+    for _ in 0..2 {
+        let store = open(&state).await.unwrap();
+        let mut writes = tokio::task::JoinSet::new();
+        let store = std::sync::Arc::new(store);
+        for _ in 0..50 {
+            let store = store.clone();
+            writes.spawn(async move { store.record(&record()).await.unwrap() });
+        }
+        writes.join_all().await;
+        let floor = store.audit_floor().await.unwrap().sequence + 20;
+        let prune = AuditRecord { action: Action::AuditPrune, object: floor.to_string(), ..record() };
+        assert!(store.raise_audit_floor(floor, &prune).await.unwrap());
+        let floor = store.audit_floor().await.unwrap();
+        assert!(is_chained(&store, floor).await, "before the rows are deleted");
+        assert!(store.delete_audit_beneath_floor().await.unwrap() > 0);
+        assert!(is_chained(&store, floor).await);
+    }
+    let store = open(&state).await.unwrap();
+    let floor = store.audit_floor().await.unwrap();
+    for attack in
+        ["UPDATE audit SET actor = 'nobody' WHERE sequence = 60", "DELETE FROM audit WHERE sequence = 60"]
+    {
+        sqlx::query("DROP TRIGGER IF EXISTS audit_is_never_updated").execute(&store.writer).await.unwrap();
+        let trigger = "DROP TRIGGER IF EXISTS audit_is_deleted_beneath_the_floor_only";
+        sqlx::query(trigger).execute(&store.writer).await.unwrap();
+        sqlx::query(attack).execute(&store.writer).await.unwrap();
+        assert!(!is_chained(&store, floor).await, "{attack}");
+    }
+}
+
+async fn is_chained(store: &SqliteStore, floor: AuditFloor) -> bool {
+    let page = AuditPage::OldestAfter(floor.sequence - 1);
+    let rows = store.audit_page(None, page, 10_000).await.unwrap();
+    let mut chain = Chain::after(floor.hash);
+    rows.iter().all(|row| chain.follows(row))
 }
 
 #[tokio::test]
@@ -196,4 +265,27 @@ async fn writes_given_up_halfway_leave_the_writer_usable() {
         write.abort();
     }
     store.record(&record()).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_space_of_deleted_rows_goes_back_to_the_disk_in_small_steps() {
+    let (_directory, state) = state();
+    let store = open(&state).await.unwrap();
+    many_audit_rows(&store, 100_000).await;
+    let prune = AuditRecord { action: Action::AuditPrune, object: "99000".to_owned(), ..record() };
+    assert!(store.raise_audit_floor(99_000, &prune).await.unwrap());
+    while store.delete_audit_beneath_floor().await.unwrap() > 0 {}
+    let pages = async || {
+        let row = sqlx::query("PRAGMA page_count").fetch_one(&store.writer).await.unwrap();
+        row.get::<u32, _>(0)
+    };
+    let mut before = pages().await;
+    while store.shrink().await.unwrap() {
+        let now = pages().await;
+        assert!(now < before && before - now <= 300, "{before} → {now}");
+        before = now;
+        // Others write between two steps.
+        store.record(&record()).await.unwrap();
+    }
+    assert!(before < 700, "{before} pages are left");
 }

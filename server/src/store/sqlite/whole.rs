@@ -60,6 +60,9 @@ impl SqliteStore {
         let update = sqlx::query("UPDATE accounts SET revision = revision + ?1, wakes = wakes + ?1")
             .bind(REVISION_LEAP);
         update.execute(&mut *write).await?;
+        // Rows that were written since the backup may be known elsewhere: none of the new ones has the number of one of them.
+        let leap = sqlx::query("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'audit'");
+        leap.bind(REVISION_LEAP).execute(&mut *write).await?;
         audit::insert(&mut write, audit).await?;
         Ok(write.commit().await?)
     }
