@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use hyper::Uri;
+use hyper::http::uri::Authority;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
 
@@ -27,7 +28,10 @@ pub enum InvalidUrl {
     /// Another scheme than https.
     #[error("secrets only travel over TLS: write https://HOST:PORT")]
     Scheme,
-    /// A user, a path or a query.
+    /// A port that is none.
+    #[error("the URL's port is a number from 1 to 65535: write https://HOST:PORT")]
+    Port,
+    /// A user, a path, a query or a fragment.
     #[error("the server's URL has a host and a port only: write https://HOST:PORT")]
     Extra,
     /// A host that is neither a DNS name nor an IP address.
@@ -82,13 +86,25 @@ impl FromStr for ServerUrl {
         if uri.scheme_str() != Some("https") {
             return Err(InvalidUrl::Scheme);
         }
-        if authority.as_str().contains('@') || uri.path() != "/" || uri.query().is_some() {
+        // `Uri` drops a fragment.
+        let has_fragment = text.contains('#');
+        if has_fragment || authority.as_str().contains('@') || uri.path() != "/" || uri.query().is_some() {
             return Err(InvalidUrl::Extra);
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        let url = Self { host, port: authority.port_u16().unwrap_or(HTTPS_PORT) };
+        let url = Self { host, port: port(authority)? };
         url.server_name().map(|_| url)
     }
+}
+
+/// `Uri` takes any characters for a port, and returns no port for those that are none.
+fn port(authority: &Authority) -> Result<u16, InvalidUrl> {
+    let after_host = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    if after_host.is_empty() {
+        return Ok(HTTPS_PORT);
+    }
+    let digits = after_host.strip_prefix(':').filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.and_then(|digits| digits.parse().ok()).filter(|port| *port != 0).ok_or(InvalidUrl::Port)
 }
 
 #[cfg(test)]
@@ -119,6 +135,17 @@ mod tests {
             ("https://user:hunter2@secrets.example", InvalidUrl::Extra),
             ("https://secrets.example/v1", InvalidUrl::Extra),
             ("https://secrets.example/?a", InvalidUrl::Extra),
+            ("https://secrets.example#a", InvalidUrl::Extra),
+            ("https://secrets.example:8443/#", InvalidUrl::Extra),
+            ("https://127.0.0.1:0", InvalidUrl::Port),
+            ("https://127.0.0.1:65536", InvalidUrl::Port),
+            ("https://127.0.0.1:99999", InvalidUrl::Port),
+            ("https://127.0.0.1:abc", InvalidUrl::Port),
+            ("https://127.0.0.1:-1", InvalidUrl::Port),
+            ("https://127.0.0.1:+1", InvalidUrl::Port),
+            ("https://127.0.0.1:", InvalidUrl::Port),
+            ("https://[::1]:abc", InvalidUrl::Port),
+            ("https://[::1]x", InvalidUrl::Port),
             ("https://secrets_example..", InvalidUrl::Host),
         ];
         for (text, error) in cases {
