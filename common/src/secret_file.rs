@@ -1,4 +1,4 @@
-//! Private keys in files: which permissions keep a key from everybody but its server.
+//! Secrets in files: which permissions keep one from everybody but its program.
 
 use std::fs::File;
 use std::io;
@@ -10,7 +10,7 @@ use nix::unistd::{Uid, geteuid};
 /// Permission bit of reading by the group.
 const GROUP_READ: u32 = 0o040;
 
-/// The permission bits of an open key file if they let anybody but the server at the key, else `None`.
+/// The permission bits of an open file if they let anybody but this program at its secret, else `None`.
 ///
 /// A group may never write, and others may do nothing. Reading by the group is fine in two cases, because there the bit
 /// stands for this process alone and its user cannot change it:

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::account_key::AccountKey;
 use super::id::AccountId;
-use super::key_file::open_to_others;
+use super::open_to_others;
 use super::sealed::{CipherKey, CryptoError, KEY_LEN, fill_random};
 
 /// Length of the master key, in bytes.

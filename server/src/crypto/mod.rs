@@ -10,13 +10,12 @@
 pub mod id;
 
 mod account_key;
-mod key_file;
 mod master_key;
 mod sealed;
 mod token;
 
 pub use account_key::{AccountKey, ValueLocation};
-pub use key_file::open_to_others;
+pub use devbox_secrets_common::secret_file::open_to_others;
 pub use master_key::{MASTER_KEY_ID_LEN, MASTER_KEY_LEN, MasterKey, MasterKeyError};
 pub(crate) use sealed::fill_random;
 pub use sealed::{CryptoError, plaintext_len};
