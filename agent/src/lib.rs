@@ -31,6 +31,7 @@ pub mod memory;
 pub mod metrics;
 #[cfg(test)]
 mod needs;
+mod off_thread;
 pub mod peer;
 pub mod policy;
 pub mod reload;

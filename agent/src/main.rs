@@ -36,8 +36,10 @@ use command::{
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
-/// Stack of the threads that look up host names, in bytes.
-const RESOLVER_STACK: usize = 512 * 1024;
+/// Threads that look up host names, read changed rules and read identities. Each starts when it is needed.
+const BLOCKING_THREADS: usize = 3;
+/// The stack of one, in bytes.
+const BLOCKING_STACK: usize = 512 * 1024;
 
 /// How the program ends; the numbers are in `--help`.
 enum Failure {
@@ -124,6 +126,11 @@ struct Stop {
 
 impl Stop {
     fn new() -> io::Result<Self> {
+        // The default action of these would end the process with its sockets left behind. A handler that nobody waits for
+        // ignores them; reload waits for SIGHUP as soon as it runs.
+        for ignored in [SignalKind::user_defined1(), SignalKind::user_defined2(), SignalKind::hangup()] {
+            drop(signal(ignored)?);
+        }
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
@@ -216,8 +223,8 @@ fn load(options: &Options) -> Result<Settings, Failure> {
 fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(2)
-        .thread_stack_size(RESOLVER_STACK)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_stack_size(BLOCKING_STACK)
         .build()
 }
 

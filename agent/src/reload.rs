@@ -4,11 +4,13 @@ use std::future::pending;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::Mutex;
 use tracing::{error, info};
 
 use crate::config::{self, Mistakes, Overrides};
 use crate::credentials::Credentials;
 use crate::launch::LaunchState;
+use crate::off_thread::off_thread;
 use crate::peer::Peer;
 use crate::telemetry::audit::{Kind, TARGET};
 
@@ -36,21 +38,24 @@ pub struct Reload {
     sources: Sources,
     launches: Arc<LaunchState>,
     units: Arc<Credentials>,
+    /// One after the other: what was read last is in force.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Reload {
     /// Reads from `sources`, and changes the rules of `launches` and `units`.
     #[must_use]
     pub fn new(sources: Sources, launches: Arc<LaunchState>, units: Arc<Credentials>) -> Self {
-        Self { sources, launches, units }
+        Self { sources, launches, units, turn: Arc::default() }
     }
 
-    /// Takes up the rules as they are now. `asked`: who asked at the admin socket; none for a signal.
+    /// Takes up the rules as they are now. Names of users may be looked up over the network: that takes as long as it takes, and
+    /// stops nobody else. `asked`: who asked at the admin socket; none for a signal.
     ///
     /// # Errors
     /// [`Mistakes`], after which the old rules hold.
-    pub fn rules(&self, asked: Option<Peer>) -> Result<Counts, Mistakes> {
-        let outcome = self.take_up();
+    pub async fn rules(&self, asked: Option<Peer>) -> Result<Counts, Mistakes> {
+        let outcome = self.take_up().await;
         match &outcome {
             Ok(counts) => report_done(asked, *counts),
             Err(mistakes) => report_mistakes(asked, mistakes),
@@ -58,8 +63,10 @@ impl Reload {
         outcome
     }
 
-    fn take_up(&self) -> Result<Counts, Mistakes> {
-        let settings = config::load(self.sources.file.as_deref(), &self.sources.overrides)?;
+    async fn take_up(&self) -> Result<Counts, Mistakes> {
+        let _turn = self.turn.lock().await;
+        let sources = self.sources.clone();
+        let settings = off_thread(move || config::load(sources.file.as_deref(), &sources.overrides)).await?;
         let (policy, units) = (settings.policy, settings.credential_rules);
         let counts = Counts { rules: policy.rules().len(), credentials: units.rules().len() };
         self.launches.set_policy(policy);
@@ -73,7 +80,7 @@ impl Reload {
         let Ok(mut hangups) = signal(SignalKind::hangup()) else { return pending().await };
         while hangups.recv().await.is_some() {
             // Told already.
-            let _ = self.rules(None);
+            let _ = self.rules(None).await;
         }
     }
 }

@@ -104,6 +104,55 @@ async fn sigterm_ends_it_cleanly_with_neither_socket_nor_secret_left() {
 }
 
 #[tokio::test]
+async fn signals_that_mean_nothing_to_it_are_ignored() {
+    let (_plane, daemon) = ready().await;
+    for signal in [Signal::SIGUSR1, Signal::SIGUSR2] {
+        daemon.signal(signal);
+    }
+    daemon.until_ready().await;
+    let sockets = [daemon.launch_socket(), daemon.admin_socket()];
+    daemon.signal(Signal::SIGTERM);
+    let (status, log) = daemon.end().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(sockets.iter().all(|path| !path.exists()));
+}
+
+#[test]
+fn a_join_token_that_systemds_acl_shows_as_readable_by_the_group_is_no_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    fs::write(&file, "no token").unwrap();
+    let log = |mode: u32, credentials: &Path| {
+        fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        let mut run = Command::new(PROGRAM);
+        run.args(["run", "--server", "https://127.0.0.1:1", "--socket"]).arg(dir.path().join("launch.sock"));
+        run.arg("--join-token-file").arg(&file).env("CREDENTIALS_DIRECTORY", credentials);
+        text(&run.output().unwrap())
+    };
+    let warning = "other users may read";
+    let (here, elsewhere) = (dir.path(), Path::new("/nowhere"));
+    assert!(!log(0o440, here).contains(warning), "{}", log(0o440, here));
+    assert!(log(0o440, here).contains("holds no join token"));
+    assert!(log(0o444, here).contains(warning));
+    assert!(log(0o440, elsewhere).contains(warning));
+}
+
+#[test]
+fn a_url_without_a_good_port_ends_with_2() {
+    for port in ["99999", "abc", "-1", "0", ""] {
+        let url = format!("https://127.0.0.1:{port}");
+        let output = Command::new(PROGRAM)
+            .args(["check", "--server", &url, "--join-token-file", "-"])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{url}");
+    }
+    let url = "https://127.0.0.1:1/#fragment";
+    let output = Command::new(PROGRAM).args(["check", "--server", url, "--join-token-file", "-"]).output();
+    assert_eq!(output.unwrap().status.code(), Some(2));
+}
+
+#[tokio::test]
 async fn its_process_can_be_neither_dumped_nor_read_by_its_user() {
     let (_plane, daemon) = ready().await;
     let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();

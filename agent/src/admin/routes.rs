@@ -69,7 +69,7 @@ impl Admin {
             ("/status", &Method::GET) => json(StatusCode::OK, &self.report()),
             ("/explain", &Method::GET) => self.explain(head.uri.query().unwrap_or_default()).await,
             ("/metrics", &Method::GET) => metrics(self),
-            ("/reload", &Method::POST) => reload(&self.reload, asker),
+            ("/reload", &Method::POST) => reload(&self.reload, asker).await,
             ("/quiesce", &Method::POST) => self.quiesce(asker).await,
             ("/resume", &Method::POST) => self.resume(asker, body).await,
             (path, _) => astray(path),

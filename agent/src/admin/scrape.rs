@@ -54,8 +54,8 @@ fn present(admin: &Admin) -> Present {
 }
 
 /// Takes up changed rules: how many there are now, or every mistake with its line.
-pub(super) fn reload(reload: &Reload, asker: Peer) -> Response<Full<Bytes>> {
-    match reload.rules(Some(asker)) {
+pub(super) async fn reload(reload: &Reload, asker: Peer) -> Response<Full<Bytes>> {
+    match reload.rules(Some(asker)).await {
         Ok(counts) => json(StatusCode::OK, &counts),
         Err(mistakes) => {
             let message = format!("{mistakes}\nThe old rules hold.");

@@ -1,6 +1,5 @@
 //! A ready identity: certificate, key and CA from three files, or from systemd credentials.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::token::warn_if_readable_by_others;
+use super::token::{open_regular, warn_if_readable_by_others};
 use super::{Identity, InvalidIdentity};
 
 /// Longest file that is read, in bytes: a chain of several certificates.
@@ -73,7 +72,7 @@ fn read(path: &Path, secret: bool) -> Result<Zeroizing<Vec<u8>>, FilesError> {
 }
 
 fn read_bounded(path: &Path, secret: bool) -> io::Result<Zeroizing<Vec<u8>>> {
-    let file = File::open(path)?;
+    let file = open_regular(path)?;
     if secret {
         warn_if_readable_by_others(path, &file)?;
     }

@@ -80,6 +80,17 @@ pub fn read(source: &Source) -> Result<Credentials, CredentialsError> {
     })
 }
 
+/// Reads what `source` names in a running daemon: from a file, and never from a pipe, which could take for ever.
+///
+/// # Errors
+/// [`CredentialsError`].
+pub fn read_again(source: &Source) -> Result<Credentials, CredentialsError> {
+    match source {
+        Source::JoinToken(Some(path)) => Ok(Credentials::Token(token::read_regular(path)?)),
+        source => read(source),
+    }
+}
+
 /// Reads what `source` names, unless what a predecessor `kept` is as good: it has redeemed that join token, or has renewed that
 /// certificate. A fresh token in the file wins. Blocks: call before the runtime runs.
 ///
@@ -102,7 +113,7 @@ pub fn read_or_keep(source: &Source, kept: Option<Identity>) -> Result<Credentia
 /// The token in the file at `path`, if it is known not to be `spent`. A file that is gone, or holds no token, takes nothing
 /// from a daemon that has joined.
 fn fresh_token(path: &PathBuf, spent: &Spent) -> Option<JoinToken> {
-    let token = token::read(Some(path)).ok()?;
+    let token = token::read_regular(path).ok()?;
     let is_fresh = !spent.is_empty() && !spent.has(&token);
     if is_fresh {
         info!(path = %path.display(), "there is a fresh join token: the identity of before is left");

@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use devbox_secrets_common::secret_file::open_to_others;
 use devbox_secrets_proto::join_token::{InvalidJoinToken, JoinToken, MAX_TOKEN_LEN};
+use nix::libc::O_NONBLOCK;
 use thiserror::Error;
 use tracing::warn;
 use zeroize::Zeroizing;
@@ -43,15 +45,35 @@ pub enum TokenError {
 pub fn read(path: Option<&PathBuf>) -> Result<JoinToken, TokenError> {
     let from = path.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
     let text = match path {
-        Some(path) => read_file(path),
+        Some(path) => File::open(path).and_then(|file| read_file(path, file)),
         None => read_bounded(io::stdin().lock()),
     };
+    parse(from, text)
+}
+
+/// Reads a join token from a file that is no pipe: this never waits for a writer.
+///
+/// # Errors
+/// [`TokenError`], which never repeats what was read.
+pub fn read_regular(path: &Path) -> Result<JoinToken, TokenError> {
+    parse(path.display().to_string(), open_regular(path).and_then(|file| read_file(path, file)))
+}
+
+fn parse(from: String, text: io::Result<Zeroizing<Vec<u8>>>) -> Result<JoinToken, TokenError> {
     let text = text.map_err(|source| TokenError::Read { from: from.clone(), source })?;
     JoinToken::parse(&text).map_err(|source| TokenError::Invalid { from, source })
 }
 
-fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let file = File::open(path)?;
+/// Opens a file, and nothing that could block: a pipe without a writer, a device.
+pub(super) fn open_regular(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).custom_flags(O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok(file)
+}
+
+fn read_file(path: &Path, file: File) -> io::Result<Zeroizing<Vec<u8>>> {
     warn_if_readable_by_others(path, &file)?;
     read_bounded(file)
 }
@@ -72,11 +94,10 @@ fn read_bounded(source: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(text)
 }
 
-/// Says so where other users can read a secret file; the devbox's owner decides.
+/// Warns if other users can read a secret file; the devbox's owner decides.
 pub(super) fn warn_if_readable_by_others(path: &Path, file: &File) -> io::Result<()> {
-    let mode = file.metadata()?.permissions().mode();
-    if mode & 0o077 != 0 {
-        let mode = format!("{:04o}", mode & 0o7777);
+    if let Some(mode) = open_to_others(file, path)? {
+        let mode = format!("{mode:04o}");
         warn!(path = %path.display(), mode, "other users may read this secret file: chmod 600 it");
     }
     Ok(())
@@ -106,5 +127,14 @@ mod tests {
         }
         let absent = dir.path().join("absent");
         assert!(matches!(read(Some(&absent)), Err(TokenError::Read { .. })));
+    }
+
+    #[test]
+    fn a_pipe_is_not_waited_for_by_a_running_daemon() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR).unwrap();
+        let error = read_regular(&path).unwrap_err();
+        assert!(crate::telemetry::chain(&error).contains("not a regular file"), "{error:?}");
     }
 }

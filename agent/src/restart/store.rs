@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use rustls::pki_types::PrivateKeyDer;
-use sd_notify::NotifyState;
 use thiserror::Error;
 use tracing::warn;
 use zeroize::Zeroizing;
@@ -35,7 +34,7 @@ enum StoreError {
     #[error(transparent)]
     Medium(#[from] MediumError),
     /// The service manager does not take it.
-    #[error("the service manager cannot be told")]
+    #[error("the service manager does not take it")]
     Notify(#[source] io::Error),
     /// Its name or notes are not of this version.
     #[error("it is not of this version")]
@@ -238,9 +237,7 @@ impl Store {
         let Some(keyring) = &self.keyring else { return Ok(None) };
         let (slot, descriptor) = self.seal(kind, parts, until)?;
         keyring.put(&slot.id, &slot.key, until)?;
-        let name = slot.name();
-        let state = [NotifyState::FdStore, NotifyState::FdName(&name)];
-        sd_notify::notify_with_fds(&state, &[descriptor.as_fd()]).map_err(StoreError::Notify)?;
+        service_manager::store(&slot.name(), descriptor.as_fd()).map_err(StoreError::Notify)?;
         Ok(Some(slot))
     }
 
@@ -277,14 +274,14 @@ impl Store {
     }
 
     fn discard(&self, slot: &Slot) {
-        remove_from_manager(&slot.name());
+        service_manager::remove(&slot.name());
         if let Some(keyring) = &self.keyring {
             keyring.forget(&slot.id);
         }
     }
 
     fn drop_named(&self, name: &str) {
-        remove_from_manager(name);
+        service_manager::remove(name);
         if let (Some(keyring), Some((_, id))) = (&self.keyring, parse_name(name)) {
             keyring.forget(&id);
         }
@@ -379,13 +376,6 @@ fn parse_name(name: &str) -> Option<(Kind, ImageId)> {
 
 fn keyring() -> Option<Keyring> {
     Keyring::open().map_err(|error| warn!("a restart will need the control plane: {}", chain(&error))).ok()
-}
-
-fn remove_from_manager(name: &str) {
-    let state = [NotifyState::FdStoreRemove, NotifyState::FdName(name)];
-    if let Err(error) = sd_notify::notify(&state) {
-        warn!(%error, "the service manager could not be told to drop a descriptor");
-    }
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ impl Life {
             Ok(identity) => identity,
             Err(error) => return error,
         };
-        let mut replaced = Replaced::watch(&self.source, identity.devbox_id());
+        let mut replaced = Replaced::watch(&self.source, identity.devbox_id()).await;
         let (mut files, mut polls) = (self.files.clone(), self.progress.changes());
         let Self { url, pace, memory, vault, freshness, progress, store, .. } = self;
         let (vault, progress) = (Arc::clone(vault), Arc::clone(progress));

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::identity::{self, Credentials, CredentialsError, Source};
 use crate::memory::{Holding, Vault};
+use crate::off_thread::off_thread;
 use crate::peer::Peer;
 
 /// Orders that wait for the one before.
@@ -111,7 +112,10 @@ impl Orders {
         let credentials = match (token, &*self.source) {
             (Some(token), _) => Credentials::Token(token),
             (None, Source::JoinToken(None)) => return Err(OrderError::NoToken),
-            (None, source) => identity::read(source)?,
+            (None, _) => {
+                let source = Arc::clone(&self.source);
+                off_thread(move || identity::read_again(&source)).await?
+            }
         };
         self.give(asker, Wanted::Resume(credentials)).await
     }

@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 use crate::identity::certificate::now_ms;
 use crate::identity::files::{self, Files, FilesError};
 use crate::identity::{Identity, Source};
+use crate::off_thread::off_thread;
 use crate::stamp::Stamp;
 use crate::telemetry::chain;
 
@@ -32,27 +33,41 @@ type Stamps = [Option<Stamp>; 3];
 
 impl Replaced {
     /// Watches the files that `source` names, if it names files.
-    pub(super) fn watch(source: &Source, devbox: &str) -> Self {
-        Self(match source {
-            Source::Files(files) => Some(Watched::new(files.clone(), devbox.to_owned())),
-            Source::JoinToken(_) => None,
-        })
+    pub(super) async fn watch(source: &Source, devbox: &str) -> Self {
+        let Source::Files(files) = source.clone() else { return Self(None) };
+        let devbox = devbox.to_owned();
+        Self(Some(off_thread(|| Watched::new(files, devbox)).await))
     }
 
     /// The next identity that the files make, looked for whenever something changes beside them (`files`) and after each poll
-    /// (`polls`). May be dropped at any time.
+    /// (`polls`). Dropped during a look, it watches no more: then the identity's life is over.
     pub(super) async fn identity(&mut self, files: &mut Receiver<()>, polls: &mut Receiver<()>) -> Identity {
-        let Some(watched) = &mut self.0 else { return pending().await };
         loop {
+            if self.0.is_none() {
+                return pending().await;
+            }
             // Their senders outlive the daemon's service.
             select! {
                 _ = files.changed() => {}
                 _ = polls.changed() => {}
             }
-            if let Some(identity) = watched.look() {
+            if let Some(identity) = self.look().await {
                 return identity;
             }
         }
+    }
+}
+
+impl Replaced {
+    async fn look(&mut self) -> Option<Identity> {
+        let mut watched = self.0.take()?;
+        let (watched, identity) = off_thread(move || {
+            let identity = watched.look();
+            (watched, identity)
+        })
+        .await;
+        self.0 = Some(watched);
+        identity
     }
 }
 

@@ -1,28 +1,63 @@
-//! sd_notify(3): readiness, a line of status, the watchdog, what is stored. Without a service manager each is nothing.
+//! sd_notify(3): readiness, a line of status, the watchdog, descriptors that are stored. Without a service manager each does
+//! nothing.
+//!
+//! A service manager that does not read must not stop the daemon, so every datagram is sent without waiting. Status and
+//! watchdog may be lost. Readiness and removals from the store may not: they are kept, and sent again in order.
 
-use std::io;
-use std::os::fd::AsFd;
+use std::collections::VecDeque;
+use std::env;
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use sd_notify::NotifyState;
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::runtime::Handle;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::debug;
+
+/// Between two attempts to send to a service manager that does not read.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Where the service manager reads: `$NOTIFY_SOCKET`, a path or, with `@` before it, an abstract name.
+static MANAGER: LazyLock<Option<UnixAddr>> =
+    LazyLock::new(|| address(env::var_os("NOTIFY_SOCKET")?.as_bytes()).ok());
+/// Messages that have to arrive and have not been sent yet.
+static UNSENT: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
+/// A task sends what is unsent.
+static IS_SENDING: AtomicBool = AtomicBool::new(false);
 
 /// The first bundle is there: launches succeed from now on.
 pub fn ready() {
-    notify(&NotifyState::Ready);
+    deliver("READY=1".to_owned());
 }
 
 /// The daemon ends.
 pub fn stopping() {
-    notify(&NotifyState::Stopping);
+    notify("STOPPING=1");
 }
 
 /// One line for `systemctl status`.
 pub fn status(line: &str) {
-    notify(&NotifyState::Status(line));
+    notify(&format!("STATUS={line}"));
+}
+
+/// Has the service manager keep `descriptor` for a successor, as `name`.
+///
+/// # Errors
+/// It does not read just now, or cannot be reached.
+pub fn store(name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    send(&format!("FDSTORE=1\nFDNAME={name}"), &[descriptor])
+}
+
+/// Has the service manager close what it keeps as `name`.
+pub fn remove(name: &str) {
+    deliver(format!("FDSTOREREMOVE=1\nFDNAME={name}"));
 }
 
 /// Keeps the watchdog quiet, at twice the pace that it asks for, as long as this runtime turns; for ever.
@@ -34,24 +69,120 @@ pub async fn feed_watchdog() {
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         pace.tick().await;
-        notify(&NotifyState::Watchdog);
+        while is_blocked(&send("WATCHDOG=1", &[])) {
+            sleep(AGAIN).await;
+        }
     }
 }
 
-/// Waits until the service manager has done what it was told before: it closes its end of a pipe then (`BARRIER=1`). For ever
-/// where it does not.
+/// Waits until the service manager has done everything that it was sent before: it closes its end of a pipe then
+/// (`BARRIER=1`). For ever if it does not.
 ///
 /// # Errors
-/// There is no pipe, or the service manager cannot be told.
+/// There is no pipe, or the service manager cannot be reached.
 pub async fn caught_up() -> io::Result<()> {
     let (ours, theirs) = io::pipe()?;
-    sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[theirs.as_fd()])?;
+    while !send_unsent() {
+        sleep(AGAIN).await;
+    }
+    loop {
+        match send("BARRIER=1", &[theirs.as_fd()]) {
+            blocked if is_blocked(&blocked) => sleep(AGAIN).await,
+            sent => break sent?,
+        }
+    }
     drop(theirs);
     Receiver::from_owned_fd(ours.into())?.read(&mut [0]).await.map(drop)
 }
 
-fn notify(state: &NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
-        debug!(%error, "the service manager could not be told");
+/// A message that may be lost.
+fn notify(message: &str) {
+    if let Err(error) = send(message, &[]) {
+        debug!(%error, "a message to the service manager is lost");
+    }
+}
+
+/// A message that may not.
+fn deliver(message: String) {
+    UNSENT.lock().unwrap_or_else(PoisonError::into_inner).push_back(message);
+    if !send_unsent() {
+        keep_sending();
+    }
+}
+
+/// Returns whether everything is sent, or has failed for good.
+fn send_unsent() -> bool {
+    let mut unsent = UNSENT.lock().unwrap_or_else(PoisonError::into_inner);
+    while let Some(message) = unsent.front() {
+        match send(message, &[]) {
+            blocked if is_blocked(&blocked) => return false,
+            Err(error) => debug!(%error, "the service manager cannot be reached"),
+            Ok(()) => {}
+        }
+        unsent.pop_front();
+    }
+    true
+}
+
+/// Before the runtime runs, the next message tries again.
+fn keep_sending() {
+    let Ok(runtime) = Handle::try_current() else { return };
+    if !IS_SENDING.swap(true, Ordering::AcqRel) {
+        runtime.spawn(async {
+            while !send_unsent() {
+                sleep(AGAIN).await;
+            }
+            IS_SENDING.store(false, Ordering::Release);
+        });
+    }
+}
+
+fn send(message: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    MANAGER.as_ref().map_or(Ok(()), |manager| send_to(manager, message, descriptors))
+}
+
+fn send_to(manager: &UnixAddr, message: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    let descriptors: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&descriptors)];
+    let control = if descriptors.is_empty() { &[][..] } else { &rights };
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    sendmsg(socket.as_raw_fd(), &[IoSlice::new(message.as_bytes())], control, flags, Some(manager))?;
+    Ok(())
+}
+
+fn is_blocked(sent: &io::Result<()>) -> bool {
+    sent.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+fn address(socket: &[u8]) -> nix::Result<UnixAddr> {
+    match socket.strip_prefix(b"@") {
+        Some(name) => UnixAddr::new_abstract(name),
+        None => UnixAddr::new(socket),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_manager_that_does_not_read_stops_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let address = address(path.as_os_str().as_bytes()).unwrap();
+        let blocked = std::iter::repeat_with(|| send_to(&address, "STATUS=busy", &[])).find(Result::is_err);
+        assert!(is_blocked(&blocked.unwrap()));
+        let mut message = [0; 64];
+        let len = manager.recv(&mut message).unwrap();
+        assert_eq!(&message[..len], b"STATUS=busy");
+        send_to(&address, "READY=1", &[]).unwrap();
+    }
+
+    #[test]
+    fn an_abstract_name_is_an_address_too() {
+        assert_eq!(address(b"@manager").unwrap().as_abstract(), Some(&b"manager"[..]));
+        assert_eq!(address(b"/run/notify").unwrap().path(), Some(std::path::Path::new("/run/notify")));
     }
 }
