@@ -14,7 +14,7 @@ use super::peer::shut_down;
 use super::{DevboxPeer, Refusal, Registry, now_ms};
 use crate::crypto::id::{AccountId, DevboxId};
 use crate::crypto::{JoinSecret, TokenHash};
-use crate::store::{Action, Actor, JoinRefusal};
+use crate::store::{Action, Actor, JoinRefusal, Renewed};
 
 impl Registry {
     /// Redeems a join token (the whole bearer) for a certificate over the request's key, which ends every earlier certificate
@@ -52,13 +52,15 @@ impl Registry {
         self.redeem(attempt, &devbox, hash, signed).await
     }
 
-    /// A new certificate for the devbox of a verified client certificate.
+    /// A new certificate for the devbox of a verified client certificate. Every certificate of the devbox but these two ends:
+    /// of two holders of one certificate who both renew, one is refused from then on.
     ///
     /// # Errors
-    /// 403 for a stranger's certificate, a devbox that is shut down or a request for another devbox; 400 for a malformed
-    /// request. Audited.
+    /// 403 for a stranger's certificate, a devbox that is shut down, an identity that is in use elsewhere, or a request for
+    /// another devbox; 400 for a malformed request. Audited.
     pub async fn renew(&self, peer: &DevboxPeer, csr_pem: &str) -> Result<IssuedIdentity, Refusal> {
         let account = self.admit(peer, Action::DevboxRenew).await?.account;
+        self.refuse_renewal_elsewhere(peer, &account).await?;
         let devbox = peer.devbox_id();
         let attempt = attempt(&account, devbox, Action::DevboxRenew, peer.remote());
         let signed = match self.check_request(csr_pem, devbox) {
@@ -66,7 +68,12 @@ impl Registry {
             Err(error) => return self.refuse(attempt, request_refusal(error)).await,
         };
         let audit = attempt.clone().done().because(format!("serial {}", signed.record.serial));
-        if self.store().insert_certificate(devbox, peer.serial(), &signed.record, &audit).await? {
+        let renewed = self.store().insert_certificate(devbox, peer.serial(), &signed.record, &audit).await?;
+        if let Some(Renewed { wakes }) = renewed {
+            // Whoever holds a request with the certificate that ended looks again, and is refused.
+            if let Some(wakes) = wakes {
+                self.0.changes.publish(&account, wakes);
+            }
             return Ok(self.identity(devbox, signed));
         }
         // It ended since it was admitted: looking again says why.

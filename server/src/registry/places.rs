@@ -81,6 +81,14 @@ impl Places {
         self.table().moves
     }
 
+    /// Where the identity of `peer` is in use, if that is another connection from another address.
+    fn in_use_elsewhere(&self, peer: &DevboxPeer) -> Option<Known> {
+        let table = self.table();
+        let place = table.places.get(peer.devbox_id()).filter(|place| place.is_in_use())?;
+        let is_elsewhere = !place.line.ptr_eq(peer.line()) && place.known.remote != peer.remote();
+        is_elsewhere.then_some(place.known)
+    }
+
     /// Lets a request of `peer` go on; else says why not, and the address where the identity goes on. None where an identity
     /// has moved since `admitted`: the peer's certificate may have ended with that, and then it is in nobody's way.
     fn take(
@@ -163,23 +171,39 @@ impl Registry {
             Ok(turn) => Ok(turn),
             Err((elsewhere, goes_on)) => {
                 let refusal = elsewhere.refusal();
-                self.refuse_copy(peer, &standing.account, &refusal, goes_on).await;
+                self.refuse_copy(peer, Action::DevboxBundle, &standing.account, &refusal, goes_on).await;
                 Err(refusal)
             }
         }
+    }
+
+    /// Refuses the renewal of an identity that another machine has in use: a stolen certificate would live on in silence.
+    ///
+    /// # Errors
+    /// 403, audited as a copy.
+    pub(super) async fn refuse_renewal_elsewhere(
+        &self,
+        peer: &DevboxPeer,
+        account: &AccountId,
+    ) -> Result<(), Refusal> {
+        let Some(known) = self.0.places.in_use_elsewhere(peer) else { return Ok(()) };
+        let refusal = in_use();
+        self.refuse_copy(peer, Action::DevboxRenew, account, &refusal, known.remote).await;
+        Err(refusal)
     }
 
     /// A machine tries again until the identity is free or it gives up: both places are told once a minute.
     async fn refuse_copy(
         &self,
         peer: &DevboxPeer,
+        action: Action,
         account: &AccountId,
         refusal: &Refusal,
         goes_on: Option<IpAddr>,
     ) {
         self.metrics().clone_refused();
         let attempt = |action| peer.attempt(Some(account.clone()), action);
-        let refused = attempt(Action::DevboxBundle);
+        let refused = attempt(action);
         if !self.is_due(&refused, refusal, 1) {
             return;
         }

@@ -32,7 +32,7 @@ pub use directory::{OpenLock, ServeClaim, StateDirectory, StateError};
 pub use model::{
     Account, Answered, Authority, BoundValue, BundleContents, Devbox, DevboxStatus, Fingerprint,
     GatewayBinding, IssuedCertificate, JoinGrant, JoinRefusal, JoinTokenIssue, Page, RECEIPT_LIFETIME_MS,
-    Receipt, RequestKey, SealedSecret, Secret, SecretSelector, Standing, TimeMs, Token,
+    Receipt, Renewed, RequestKey, SealedSecret, Secret, SecretSelector, Standing, TimeMs, Token,
 };
 pub use sqlite::{Depth, Extent, SqliteStore, examine, examine_for_start};
 
@@ -392,15 +392,15 @@ pub trait Identities {
         audit: &AuditRecord,
     ) -> Result<Result<Option<u64>, JoinRefusal>, StoreError>;
 
-    /// Adds the certificate that follows on the one with the serial number `shown`; false where no such devbox runs, or where
-    /// that one has ended.
+    /// Adds the certificate that follows on the one with the serial number `shown`, and ends every other one of the devbox: two
+    /// are valid at most. `None` where no such devbox runs, or where that one has ended.
     async fn insert_certificate(
         &self,
         devbox: &DevboxId,
         shown: &str,
         certificate: &IssuedCertificate,
         audit: &AuditRecord,
-    ) -> Result<bool, StoreError>;
+    ) -> Result<Option<Renewed>, StoreError>;
 }
 
 /// The append-only record of who did what.

@@ -191,6 +191,13 @@ pub struct IssuedCertificate {
     pub not_after_time_ms: TimeMs,
 }
 
+/// What a renewal did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewed {
+    /// The account's wakes, if the renewal ended a third certificate, which somebody may be using.
+    pub wakes: Option<u64>,
+}
+
 /// Where a devbox stands: all that decides whether it may have its bundle, and whether that has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {

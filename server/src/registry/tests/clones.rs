@@ -268,3 +268,53 @@ async fn a_machine_that_tries_again_and_again_is_refused_each_time_and_audited_o
     let metrics = world.registry.metrics().text().unwrap();
     assert!(metrics.contains("devbox_secrets_server_clones_refused_total 21\n"), "{metrics}");
 }
+
+async fn renew(world: &World, peer: &DevboxPeer) -> Result<IssuedIdentity, Refusal> {
+    world.registry.renew(peer, &csr(peer.devbox_id().as_str())).await
+}
+
+#[tokio::test]
+async fn a_stolen_certificate_renews_nothing_while_its_devbox_is_connected_elsewhere() {
+    let world = World::new().await;
+    let (_, _, identity) = joined(&world).await;
+    let mut machine = Machine::start(&world, &identity, 1, 'a');
+    machine.ask(&world.registry).await.unwrap();
+    let thief = Machine::start(&world, &identity, 2, 'b');
+    assert_eq!(refusal(renew(&world, &thief.peer).await), IN_USE);
+    let rows = world.registry.audit(None, 2).await.unwrap();
+    assert_eq!([&rows[0].action, &rows[1].action], ["devbox.renew", "devbox.clone"]);
+    assert_eq!(rows[1].remote_address.as_deref(), Some("192.0.2.1"), "the machine that goes on");
+    // Its own machine renews over another connection too, and a machine that has gone is in nobody's way.
+    renew(&world, &Machine::start(&world, &identity, 1, 'a').peer).await.unwrap();
+    machine.disconnect();
+    renew(&world, &thief.peer).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_two_holders_of_one_certificate_who_both_renew_one_is_refused_from_then_on() {
+    let world = World::new().await;
+    let (_, _, identity) = joined(&world).await;
+    let (machine, thief) = (world.peer_at(&identity, 1), world.peer_at(&identity, 2));
+    let stolen = renew(&world, &thief).await.unwrap();
+    let mut stolen = Machine::start(&world, &stolen, 2, 'b');
+    stolen.ask(&world.registry).await.unwrap();
+    let held = stolen.hold(&world.registry);
+    stolen.disconnect();
+    renew(&world, &machine).await.unwrap();
+    let ended = (RefusalKind::Forbidden, "certificate_expired");
+    assert_eq!(refusal(held.await.unwrap()), ended, "also a request that is held");
+    assert_eq!(refusal(renew(&world, &stolen.peer).await), ended);
+}
+
+#[tokio::test]
+async fn a_renewal_whose_answer_was_lost_is_done_again_and_two_certificates_are_valid_at_most() {
+    let world = World::new().await;
+    let (_, _, identity) = joined(&world).await;
+    let first = world.peer(&identity);
+    let lost = world.peer(&renew(&world, &first).await.unwrap());
+    let second = world.peer(&renew(&world, &first).await.unwrap());
+    assert!(renew(&world, &lost).await.is_err());
+    let third = world.peer(&renew(&world, &second).await.unwrap());
+    assert!(renew(&world, &first).await.is_err(), "the one before the last two");
+    renew(&world, &third).await.unwrap();
+}

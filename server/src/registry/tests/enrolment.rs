@@ -160,7 +160,7 @@ async fn a_certificate_is_renewed_for_its_own_devbox_only() {
     let renewed = world.peer(&renewed);
     assert_eq!(renewed.devbox_id(), &devbox.id);
     assert!(world.registry.renew(&renewed, &csr(devbox.id.as_str())).await.is_ok());
-    let refused = world.registry.renew(&peer, &csr(other.id.as_str())).await;
+    let refused = world.registry.renew(&renewed, &csr(other.id.as_str())).await;
     assert_eq!(refusal(refused), (RefusalKind::Forbidden, "other_devbox"));
     world.audited_refusal("devbox.renew", "other_devbox").await;
 }

@@ -158,7 +158,13 @@ async fn a_certificate_that_a_retired_ca_signs_for_a_known_serial_number_is_refu
     let forged = old.issue_devbox(&devbox.id, &request, Duration::from_secs(3600)).unwrap();
     let audit = upkeep_record(&OPERATOR, crate::store::Action::DevboxRenew, "");
     let store = world.registry.store();
-    assert!(store.insert_certificate(&devbox.id, joined.serial(), &forged.record, &audit).await.unwrap());
+    assert!(
+        store
+            .insert_certificate(&devbox.id, joined.serial(), &forged.record, &audit)
+            .await
+            .unwrap()
+            .is_some()
+    );
     let der = CertificateDer::from_pem_slice(forged.pem.as_bytes()).unwrap();
     let peer = old.peer(&der, None).unwrap();
     let refused = world.registry.renew(&peer, &csr(devbox.id.as_str())).await;

@@ -8,7 +8,8 @@ use super::{SqliteStore, rows};
 use crate::crypto::TokenHash;
 use crate::crypto::id::{AccountId, DevboxId};
 use crate::store::{
-    AuditRecord, DevboxStatus, Identities, IssuedCertificate, JoinRefusal, Standing, StoreError, TimeMs,
+    AuditRecord, DevboxStatus, Identities, IssuedCertificate, JoinRefusal, Renewed, Standing, StoreError,
+    TimeMs,
 };
 
 #[async_trait]
@@ -67,19 +68,31 @@ impl Identities for SqliteStore {
         shown: &str,
         certificate: &IssuedCertificate,
         audit: &AuditRecord,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Renewed>, StoreError> {
         let mut write = self.begin().await?;
         let query = sqlx::query(
-            "SELECT 1 FROM devboxes JOIN certificates ON certificates.devbox_id = devboxes.id
+            "SELECT account_id FROM devboxes JOIN certificates ON certificates.devbox_id = devboxes.id
              WHERE devboxes.id = ? AND status = 'running' AND serial = ? AND not_after_time_ms > ?",
         );
         let query = query.bind(devbox.as_str()).bind(shown).bind(audit.time_ms);
-        if query.fetch_optional(&mut *write).await?.is_none() {
-            return Ok(false);
-        }
+        let Some(row) = query.fetch_optional(&mut *write).await? else {
+            return Ok(None);
+        };
+        let account = AccountId::new(row.try_get::<String, _>(0)?);
+        // The answer with an earlier successor was lost, or somebody else has it.
+        let query = sqlx::query(
+            "UPDATE certificates SET not_after_time_ms = 0
+             WHERE devbox_id = ? AND serial != ? AND not_after_time_ms > ?",
+        );
+        let query = query.bind(devbox.as_str()).bind(shown).bind(audit.time_ms);
+        let ended = query.execute(&mut *write).await?.rows_affected();
         insert_certificate(&mut write, devbox, certificate).await?;
+        if ended > 0 {
+            let wakes = Some(self.commit_wake(write, &account, audit).await?);
+            return Ok(Some(Renewed { wakes }));
+        }
         self.commit(write, audit).await?;
-        Ok(true)
+        Ok(Some(Renewed { wakes: None }))
     }
 }
 
