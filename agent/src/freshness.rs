@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::memory::{BootTime, Generation, Unavailable, Vault};
@@ -38,6 +38,8 @@ const MAX_SLOW: u32 = 2;
 pub struct Freshness {
     state: Mutex<State>,
     changes: watch::Sender<()>,
+    /// A launch waits for a confirmation.
+    wanted: Notify,
 }
 
 #[derive(Debug)]
@@ -49,6 +51,8 @@ struct State {
     empty_at: Option<BootTime>,
     /// The same, before the bytes that were read last.
     heard_after: Option<BootTime>,
+    /// The same, before the header of the answer that is being read.
+    arrived_after: Option<BootTime>,
     /// The vault had the control plane's word of this time, or of a later one.
     known_at: Option<BootTime>,
     /// Confirming polls in a row whose answers were too slow.
@@ -82,8 +86,16 @@ impl Freshness {
     }
 
     fn in_phase(phase: Phase) -> Self {
-        let state = State { phase, socket: None, empty_at: None, heard_after: None, known_at: None, slow: 0 };
-        Self { state: Mutex::new(state), changes: watch::Sender::new(()) }
+        let state = State {
+            phase,
+            socket: None,
+            empty_at: None,
+            heard_after: None,
+            arrived_after: None,
+            known_at: None,
+            slow: 0,
+        };
+        Self { state: Mutex::new(state), changes: watch::Sender::new(()), wanted: Notify::new() }
     }
 
     /// What `vault` holds, once it is known to be current or the control plane is known to be away.
@@ -106,6 +118,7 @@ impl Freshness {
         let mut changes = self.changes.subscribe();
         loop {
             let started = BootTime::now();
+            self.wanted.notify_one();
             let settled = async {
                 while !self.state().is_current() {
                     // Its sender is `self`: this is a change and never the end of the channel.
@@ -120,6 +133,11 @@ impl Freshness {
                 return self.away();
             }
         }
+    }
+
+    /// Waits until a launch waits for a confirmation: the next poll should not pause any longer.
+    pub(crate) async fn wanted(&self) {
+        self.wanted.notified().await;
     }
 
     /// A new poller begins: what is held is a predecessor's.
@@ -138,6 +156,7 @@ impl Freshness {
         let mut state = self.state();
         state.empty_at = Some(now);
         state.heard_after = Some(now);
+        state.arrived_after = Some(now);
         if state.is_recent(now) {
             state.phase = Phase::Held { due: now + wait + RECENT };
             return wait;
@@ -154,19 +173,21 @@ impl Freshness {
     /// The answer's header has been read.
     pub(crate) fn arrives(&self) {
         self.change(|state| {
+            // What is read after it may have been sent after a stall.
+            state.arrived_after = state.heard_after;
             if let Phase::Held { .. } = state.phase {
-                state.knows(state.heard_after);
+                state.knows(state.arrived_after);
                 state.phase = Phase::Asking;
             }
         });
     }
 
     /// The vault has what was answered. `as_of`: the server answered at this time or later; `None` if that is not known.
-    /// Returns how long to pause, `usual` if nothing needs to be confirmed.
+    /// Returns how long to pause, which a launch that waits cuts short ([`Self::wanted`]).
     pub(crate) fn answered(&self, as_of: Option<BootTime>, usual: Duration) -> Duration {
         let mut pause = usual;
         self.change(|state| {
-            state.knows(as_of.or(state.heard_after));
+            state.knows(as_of.or(state.arrived_after));
             if state.is_recent(BootTime::now()) {
                 state.phase = Phase::Between;
                 state.slow = 0;
@@ -175,11 +196,9 @@ impl Freshness {
             // Only a poll that confirmed nothing counts: the answer to a held one may be old.
             let has_confirmed_nothing = as_of.is_some();
             state.slow = if has_confirmed_nothing { state.slow.saturating_add(1) } else { 0 };
-            pause = match state.slow {
-                0 => Duration::ZERO,
-                slow if slow < MAX_SLOW => AFTER_SLOW,
-                _ => usual,
-            };
+            if (1..MAX_SLOW).contains(&state.slow) {
+                pause = AFTER_SLOW;
+            }
             if state.phase != Phase::Away {
                 state.phase = if state.slow < MAX_SLOW { Phase::Between } else { Phase::Away };
             }
@@ -346,7 +365,10 @@ mod tests {
         freshness.is_heard();
         freshness.arrives();
         assert!(!is_current(&freshness));
-        assert_eq!(freshness.answered(None, WAIT), Duration::ZERO, "it is confirmed at once");
+        // The rest of a long answer is sent once its beginning has been read.
+        freshness.is_silent();
+        freshness.is_heard();
+        assert_eq!(freshness.answered(None, WAIT), WAIT);
         assert!(!is_current(&freshness));
         assert_eq!(freshness.asks(WAIT), Duration::ZERO);
         freshness.answered(Some(BootTime::now()), WAIT);

@@ -16,6 +16,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use devbox_secrets_proto::devbox::{BUNDLE_PATH, BundleRequest};
 use devbox_secrets_proto::seal::BundleKey;
 use hyper::StatusCode;
+use tokio::select;
 use tokio::time::sleep;
 use tracing::warn;
 
@@ -117,7 +118,10 @@ impl<'a> Poller<'a> {
     pub async fn run(&mut self) -> Infallible {
         loop {
             let pause = self.turn().await;
-            sleep(pause.min(self.renewal.left(now_ms()))).await;
+            select! {
+                () = sleep(pause.min(self.renewal.left(now_ms()))) => {}
+                () = self.freshness.wanted() => {}
+            }
         }
     }
 
