@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use devbox_secretsd::admin::report::State;
 use hyper::StatusCode;
+use nix::pty::openpty;
 use nix::sys::signal::Signal;
+use nix::sys::termios::{FlowArg, tcflow};
 use tokio::time::{sleep, timeout};
 
 use support::PATIENCE;
@@ -87,6 +89,15 @@ async fn a_socket_that_is_not_read_as_the_journals_stops_neither_launches_nor_re
     let stream = UnixStream::connect(dir.path().join("stdout")).unwrap();
     let _unread = listener.accept().unwrap();
     let (plane, daemon) = ready(std::os::fd::OwnedFd::from(stream)).await;
+    all_goes_on(&plane, daemon).await;
+}
+
+#[tokio::test]
+async fn a_terminal_that_is_paused_stops_neither_launches_nor_revocation_nor_the_end() {
+    let terminal = openpty(None, None).unwrap();
+    // As Ctrl-S does.
+    tcflow(&terminal.slave, FlowArg::TCOOFF).unwrap();
+    let (plane, daemon) = ready(terminal.slave).await;
     all_goes_on(&plane, daemon).await;
 }
 

@@ -218,7 +218,7 @@ mod tests {
         let (mut reader, pipe) = io::pipe().unwrap();
         let log = LogWriter::new();
         log.put(b"one\n".to_vec());
-        write!(log.line(), "two {}\n", 2).unwrap();
+        writeln!(log.line(), "two {}", 2).unwrap();
         log.start(pipe).unwrap();
         assert!(log.flush(PATIENCE));
         let mut text = [0; 10];

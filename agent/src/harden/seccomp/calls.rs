@@ -96,7 +96,8 @@ const FILES: &[c_long] = &[
     libc::SYS_unlinkat,
 ];
 
-/// Names of users in changed rules, which systemd's module of the name service asks its manager for, in a loop of its own.
+/// Names of users in changed rules, which systemd's module of the name service asks its manager for, in a loop of its own. The
+/// ends of leases and certificates are set by the last one.
 const NAMES: &[c_long] = &[libc::SYS_epoll_create1, libc::SYS_timerfd_create, libc::SYS_timerfd_settime];
 
 /// Who this process is, random numbers, and its end.
