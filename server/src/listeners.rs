@@ -151,6 +151,7 @@ impl Reloader {
                 old.devbox.certificate_lifetime != new.devbox.certificate_lifetime,
             ),
             ("[admin] listen", old.admin != new.admin),
+            ("[retention]", old.retention != new.retention),
             ("[log] format", old.log.format != new.log.format),
         ];
         settings.into_iter().filter(|(_, differs)| *differs).map(|(setting, _)| setting).collect()

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::listeners::Reloader;
 use crate::logs;
 use crate::metrics::ReloadResult;
+use crate::registry::{Action, server_facts};
 use crate::shutdown::ShutdownTrigger;
 
 /// The handlers, in place before the first request can be.
@@ -70,6 +71,8 @@ impl Reload {
         match self.reloader.reload(config) {
             Ok(unchanged) => {
                 tracing::info!(?config, "reloaded");
+                let (registry, facts) = (self.reloader.registry().clone(), server_facts(config));
+                tokio::spawn(async move { registry.note_server(Action::ServerReload, &facts).await });
                 for setting in unchanged {
                     tracing::warn!("{setting} changed, and needs a restart: the old one holds until then");
                 }

@@ -108,6 +108,8 @@ actions! {
     AuditPrune = "audit.prune",
     /// The server started.
     ServerStart = "server.start",
+    /// The server took up a changed configuration.
+    ServerReload = "server.reload",
     /// The server stopped.
     ServerStop = "server.stop",
     /// Every key was wrapped under a new master key.
