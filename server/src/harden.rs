@@ -1,8 +1,9 @@
 //! What the process gives up before it reads its first secret: core dumps, being traced by its own user, and files that
 //! others could read.
 
+use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use thiserror::Error;
 
@@ -17,7 +18,19 @@ pub enum HardenError {
     Dumpable(#[source] nix::Error),
 }
 
-/// Switches off core dumps and tracing by the same user, and makes every new file private (umask 077).
+/// Why memory can be swapped.
+#[derive(Debug, Error)]
+pub enum MemoryLockError {
+    /// Under a limit, an allocation would fail in the middle of a request.
+    #[error("locked memory is limited (RLIMIT_MEMLOCK): set LimitMEMLOCK=infinity, or switch swap off")]
+    Limited,
+    /// `mlockall`, see mlockall(2).
+    #[error("mlockall failed")]
+    Refused(#[source] nix::Error),
+}
+
+/// Switches off core dumps and tracing by the same user, and makes every new file private (umask 077). Locks memory if
+/// that is possible.
 ///
 /// # Errors
 /// [`HardenError`]: start nothing after it.
@@ -25,7 +38,38 @@ pub fn harden() -> Result<(), HardenError> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(HardenError::CoreDumps)?;
     prctl::set_dumpable(false).map_err(HardenError::Dumpable)?;
     umask(Mode::from_bits_truncate(0o077));
+    // Best effort: a server says in its log what is missing.
+    let _ = lock_memory();
     Ok(())
+}
+
+/// Keeps every page out of swap, from its first use on. With `MCL_FUTURE` all address space counts against
+/// `RLIMIT_MEMLOCK`, and how much a server needs depends on its clients: so only without a limit.
+///
+/// # Errors
+/// [`MemoryLockError`]: memory is as it was.
+pub fn lock_memory() -> Result<(), MemoryLockError> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_MEMLOCK).map_err(MemoryLockError::Refused)?;
+    if hard != RLIM_INFINITY && !may_exceed_limits() {
+        return Err(MemoryLockError::Limited);
+    }
+    if hard == RLIM_INFINITY {
+        setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard).map_err(MemoryLockError::Refused)?;
+    }
+    // Pages are locked when they are first used: address space that nobody touches costs nothing.
+    let on_fault = MlockAllFlags::from_bits_retain(nix::libc::MCL_ONFAULT);
+    let all = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault;
+    mlockall(all).map_err(MemoryLockError::Refused)
+}
+
+/// Whether the process has `CAP_IPC_LOCK` (capabilities(7)).
+fn may_exceed_limits() -> bool {
+    const IPC_LOCK: u64 = 1 << 14;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective
+        .and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok())
+        .is_some_and(|set| set & IPC_LOCK != 0)
 }
 
 /// Raises the soft limit of open files to the hard one: each held devbox request is a connection. Best effort: with

@@ -10,7 +10,7 @@ use super::{Failure, absolute, load, print_line};
 use crate::app::{App, KeyPolicy};
 use crate::cli::{DevAddresses, Place};
 use crate::config::{Config, ConfigError};
-use crate::harden::raise_open_files;
+use crate::harden::{lock_memory, raise_open_files};
 use crate::logs;
 use crate::shutdown::{ShutdownTrigger, shutdown_signal};
 
@@ -55,6 +55,12 @@ fn loopback(admin: Option<SocketAddr>) -> Result<Option<SocketAddr>, Failure> {
 /// Binds the server. A signal that comes meanwhile is obeyed as soon as it is bound.
 async fn start(config: &Config, keys: KeyPolicy) -> Result<(Signals, ShutdownTrigger, App), Failure> {
     raise_open_files();
+    if let Err(error) = lock_memory() {
+        tracing::info!(
+            reason = logs::chain(&error),
+            "memory is not locked: where there is swap, it may be written there"
+        );
+    }
     let (trigger, shutdown) = shutdown_signal();
     let signals = Signals::handle()?;
     let app = App::start(config, keys, shutdown).await.map_err(Failure::Start)?;

@@ -134,6 +134,20 @@ fn the_running_program_is_not_dumpable_and_writes_no_core() {
 }
 
 #[test]
+fn memory_is_locked_wherever_no_limit_could_starve_the_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let dev = Dev::start(&directory.path().join("state"));
+    let read = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", dev.child.id())).unwrap();
+    let (status, limits) = (read("status"), read("limits"));
+    let field =
+        |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max locked memory")).unwrap();
+    let is_unlimited = limit.split_whitespace().nth(1) == Some("unlimited");
+    let may_exceed = u64::from_str_radix(&field("CapEff:"), 16).unwrap() & (1 << 14) != 0;
+    assert_eq!(field("VmLck:") != "0 kB", is_unlimited || may_exceed, "{limit} {}", field("VmLck:"));
+}
+
+#[test]
 fn the_log_has_neither_token_nor_value() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
@@ -200,7 +214,7 @@ fn serve_without_its_master_key_fails_and_names_it() {
     succeed(&["init", "--config", file]);
     fs::remove_file(&key).unwrap();
     let output = run(&["serve", "--config", file]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains(key.to_str().unwrap()), "{}", stderr(&output));
 }
 
