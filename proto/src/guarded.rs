@@ -91,8 +91,7 @@ impl Index {
         let after =
             self.ordered.partition_point(|(pattern, _)| compare(pattern.start, name) != Ordering::Greater);
         let candidate = self.ordered[..after].last();
-        let mut found =
-            candidate.into_iter().chain(&self.suffixed).filter(|(pattern, _)| pattern.matches(name));
+        let found = candidate.into_iter().chain(&self.suffixed).filter(|(pattern, _)| pattern.matches(name));
         found
             .map(|(_, family)| *family)
             .find(|family| !family.exceptions().any(|text| Pattern::new(text).matches(name)))

@@ -112,7 +112,7 @@ pub fn read_or_keep(source: &Source, kept: Option<Identity>) -> Result<Credentia
 
 /// The token in the file at `path`, if it is known not to be `spent`. A file that is gone, or holds no token, takes nothing
 /// from a daemon that has joined.
-fn fresh_token(path: &PathBuf, spent: &Spent) -> Option<JoinToken> {
+fn fresh_token(path: &Path, spent: &Spent) -> Option<JoinToken> {
     let token = token::read_regular(path).ok()?;
     let is_fresh = !spent.is_empty() && !spent.has(&token);
     if is_fresh {
