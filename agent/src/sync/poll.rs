@@ -117,9 +117,13 @@ impl<'a> Poller<'a> {
     /// Polls for ever. May be dropped at any time: what an answer brings is taken up whole or not at all.
     pub async fn run(&mut self) -> Infallible {
         loop {
-            let pause = self.turn().await;
+            let pause = self.turn().await.min(self.renewal.left(now_ms()));
+            // A timer of no time is a wake of its own, in each idle half minute.
+            if pause.is_zero() {
+                continue;
+            }
             select! {
-                () = sleep(pause.min(self.renewal.left(now_ms()))) => {}
+                () = sleep(pause) => {}
                 () = self.freshness.wanted() => {}
             }
         }
