@@ -13,6 +13,7 @@ mod throughput;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -32,6 +33,10 @@ const SIZES: [usize; 4] = [1, 10, 100, 1_000];
 const VALUE_LEN: usize = 64;
 /// Secrets for the daemon's memory at its fullest.
 const MANY: usize = 5_000;
+/// Time without launches in which wakes are counted.
+const IDLE: Duration = Duration::from_secs(60);
+/// Time before it.
+const SETTLED: Duration = Duration::from_secs(12);
 /// Daemons started to time the boot.
 const BOOTS: usize = 15;
 
@@ -110,6 +115,7 @@ fn one_devbox(programs: &Programs, directory: &Path, runs: usize) -> Result<serd
     let throughput = bench.throughput()?;
     let boot = bench.boot()?;
     let memory = bench.memory()?;
+    let idle = bench.idle()?;
     let shim_bytes = std::fs::metadata(&programs.shim)?.len();
     println!("\nShim: {:.1} KiB (aim: at most 64)", shim_bytes as f64 / 1024.0);
     let drawing = build::target_directory().join("bench/launch.svg");
@@ -117,7 +123,7 @@ fn one_devbox(programs: &Programs, directory: &Path, runs: usize) -> Result<serd
     println!("Drawn: {}", drawing.display());
     Ok(json!({
         "launches": launches.iter().map(launches::Row::to_json).collect::<Vec<_>>(),
-        "throughput": throughput, "boot": boot, "memory": memory, "shim_bytes": shim_bytes,
+        "throughput": throughput, "boot": boot, "memory": memory, "idle": idle, "shim_bytes": shim_bytes,
     }))
 }
 
@@ -183,11 +189,29 @@ impl Bench<'_> {
             fetch.push(timings["fetch_ms"].as_f64().context("no timings in the status")?);
         }
         let (ready, enroll, fetch) = (median(&mut ready), median(&mut enroll), median(&mut fetch));
+        let ratio = ready / (enroll + fetch);
         println!(
-            "\nBoot, median of {BOOTS}: program start to ready {ready:.1} ms; enrol {enroll:.1} + fetch {fetch:.1} ms \
-             (aim: under 50)"
+            "\nBoot, median of {BOOTS}: program start to ready {ready:.1} ms; enrol {enroll:.1} + fetch {fetch:.1} ms; \
+             ratio {ratio:.2} (aim: at most 2.5)"
         );
-        Ok(json!({ "ready_ms": ready, "enroll_ms": enroll, "fetch_ms": fetch }))
+        Ok(json!({ "ready_ms": ready, "enroll_ms": enroll, "fetch_ms": fetch, "ratio": ratio }))
+    }
+
+    /// One devbox, a server that serves it, and no launch.
+    fn idle(&mut self) -> Result<serde_json::Value> {
+        let daemon = self.daemon(1, SERVER_CPU)?;
+        let processes = [daemon.pid(), self.server.pid()];
+        let count = || processes.map(process::wakes).into_iter().collect::<Result<Vec<u64>>>();
+        // Threads that started the daemon's life have ended by then.
+        sleep(SETTLED);
+        let before = count()?;
+        sleep(IDLE);
+        let wakes: Vec<u64> = count()?.iter().zip(before).map(|(after, before)| after - before).collect();
+        println!(
+            "\nIdle for a minute, wakes: daemon {} (aim: at most 6), server {} (aim: at most 60)",
+            wakes[0], wakes[1]
+        );
+        Ok(json!({ "daemon_wakes_per_minute": wakes[0], "server_wakes_per_minute": wakes[1] }))
     }
 
     fn memory(&mut self) -> Result<serde_json::Value> {

@@ -23,6 +23,17 @@ fn status_bytes(process: Pid, field: &str) -> Result<u64> {
     Ok(kibibytes * 1024)
 }
 
+/// How often its threads have waited for something and been woken.
+pub(super) fn wakes(process: Pid) -> Result<u64> {
+    let mut wakes = 0;
+    for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        let status = std::fs::read_to_string(thread?.path().join("status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        wakes += line.context("no count of switches in /proc/PID/task/TID/status")?.trim().parse::<u64>()?;
+    }
+    Ok(wakes)
+}
+
 /// Processor time of all its threads, in its own code and in the kernel's.
 pub(super) fn cpu_time(process: Pid) -> Result<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
@@ -55,5 +66,6 @@ mod tests {
         assert!(cpu_time(own).is_ok());
         assert!(resident_bytes(own).unwrap() > 0);
         assert!(peak_bytes(own).unwrap() > 0);
+        assert!(wakes(own).is_ok());
     }
 }
