@@ -26,6 +26,7 @@ use tokio::time::{sleep, timeout};
 use support::authority::{Authority, DEVBOX, Life, TOKEN_SECRET};
 use support::control_plane::{ControlPlane, Script, bundle};
 use support::daemon::Daemon;
+use support::launch::launch;
 use support::needs::skipped;
 
 const RESUME: [&str; 3] = ["resume", "--join-token-file", "-"];
@@ -228,6 +229,33 @@ async fn quiesce_is_not_over_before_the_service_manager_has_let_go() {
     assert_eq!(removed(&manager.told.lock().unwrap()), 2, "identity and secrets");
     manager.let_answer.send(()).unwrap();
     done(&quiesce.await);
+}
+
+#[tokio::test]
+async fn a_service_manager_that_does_not_read_stops_no_launch_and_hears_of_readiness_once_it_reads() {
+    let plane = ControlPlane::start(bundle(1, &[("API_KEY", "one")])).await;
+    let dir = tempfile::tempdir().unwrap();
+    let notify = dir.path().join("notify");
+    let manager = UnixDatagram::bind(&notify).unwrap();
+    let other = UnixDatagram::unbound().unwrap();
+    other.set_nonblocking(true).unwrap();
+    while other.send_to(b"STATUS=of another unit", &notify).is_ok() {}
+
+    let daemon = Daemon::notifying(&plane.url(), &token(&plane.authority), &notify);
+    daemon.until_ready().await;
+    assert_eq!(launch(&daemon.launch_socket()).await.unwrap(), "API_KEY=one\0");
+    plane.answer(bundle(2, &[("API_KEY", "two")]));
+    daemon.until(|report| report.revision == Some(2)).await;
+    assert_eq!(launch(&daemon.launch_socket()).await.unwrap(), "API_KEY=two\0");
+
+    manager.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    let mut message = [0; 4_096];
+    loop {
+        let len = manager.recv(&mut message).expect("readiness never arrives");
+        if &message[..len] == b"READY=1" {
+            break;
+        }
+    }
 }
 
 #[tokio::test]
