@@ -1,8 +1,11 @@
-//! How many refusals that are alike are written down: who tries again and again, with a revoked token, a copied identity, or no
-//! more than a devbox's name, does not fill the disk. The others are in the counters and in the log of requests.
+//! How many refusals that are alike are written down: repeated attempts with a revoked token, a copied identity, or no more
+//! than a devbox's name do not fill the disk. The others are in the counters and in the log of requests.
+//!
+//! An IPv6 /64 counts as one address, because one host may use all of it. Whatever the address, an actor gets at most
+//! [`MOST_OF_AN_ACTOR`] rows a minute for one action.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +16,9 @@ use crate::store::Actor;
 
 /// What a limit is for.
 const WINDOW: Duration = Duration::from_secs(60);
+
+/// Most rows a minute of one actor's refusals of one action, from all addresses together.
+const MOST_OF_AN_ACTOR: u32 = 300;
 
 /// From how many kinds on those whose window has ended are forgotten.
 const FIRST_SWEEP: usize = 1024;
@@ -29,7 +35,20 @@ pub(super) struct Notice {
 impl Notice {
     pub(super) fn of(attempt: &Attempt, code: &'static str) -> Self {
         let Attempt { actor, remote, action, .. } = attempt;
-        Self { actor: actor.clone(), remote: *remote, action: action.as_str(), code }
+        Self { actor: actor.clone(), remote: remote.map(network), action: action.as_str(), code }
+    }
+
+    /// All refusals of the same actor and action.
+    fn of_any_address(&self) -> Self {
+        Self { actor: self.actor.clone(), remote: None, action: self.action, code: "" }
+    }
+}
+
+/// The address that counts: an IPv6 address without its host part. An IPv4 address may arrive mapped into IPv6.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -58,6 +77,18 @@ impl Notices {
 
 impl Table {
     fn is_due(&mut self, notice: Notice, most: u32, now: Instant) -> bool {
+        let of_any_address = notice.of_any_address();
+        // The actor's own count comes first, so that kinds beyond it take no memory.
+        self.has_left(&of_any_address, now)
+            && self.take(notice, most, now)
+            && self.take(of_any_address, MOST_OF_AN_ACTOR, now)
+    }
+
+    fn has_left(&self, notice: &Notice, now: Instant) -> bool {
+        self.windows.get(notice).is_none_or(|window| window.left > 0 || window.end <= now)
+    }
+
+    fn take(&mut self, notice: Notice, most: u32, now: Instant) -> bool {
         if self.windows.len() >= self.sweep_at.max(FIRST_SWEEP) {
             self.windows.retain(|_, window| window.end > now);
             self.sweep_at = 2 * self.windows.len();
@@ -92,6 +123,32 @@ mod tests {
         assert!(due(notice("dbx_2", 7, "a"), 59) && due(notice("dbx_1", 8, "a"), 59));
         assert!(due(notice("dbx_1", 7, "b"), 59));
         assert!(due(notice("dbx_1", 7, "a"), 60));
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_address() {
+        let (mut table, now) = (Table::default(), Instant::now());
+        let from = |address: &str| {
+            let remote = Some(network(address.parse().unwrap()));
+            Notice { remote, ..notice("dbx_1", 7, "a") }
+        };
+        assert!(table.is_due(from("2001:db8:1:2::1"), 1, now));
+        assert!(!table.is_due(from("2001:db8:1:2:ffff::9"), 1, now), "the same /64");
+        assert!(table.is_due(from("2001:db8:1:3::1"), 1, now));
+        assert_eq!(from("::ffff:192.0.2.7"), from("192.0.2.7"));
+    }
+
+    #[test]
+    fn any_number_of_addresses_gets_no_more_rows_and_memory_than_an_actor_may_have() {
+        let (mut table, now) = (Table::default(), Instant::now());
+        let from = |actor: &str, number: u128| {
+            let address = Ipv6Addr::from_bits(0x2001_0db8 << 96 | number << 64);
+            Notice { remote: Some(address.into()), ..notice(actor, 7, "a") }
+        };
+        let written = (0..10_000).filter(|number| table.is_due(from("dbx_1", *number), 60, now)).count();
+        assert_eq!(written, MOST_OF_AN_ACTOR as usize);
+        assert!(table.windows.len() <= MOST_OF_AN_ACTOR as usize + 1, "{}", table.windows.len());
+        assert!(table.is_due(from("dbx_2", 1), 60, now), "another actor");
     }
 
     #[test]
