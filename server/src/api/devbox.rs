@@ -38,7 +38,7 @@ struct Context {
     shutdown: Shutdown,
 }
 
-/// The devbox listener's service. Held bundle requests are answered when `shutdown` comes.
+/// The devbox listener's service. Bundle requests are refused with 503 once `shutdown` has come.
 pub fn router(registry: &Registry, shutdown: &Shutdown) -> Router {
     let router = Router::new()
         .route(ENROLL_PATH, named(ENROLL_PATH, post(enroll)))
@@ -153,7 +153,8 @@ async fn bundle(
 ) -> Result<Response, ApiError> {
     let bundle = tokio::select! {
         bundle = context.registry.bundle(&peer, &body.0) => bundle?,
-        () = context.shutdown.requested() => None,
+        // No answer rather than "unchanged", which would renew the daemon's lease without a look at the store.
+        () = context.shutdown.requested() => return Err(ApiError::stopping()),
     };
     let mut response = match bundle {
         Some(bundle) => ([(CONTENT_TYPE, BUNDLE_MEDIA_TYPE)], Body::from(bundle)).into_response(),

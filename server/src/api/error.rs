@@ -1,8 +1,9 @@
 //! What every error looks like on the wire: a status and `{"code", "message"}`. Neither repeats a value or a token.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
-use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use devbox_secrets_proto::devbox::ErrorBody;
@@ -20,11 +21,12 @@ pub(super) struct ApiError {
     code: &'static str,
     message: Cow<'static, str>,
     of_store: bool,
+    retry_after: Option<Duration>,
 }
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, message: message.into(), of_store: false }
+        Self { status, code, message: message.into(), of_store: false, retry_after: None }
     }
 
     /// 400: the request is wrong and would be wrong again.
@@ -42,6 +44,14 @@ impl ApiError {
         let message =
             "the server could not do this; try again, and if it persists look into the server's log";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
+    /// 503: the server is stopping; the next one answers.
+    pub(super) fn stopping() -> Self {
+        Self {
+            retry_after: Some(Duration::from_secs(1)),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the server is stopping: try again")
+        }
     }
 
     /// 404 for a path that is no route.
@@ -67,13 +77,15 @@ impl From<Refusal> for ApiError {
             RefusalKind::Unauthenticated => StatusCode::UNAUTHORIZED,
             RefusalKind::Forbidden => StatusCode::FORBIDDEN,
             RefusalKind::NotFound => StatusCode::NOT_FOUND,
+            RefusalKind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             RefusalKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         if let Some(detail) = refusal.detail() {
             tracing::error!(code = refusal.code(), detail = chain(detail), "request failed");
         }
         let of_store = refusal.detail().is_some_and(|detail| detail.is::<StoreError>());
-        Self { of_store, ..Self::new(status, refusal.code(), refusal.message().to_owned()) }
+        let retry_after = refusal.retry_after();
+        Self { of_store, retry_after, ..Self::new(status, refusal.code(), refusal.message().to_owned()) }
     }
 }
 
@@ -86,6 +98,12 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             // RFC 6750 section 3.
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(wait) = self.retry_after {
+            // RFC 9110 section 10.2.3: whole seconds.
+            let seconds = wait.as_millis().div_ceil(1000).max(1);
+            let seconds = HeaderValue::from_str(&seconds.to_string());
+            response.headers_mut().extend(seconds.ok().map(|seconds| (RETRY_AFTER, seconds)));
         }
         response
     }

@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 /// The kinds of refusal, one HTTP status each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub enum RefusalKind {
     Forbidden,
     /// 404: no such thing in the caller's account.
     NotFound,
+    /// 429: a rate is used up; [`Refusal::retry_after`] says for how long.
+    RateLimited,
     /// 500: the server is at fault; [`Refusal::detail`] says how.
     Internal,
 }
@@ -27,6 +30,7 @@ pub struct Refusal {
     code: &'static str,
     message: String,
     detail: Option<Box<dyn Error + Send + Sync>>,
+    retry_after: Option<Duration>,
 }
 
 impl Refusal {
@@ -54,6 +58,12 @@ impl Refusal {
         Self::new(RefusalKind::NotFound, "not_found", message)
     }
 
+    /// 429 with a `code` that names the budget; the same request is taken after `retry_after`.
+    #[must_use]
+    pub fn rate_limited(code: &'static str, message: impl Into<String>, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::new(RefusalKind::RateLimited, code, message) }
+    }
+
     /// 500. `detail` is for the log; the caller reads only that the server failed.
     #[must_use]
     pub fn internal(detail: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -63,7 +73,7 @@ impl Refusal {
     }
 
     fn new(kind: RefusalKind, code: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, code, message: message.into(), detail: None }
+        Self { kind, code, message: message.into(), detail: None, retry_after: None }
     }
 
     /// What decides the HTTP status.
@@ -82,6 +92,12 @@ impl Refusal {
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// How long to wait before the same request is taken, if waiting helps.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// What only the log may read.
