@@ -57,10 +57,11 @@ impl Registry {
         self.deliver(peer, &standing.account, &public_key).await.map(Some)
     }
 
-    /// Admits the peer, and lets its request go on. Again where an identity moved in between: the peer's may be the one.
+    /// Admits the peer, and lets its request continue. Starts over if its identity moved in between.
     async fn begin(&self, peer: &DevboxPeer, link: Link) -> Result<(Standing, Turn), Refusal> {
+        let admitting = self.0.places.admitting(peer.devbox_id());
         loop {
-            let admitted = self.0.places.moves();
+            let admitted = admitting.moves();
             let standing = self.admit_here(peer).await?;
             if let Some(turn) = self.take_turn(peer, link, &standing, admitted).await? {
                 return Ok((standing, turn));

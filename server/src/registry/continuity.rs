@@ -57,15 +57,6 @@ pub(super) struct Known {
     pub(super) remote: Option<IpAddr>,
 }
 
-/// What a request is to the one that was believed last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Move {
-    /// The same again: its answer was lost, or is still waited for.
-    Again,
-    /// The next step, or a first one.
-    On,
-}
-
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Elsewhere {
@@ -99,16 +90,17 @@ pub(super) fn in_use() -> Refusal {
 /// Whether the request `new` may go on, given who was believed last and whether that one's connection lives.
 ///
 /// A daemon's restart is known by its boot and its address: a copy of the memory has the boot too.
-pub(super) fn judge(known: Option<&Known>, in_use: bool, new: &Known) -> Result<Move, Elsewhere> {
-    let Some(known) = known else { return Ok(Move::On) };
+pub(super) fn judge(known: Option<&Known>, in_use: bool, new: &Known) -> Result<(), Elsewhere> {
+    let Some(known) = known else { return Ok(()) };
     let (old, link) = (&known.link, &new.link);
     let same_machine = old.boot == link.boot && known.remote == new.remote;
     match link.after {
-        after if after == old.after && link.step == old.step => Ok(Move::Again),
-        Some(after) if after == old.step => Ok(Move::On),
+        // The same step again: its answer was lost.
+        after if after == old.after && link.step == old.step => Ok(()),
+        Some(after) if after == old.step => Ok(()),
         Some(_) => Err(Elsewhere::Continued),
         None if in_use && !same_machine => Err(Elsewhere::InUse),
-        None => Ok(Move::On),
+        None => Ok(()),
     }
 }
 

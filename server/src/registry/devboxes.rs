@@ -160,8 +160,9 @@ impl Registry {
         let audit = caller.done(Action::DevboxShutdown, id.as_str());
         let request = self.request_key(caller).await?;
         let ended = self.store().shutdown_devbox(caller.account(), id, &audit, request.as_ref()).await?;
-        self.0.places.forget(id);
+        // Only a devbox of the caller's account that was ended: another's keeps its place.
         if let Some(wakes) = ended {
+            self.0.places.forget(id);
             self.0.changes.publish(caller.account(), wakes);
         }
         self.find_devbox(caller, id).await

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 
-use super::continuity::{Elsewhere, Known, Link, Move, in_use, judge};
+use super::continuity::{Elsewhere, Known, Link, in_use, judge};
 use super::{DevboxPeer, Refusal, Registry, now_ms};
 use crate::crypto::id::{AccountId, DevboxId};
 use crate::store::{Action, AuditRecord, Standing, TimeMs};
@@ -25,12 +25,45 @@ pub(super) struct Places(Mutex<Table>);
 struct Table {
     places: HashMap<DevboxId, Place>,
     sweep_at: usize,
+    admitting: HashMap<DevboxId, Admissions>,
+}
+
+/// The requests of one devbox that are being admitted.
+#[derive(Debug, Default)]
+struct Admissions {
+    requests: usize,
     moves: Moves,
 }
 
-/// How many identities were told to go on anywhere, of any devbox.
+/// How often one devbox's identity was allowed to continue anywhere, since the first of the requests being admitted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Moves(u64);
+
+/// One request being admitted: for as long as it lives, moves of its devbox are counted. The count belongs to one devbox, so
+/// that no other devbox's enrolment or shutdown makes this request start over.
+#[derive(Debug)]
+pub(super) struct Admitting<'p> {
+    places: &'p Places,
+    devbox: DevboxId,
+}
+
+impl Admitting<'_> {
+    /// Now.
+    pub(super) fn moves(&self) -> Moves {
+        self.places.table().admitting.get(&self.devbox).map_or_else(Moves::default, |all| all.moves)
+    }
+}
+
+impl Drop for Admitting<'_> {
+    fn drop(&mut self) {
+        let admitting = &mut self.places.table().admitting;
+        let Some(admissions) = admitting.get_mut(&self.devbox) else { return };
+        admissions.requests -= 1;
+        if admissions.requests == 0 {
+            admitting.remove(&self.devbox);
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Place {
@@ -40,7 +73,7 @@ struct Place {
     /// From when on nobody can come with this identity, unless with a newer certificate.
     certificate_end_ms: TimeMs,
     /// Dropped with the step: what waits for it ends.
-    turn: watch::Sender<()>,
+    _turn: watch::Sender<()>,
 }
 
 impl Place {
@@ -49,7 +82,7 @@ impl Place {
     }
 }
 
-/// A request's right to be answered: until the identity goes on elsewhere, or a later step has come.
+/// A request's right to be answered: until the identity continues elsewhere, or the same or a later step has come.
 #[derive(Debug)]
 pub(super) struct Turn(watch::Receiver<()>);
 
@@ -70,15 +103,16 @@ impl Turn {
 
 impl Default for Places {
     fn default() -> Self {
-        let (places, moves) = (HashMap::new(), Moves::default());
-        Self(Mutex::new(Table { places, sweep_at: FIRST_SWEEP, moves }))
+        let (places, admitting) = (HashMap::new(), HashMap::new());
+        Self(Mutex::new(Table { places, sweep_at: FIRST_SWEEP, admitting }))
     }
 }
 
 impl Places {
-    /// Now.
-    pub(super) fn moves(&self) -> Moves {
-        self.table().moves
+    /// Counts moves of `devbox` from now on.
+    pub(super) fn admitting(&self, devbox: &DevboxId) -> Admitting<'_> {
+        self.table().admitting.entry(devbox.clone()).or_default().requests += 1;
+        Admitting { places: self, devbox: devbox.clone() }
     }
 
     /// Where the identity of `peer` is in use, if that is another connection from another address.
@@ -89,8 +123,9 @@ impl Places {
         is_elsewhere.then_some(place.known)
     }
 
-    /// Lets a request of `peer` go on; else says why not, and the address where the identity goes on. None where an identity
-    /// has moved since `admitted`: the peer's certificate may have ended with that, and then it is in nobody's way.
+    /// Lets a request of `peer` continue, in place of the devbox's last one: of each devbox at most one request is held. Else
+    /// returns the reason, and the address where the identity continues. `None` if the identity has moved since `admitted`:
+    /// the peer's certificate may have ended with that.
     fn take(
         &self,
         peer: &DevboxPeer,
@@ -99,18 +134,18 @@ impl Places {
         admitted: Moves,
     ) -> Result<Option<Turn>, (Elsewhere, Option<IpAddr>)> {
         let mut table = self.table();
-        if table.moves != admitted {
+        let moves = table.admitting.get(peer.devbox_id()).map_or_else(Moves::default, |all| all.moves);
+        if moves != admitted {
             return Ok(None);
         }
         let new = Known { link, remote: peer.remote() };
         let old = table.places.get(peer.devbox_id());
         let in_use = old.is_some_and(Place::is_in_use);
-        let step = judge(old.map(|place| &place.known), in_use, &new)
+        judge(old.map(|place| &place.known), in_use, &new)
             .map_err(|elsewhere| (elsewhere, old.and_then(|place| place.known.remote)))?;
-        let turn = old.filter(|_| step == Move::Again).map(|place| place.turn.clone());
-        let turn = turn.unwrap_or_default();
+        let turn = watch::Sender::default();
         let receiver = turn.subscribe();
-        let place = Place { known: new, line: peer.line().clone(), certificate_end_ms, turn };
+        let place = Place { known: new, line: peer.line().clone(), certificate_end_ms, _turn: turn };
         table.insert(peer.devbox_id(), place);
         Ok(Some(Turn(receiver)))
     }
@@ -118,7 +153,9 @@ impl Places {
     /// Whoever comes next with this identity is believed.
     pub(super) fn forget(&self, devbox: &DevboxId) {
         let mut table = self.table();
-        table.moves.0 += 1;
+        if let Some(admissions) = table.admitting.get_mut(devbox) {
+            admissions.moves.0 += 1;
+        }
         table.places.remove(devbox);
     }
 
@@ -133,6 +170,11 @@ impl Places {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.table().places.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn admitting_count(&self) -> usize {
+        self.table().admitting.len()
     }
 
     /// A panic while the lock was held leaves the table whole: nothing that can panic is done under it.
@@ -229,7 +271,7 @@ mod tests {
             step: "5".repeat(32),
         });
         let known = Known { link: link.unwrap(), remote: None };
-        Place { known, line: Arc::downgrade(line), certificate_end_ms, turn: watch::Sender::default() }
+        Place { known, line: Arc::downgrade(line), certificate_end_ms, _turn: watch::Sender::default() }
     }
 
     #[test]

@@ -194,11 +194,9 @@ async fn another_devbox_that_comes_or_goes_makes_nobody_fetch_again() {
     let held = held(&world.registry, &daemon, caller.account(), revision).await;
     let (other, _) = world.joined(&caller, &[]).await;
     world.registry.shutdown_devbox(&caller, other.id.as_str()).await.unwrap();
-    let unchanged = world.registry.bundle(&daemon.peer, &daemon.request(Some(revision), 5)).await;
-    assert!(unchanged.unwrap().is_none());
-    assert!(!held.is_finished());
     world.secret(&caller, "NEW", "value").await;
     let message = held.await.unwrap().unwrap().unwrap();
+    // A bundle for the devbox that came or went would have ended the wait one revision earlier.
     assert_eq!(daemon.open(&message), (revision + 1, pairs([("NEW", "value")])));
 }
 

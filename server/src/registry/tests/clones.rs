@@ -157,16 +157,14 @@ async fn a_restarted_daemon_and_a_restarted_server_are_no_copies() {
 }
 
 #[tokio::test]
-async fn a_held_request_whose_step_was_passed_gets_nothing_and_is_no_sign_of_a_copy() {
+async fn a_repeated_step_supersedes_the_held_request_and_is_no_sign_of_a_copy() {
     let world = World::new().await;
     let (caller, _, identity) = joined(&world).await;
     let mut machine = Machine::start(&world, &identity, 7, 'a');
     machine.ask(&world.registry).await.unwrap();
     let lost = machine.hold(&world.registry);
     until_held(&world.registry, 1).await;
-    // The same request on a new connection is answered, and the daemon goes on.
-    machine.ask(&world.registry).await.unwrap();
-    assert!(!lost.is_finished());
+    // The same request on a new connection is answered in place of the lost one, and the daemon goes on.
     machine.ask(&world.registry).await.unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(30), lost).await.expect("long before its time");
     assert_eq!(refusal(ended.unwrap()), IN_USE);
@@ -238,7 +236,8 @@ async fn whoever_was_admitted_before_the_identity_moved_is_not_in_the_way_afterw
     let world = World::new().await;
     let (caller, first, identity) = joined(&world).await;
     let machine = Machine::start(&world, &identity, 7, 'a');
-    let admitted = world.registry.0.places.moves();
+    let admitting = world.registry.0.places.admitting(machine.peer.devbox_id());
+    let admitted = admitting.moves();
     let standing = world.registry.admit(&machine.peer, crate::store::Action::DevboxBundle).await.unwrap();
     let token = world.registry.new_join_token(&caller, first.devbox_id()).await.unwrap();
     let fresh = world.enrol(&token).await.unwrap();
@@ -317,4 +316,42 @@ async fn a_renewal_whose_answer_was_lost_is_done_again_and_two_certificates_are_
     let third = world.peer(&renew(&world, &second).await.unwrap());
     assert!(renew(&world, &first).await.is_err(), "the one before the last two");
     renew(&world, &third).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stranger_who_shuts_a_devbox_down_disturbs_nothing_of_it() {
+    let world = World::new().await;
+    let (_, token, identity) = joined(&world).await;
+    let stranger = world.caller("stranger").await;
+    let mut machine = Machine::start(&world, &identity, 7, 'a');
+    machine.ask(&world.registry).await.unwrap();
+    let copy = machine.copied(&world, &identity, 9);
+    machine.ask(&world.registry).await.unwrap();
+    let held = machine.hold(&world.registry);
+    until_held(&world.registry, 1).await;
+    for id in [token.devbox_id(), "dbx_none"] {
+        let refused = refusal(world.registry.shutdown_devbox(&stranger, id).await);
+        assert_eq!(refused.0, RefusalKind::NotFound);
+    }
+    assert_eq!(world.registry.0.places.len(), 1);
+    assert_eq!(refusal({ copy }.ask(&world.registry).await), CONTINUED, "the copy is still known as one");
+    assert!(!held.is_finished(), "the held request stays");
+}
+
+#[tokio::test]
+async fn other_devboxes_that_move_make_no_request_start_over() {
+    let world = World::new().await;
+    let (_, _, identity) = joined(&world).await;
+    let other = world.caller("other").await;
+    let machine = Machine::start(&world, &identity, 7, 'a');
+    let admitting = world.registry.0.places.admitting(machine.peer.devbox_id());
+    let admitted = admitting.moves();
+    let standing = world.registry.admit(&machine.peer, crate::store::Action::DevboxBundle).await.unwrap();
+    let (devbox, _) = world.joined(&other, &[]).await;
+    world.registry.shutdown_devbox(&other, devbox.id.as_str()).await.unwrap();
+    let link = continuity::Link::parse(&machine.link).unwrap();
+    let turn = world.registry.take_turn(&machine.peer, link, &standing, admitted).await.unwrap();
+    assert!(turn.is_some());
+    drop(admitting);
+    assert_eq!(world.registry.0.places.admitting_count(), 0);
 }
