@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::config::{Config, DevboxConfig, RetentionConfig, StateConfig};
+use crate::config::{Config, RetentionConfig, StateConfig};
 use crate::crypto::{MasterKey, MasterKeyError};
 use crate::listeners::{Listeners, Reloader};
 use crate::registry::{Access, Action, OpenError, Registry, Settings, server_facts};
@@ -152,8 +152,12 @@ async fn found(
 
 /// What the registry has to know of the configuration.
 #[must_use]
-pub fn settings(config: &DevboxConfig) -> Settings {
-    Settings { trust_domain: config.trust_domain.clone(), certificate_lifetime: config.certificate_lifetime }
+pub fn settings(config: &Config) -> Settings {
+    Settings {
+        trust_domain: config.devbox.trust_domain.clone(),
+        certificate_lifetime: config.devbox.certificate_lifetime,
+        limits: config.limits,
+    }
 }
 
 impl App {
@@ -162,7 +166,7 @@ impl App {
     /// # Errors
     /// [`StartError`]; nothing was served then.
     pub async fn start(config: &Config, keys: KeyPolicy, shutdown: Shutdown) -> Result<Self, StartError> {
-        let (claim, registry) = open_to_serve(&config.state, settings(&config.devbox), keys).await?;
+        let (claim, registry) = open_to_serve(&config.state, settings(config), keys).await?;
         let listeners = Listeners::bind(config, &registry, &shutdown).await?;
         registry.note_server(Action::ServerStart, &server_facts(config)).await;
         Ok(Self { registry, listeners, shutdown, claim, retention: config.retention })

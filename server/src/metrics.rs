@@ -63,6 +63,7 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<Request, Counter>,
     refusals: Family<Refused, Counter>,
+    budget_refusals: Family<[(&'static str, &'static str); 1], Counter>,
     held: Gauge,
     bundles: Counter,
     enrolments: Counter,
@@ -80,6 +81,7 @@ impl Default for Metrics {
             registry: Registry::with_prefix("devbox_secrets_server"),
             requests: Family::default(),
             refusals: Family::default(),
+            budget_refusals: Family::default(),
             held: Gauge::default(),
             bundles: Counter::default(),
             enrolments: Counter::default(),
@@ -100,6 +102,11 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register("requests", "Answered requests, by route and status", self.requests.clone());
         registry.register("refusals", "Answers with an error, by its code", self.refusals.clone());
+        registry.register(
+            "budget_refusals",
+            "Requests refused because a budget is used up, by the budget",
+            self.budget_refusals.clone(),
+        );
         registry.register("held_requests", "Bundle requests that wait for a change", self.held.clone());
         registry.register("bundles", "Bundles delivered", self.bundles.clone());
         registry.register("enrolments", "Join tokens redeemed", self.enrolments.clone());
@@ -137,6 +144,11 @@ impl Metrics {
     /// Counts an answer that is an error.
     pub fn refused(&self, refused: &Refused) {
         self.refusals.get_or_create(refused).inc();
+    }
+
+    /// Counts a request that was refused for the sake of `budget`.
+    pub fn over_budget(&self, budget: &'static str) {
+        self.budget_refusals.get_or_create(&[("budget", budget)]).inc();
     }
 
     /// Counts a request that failed for the database's sake.

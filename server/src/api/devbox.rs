@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -21,6 +20,7 @@ use serde::de::MapAccess;
 use super::answer::Answer;
 use super::body::JsonObject;
 use super::connection::Connection;
+use super::delivery;
 use super::error::ApiError;
 use super::json::{Field, Object};
 use super::observe::CallerId;
@@ -157,7 +157,7 @@ async fn bundle(
         () = context.shutdown.requested() => return Err(ApiError::stopping()),
     };
     let mut response = match bundle {
-        Some(bundle) => ([(CONTENT_TYPE, BUNDLE_MEDIA_TYPE)], Body::from(bundle)).into_response(),
+        Some(bundle) => ([(CONTENT_TYPE, BUNDLE_MEDIA_TYPE)], delivery::body(bundle)).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     };
     response.extensions_mut().insert(CallerId(peer.devbox_id().to_string()));

@@ -107,7 +107,8 @@ struct Token<'a> {
 pub(super) struct Devboxes {
     devboxes: Vec<Devbox>,
     has_more: bool,
-    total_count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_count: Option<u64>,
 }
 
 impl From<DevboxView> for Devbox {
@@ -145,8 +146,7 @@ pub(super) async fn list(
     Extension(caller): Extension<Arc<Caller>>,
     query: ListQuery,
 ) -> Result<Answer<Devboxes>, ApiError> {
-    let after = query.starting_after.as_deref();
-    Ok(Answer(registry.list_devboxes(&caller, query.limit, after).await?.into()))
+    Ok(Answer(registry.list_devboxes(&caller, &query.into()).await?.into()))
 }
 
 pub(super) async fn get(

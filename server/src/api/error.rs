@@ -11,7 +11,7 @@ use devbox_secrets_proto::devbox::ErrorBody;
 use super::answer::json;
 use super::observe::Failure;
 use crate::logs::chain;
-use crate::registry::{Refusal, RefusalKind};
+use crate::registry::{Budget, Refusal, RefusalKind};
 use crate::store::StoreError;
 
 /// One error answer.
@@ -22,11 +22,12 @@ pub(super) struct ApiError {
     message: Cow<'static, str>,
     of_store: bool,
     retry_after: Option<Duration>,
+    budget: Option<Budget>,
 }
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, message: message.into(), of_store: false, retry_after: None }
+        Self { status, code, message: message.into(), of_store: false, retry_after: None, budget: None }
     }
 
     /// 400: the request is wrong and would be wrong again.
@@ -84,14 +85,19 @@ impl From<Refusal> for ApiError {
             tracing::error!(code = refusal.code(), detail = chain(detail), "request failed");
         }
         let of_store = refusal.detail().is_some_and(|detail| detail.is::<StoreError>());
-        let retry_after = refusal.retry_after();
-        Self { of_store, retry_after, ..Self::new(status, refusal.code(), refusal.message().to_owned()) }
+        let (retry_after, budget) = (refusal.retry_after(), refusal.budget());
+        Self {
+            of_store,
+            retry_after,
+            budget,
+            ..Self::new(status, refusal.code(), refusal.message().to_owned())
+        }
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let failure = Failure { code: self.code, of_store: self.of_store };
+        let failure = Failure { code: self.code, of_store: self.of_store, budget: self.budget };
         let body = ErrorBody { code: self.code.to_owned(), message: self.message.into_owned() };
         let mut response = json(self.status, &body);
         response.extensions_mut().insert(failure);

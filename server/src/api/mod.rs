@@ -11,6 +11,7 @@ mod admission;
 mod answer;
 mod body;
 mod connection;
+mod delivery;
 pub mod devbox;
 mod devboxes;
 mod error;

@@ -18,6 +18,7 @@ use super::connection::Connection;
 use super::error::ApiError;
 use crate::crypto::id::hex;
 use crate::metrics::{self, Metrics};
+use crate::registry::Budget;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken from a caller.
@@ -37,6 +38,8 @@ pub(super) struct Failure {
     pub(super) code: &'static str,
     /// Whether the database is to blame.
     pub(super) of_store: bool,
+    /// The budget that is used up.
+    pub(super) budget: Option<Budget>,
 }
 
 /// Which listener is looked at, and where its answers are counted.
@@ -61,6 +64,9 @@ impl Observer {
         metrics.answered(&metrics::Request { listener, route, status: response.status().as_u16() });
         let Some(failure) = extensions.get::<Failure>() else { return };
         metrics.refused(&metrics::Refused { listener, reason: failure.code });
+        if let Some(budget) = failure.budget {
+            metrics.over_budget(budget.as_str());
+        }
         if failure.of_store {
             metrics.store_failed();
         }

@@ -19,15 +19,15 @@ use super::error::ApiError;
 use super::host::require_host;
 use super::observe::{CallerId, Observer, RouteTemplate, observe};
 use super::{devboxes, openapi, secrets};
-use crate::registry::{Caller, Registry};
+use crate::registry::{Caller, Registry, Scope};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Everybody.
     Open,
-    /// Who sends an API token.
-    Bearer,
+    /// Who sends an API token of this scope.
+    Bearer(Scope),
 }
 
 /// One row of the table.
@@ -51,27 +51,28 @@ impl Route {
 /// Everything that the public listener does.
 #[must_use]
 pub fn routes() -> Vec<Route> {
+    use Scope::{Devboxes, SecretsRead, SecretsWrite};
     let open = |path, handler| Route::new(Method::GET, path, Access::Open, handler);
-    let read = |path, handler| Route::new(Method::GET, path, Access::Bearer, handler);
-    let write = |path, handler| Route::new(Method::POST, path, Access::Bearer, handler);
+    let read = |path, scope, handler| Route::new(Method::GET, path, Access::Bearer(scope), handler);
+    let write = |path, scope, handler| Route::new(Method::POST, path, Access::Bearer(scope), handler);
     vec![
         open("/openapi.json", get(openapi::document)),
         open("/healthz", get(healthz)),
-        write("/v1/secrets", post(secrets::create)),
-        read("/v1/secrets", get(secrets::list)),
-        read("/v1/secrets/{name}", get(secrets::get_by_name)),
-        write("/v1/secrets/{name}", post(secrets::update_by_name)),
-        write("/v1/secrets/{name}/delete", post(secrets::delete_by_name)),
-        read("/v1/secrets/id/{id}", get(secrets::get_by_id)),
-        write("/v1/secrets/id/{id}/update", post(secrets::update_by_id)),
-        write("/v1/secrets/id/{id}/delete", post(secrets::delete_by_id)),
+        write("/v1/secrets", SecretsWrite, post(secrets::create)),
+        read("/v1/secrets", SecretsRead, get(secrets::list)),
+        read("/v1/secrets/{name}", SecretsRead, get(secrets::get_by_name)),
+        write("/v1/secrets/{name}", SecretsWrite, post(secrets::update_by_name)),
+        write("/v1/secrets/{name}/delete", SecretsWrite, post(secrets::delete_by_name)),
+        read("/v1/secrets/id/{id}", SecretsRead, get(secrets::get_by_id)),
+        write("/v1/secrets/id/{id}/update", SecretsWrite, post(secrets::update_by_id)),
+        write("/v1/secrets/id/{id}/delete", SecretsWrite, post(secrets::delete_by_id)),
         // The by-id routes would otherwise hide this one of a secret whose name is `id`.
-        write("/v1/secrets/id/delete", post(secrets::delete_the_one_named_id)),
-        write("/v1/devboxes", post(devboxes::create)),
-        read("/v1/devboxes", get(devboxes::list)),
-        read("/v1/devboxes/{id}", get(devboxes::get)),
-        write("/v1/devboxes/{id}/shutdown", post(devboxes::shutdown)),
-        write("/v1/devboxes/{id}/join_token", post(devboxes::join_token)),
+        write("/v1/secrets/id/delete", SecretsWrite, post(secrets::delete_the_one_named_id)),
+        write("/v1/devboxes", Devboxes, post(devboxes::create)),
+        read("/v1/devboxes", Devboxes, get(devboxes::list)),
+        read("/v1/devboxes/{id}", Devboxes, get(devboxes::get)),
+        write("/v1/devboxes/{id}/shutdown", Devboxes, post(devboxes::shutdown)),
+        write("/v1/devboxes/{id}/join_token", Devboxes, post(devboxes::join_token)),
     ]
 }
 
@@ -80,7 +81,9 @@ pub fn router(registry: &Registry) -> Router {
     let router = routes().into_iter().fold(Router::new(), |router, route| {
         let handler = match route.access {
             Access::Open => route.handler,
-            Access::Bearer => route.handler.route_layer(from_fn_with_state(registry.clone(), authorize)),
+            Access::Bearer(scope) => {
+                route.handler.route_layer(from_fn_with_state((registry.clone(), scope), authorize))
+            }
         };
         router.route(route.path, named(route.path, handler))
     });
@@ -113,13 +116,20 @@ pub(super) fn finish<S: Clone + Send + Sync + 'static>(
         .layer(from_fn_with_state(observer, observe))
 }
 
-/// Finds out who calls, before anything of the body is looked at.
-async fn authorize(State(registry): State<Registry>, mut request: Request, next: Next) -> Response {
+/// Finds out who calls and whether the token has the route's scope, before anything of the body is looked at.
+async fn authorize(
+    State((registry, scope)): State<(Registry, Scope)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let remote = request.extensions().get::<Arc<Connection>>().map(|connection| connection.remote.ip());
     let caller = match identify(&registry, request.headers_mut(), remote).await {
         Ok(caller) => Arc::new(caller),
         Err(error) => return error.into_response(),
     };
+    if let Err(refusal) = registry.check_scope(&caller, scope).await {
+        return ApiError::from(refusal).into_response();
+    }
     let id = CallerId(caller.account().to_string());
     request.extensions_mut().insert(caller);
     let mut response = next.run(request).await;

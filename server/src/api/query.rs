@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 
 use super::error::ApiError;
+use crate::registry::{DevboxQuery, DevboxStatus};
 
 /// Items of a page where the caller does not say.
 const DEFAULT_LIMIT: u32 = 20;
@@ -26,13 +27,38 @@ impl<S: Send + Sync> FromRequestParts<S> for PathText {
     }
 }
 
-/// Which part of a list the caller wants. Other parameters are passed over.
+/// Filters and orders that other servers know and this one does not: to pass over one would change what the answer means.
+/// Any other unknown parameter is passed over.
+const UNSUPPORTED: [&str; 12] = [
+    "after",
+    "before",
+    "cursor",
+    "ending_before",
+    "filter",
+    "metadata",
+    "name",
+    "offset",
+    "order",
+    "page",
+    "search",
+    "sort",
+];
+
+/// Statuses that machines of other servers have. No devbox here ever does, so the answer is an empty list.
+const FOREIGN_STATUSES: [&str; 6] =
+    ["provisioning", "initializing", "suspending", "suspended", "resuming", "failure"];
+
+/// Which part of a list the caller wants.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ListQuery {
     /// Most items to return.
     pub(super) limit: u32,
     /// The last item of the page before.
     pub(super) starting_after: Option<String>,
+    /// Only devboxes of these statuses.
+    status: Option<Vec<DevboxStatus>>,
+    /// Whether to count the whole list.
+    include_total_count: bool,
 }
 
 impl<S: Sync> FromRequestParts<S> for ListQuery {
@@ -48,7 +74,8 @@ impl<S: Sync> FromRequestParts<S> for ListQuery {
 
 impl ListQuery {
     fn from_pairs(pairs: Vec<(String, String)>) -> Result<Self, ApiError> {
-        let mut query = Self { limit: DEFAULT_LIMIT, starting_after: None };
+        let mut query =
+            Self { limit: DEFAULT_LIMIT, starting_after: None, status: None, include_total_count: true };
         let mut has_limit = false;
         for (name, value) in pairs {
             match name.as_str() {
@@ -58,11 +85,53 @@ impl ListQuery {
                     query.limit = parse_limit(&value)?;
                 }
                 "starting_after" if !value.is_empty() => query.starting_after = Some(value),
-                _ => {}
+                "status" if !value.is_empty() => query.status = Some(parse_status(&value)?),
+                "include_total_count" => query.include_total_count = parse_bool(&value)?,
+                name => check_unsupported(name)?,
             }
         }
         Ok(query)
     }
+
+    /// The same query of a list without a status.
+    pub(super) fn without_filters(self) -> Result<Self, ApiError> {
+        match self.status {
+            None => Ok(self),
+            Some(_) => Err(unsupported("status")),
+        }
+    }
+}
+
+impl From<ListQuery> for DevboxQuery {
+    fn from(query: ListQuery) -> Self {
+        let ListQuery { limit, starting_after, status, include_total_count } = query;
+        Self { limit, starting_after, status, counted: include_total_count }
+    }
+}
+
+fn parse_status(text: &str) -> Result<Vec<DevboxStatus>, ApiError> {
+    match text {
+        "running" => Ok(vec![DevboxStatus::Running]),
+        "shutdown" => Ok(vec![DevboxStatus::Shutdown]),
+        text if FOREIGN_STATUSES.contains(&text) => Ok(Vec::new()),
+        _ => Err(ApiError::invalid("invalid_status", "`status` has to be running or shutdown")),
+    }
+}
+
+fn parse_bool(text: &str) -> Result<bool, ApiError> {
+    match text {
+        "" | "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(ApiError::invalid("invalid_query", "`include_total_count` has to be true or false")),
+    }
+}
+
+fn check_unsupported(name: &str) -> Result<(), ApiError> {
+    UNSUPPORTED.iter().find(|known| **known == name).map_or(Ok(()), |name| Err(unsupported(name)))
+}
+
+fn unsupported(name: &'static str) -> ApiError {
+    ApiError::invalid("unsupported_query", format!("this list does not take `{name}`: leave it out"))
 }
 
 fn parse_limit(text: &str) -> Result<u32, ApiError> {
@@ -102,6 +171,24 @@ mod tests {
         assert_eq!(limit(&["1"]), Some(1));
         for large in ["5000", "5001", "2147483648", "99999999999999999999999"] {
             assert_eq!(limit(&[large]), Some(5_000), "{large}");
+        }
+    }
+
+    fn pairs(pairs: &[(&str, &str)]) -> Result<ListQuery, ApiError> {
+        ListQuery::from_pairs(
+            pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        )
+    }
+
+    #[test]
+    fn filters_are_taken_or_refused_by_name() {
+        let query = pairs(&[("status", "running"), ("include_total_count", "false"), ("_", "1")]).unwrap();
+        assert_eq!((query.status, query.include_total_count), (Some(vec![DevboxStatus::Running]), false));
+        assert_eq!(pairs(&[("status", "suspended")]).unwrap().status, Some(Vec::new()));
+        for (name, value) in
+            [("status", "RUNNING"), ("include_total_count", "1"), ("order", "asc"), ("page", "2")]
+        {
+            assert!(pairs(&[(name, value)]).is_err(), "{name}");
         }
     }
 

@@ -94,7 +94,8 @@ pub(super) async fn list(
     Extension(caller): By,
     query: ListQuery,
 ) -> Asked<SecretPage> {
-    Ok(Answer(registry.list_secrets(&caller, query.limit).await?))
+    let query = query.without_filters()?;
+    Ok(Answer(registry.list_secrets(&caller, query.limit, query.starting_after.as_deref()).await?))
 }
 
 pub(super) async fn get_by_name(

@@ -44,7 +44,8 @@ async fn operate(place: &Place, command: operator::Command) -> Result<(), Failur
     let (state, settings) = match (&place.config, &place.state) {
         (Some(_), _) => {
             let config = load(place)?;
-            (config.state, settings(&config.devbox))
+            let settings = settings(&config);
+            (config.state, settings)
         }
         (None, Some(directory)) => (StateConfig::in_directory(&absolute(directory)?), Settings::default()),
         (None, None) => return Err(Failure::Place("--config FILE or --state DIR")),

@@ -14,7 +14,8 @@ pub(super) async fn init(place: &Place) -> Result<(), Failure> {
     let (state, settings, keys) = match &place.config {
         Some(_) => {
             let config = load(place)?;
-            (config.state, app::settings(&config.devbox), KeyPolicy::Load)
+            let settings = app::settings(&config);
+            (config.state, settings, KeyPolicy::Load)
         }
         None => (state(place)?, Settings::default(), KeyPolicy::Own),
     };

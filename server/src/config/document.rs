@@ -113,6 +113,27 @@ impl<'d, 'i> Section<'d, 'i> {
         self.value(key, "a string", |value| value.as_str())
     }
 
+    /// A positive whole number under `key`, else `default`.
+    pub(super) fn number(&mut self, key: &'static str, default: u64) -> u64 {
+        let read = |value: &'d DeValue<'i>| value.as_integer();
+        let Some(number) = self.value(key, "a whole number", read) else { return default };
+        match u64::from_str_radix(&number.as_str().replace('_', ""), number.radix()) {
+            Ok(number) if number > 0 && i64::try_from(number).is_ok() => number,
+            _ => {
+                self.mistake(key, "write a whole number of at least 1");
+                default
+            }
+        }
+    }
+
+    /// As [`Self::number`], at most `u32::MAX`.
+    pub(super) fn small_number(&mut self, key: &'static str, default: u32) -> u32 {
+        u32::try_from(self.number(key, default.into())).unwrap_or_else(|_| {
+            self.mistake(key, "write a number of at most 4294967295");
+            default
+        })
+    }
+
     /// A string under `key`, parsed. `parse` says what is wrong without repeating the string.
     pub(super) fn parsed<T, E: fmt::Display>(
         &mut self,

@@ -33,10 +33,16 @@
 //! [log]
 //! format = "auto"
 //! level = "info"
+//!
+//! # Optional: budgets of accounts, devboxes and tokens; docs/operations.md lists all of them.
+//! [limits]
+//! secrets_per_account = 10000
+//! bundle_bytes = 8388608
 //! ```
 
 mod document;
 mod duration;
+mod limits;
 mod retention;
 
 use std::fmt;
@@ -53,6 +59,7 @@ use document::{Document, Section};
 
 pub use document::Mistake;
 pub use duration::parse_duration;
+pub use limits::{Limits, Rate};
 pub use retention::RetentionConfig;
 
 /// The trust domain where the configuration names none.
@@ -62,7 +69,7 @@ pub const DEFAULT_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 3_60
 /// File of the master key in a state directory that `dev` made.
 pub const DEV_MASTER_KEY: &str = "master.key";
 
-const SECTIONS: [&str; 6] = ["state", "api", "devbox", "admin", "retention", "log"];
+const SECTIONS: [&str; 7] = ["state", "api", "devbox", "admin", "retention", "log", "limits"];
 const LIFETIMES: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(300)..=Duration::from_secs(30 * 86_400);
 
@@ -81,6 +88,8 @@ pub struct Config {
     pub retention: RetentionConfig,
     /// Logs.
     pub log: LogConfig,
+    /// Budgets of accounts, devboxes and tokens.
+    pub limits: Limits,
 }
 
 /// `[state]`
@@ -203,6 +212,7 @@ impl Config {
             admin: None,
             retention: RetentionConfig::default(),
             log: LogConfig::default(),
+            limits: Limits::default(),
         })
     }
 
@@ -218,11 +228,12 @@ impl Config {
         let admin = document.section("admin", admin);
         let retention = document.section("retention", retention::retention);
         let log = document.section("log", log);
+        let limits = document.section("limits", limits::limits);
         document.only_sections(&SECTIONS);
         let mistakes = document.finish();
         match (state, api, devbox) {
             (Some(state), Some(api), Some(devbox)) if mistakes.is_empty() => {
-                Ok(Self { state, api, devbox, admin, retention, log })
+                Ok(Self { state, api, devbox, admin, retention, log, limits })
             }
             _ => Err(mistakes),
         }

@@ -24,6 +24,12 @@ listen = "127.0.0.1:9464"
 [log]
 format = "json"
 level = "debug"
+
+[limits]
+secrets_per_account = 5
+requests_per_second = 2
+requests_burst = 3
+bundle_bytes = 0x10_0000
 "#;
 
 fn mistakes(text: &str) -> Vec<(Option<usize>, String)> {
@@ -34,6 +40,9 @@ fn mistakes(text: &str) -> Vec<(Option<usize>, String)> {
 #[test]
 fn every_key_is_read() {
     let config = Config::parse(WHOLE, None).unwrap();
+    let requests = Rate { interval: Duration::from_millis(500), burst: 3 };
+    let limits = Limits { secrets: 5, requests, bundle_bytes: 1 << 20, ..Limits::default() };
+    assert_eq!(config.limits, limits);
     assert_eq!(config.state.directory, Path::new("/var/lib/x"));
     assert_eq!(config.api.tls.unwrap().key, Path::new("/etc/x/api.key"));
     assert_eq!(config.devbox.server_names, ["secrets.example.com", "10.0.0.5"]);
@@ -139,4 +148,16 @@ fn monitoring_is_not_answered_to_a_network() {
     let found = mistakes(&text);
     assert_eq!(found.len(), 1);
     assert!(found[0].0.is_some() && found[0].1.contains("[admin] listen"), "{found:?}");
+}
+
+#[test]
+fn a_budget_is_a_positive_number_and_its_mistakes_have_a_line() {
+    let found = mistakes(
+        &WHOLE.replace("secrets_per_account = 5", "secrets_per_account = 0\ntokens_per_account = \"x\""),
+    );
+    let texts: Vec<&str> = found.iter().map(|(_, text)| text.as_str()).collect();
+    assert!(texts[0].starts_with("[limits] secrets_per_account: write a whole number"), "{texts:?}");
+    assert!(texts[1].starts_with("[limits] tokens_per_account: expected a whole number"), "{texts:?}");
+    let found = mistakes(&WHOLE.replace("bundle_bytes = 0x10_0000", "bundle_bytes = 1_000_000_000"));
+    assert!(found[0].1.starts_with("[limits] bytes_in_flight: at least 4 times"), "{found:?}");
 }

@@ -18,5 +18,5 @@ pub use account_key::{AccountKey, ValueLocation};
 pub use devbox_secrets_common::secret_file::open_to_others;
 pub use master_key::{MASTER_KEY_ID_LEN, MASTER_KEY_LEN, MasterKey, MasterKeyError};
 pub(crate) use sealed::fill_random;
-pub use sealed::{CryptoError, plaintext_len};
+pub use sealed::{CryptoError, plaintext_len, sealed_len};
 pub use token::{ApiToken, InvalidToken, JoinSecret, TOKEN_PREFIX, TokenHash};

@@ -52,6 +52,12 @@ pub fn plaintext_len(record: &[u8]) -> usize {
     record.len().saturating_sub(HEADER_LEN + TAG_LEN)
 }
 
+/// Length of the stored record of a plaintext of `len` bytes.
+#[must_use]
+pub fn sealed_len(len: usize) -> usize {
+    HEADER_LEN + len + TAG_LEN
+}
+
 /// One AES-256-GCM key. Its key schedule lives in memory that aws-lc wipes when it is freed.
 pub(crate) struct CipherKey(RandomizedNonceKey);
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::OperatorError;
 use super::output::{Output, optional_time, table, time};
-use crate::registry::{DevboxView, NewDevbox, Registry};
+use crate::registry::{DevboxQuery, DevboxView, NewDevbox, Registry};
 
 /// `devbox …`.
 #[derive(Debug, Args)]
@@ -86,7 +86,8 @@ pub(super) async fn run(args: DevboxArgs, registry: &Registry, user: &str) -> Re
         }
         DevboxCommand::List { account, limit, starting_after } => {
             let caller = registry.operator(user, &account).await?;
-            let page = registry.list_devboxes(&caller, limit, starting_after.as_deref()).await?;
+            let query = DevboxQuery { starting_after, ..DevboxQuery::first(limit) };
+            let page = registry.list_devboxes(&caller, &query).await?;
             output.print(&page, |out| rows(out, &page.devboxes))
         }
         DevboxCommand::JoinToken { id } => {

@@ -8,7 +8,10 @@ use devbox_secrets_proto::secret::SecretBytes;
 use super::OperatorError;
 use super::output::{Output, table, time};
 use super::value::Reading;
-use crate::registry::{Caller, Refusal, RefusalKind, Registry, SecretSelector, SecretView};
+use crate::registry::{Caller, Refusal, RefusalKind, Registry, SecretPage, SecretSelector, SecretView};
+
+/// Most secrets of one read.
+const PAGE: u32 = 5000;
 
 /// `secret …`.
 #[derive(Debug, Args)]
@@ -43,9 +46,9 @@ enum SecretCommand {
         /// The account's name or id
         #[arg(long)]
         account: String,
-        /// How many at most, up to 5000
-        #[arg(long, default_value_t = 5000)]
-        limit: u32,
+        /// How many at most. Without: all
+        #[arg(long)]
+        limit: Option<usize>,
     },
     /// Delete a secret for good, also from every devbox
     Delete {
@@ -68,7 +71,7 @@ pub(super) async fn run(args: SecretArgs, registry: &Registry, user: &str) -> Re
         }
         SecretCommand::List { account, limit } => {
             let caller = registry.operator(user, &account).await?;
-            let page = registry.list_secrets(&caller, limit).await?;
+            let page = list(registry, &caller, limit.unwrap_or(usize::MAX)).await?;
             output.print(&page, |out| rows(out, &page.secrets))
         }
         SecretCommand::Delete { account, name } => {
@@ -77,6 +80,20 @@ pub(super) async fn run(args: SecretArgs, registry: &Registry, user: &str) -> Re
             output.print(&secret, |out| rows(out, std::slice::from_ref(&secret)))
         }
     }
+}
+
+/// Page by page.
+async fn list(registry: &Registry, caller: &Caller, limit: usize) -> Result<SecretPage, Refusal> {
+    let mut all = registry.list_secrets(caller, PAGE, None).await?;
+    while all.has_more && all.secrets.len() < limit {
+        let last = all.secrets.last().map(|secret| secret.name.clone());
+        let next = registry.list_secrets(caller, PAGE, last.as_deref()).await?;
+        all.has_more = next.has_more;
+        all.secrets.extend(next.secrets);
+    }
+    all.has_more |= all.secrets.len() > limit;
+    all.secrets.truncate(limit);
+    Ok(all)
 }
 
 async fn set(

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::OperatorError;
 use super::output::{Output, optional_time, table, time};
 use crate::config::parse_duration;
-use crate::registry::{Actor, Registry, TokenView};
+use crate::registry::{Actor, Registry, Scope, Scopes, TokenView};
 use crate::store::TimeMs;
 
 /// `token …`.
@@ -35,6 +35,10 @@ enum TokenCommand {
         /// When it ends, from now: 90s, 15m, 24h, 30d. Without: never
         #[arg(long, value_name = "SPAN", value_parser = parse_duration)]
         expires: Option<Duration>,
+        /// What it may be used for: secrets:read, secrets:write, devboxes, audit or admin; may be repeated. Without: all but
+        /// admin. With `devboxes` a holder can read values, by a devbox of his own
+        #[arg(long = "scope", value_name = "SCOPE")]
+        scopes: Vec<Scope>,
     },
     /// List an account's tokens, without the tokens themselves
     List {
@@ -63,9 +67,10 @@ struct CreatedToken<'a> {
 pub(super) async fn run(args: TokenArgs, registry: &Registry, actor: &Actor) -> Result<(), OperatorError> {
     let output = Output { json: args.json };
     match args.command {
-        TokenCommand::Create { account, name, expires } => {
+        TokenCommand::Create { account, name, expires, scopes } => {
             let expire_time_ms = expires.map(from_now).transpose()?;
-            let (view, token) = registry.create_token(actor, &account, &name, expire_time_ms).await?;
+            let scopes = if scopes.is_empty() { Scopes::default() } else { scopes.into_iter().collect() };
+            let (view, token) = registry.create_token(actor, &account, &name, expire_time_ms, scopes).await?;
             let token = token.expose_token();
             output.print(&CreatedToken { view: &view, token }, |out| {
                 rows(out, std::slice::from_ref(&view))?;
@@ -97,7 +102,8 @@ fn rows(out: &mut dyn Write, tokens: &[TokenView]) -> io::Result<()> {
             time(token.create_time_ms),
             optional_time(token.expire_time_ms),
             optional_time(token.revoke_time_ms),
+            token.scopes.to_string(),
         ]
     };
-    table(out, ["ID", "NAME", "CREATED", "EXPIRES", "REVOKED"], tokens.iter().map(row))
+    table(out, ["ID", "NAME", "CREATED", "EXPIRES", "REVOKED", "SCOPES"], tokens.iter().map(row))
 }

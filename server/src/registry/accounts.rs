@@ -6,7 +6,7 @@ use super::audit::Attempt;
 use super::{Refusal, Registry, limits, now_ms};
 use crate::crypto::ApiToken;
 use crate::crypto::id::AccountId;
-use crate::store::{Account, Action, Actor, StoreError, TimeMs};
+use crate::store::{Account, Action, Actor, Scopes, StoreError, TimeMs};
 
 /// The account that `dev` works in.
 const DEVELOPMENT_ACCOUNT: &str = "dev";
@@ -130,8 +130,8 @@ impl Registry {
             None => self.create_account(&Actor::Server, DEVELOPMENT_ACCOUNT, true).await?,
         };
         self.revoke_old_development_tokens(&account).await?;
-        let (_, token) =
-            self.create_token(&Actor::Server, account.id.as_str(), DEVELOPMENT_TOKEN, None).await?;
+        let (id, scopes) = (account.id.as_str(), Scopes::default());
+        let (_, token) = self.create_token(&Actor::Server, id, DEVELOPMENT_TOKEN, None, scopes).await?;
         Ok(DevelopmentAccount { account, token })
     }
 

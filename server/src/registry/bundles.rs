@@ -15,13 +15,13 @@ use super::audit::Attempt;
 use super::continuity::Link;
 use super::peer::shut_down;
 use super::places::Turn;
-use super::{DevboxPeer, Refusal, RefusalKind, Registry};
+use super::{Delivery, DevboxPeer, Refusal, RefusalKind, Registry};
 use crate::crypto::id::{AccountId, DevboxId};
 use crate::crypto::{AccountKey, ValueLocation, plaintext_len};
-use crate::store::{Action, BoundValue, BundleContents, Standing};
+use crate::store::{Action, BoundValue, Budget, BundleContents, ENTRY_OVERHEAD, Standing};
 
-/// Room in a bundle for an entry's lengths, ids and version, in bytes.
-const ENTRY_OVERHEAD: usize = 128;
+/// From how many bytes on a bundle is sealed on a thread of its own, so that no other request waits for that.
+const MOST_INLINE: usize = 64 * 1024;
 
 impl Registry {
     /// The devbox's bundle; `None` where nothing has changed since `known_revision` for `wait_ms` (at most
@@ -35,10 +35,11 @@ impl Registry {
         &self,
         peer: &DevboxPeer,
         request: &BundleRequest,
-    ) -> Result<Option<Vec<u8>>, Refusal> {
+    ) -> Result<Option<Delivery>, Refusal> {
         let public_key = decode_key(&request.hpke_public_key)?;
         let deadline = Instant::now() + Duration::from_millis(u64::from(request.wait_ms.min(MAX_WAIT_MS)));
         let link = Link::parse(&request.continuity)?;
+        self.check_bundle_rate(peer.devbox_id())?;
         let looked = self.0.changes.moment();
         let (mut standing, mut turn) = self.begin(peer, link).await?;
         let mut held = None;
@@ -51,10 +52,12 @@ impl Registry {
                 () = held.until_woken(standing.wakes, deadline) => {}
                 () = turn.ended() => {}
             }
+            // Many changes in a short time become one answer, so that the daemon's next request is within its rate.
+            tokio::time::sleep(self.bundle_pace(peer.devbox_id())).await;
             standing = self.admit_here(peer).await?;
             turn.check()?;
         }
-        self.deliver(peer, &standing.account, &public_key).await.map(Some)
+        self.deliver(peer, &standing, public_key).await.map(Some)
     }
 
     /// Admits the peer, and lets its request continue. Starts over if its identity moved in between.
@@ -85,23 +88,49 @@ impl Registry {
         }
     }
 
+    /// A bundle over the budget is refused before any value is read.
+    async fn check_bundle_len(&self, peer: &DevboxPeer, standing: &Standing) -> Result<(), Refusal> {
+        if standing.bundle_bytes <= self.limits().bundle_bytes {
+            return Ok(());
+        }
+        let refusal = self.over_budget(Budget::BundleBytes).forbidding();
+        self.refuse(attempt(peer, &standing.account), refusal).await
+    }
+
     async fn deliver(
         &self,
         peer: &DevboxPeer,
-        account: &AccountId,
-        public_key: &[u8],
-    ) -> Result<Vec<u8>, Refusal> {
+        standing: &Standing,
+        public_key: Vec<u8>,
+    ) -> Result<Delivery, Refusal> {
+        self.check_bundle_len(peer, standing).await?;
+        let account = &standing.account;
+        let share = self.0.in_flight.take(account, standing.bundle_bytes).await?;
         let mut contents = self.contents(peer, account).await?;
         contents.values.retain(fits_its_name);
         let facts = format!("revision {}, {} values", contents.revision, contents.values.len());
         let key = self.unwrapped(account, &contents.wrapped_key).await?;
-        let bundle = seal_bundle(peer.devbox_id(), &key, public_key, contents)?;
-        // Nothing is delivered that is not written down. A daemon that has its bundle loses nothing by it: polls that find
-        // nothing new write nothing, and so renew its lease while the disk is full.
-        self.store().record(&attempt(peer, account).done().because(facts)).await?;
+        let bundle = seal_apart(peer.devbox_id().clone(), key, public_key, contents).await?;
+        // Each delivery is written down first. A daemon that has its bundle loses nothing by it: polls that find nothing new
+        // write nothing, and so renew its lease while the disk is full.
+        self.record_delivery(attempt(peer, account), facts).await?;
         self.metrics().bundle_delivered();
-        Ok(bundle)
+        Ok(Delivery { bundle, _share: share })
     }
+}
+
+/// A large bundle is sealed on a thread for blocking work.
+async fn seal_apart(
+    devbox: DevboxId,
+    key: AccountKey,
+    public_key: Vec<u8>,
+    contents: BundleContents,
+) -> Result<Vec<u8>, Refusal> {
+    if contents.values.iter().map(entry_len).sum::<usize>() <= MOST_INLINE {
+        return seal_bundle(&devbox, &key, &public_key, contents);
+    }
+    let seal = move || seal_bundle(&devbox, &key, &public_key, contents);
+    tokio::task::spawn_blocking(seal).await.map_err(Refusal::internal)?
 }
 
 fn attempt(peer: &DevboxPeer, account: &AccountId) -> Attempt {
@@ -117,7 +146,7 @@ fn invalid_key() -> Refusal {
     Refusal::invalid("invalid_key", "hpke_public_key is not an X-Wing public key in base64")
 }
 
-/// A value that outgrew its environment name, by an update at the moment of the binding, would make the whole bundle
+/// Writes refuse a value that is too long for a name it is bound to; one of an older state would make the whole bundle
 /// unreadable.
 fn fits_its_name(value: &BoundValue) -> bool {
     let fits =

@@ -9,7 +9,7 @@ use super::audit::Attempt;
 use super::{Refusal, Registry, Retry, now_ms};
 use crate::crypto::ApiToken;
 use crate::crypto::id::{AccountId, TokenId};
-use crate::store::{Account, Action, Actor, AuditRecord, Token};
+use crate::store::{Account, Action, Actor, AuditRecord, Scope, Scopes, Token};
 
 /// Somebody who is known, acting in one account.
 #[derive(Debug, Clone)]
@@ -17,6 +17,7 @@ pub struct Caller {
     account: Account,
     actor: Actor,
     may_use_devboxes: bool,
+    scopes: Scopes,
     remote: Option<IpAddr>,
     retry: Option<Arc<Retry>>,
 }
@@ -81,7 +82,8 @@ impl Registry {
     /// Who presents this API token.
     ///
     /// # Errors
-    /// 401 for a malformed, unknown, expired or revoked token; the last two are audited.
+    /// 401 for a malformed, unknown, expired or revoked token; the last two are audited. 429 for a token that is used more
+    /// often than its rate.
     pub async fn authenticate(
         &self,
         bearer: &SecretBytes,
@@ -93,10 +95,10 @@ impl Registry {
             return Err(Refusal::unauthenticated("unknown_token", "this server knows no such API token"));
         };
         let actor = Actor::Token(token.id.clone());
-        let caller =
-            Caller { may_use_devboxes: account.devbox_capability, account, actor, remote, retry: None };
+        let (may_use_devboxes, scopes) = (account.devbox_capability, token.scopes);
+        let caller = Caller { may_use_devboxes, account, actor, scopes, remote, retry: None };
         match usable(&token) {
-            Ok(()) => Ok(caller),
+            Ok(()) => self.check_request_rate(&token.id).map(|()| caller),
             Err(refusal) => self.refuse(caller.attempt(Action::TokenUse, token.id.as_str()), refusal).await,
         }
     }
@@ -109,7 +111,24 @@ impl Registry {
     pub async fn operator(&self, user: &str, account: &str) -> Result<Caller, Refusal> {
         let account = self.find_account(account).await?;
         let actor = Actor::Operator(user.to_owned());
-        Ok(Caller { account, actor, may_use_devboxes: true, remote: None, retry: None })
+        let scopes = Scope::ALL.into_iter().collect();
+        Ok(Caller { account, actor, may_use_devboxes: true, scopes, remote: None, retry: None })
+    }
+
+    /// Whether the caller's token may be used for `scope`.
+    ///
+    /// # Errors
+    /// 403, audited, which names the missing scope.
+    pub async fn check_scope(&self, caller: &Caller, scope: Scope) -> Result<(), Refusal> {
+        if caller.scopes.has(scope) {
+            return Ok(());
+        }
+        let word = scope.as_str();
+        let message =
+            format!("the API token lacks the scope {word}: use one that was created with --scope {word}");
+        let token = caller.token_id().map(ToString::to_string).unwrap_or_default();
+        self.refuse(caller.attempt(Action::TokenUse, token), Refusal::forbidden("missing_scope", message))
+            .await
     }
 
     /// Refuses, and writes it down, where the caller lacks the devbox capability.

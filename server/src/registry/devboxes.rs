@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use devbox_secrets_proto::join_token::JoinToken;
-use devbox_secrets_proto::name::{InvalidVariable, max_value_len};
 use serde::Serialize;
 
-use super::{Caller, Refusal, Registry, SecretSelector, limits, now_ms};
+use super::{Caller, Refusal, Registry, limits, now_ms};
 use crate::crypto::id::{DevboxId, SecretId};
-use crate::crypto::plaintext_len;
-use crate::store::{Action, Devbox, DevboxStatus, GatewayBinding, JoinGrant, Page, SealedSecret, TimeMs};
+use crate::store::{
+    Action, Budget, Devbox, DevboxList, DevboxStatus, GatewayBinding, JoinGrant, Page, TimeMs,
+};
 
 /// How long a join token is valid, in milliseconds.
 pub const JOIN_TOKEN_LIFETIME_MS: TimeMs = 10 * 60 * 1000;
@@ -56,8 +56,30 @@ pub struct DevboxPage {
     pub devboxes: Vec<DevboxView>,
     /// Whether there are more after these.
     pub has_more: bool,
-    /// How many there are in all.
-    pub total_count: u64,
+    /// How many there are in all; absent if nobody asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_count: Option<u64>,
+}
+
+/// Which devboxes to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DevboxQuery {
+    /// Most devboxes; a limit over 5000 is served as 5000.
+    pub limit: u32,
+    /// The last devbox of the page before.
+    pub starting_after: Option<String>,
+    /// Only devboxes of one of these statuses; none: of any.
+    pub status: Option<Vec<DevboxStatus>>,
+    /// Whether to count them all.
+    pub counted: bool,
+}
+
+impl DevboxQuery {
+    /// The first `limit` devboxes.
+    #[must_use]
+    pub fn first(limit: u32) -> Self {
+        Self { limit, starting_after: None, status: None, counted: true }
+    }
 }
 
 impl From<Devbox> for DevboxView {
@@ -101,7 +123,7 @@ impl Registry {
 
     async fn register(&self, caller: &Caller, new: NewDevbox) -> Result<Devbox, Refusal> {
         self.check_capability(caller, Action::DevboxCreate, "").await?;
-        check(&new)?;
+        self.check(&new)?;
         let bindings = self.resolve_bindings(caller, new.secrets).await?;
         let devbox = Devbox {
             id: DevboxId::generate()?,
@@ -126,20 +148,29 @@ impl Registry {
         self.find_devbox(caller, &DevboxId::new(id)).await.map(DevboxView::from)
     }
 
-    /// `limit` devboxes (a limit over 5000 is served as 5000), newest first, from the one after `starting_after`.
+    /// Devboxes, newest first.
     ///
     /// # Errors
-    /// 404 where the account has no devbox `starting_after`, 403 without the devbox capability.
-    pub async fn list_devboxes(
-        &self,
-        caller: &Caller,
-        limit: u32,
-        starting_after: Option<&str>,
-    ) -> Result<DevboxPage, Refusal> {
+    /// 404 if the account has no devbox `starting_after`, 403 without the devbox capability.
+    pub async fn list_devboxes(&self, caller: &Caller, query: &DevboxQuery) -> Result<DevboxPage, Refusal> {
         self.check_capability(caller, Action::DevboxRead, "").await?;
-        let after = starting_after.map(DevboxId::new);
-        let page =
-            self.store().devboxes(caller.account(), limit.min(limits::MAX_PAGE), after.as_ref()).await?;
+        let status = match query.status.as_deref() {
+            None => None,
+            Some([]) => {
+                let total_count = query.counted.then_some(0);
+                return Ok(DevboxPage { devboxes: Vec::new(), has_more: false, total_count });
+            }
+            Some([status]) => Some(*status),
+            // There are two statuses.
+            Some(_) => None,
+        };
+        let list = DevboxList {
+            limit: query.limit.min(limits::MAX_PAGE),
+            after: query.starting_after.as_deref().map(DevboxId::new),
+            status,
+            counted: query.counted,
+        };
+        let page = self.store().devboxes(caller.account(), &list).await?;
         page.map(DevboxPage::from).ok_or_else(|| {
             Refusal::not_found("starting_after is no devbox of the account: start over without it")
         })
@@ -185,7 +216,10 @@ impl Registry {
             None => audit,
         };
         let request = self.request_key(caller).await?;
-        Ok(self.store().insert_devbox(caller.account(), devbox, grant, &audit, request.as_ref()).await?)
+        let (account, limits) = (caller.account(), self.limits());
+        let inserted =
+            self.store().insert_devbox(account, devbox, grant, &limits, &audit, request.as_ref()).await;
+        inserted.map_err(|error| self.write_refusal(error))
     }
 
     async fn resolve_bindings(
@@ -196,46 +230,31 @@ impl Registry {
         let Some(named) = named else {
             return Ok(None);
         };
-        let mut bindings = BTreeMap::new();
-        for (env, secret) in named {
-            let bound = self.resolve_binding(caller, &env, &secret).await?;
-            bindings.insert(env, bound);
-        }
-        Ok(Some(bindings))
+        self.check_budget(named.len(), self.limits().bindings, Budget::Bindings)?;
+        named.keys().try_for_each(|env| limits::env_name(env))?;
+        let texts: Vec<&str> = named.values().map(String::as_str).collect();
+        let found = self.store().secret_ids(caller.account(), &texts).await?;
+        let bound = named.keys().zip(found);
+        bound
+            .map(|(env, id)| Ok((env.clone(), id.ok_or_else(|| unknown_secret(env))?)))
+            .collect::<Result<_, _>>()
+            .map(Some)
     }
 
-    async fn resolve_binding(&self, caller: &Caller, env: &str, secret: &str) -> Result<SecretId, Refusal> {
-        limits::env_name(env)?;
-        let found = self.secret_by_either(caller, secret).await?.ok_or_else(|| {
-            // The text may be a value that was sent in the place of a name, so it is not repeated.
-            let message = format!(
-                "binding {env}: the account has no secret of that name or id: create it first, and send its name, not its value"
-            );
-            Refusal::invalid("unknown_secret", message)
-        })?;
-        let (len, max) = (plaintext_len(&found.sealed), max_value_len(env));
-        if len > max {
-            return Err(limits::invalid_value(env, InvalidVariable::ValueLength { len, max }));
+    fn check(&self, new: &NewDevbox) -> Result<(), Refusal> {
+        if let Some(name) = &new.name {
+            limits::text("a devbox's name", name)?;
         }
-        Ok(found.secret.id)
-    }
-
-    /// By id where the text looks like one, else, or where there is none, by name.
-    async fn secret_by_either(&self, caller: &Caller, text: &str) -> Result<Option<SealedSecret>, Refusal> {
-        if text.starts_with(SecretId::PREFIX) {
-            let by_id = self.store().secret(caller.account(), SecretSelector::Id(text)).await?;
-            if by_id.is_some() {
-                return Ok(by_id);
-            }
-        }
-        Ok(self.store().secret(caller.account(), SecretSelector::Name(text)).await?)
+        let metadata = limits::metadata_len(&new.metadata);
+        self.check_budget(metadata, self.limits().metadata_bytes, Budget::MetadataBytes)?;
+        limits::gateways(&new.gateways)
     }
 }
 
-fn check(new: &NewDevbox) -> Result<(), Refusal> {
-    if let Some(name) = &new.name {
-        limits::text("a devbox's name", name)?;
-    }
-    limits::metadata(&new.metadata)?;
-    limits::gateways(&new.gateways)
+/// The text may be a value that was sent in the place of a name, so it is not repeated.
+fn unknown_secret(env: &str) -> Refusal {
+    let message = format!(
+        "binding {env}: the account has no secret of that name or id: create it first, and send its name, not its value"
+    );
+    Refusal::invalid("unknown_secret", message)
 }

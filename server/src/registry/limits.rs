@@ -14,9 +14,6 @@ pub(super) const MAX_PAGE: u32 = 5000;
 /// Longest name of an account, token or devbox, in bytes.
 const MAX_TEXT_LEN: usize = 255;
 
-/// Most bytes of all keys and values of a devbox's metadata.
-const MAX_METADATA_LEN: usize = 16 * 1024;
-
 /// A secret's name.
 pub(super) fn secret_name(name: &str) -> Result<(), Refusal> {
     check_name(name).map_err(|error| Refusal::invalid("invalid_name", error.to_string()))
@@ -48,14 +45,9 @@ pub(super) fn text(what: &str, text: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A devbox's metadata.
-pub(super) fn metadata(metadata: &BTreeMap<String, String>) -> Result<(), Refusal> {
-    let len: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-    if len > MAX_METADATA_LEN {
-        let message = format!("metadata has {len} bytes; at most {MAX_METADATA_LEN} are kept");
-        return Err(Refusal::invalid("invalid_metadata", message));
-    }
-    Ok(())
+/// How many bytes a devbox's metadata has.
+pub(super) fn metadata_len(metadata: &BTreeMap<String, String>) -> usize {
+    metadata.iter().map(|(key, value)| key.len() + value.len()).sum()
 }
 
 /// A devbox's gateway bindings: refused until a gateway exists, because the devbox would lack what it was promised.

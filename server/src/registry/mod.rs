@@ -6,6 +6,7 @@
 mod accounts;
 mod audit;
 mod authorities;
+mod budgets;
 mod bundles;
 mod ca;
 mod caller;
@@ -14,6 +15,7 @@ mod changes;
 mod continuity;
 mod devboxes;
 mod enrolment;
+mod in_flight;
 mod join_tokens;
 mod keyring;
 mod limits;
@@ -21,6 +23,7 @@ mod notices;
 mod open;
 mod peer;
 mod places;
+pub mod rate;
 mod refusal;
 mod retention;
 mod retries;
@@ -30,7 +33,7 @@ mod secrets;
 mod tests;
 mod tokens;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use accounts::{AccountView, DevelopmentAccount};
@@ -39,7 +42,8 @@ pub use authorities::Authorities;
 pub(crate) use ca::CLOCK_SKEW;
 pub use ca::{CaError, DevboxCa, ServerIdentity};
 pub use caller::Caller;
-pub use devboxes::{DevboxPage, DevboxView, JOIN_TOKEN_LIFETIME_MS, NewDevbox};
+pub use devboxes::{DevboxPage, DevboxQuery, DevboxView, JOIN_TOKEN_LIFETIME_MS, NewDevbox};
+pub use in_flight::Delivery;
 pub(crate) use open::check_keys;
 pub use open::{Access, OpenError};
 pub use peer::DevboxPeer;
@@ -52,9 +56,12 @@ pub use tokens::TokenView;
 
 pub use crate::crypto::ApiToken;
 pub use crate::crypto::id::{AccountId, DevboxId, SecretId, TokenId};
-pub use crate::store::{Action, Actor, AuditEntry, AuditPage, DevboxStatus, GatewayBinding, SecretSelector};
+pub use crate::store::{
+    Action, Actor, AuditEntry, AuditPage, Budget, DevboxStatus, GatewayBinding, Scope, Scopes,
+    SecretSelector, UnknownScope,
+};
 
-use crate::config::{DEFAULT_CERTIFICATE_LIFETIME, DEFAULT_TRUST_DOMAIN};
+use crate::config::{DEFAULT_CERTIFICATE_LIFETIME, DEFAULT_TRUST_DOMAIN, Limits};
 use crate::metrics::Metrics;
 use crate::store::{MetaKey, Store, TimeMs};
 
@@ -65,6 +72,8 @@ pub struct Settings {
     pub trust_domain: String,
     /// How long a devbox's certificate is valid.
     pub certificate_lifetime: Duration,
+    /// Budgets, until [`Registry::set_limits`] replaces them.
+    pub limits: Limits,
 }
 
 impl Default for Settings {
@@ -72,6 +81,7 @@ impl Default for Settings {
         Self {
             trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),
             certificate_lifetime: DEFAULT_CERTIFICATE_LIFETIME,
+            limits: Limits::default(),
         }
     }
 }
@@ -88,6 +98,9 @@ struct Parts {
     changes: changes::Changes,
     places: places::Places,
     notices: notices::Notices,
+    rates: budgets::Rates,
+    in_flight: in_flight::InFlight,
+    limits: RwLock<Limits>,
     metrics: Arc<Metrics>,
     settings: Settings,
 }
@@ -120,6 +133,17 @@ impl Registry {
                 false
             }
         }
+    }
+
+    /// The budgets.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        *self.0.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the budgets, but for the bytes in flight, which are set at the start.
+    pub fn set_limits(&self, limits: Limits) {
+        *self.0.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 
     /// What the operator chose.

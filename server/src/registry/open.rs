@@ -1,12 +1,14 @@
 //! Opening a state: the check that this is its master key, and the devbox CA, made at the first start.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use thiserror::Error;
 
 use super::authorities::{Authorities, InUse, LoadError};
+use super::budgets::Rates;
 use super::changes::Changes;
+use super::in_flight::InFlight;
 use super::keyring::Keyring;
 use super::notices::Notices;
 use super::places::Places;
@@ -173,8 +175,20 @@ impl Registry {
         let changes = Changes::new(Arc::clone(&metrics));
         metrics.ca_ends(authorities.issuing().end_time());
         let authorities = InUse::new(authorities);
-        let (places, notices) = (Places::default(), Notices::default());
-        Ok(Self(Arc::new(Parts { store, keyring, authorities, changes, places, notices, metrics, settings })))
+        let limits = settings.limits;
+        Ok(Self(Arc::new(Parts {
+            store,
+            keyring,
+            authorities,
+            changes,
+            places: Places::default(),
+            notices: Notices::default(),
+            rates: Rates::default(),
+            in_flight: InFlight::new(limits.bytes_in_flight),
+            limits: RwLock::new(limits),
+            metrics,
+            settings,
+        })))
     }
 }
 

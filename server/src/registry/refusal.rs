@@ -6,6 +6,8 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use crate::store::Budget;
+
 /// The kinds of refusal, one HTTP status each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalKind {
@@ -31,6 +33,7 @@ pub struct Refusal {
     message: String,
     detail: Option<Box<dyn Error + Send + Sync>>,
     retry_after: Option<Duration>,
+    budget: Option<Budget>,
 }
 
 impl Refusal {
@@ -73,7 +76,7 @@ impl Refusal {
     }
 
     fn new(kind: RefusalKind, code: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, code, message: message.into(), detail: None, retry_after: None }
+        Self { kind, code, message: message.into(), detail: None, retry_after: None, budget: None }
     }
 
     /// What decides the HTTP status.
@@ -92,6 +95,22 @@ impl Refusal {
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// The same refusal, counted for `budget`.
+    pub(super) fn of_budget(self, budget: Budget) -> Self {
+        Self { budget: Some(budget), ..self }
+    }
+
+    /// The same refusal as a 403.
+    pub(super) fn forbidding(self) -> Self {
+        Self { kind: RefusalKind::Forbidden, ..self }
+    }
+
+    /// The budget that is used up, if that is the reason.
+    #[must_use]
+    pub fn budget(&self) -> Option<Budget> {
+        self.budget
     }
 
     /// How long to wait before the same request is taken, if waiting helps.

@@ -1,5 +1,6 @@
 //! Secrets: their values go in here and come out only in bundles.
 
+use devbox_secrets_proto::name::{InvalidVariable, max_value_len};
 use devbox_secrets_proto::secret::SecretBytes;
 use serde::Serialize;
 
@@ -21,12 +22,12 @@ pub struct SecretView {
     pub update_time_ms: TimeMs,
 }
 
-/// The beginning of the list of an account's secrets. Serialises to the API's `SecretListView`.
+/// A part of the list of an account's secrets. Serialises to the API's `SecretListView`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SecretPage {
     /// By name.
     pub secrets: Vec<SecretView>,
-    /// Whether there are more than these.
+    /// Whether there are more after these.
     pub has_more: bool,
     /// How many there are in all.
     pub total_count: u64,
@@ -42,7 +43,7 @@ impl From<Secret> for SecretView {
 impl From<Page<Secret>> for SecretPage {
     fn from(page: Page<Secret>) -> Self {
         let secrets = page.rows.into_iter().map(SecretView::from).collect();
-        Self { secrets, has_more: page.has_more, total_count: page.total_count }
+        Self { secrets, has_more: page.has_more, total_count: page.total_count.unwrap_or_default() }
     }
 }
 
@@ -73,13 +74,14 @@ impl Registry {
         let secret = self.seal_new(caller, name, value).await?;
         let audit = caller.done(Action::SecretCreate, secret.secret.id.as_str()).named(name);
         let request = self.request_key(caller).await?;
-        match self.store().insert_secret(caller.account(), &secret, &audit, request.as_ref()).await {
+        let (account, limits) = (caller.account(), self.limits());
+        match self.store().insert_secret(account, &secret, &limits, &audit, request.as_ref()).await {
             Ok(wakes) => {
                 self.0.changes.publish(caller.account(), wakes);
                 Ok(secret.secret)
             }
             Err(StoreError::Taken) => Err(name_taken(name)),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(self.write_refusal(error)),
         }
     }
 
@@ -106,15 +108,14 @@ impl Registry {
     ) -> Result<Secret, Refusal> {
         let Secret { id, name, .. } = self.find_secret(caller, selector, Action::SecretUpdate).await?.secret;
         limits::value(&name, &value)?;
-        if let Some(env) = self.store().longest_binding(caller.account(), &id).await? {
-            limits::value(&env, &value)?;
-        }
         let key = self.account_key(caller).await?;
         let seal = |version| key.seal(ValueLocation { secret: &id, version }, &value);
         let audit = caller.done(Action::SecretUpdate, id.as_str()).named(&name);
         let request = self.request_key(caller).await?;
+        let (account, limits) = (caller.account(), self.limits());
         let updated =
-            self.store().update_secret(caller.account(), &id, &seal, &audit, request.as_ref()).await?;
+            self.store().update_secret(account, &id, &seal, &limits, &audit, request.as_ref()).await;
+        let updated = updated.map_err(|error| self.write_refusal(error))?;
         let (secret, wakes) = updated.ok_or_else(unknown_secret)?;
         self.0.changes.publish(caller.account(), wakes);
         Ok(secret)
@@ -153,13 +154,47 @@ impl Registry {
         Ok(secret)
     }
 
-    /// The first `limit` secrets by name; a limit over 5000 is served as 5000.
+    /// `limit` secrets by name (a limit over 5000 is served as 5000), from the one after `starting_after`: a secret's id, or a
+    /// name, which need not exist any more.
     ///
     /// # Errors
-    /// 403 without the devbox capability.
-    pub async fn list_secrets(&self, caller: &Caller, limit: u32) -> Result<SecretPage, Refusal> {
+    /// 403 without the devbox capability; 404 for a `starting_after` that is no name and no secret's id.
+    pub async fn list_secrets(
+        &self,
+        caller: &Caller,
+        limit: u32,
+        starting_after: Option<&str>,
+    ) -> Result<SecretPage, Refusal> {
         self.check_capability(caller, Action::SecretRead, "").await?;
-        Ok(self.store().secrets(caller.account(), limit.min(limits::MAX_PAGE)).await?.into())
+        let after = match starting_after {
+            Some(text) => self.position(caller, text).await?,
+            None => String::new(),
+        };
+        Ok(self.store().secrets(caller.account(), &after, limit.min(limits::MAX_PAGE)).await?.into())
+    }
+
+    /// The name that a list continues after.
+    async fn position(&self, caller: &Caller, text: &str) -> Result<String, Refusal> {
+        let by_id = self.store().secret(caller.account(), SecretSelector::Id(text)).await?;
+        match by_id {
+            Some(found) => Ok(found.secret.name),
+            None if limits::secret_name(text).is_ok() => Ok(text.to_owned()),
+            None => {
+                Err(Refusal::not_found("starting_after is no secret's name or id: start over without it"))
+            }
+        }
+    }
+
+    /// The refusal for a write that the store refused.
+    pub(super) fn write_refusal(&self, error: StoreError) -> Refusal {
+        match error {
+            StoreError::OverBudget(budget) => self.over_budget(budget),
+            StoreError::TooLongFor { env, len } => {
+                let max = max_value_len(&env);
+                limits::invalid_value(&env, InvalidVariable::ValueLength { len, max })
+            }
+            other => other.into(),
+        }
     }
 
     pub(super) async fn find_secret(

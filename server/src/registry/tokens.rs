@@ -6,7 +6,7 @@ use super::audit::Attempt;
 use super::{Refusal, Registry, limits, now_ms};
 use crate::crypto::ApiToken;
 use crate::crypto::id::TokenId;
-use crate::store::{Action, Actor, TimeMs, Token};
+use crate::store::{Action, Actor, Scopes, TimeMs, Token};
 
 /// An API token, for people: everything but the token itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -21,12 +21,14 @@ pub struct TokenView {
     pub expire_time_ms: Option<TimeMs>,
     /// Since when it is refused.
     pub revoke_time_ms: Option<TimeMs>,
+    /// What it may be used for.
+    pub scopes: Scopes,
 }
 
 impl From<Token> for TokenView {
     fn from(token: Token) -> Self {
-        let Token { id, name, create_time_ms, expire_time_ms, revoke_time_ms, .. } = token;
-        Self { id, name, create_time_ms, expire_time_ms, revoke_time_ms }
+        let Token { id, name, create_time_ms, expire_time_ms, revoke_time_ms, scopes, .. } = token;
+        Self { id, name, create_time_ms, expire_time_ms, revoke_time_ms, scopes }
     }
 }
 
@@ -41,15 +43,25 @@ impl Registry {
         account: &str,
         name: &str,
         expire_time_ms: Option<TimeMs>,
+        scopes: Scopes,
     ) -> Result<(TokenView, ApiToken), Refusal> {
         limits::text("a token's name", name)?;
         let account = self.find_account(account).await?.id;
         let (id, secret) = (TokenId::generate()?, ApiToken::generate()?);
         let name = name.to_owned();
-        let token =
-            Token { id, account, name, create_time_ms: now_ms(), expire_time_ms, revoke_time_ms: None };
+        let token = Token {
+            id,
+            account,
+            name,
+            create_time_ms: now_ms(),
+            expire_time_ms,
+            revoke_time_ms: None,
+            scopes,
+        };
         let audit = attempt(actor, &token.account, &token.id, Action::TokenCreate).done().named(&token.name);
-        self.store().insert_token(&token, secret.hash(), &audit).await?;
+        let audit = audit.because(scopes.to_string());
+        let inserted = self.store().insert_token(&token, secret.hash(), &self.limits(), &audit).await;
+        inserted.map_err(|error| self.write_refusal(error))?;
         Ok((token.into(), secret))
     }
 

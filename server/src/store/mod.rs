@@ -16,6 +16,7 @@ mod audit;
 mod audit_chain;
 mod directory;
 mod model;
+mod scope;
 mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -30,12 +31,15 @@ pub use audit_chain::{AuditHash, CHAIN_START, Chain, HASH_LEN, chained};
 pub(crate) use directory::same_owner;
 pub use directory::{OpenLock, ServeClaim, StateDirectory, StateError};
 pub use model::{
-    Account, Answered, Authority, BoundValue, BundleContents, Devbox, DevboxStatus, Fingerprint,
-    GatewayBinding, IssuedCertificate, JoinGrant, JoinRefusal, JoinTokenIssue, Page, RECEIPT_LIFETIME_MS,
-    Receipt, Renewed, RequestKey, SealedSecret, Secret, SecretSelector, Standing, TimeMs, Token,
+    Account, Answered, Authority, BoundValue, Budget, BundleContents, Devbox, DevboxList, DevboxStatus,
+    ENTRY_OVERHEAD, Fingerprint, GatewayBinding, IssuedCertificate, JoinGrant, JoinRefusal, JoinTokenIssue,
+    Page, RECEIPT_LIFETIME_MS, Receipt, Renewed, RequestKey, SealedSecret, Secret, SecretSelector, Standing,
+    TimeMs, Token,
 };
+pub use scope::{Scope, Scopes, UnknownScope};
 pub use sqlite::{Depth, Extent, SqliteStore, examine, examine_for_start};
 
+use crate::config::Limits;
 use crate::crypto::id::{AccountId, DevboxId, SecretId, TokenId};
 use crate::crypto::{CryptoError, TokenHash};
 
@@ -79,6 +83,17 @@ pub enum StoreError {
     /// A row has a form that this program never writes.
     #[error("the state has a damaged row ({0}): restore it from a backup")]
     Damaged(&'static str),
+    /// The write would go over a budget; nothing was written.
+    #[error("the budget {} is used up", .0.as_str())]
+    OverBudget(Budget),
+    /// The value would be too long for the environment name that it is bound to; nothing was written.
+    #[error("the value is too long for a name that it is bound to")]
+    TooLongFor {
+        /// The environment name.
+        env: String,
+        /// The value's length in bytes.
+        len: usize,
+    },
     /// A value could not be sealed in the middle of a transaction.
     #[error("a value could not be stored")]
     Seal(#[source] CryptoError),
@@ -222,10 +237,14 @@ pub trait Accounts {
     async fn wakes(&self, id: &AccountId) -> Result<u64, StoreError>;
 
     /// Adds an API token.
+    ///
+    /// # Errors
+    /// [`StoreError::OverBudget`].
     async fn insert_token(
         &self,
         token: &Token,
         hash: TokenHash,
+        limits: &Limits,
         audit: &AuditRecord,
     ) -> Result<(), StoreError>;
 
@@ -250,11 +269,12 @@ pub trait Secrets {
     /// Adds a secret; returns the account's wakes.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] where the account has one of that name.
+    /// [`StoreError::Taken`] where the account has one of that name; [`StoreError::OverBudget`].
     async fn insert_secret(
         &self,
         account: &AccountId,
         secret: &SealedSecret,
+        limits: &Limits,
         audit: &AuditRecord,
         request: Option<&RequestKey>,
     ) -> Result<u64, StoreError>;
@@ -267,11 +287,15 @@ pub trait Secrets {
     ) -> Result<Option<SealedSecret>, StoreError>;
 
     /// Replaces a secret's value: `seal` gets the new version. Returns the secret and the account's wakes.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLongFor`]; [`StoreError::OverBudget`] for a value that is longer than its predecessor.
     async fn update_secret(
         &self,
         account: &AccountId,
         id: &SecretId,
         seal: &SealFor<'_>,
+        limits: &Limits,
         audit: &AuditRecord,
         request: Option<&RequestKey>,
     ) -> Result<Option<(Secret, u64)>, StoreError>;
@@ -285,8 +309,9 @@ pub trait Secrets {
         request: Option<&RequestKey>,
     ) -> Result<Option<u64>, StoreError>;
 
-    /// The first `limit` secrets by name.
-    async fn secrets(&self, account: &AccountId, limit: u32) -> Result<Page<Secret>, StoreError>;
+    /// `limit` secrets by name, from the one after the name `after`; an empty text is before all names.
+    async fn secrets(&self, account: &AccountId, after: &str, limit: u32)
+    -> Result<Page<Secret>, StoreError>;
 
     /// Up to `limit` secrets with their sealed values, by name, from the one after the name `after`.
     async fn sealed_secrets(
@@ -296,9 +321,12 @@ pub trait Secrets {
         limit: u32,
     ) -> Result<Vec<SealedSecret>, StoreError>;
 
-    /// The longest environment name under which a running devbox of the account has the secret.
-    async fn longest_binding(&self, account: &AccountId, id: &SecretId)
-    -> Result<Option<String>, StoreError>;
+    /// For each of `texts`, the secret of that id, else of that name.
+    async fn secret_ids(
+        &self,
+        account: &AccountId,
+        texts: &[&str],
+    ) -> Result<Vec<Option<SecretId>>, StoreError>;
 }
 
 /// What writes answered that callers may try again.
@@ -317,11 +345,15 @@ pub trait Receipts {
 #[async_trait]
 pub trait Devboxes {
     /// Registers a devbox.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLongFor`], [`StoreError::OverBudget`].
     async fn insert_devbox(
         &self,
         account: &AccountId,
         devbox: &Devbox,
         join: JoinGrant,
+        limits: &Limits,
         audit: &AuditRecord,
         request: Option<&RequestKey>,
     ) -> Result<(), StoreError>;
@@ -329,12 +361,11 @@ pub trait Devboxes {
     /// One devbox.
     async fn devbox(&self, account: &AccountId, id: &DevboxId) -> Result<Option<Devbox>, StoreError>;
 
-    /// `limit` devboxes, newest first, from the one after `after`; `None` where the account has no devbox `after`.
+    /// The devboxes that `list` asks for, newest first; `None` if the account has no devbox `list.after`.
     async fn devboxes(
         &self,
         account: &AccountId,
-        limit: u32,
-        after: Option<&DevboxId>,
+        list: &DevboxList,
     ) -> Result<Option<Page<Devbox>>, StoreError>;
 
     /// Shuts a running devbox down; returns the account's wakes, `None` where no such devbox runs.

@@ -5,11 +5,59 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::Scopes;
 use crate::crypto::TokenHash;
 use crate::crypto::id::{AccountId, DevboxId, JoinTokenId, SecretId, TokenId};
 
 /// Milliseconds since the Unix epoch.
 pub type TimeMs = i64;
+
+/// Room in a bundle for an entry's lengths, ids and version, in bytes. The database's triggers count with the same number.
+pub const ENTRY_OVERHEAD: usize = 128;
+
+/// How much of the server somebody may use: one budget each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Budget {
+    /// Secrets of an account.
+    Secrets,
+    /// Stored bytes of an account's values.
+    ValueBytes,
+    /// Running devboxes of an account.
+    Devboxes,
+    /// Usable API tokens of an account.
+    Tokens,
+    /// Bindings of one devbox.
+    Bindings,
+    /// Bytes of one devbox's bundle.
+    BundleBytes,
+    /// Bytes of one devbox's metadata.
+    MetadataBytes,
+    /// Requests with one API token in a time.
+    Requests,
+    /// Bundle requests of one devbox in a time.
+    Bundles,
+    /// Certificate renewals of one devbox in a time.
+    Renewals,
+}
+
+impl Budget {
+    /// The word for it in metrics and errors.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Secrets => "secrets",
+            Self::ValueBytes => "value_bytes",
+            Self::Devboxes => "devboxes",
+            Self::Tokens => "tokens",
+            Self::Bindings => "bindings",
+            Self::BundleBytes => "bundle_bytes",
+            Self::MetadataBytes => "metadata_bytes",
+            Self::Requests => "requests",
+            Self::Bundles => "bundles",
+            Self::Renewals => "renewals",
+        }
+    }
+}
 
 /// An owner of secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +89,8 @@ pub struct Token {
     pub expire_time_ms: Option<TimeMs>,
     /// Since when it is refused.
     pub revoke_time_ms: Option<TimeMs>,
+    /// What it may be used for.
+    pub scopes: Scopes,
 }
 
 /// Which secret of an account.
@@ -213,6 +263,8 @@ pub struct Standing {
     pub wakes: u64,
     /// From when on the certificate is invalid; none where it was never issued to this devbox.
     pub certificate_not_after_time_ms: Option<TimeMs>,
+    /// How long the devbox's bundle may get, in bytes.
+    pub bundle_bytes: u64,
 }
 
 /// One value of a bundle, still sealed by the account's key.
@@ -278,6 +330,27 @@ pub struct Page<T> {
     pub rows: Vec<T>,
     /// Whether there are rows after these.
     pub has_more: bool,
-    /// How many rows the whole list has.
-    pub total_count: u64,
+    /// How many rows the whole list has; none if nobody asked.
+    pub total_count: Option<u64>,
+}
+
+/// Which devboxes of an account to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DevboxList {
+    /// Most rows.
+    pub limit: u32,
+    /// The last devbox of the page before.
+    pub after: Option<DevboxId>,
+    /// Only those of this status.
+    pub status: Option<DevboxStatus>,
+    /// Whether to count them all.
+    pub counted: bool,
+}
+
+impl DevboxList {
+    /// The first `limit` devboxes of any status, counted.
+    #[must_use]
+    pub fn first(limit: u32) -> Self {
+        Self { limit, after: None, status: None, counted: true }
+    }
 }

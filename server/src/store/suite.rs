@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use devbox_secrets_proto::name::max_value_len;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use super::*;
 use crate::crypto::id::JoinTokenId;
-use crate::crypto::{ApiToken, JoinSecret};
+use crate::crypto::{ApiToken, JoinSecret, sealed_len};
 
 /// A backend opened for one test, and what must outlive it.
 struct Opened {
@@ -55,7 +56,8 @@ run_on! { sqlite:
     a_devbox_is_read_back_as_it_was_registered,
     a_bundle_holds_what_is_bound_in_order_and_no_deleted_secret,
     a_devbox_that_is_shut_down_has_no_bundle,
-    only_bindings_of_running_devboxes_count_as_bindings,
+    a_value_has_to_fit_under_every_name_that_running_devboxes_have_for_it,
+    the_kept_counts_are_those_of_the_rows,
     a_join_token_is_redeemed_once_by_any_number_of_attempts,
     a_join_token_is_refused_when_it_is_another_or_over_or_its_devbox_is,
     a_new_join_token_takes_the_last_ones_place_and_ends_certificates_when_redeemed,
@@ -104,7 +106,7 @@ fn sealed(name: &str) -> SealedSecret {
 
 async fn secret(store: &Arc<dyn Store>, account: &AccountId, name: &str) -> SecretId {
     let sealed = sealed(name);
-    store.insert_secret(account, &sealed, &done(), None).await.unwrap();
+    store.insert_secret(account, &sealed, &Limits::default(), &done(), None).await.unwrap();
     sealed.secret.id
 }
 
@@ -129,7 +131,7 @@ fn devbox(bindings: Option<&[(&str, &SecretId)]>) -> Devbox {
 async fn register(store: &Arc<dyn Store>, account: &AccountId, devbox: &Devbox) -> TokenHash {
     let hash = JoinSecret::generate().unwrap().hash();
     let grant = JoinGrant { hash, expire_time_ms: 2000 };
-    store.insert_devbox(account, devbox, grant, &done(), None).await.unwrap();
+    store.insert_devbox(account, devbox, grant, &Limits::default(), &done(), None).await.unwrap();
     hash
 }
 
@@ -229,7 +231,7 @@ async fn a_taken_account_name_is_told_and_writes_nothing(store: Arc<dyn Store>) 
 async fn a_token_is_found_by_its_hash_only(store: Arc<dyn Store>) {
     let account = account(&store, "acme").await;
     let (token, hash) = token(&account);
-    store.insert_token(&token, hash, &done()).await.unwrap();
+    store.insert_token(&token, hash, &Limits::default(), &done()).await.unwrap();
     let (found, owner) = store.token_by_hash(hash).await.unwrap().unwrap();
     assert_eq!((found, owner.id), (token, account));
     let unknown = ApiToken::generate().unwrap().hash();
@@ -244,6 +246,7 @@ fn token(account: &AccountId) -> (Token, TokenHash) {
         create_time_ms: 5,
         expire_time_ms: Some(9),
         revoke_time_ms: None,
+        scopes: Scopes::default(),
     };
     (token, ApiToken::generate().unwrap().hash())
 }
@@ -251,7 +254,7 @@ fn token(account: &AccountId) -> (Token, TokenHash) {
 async fn a_revocation_keeps_its_first_time(store: Arc<dyn Store>) {
     let account = account(&store, "acme").await;
     let (token, hash) = token(&account);
-    store.insert_token(&token, hash, &done()).await.unwrap();
+    store.insert_token(&token, hash, &Limits::default(), &done()).await.unwrap();
     for time_ms in [1000, 2000] {
         let audit = AuditRecord { time_ms, ..done() };
         let revoked = store.revoke_token(&account, &token.id, &audit).await.unwrap().unwrap();
@@ -266,20 +269,32 @@ async fn nothing_of_one_account_is_found_from_another(store: Arc<dyn Store>) {
     let devbox = devbox(Some(&[("KEY", &secret_id)]));
     register(&store, &owner, &devbox).await;
     let (token, hash) = token(&owner);
-    store.insert_token(&token, hash, &done()).await.unwrap();
+    store.insert_token(&token, hash, &Limits::default(), &done()).await.unwrap();
     let before = store.wakes(&owner).await.unwrap();
 
     for selector in [SecretSelector::Name("KEY"), SecretSelector::Id(secret_id.as_str())] {
         assert_eq!(store.secret(&stranger, selector).await.unwrap(), None);
     }
     let seal = |_| Ok(vec![]);
-    assert_eq!(store.update_secret(&stranger, &secret_id, &seal, &done(), None).await.unwrap(), None);
+    assert_eq!(
+        store.update_secret(&stranger, &secret_id, &seal, &Limits::default(), &done(), None).await.unwrap(),
+        None
+    );
     assert_eq!(store.delete_secret(&stranger, &secret_id, &done(), None).await.unwrap(), None);
-    assert_eq!(store.secrets(&stranger, 10).await.unwrap().total_count, 0);
-    assert_eq!(store.longest_binding(&stranger, &secret_id).await.unwrap(), None);
+    assert_eq!(store.secrets(&stranger, "", 10).await.unwrap().total_count, Some(0));
+    assert_eq!(store.secret_ids(&stranger, &[secret_id.as_str(), "KEY"]).await.unwrap(), [None, None]);
     assert_eq!(store.devbox(&stranger, &devbox.id).await.unwrap(), None);
-    assert_eq!(store.devboxes(&stranger, 10, None).await.unwrap().unwrap().total_count, 0);
-    assert_eq!(store.devboxes(&stranger, 10, Some(&devbox.id)).await.unwrap(), None);
+    assert_eq!(
+        store.devboxes(&stranger, &DevboxList::first(10)).await.unwrap().unwrap().total_count,
+        Some(0)
+    );
+    assert_eq!(
+        store
+            .devboxes(&stranger, &DevboxList { after: Some(devbox.id.clone()), ..DevboxList::first(10) })
+            .await
+            .unwrap(),
+        None
+    );
     assert_eq!(store.shutdown_devbox(&stranger, &devbox.id, &done(), None).await.unwrap(), None);
     assert_eq!(store.bundle_contents(&stranger, &devbox.id).await.unwrap(), None);
     assert!(store.tokens(&stranger).await.unwrap().is_empty());
@@ -300,11 +315,16 @@ async fn every_write_that_changes_what_devboxes_may_have_wakes_them(store: Arc<d
     let id = &sealed.secret.id;
     let devbox = devbox(None);
     let grant = JoinGrant { hash: JoinSecret::generate().unwrap().hash(), expire_time_ms: 1 };
-    store.insert_devbox(&account, &devbox, grant, &done(), None).await.unwrap();
+    store.insert_devbox(&account, &devbox, grant, &Limits::default(), &done(), None).await.unwrap();
     assert_eq!(store.wakes(&account).await.unwrap(), start, "a new devbox changes nothing for the others");
     let revisions = [
-        store.insert_secret(&account, &sealed, &done(), None).await.unwrap(),
-        store.update_secret(&account, id, &|_| Ok(vec![1]), &done(), None).await.unwrap().unwrap().1,
+        store.insert_secret(&account, &sealed, &Limits::default(), &done(), None).await.unwrap(),
+        store
+            .update_secret(&account, id, &|_| Ok(vec![1]), &Limits::default(), &done(), None)
+            .await
+            .unwrap()
+            .unwrap()
+            .1,
         store.shutdown_devbox(&account, &devbox.id, &done(), None).await.unwrap().unwrap(),
         store.delete_secret(&account, id, &done(), None).await.unwrap().unwrap(),
     ];
@@ -319,7 +339,10 @@ async fn names_are_unique_in_an_account_only(store: Arc<dyn Store>) {
     secret(&store, &one, "KEY").await;
     secret(&store, &other, "KEY").await;
     let before = store.wakes(&one).await.unwrap();
-    assert!(matches!(store.insert_secret(&one, &sealed("KEY"), &done(), None).await, Err(StoreError::Taken)));
+    assert!(matches!(
+        store.insert_secret(&one, &sealed("KEY"), &Limits::default(), &done(), None).await,
+        Err(StoreError::Taken)
+    ));
     assert_eq!(store.wakes(&one).await.unwrap(), before);
 }
 
@@ -328,10 +351,10 @@ async fn secrets_are_listed_by_name_and_counted(store: Arc<dyn Store>) {
     for name in ["b", "A", "_", "a"] {
         secret(&store, &account, name).await;
     }
-    let page = store.secrets(&account, 3).await.unwrap();
+    let page = store.secrets(&account, "", 3).await.unwrap();
     assert_eq!(page.rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["A", "_", "a"]);
-    assert_eq!((page.has_more, page.total_count), (true, 4));
-    let all = store.secrets(&account, 4).await.unwrap();
+    assert_eq!((page.has_more, page.total_count), (true, Some(4)));
+    let all = store.secrets(&account, "", 4).await.unwrap();
     assert_eq!((all.rows.len(), all.has_more), (4, false));
 }
 
@@ -339,11 +362,14 @@ async fn an_update_gets_the_next_version_and_nothing_is_written_when_sealing_fai
     let account = account(&store, "acme").await;
     let id = secret(&store, &account, "KEY").await;
     let seal = |version: u64| Ok(version.to_be_bytes().to_vec());
-    let (updated, _) = store.update_secret(&account, &id, &seal, &done(), None).await.unwrap().unwrap();
+    let (updated, _) =
+        store.update_secret(&account, &id, &seal, &Limits::default(), &done(), None).await.unwrap().unwrap();
     assert_eq!((updated.version, updated.create_time_ms, updated.update_time_ms), (2, 5, 1000));
 
     let before = store.wakes(&account).await.unwrap();
-    let failed = store.update_secret(&account, &id, &|_| Err(CryptoError::Seal), &done(), None).await;
+    let failed = store
+        .update_secret(&account, &id, &|_| Err(CryptoError::Seal), &Limits::default(), &done(), None)
+        .await;
     assert!(matches!(failed, Err(StoreError::Seal(_))));
     let kept = store.secret(&account, SecretSelector::Name("KEY")).await.unwrap().unwrap();
     assert_eq!((kept.secret, kept.sealed), (updated, 2u64.to_be_bytes().to_vec()));
@@ -358,7 +384,7 @@ async fn updates_at_once_each_get_a_version_of_their_own(store: Arc<dyn Store>) 
         let (store, account, id) = (store.clone(), account.clone(), id.clone());
         updates.spawn(async move {
             store
-                .update_secret(&account, &id, &|_| Ok(vec![]), &done(), None)
+                .update_secret(&account, &id, &|_| Ok(vec![]), &Limits::default(), &done(), None)
                 .await
                 .unwrap()
                 .unwrap()
@@ -383,8 +409,9 @@ async fn devboxes_are_listed_newest_first_page_by_page(store: Arc<dyn Store>) {
     expected.reverse();
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let page = store.devboxes(&account, 3, after.as_ref()).await.unwrap().unwrap();
-        assert_eq!(page.total_count, 4);
+        let page =
+            store.devboxes(&account, &DevboxList { after, ..DevboxList::first(3) }).await.unwrap().unwrap();
+        assert_eq!(page.total_count, Some(4));
         seen.extend(page.rows.into_iter().map(|row| (row.create_time_ms, row.id)));
         after = seen.last().map(|(_, id)| id.clone());
         if !page.has_more {
@@ -452,15 +479,52 @@ async fn a_devbox_that_is_shut_down_has_no_bundle(store: Arc<dyn Store>) {
     assert!(renewed("01", "03").await.is_none());
 }
 
-async fn only_bindings_of_running_devboxes_count_as_bindings(store: Arc<dyn Store>) {
+async fn a_value_has_to_fit_under_every_name_that_running_devboxes_have_for_it(store: Arc<dyn Store>) {
     let account = account(&store, "acme").await;
     let id = secret(&store, &account, "KEY").await;
     let (short, long) = (devbox(Some(&[("A", &id)])), devbox(Some(&[("LONGER", &id)])));
     register(&store, &account, &short).await;
     register(&store, &account, &long).await;
-    assert_eq!(store.longest_binding(&account, &id).await.unwrap().as_deref(), Some("LONGER"));
+    let update = async || {
+        let sealed = vec![0; sealed_len(max_value_len("A"))];
+        let seal = move |_: u64| Ok(sealed.clone());
+        store.update_secret(&account, &id, &seal, &Limits::default(), &done(), None).await
+    };
+    let refused = update().await.unwrap_err();
+    assert!(matches!(refused, StoreError::TooLongFor { env, .. } if env == "LONGER"));
     store.shutdown_devbox(&account, &long.id, &done(), None).await.unwrap();
-    assert_eq!(store.longest_binding(&account, &id).await.unwrap().as_deref(), Some("A"));
+    update().await.unwrap().unwrap();
+    let again = devbox(Some(&[("LONGER", &id)]));
+    let grant = JoinGrant { hash: JoinSecret::generate().unwrap().hash(), expire_time_ms: 1 };
+    let refused = store.insert_devbox(&account, &again, grant, &Limits::default(), &done(), None).await;
+    assert!(matches!(refused, Err(StoreError::TooLongFor { env, .. }) if env == "LONGER"));
+}
+
+/// What a write of one more byte than counted so far would be refused for.
+async fn the_kept_counts_are_those_of_the_rows(store: Arc<dyn Store>) {
+    let account = account(&store, "acme").await;
+    let (first, second) = (secret(&store, &account, "FIRST").await, secret(&store, &account, "SECOND").await);
+    let bound = devbox(Some(&[("Z", &first), ("A", &second), ("B", &first)]));
+    let hash = register(&store, &account, &bound).await;
+    store.redeem_join(&bound.id, hash, &certificate("01"), &done()).await.unwrap().unwrap();
+    let counted = async || store.standing(&bound.id, "01").await.unwrap().unwrap().bundle_bytes;
+    let entry = |env: &str, name: &str, sealed: u64| 128 + env.len() as u64 + name.len() as u64 + sealed;
+    let sealed = |name: &str| name.len() as u64 + 7;
+    let of_first = |len| entry("Z", "FIRST", len) + entry("B", "FIRST", len);
+    let of_second = entry("A", "SECOND", sealed("SECOND"));
+    assert_eq!(counted().await, of_first(sealed("FIRST")) + of_second);
+    let update = async |len: usize| {
+        let seal = move |_: u64| Ok(vec![0; len]);
+        store.update_secret(&account, &first, &seal, &Limits::default(), &done(), None).await.unwrap()
+    };
+    update(1000).await;
+    assert_eq!(counted().await, of_first(1000) + of_second);
+    update(10).await;
+    assert_eq!(counted().await, of_first(10) + of_second);
+    store.delete_secret(&account, &first, &done(), None).await.unwrap();
+    assert_eq!(counted().await, of_second);
+    store.delete_secret(&account, &second, &done(), None).await.unwrap();
+    assert_eq!(counted().await, 0);
 }
 
 async fn a_join_token_is_redeemed_once_by_any_number_of_attempts(store: Arc<dyn Store>) {
@@ -558,6 +622,7 @@ async fn a_devboxs_standing_says_all_that_decides_about_its_bundle(store: Arc<dy
         revision: 1,
         wakes,
         certificate_not_after_time_ms: Some(6),
+        bundle_bytes: 0,
     };
     assert_eq!(store.standing(&devbox.id, "0a").await.unwrap().as_ref(), Some(&expected));
     store.shutdown_devbox(&account, &devbox.id, &done(), None).await.unwrap();

@@ -107,3 +107,33 @@ async fn a_running_devbox_gets_another_join_token_each_time() {
     server.call(post(&format!("/v1/devboxes/{id}/shutdown"), "")).await.expect(200);
     assert_eq!(server.call(post(&path, "")).await.expect(403).text("code"), "devbox_shutdown");
 }
+
+#[tokio::test]
+async fn a_list_of_devboxes_has_one_status_and_is_counted_if_asked() {
+    let server = TestServer::start().await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(server.call(post("/v1/devboxes", "{}")).await.expect(200).text("id"));
+    }
+    server.call(post(&format!("/v1/devboxes/{}/shutdown", ids[1]), "")).await.expect(200);
+    for (query, ids, total) in [
+        ("status=running", vec![&ids[0], &ids[2]], json!(2)),
+        ("status=shutdown", vec![&ids[1]], json!(1)),
+        ("status=suspended", vec![], json!(0)),
+        ("status=running&include_total_count=false", vec![&ids[0], &ids[2]], Value::Null),
+        ("include_total_count=true", vec![&ids[0], &ids[1], &ids[2]], json!(3)),
+    ] {
+        let page = server.call(get(&format!("/v1/devboxes?{query}"))).await.expect(200).json();
+        let mut found: Vec<&str> = page["devboxes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|devbox| devbox["id"].as_str().unwrap())
+            .collect();
+        found.sort_unstable();
+        let mut ids: Vec<&str> = ids.into_iter().map(String::as_str).collect();
+        ids.sort_unstable();
+        assert_eq!((found, &page["total_count"]), (ids, &total), "{query}");
+    }
+    server.call(get("/v1/devboxes?status=nope")).await.expect(400);
+}

@@ -2,7 +2,8 @@
 
 use crate::support::{Answer, Call, Http, TestServer, get, post};
 use devbox_secrets_server::api::public::{Access, routes};
-use devbox_secrets_server::registry::Actor;
+use devbox_secrets_server::config::{Limits, Rate};
+use devbox_secrets_server::registry::{Actor, Scope};
 use serde_json::{Value, json};
 
 fn secret(name: &str, value: &str) -> Call {
@@ -189,7 +190,7 @@ async fn every_route_but_the_open_ones_refuses_whoever_shows_no_valid_token() {
             let answer = server.call_by(Http::One, call).await;
             match route.access {
                 Access::Open => assert_eq!(answer.status, 200, "{path}"),
-                Access::Bearer => {
+                Access::Bearer(_) => {
                     let answer = answer.expect(401);
                     assert_eq!(answer.header("www-authenticate"), "Bearer", "{path}");
                 }
@@ -282,4 +283,82 @@ async fn no_value_reaches_the_disk() {
         .expect(200);
     assert!(!crate::support::on_disk(server.state.path(), canary.as_bytes()));
     assert!(crate::support::on_disk(server.state.path(), b"sec_"), "the search would find what is there");
+}
+
+#[tokio::test]
+async fn every_secret_of_a_long_list_comes_once_page_by_page() {
+    let server = TestServer::start().await;
+    let mut expected = Vec::new();
+    for number in 0..7 {
+        let name = format!("KEY_{number}");
+        let body = format!(r#"{{"name": "{name}", "value": "v"}}"#);
+        server.call(post("/v1/secrets", &body)).await.expect(200);
+        expected.push(name);
+    }
+    for cursor in ["id", "name"] {
+        let (mut seen, mut query) = (Vec::new(), "limit=3".to_owned());
+        loop {
+            let page = server.call(get(&format!("/v1/secrets?{query}"))).await.expect(200).json();
+            assert_eq!(page["total_count"], 7);
+            let secrets = page["secrets"].as_array().unwrap().clone();
+            seen.extend(secrets.iter().map(|secret| secret["name"].as_str().unwrap().to_owned()));
+            if page["has_more"] == false {
+                break;
+            }
+            query = format!("limit=3&starting_after={}", secrets.last().unwrap()[cursor].as_str().unwrap());
+        }
+        assert_eq!(seen, expected, "{cursor}");
+    }
+    server.call(get("/v1/secrets?starting_after=a-b")).await.expect(404);
+    for unsupported in ["status=running", "order=asc", "page=2"] {
+        let refused = server.call(get(&format!("/v1/secrets?{unsupported}"))).await.expect(400);
+        assert_eq!(refused.text("code"), "unsupported_query");
+    }
+}
+
+#[tokio::test]
+async fn each_route_needs_its_scope_and_a_refusal_names_it() {
+    let server = TestServer::start().await;
+    let scoped = async |scopes: &[Scope]| {
+        let scopes = scopes.iter().copied().collect();
+        let actor = Actor::Operator("root".to_owned());
+        let (_, token) =
+            server.registry.create_token(&actor, &server.account, "t", None, scopes).await.unwrap();
+        format!("Bearer {}", token.expose_token())
+    };
+    for route in routes() {
+        let Access::Bearer(needed) = route.access else { continue };
+        let path = route.path.replace("{name}", "NAME").replace("{id}", "none");
+        let method = if route.method == "GET" { "GET" } else { "POST" };
+        let call = |bearer: &str| get(&path).method(method).header("authorization", bearer);
+        let others: Vec<Scope> = Scope::ALL.into_iter().filter(|scope| *scope != needed).collect();
+        let refused = server.call_by(Http::One, call(&scoped(&others).await)).await.expect(403);
+        assert_eq!(refused.text("code"), "missing_scope", "{path}");
+        assert!(refused.text("message").contains(needed.as_str()), "{path}: {}", refused.text("message"));
+        let allowed = server.call_by(Http::One, call(&scoped(&[needed]).await)).await;
+        assert_ne!(allowed.status, 403, "{path}: {allowed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_rate_and_a_budget_are_refused_by_name_counted_and_say_when_to_try_again() {
+    let server = TestServer::start().await;
+    let interval = std::time::Duration::from_secs(1800);
+    let limits = Limits { secrets: 1, requests: Rate { interval, burst: 3 }, ..Limits::default() };
+    server.registry.set_limits(limits);
+    let create = |name: &str| post("/v1/secrets", &format!(r#"{{"name": "{name}", "value": "v"}}"#));
+    server.call(create("A")).await.expect(200);
+    let refused = server.call(create("B")).await.expect(400);
+    assert_eq!(refused.text("code"), "budget_secrets");
+    assert!(refused.text("message").contains("secrets_per_account"), "{}", refused.text("message"));
+    server.call(get("/v1/secrets/A")).await.expect(200);
+    let refused = server.call(get("/v1/secrets/A")).await.expect(429);
+    assert_eq!(refused.text("code"), "budget_requests");
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1700..=1800).contains(&wait), "{wait}");
+    let metrics = server.registry.metrics().text().unwrap();
+    for budget in ["secrets", "requests"] {
+        let line = format!("devbox_secrets_server_budget_refusals_total{{budget=\"{budget}\"}} 1\n");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
 }

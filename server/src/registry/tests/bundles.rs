@@ -119,7 +119,7 @@ async fn held(
     daemon: &Daemon,
     account: &AccountId,
     revision: u64,
-) -> tokio::task::JoinHandle<Result<Option<Vec<u8>>, Refusal>> {
+) -> tokio::task::JoinHandle<Result<Option<Delivery>, Refusal>> {
     let (asked, peer) = (registry.clone(), daemon.peer.clone());
     let request = daemon.request(Some(revision), 60_000);
     let held = tokio::spawn(async move { asked.bundle(&peer, &request).await });

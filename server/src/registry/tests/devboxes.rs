@@ -50,7 +50,7 @@ async fn what_a_devbox_is_told_about_itself_is_bounded() {
     let name = Some("a\u{1b}b".to_owned());
     assert_eq!(refused(NewDevbox { name, ..NewDevbox::default() }).await, "invalid_text");
     let metadata = BTreeMap::from([("k".to_owned(), "v".repeat(20_000))]);
-    assert_eq!(refused(NewDevbox { metadata, ..NewDevbox::default() }).await, "invalid_metadata");
+    assert_eq!(refused(NewDevbox { metadata, ..NewDevbox::default() }).await, "budget_metadata_bytes");
     let binding = GatewayBinding { gateway: "anthropic".to_owned(), secret: "KEY".to_owned() };
     let gateways = BTreeMap::from([("GW".to_owned(), binding)]);
     assert_eq!(refused(NewDevbox { gateways, ..NewDevbox::default() }).await, "unsupported_gateways");
@@ -64,9 +64,17 @@ async fn devboxes_of_another_account_are_not_found() {
     let (registry, id) = (&world.registry, devbox.id.as_str());
     assert_eq!(refusal(registry.devbox(&stranger, id).await).0, RefusalKind::NotFound);
     assert_eq!(refusal(registry.shutdown_devbox(&stranger, id).await).0, RefusalKind::NotFound);
-    let after = registry.list_devboxes(&stranger, 10, Some(id)).await;
+    let after = registry
+        .list_devboxes(
+            &stranger,
+            &DevboxQuery { starting_after: Some(id.to_owned()), ..DevboxQuery::first(10) },
+        )
+        .await;
     assert_eq!(refusal(after).0, RefusalKind::NotFound);
-    assert_eq!(registry.list_devboxes(&stranger, 10, None).await.unwrap().total_count, 0);
+    assert_eq!(
+        registry.list_devboxes(&stranger, &DevboxQuery::first(10)).await.unwrap().total_count,
+        Some(0)
+    );
     assert_eq!(registry.devbox(&owner, id).await.unwrap(), devbox);
 }
 

@@ -60,7 +60,12 @@ async fn an_expired_join_token_is_refused_and_audited() {
     let expired = crate::store::Devbox { id: id.clone(), ..row };
     let grant = JoinGrant { hash: secret.hash(), expire_time_ms: now_ms() };
     let audit = caller.done(crate::store::Action::DevboxCreate, id.as_str());
-    world.registry.store().insert_devbox(caller.account(), &expired, grant, &audit, None).await.unwrap();
+    world
+        .registry
+        .store()
+        .insert_devbox(caller.account(), &expired, grant, &crate::config::Limits::default(), &audit, None)
+        .await
+        .unwrap();
     let fingerprint = *world.registry.ca().fingerprint();
     let token = JoinToken::new(id.as_str(), secret.into_secret(), fingerprint).unwrap();
     assert_eq!(refusal(world.enrol(&token).await), (RefusalKind::Unauthenticated, "expired_join_token"));

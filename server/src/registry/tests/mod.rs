@@ -1,5 +1,6 @@
 //! The decisions, over a real SQLite state.
 
+mod budgets;
 mod bundles;
 mod clones;
 mod devboxes;
@@ -47,7 +48,11 @@ impl World {
     }
 
     async fn token(&self, account: &str) -> SecretBytes {
-        let (_, token) = self.registry.create_token(&Actor::Server, account, "test", None).await.unwrap();
+        let (_, token) = self
+            .registry
+            .create_token(&Actor::Server, account, "test", None, Scopes::default())
+            .await
+            .unwrap();
         bytes(token.expose_token())
     }
 

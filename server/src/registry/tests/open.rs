@@ -11,7 +11,7 @@ async fn a_state_opened_again_has_the_same_ca_and_values() {
     world.secret(&caller, "KEY", "value").await;
     let again = open(&world.state).await.unwrap();
     assert_eq!(again.ca().fingerprint(), world.registry.ca().fingerprint());
-    assert_eq!(again.list_secrets(&caller, 10).await.unwrap().total_count, 1);
+    assert_eq!(again.list_secrets(&caller, 10, None).await.unwrap().total_count, 1);
 }
 
 #[tokio::test]

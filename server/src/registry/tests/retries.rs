@@ -70,7 +70,7 @@ async fn an_id_that_belongs_to_another_request_is_refused_and_nothing_is_written
     assert_eq!(refusal(refused), (RefusalKind::Invalid, "request_id_reused"));
     let refused = world.registry.delete_secret(&reused, SecretSelector::Name("FIRST")).await;
     assert_eq!(refusal(refused), (RefusalKind::Invalid, "request_id_reused"));
-    assert_eq!(world.registry.list_secrets(&caller, 10).await.unwrap().total_count, 1);
+    assert_eq!(world.registry.list_secrets(&caller, 10, None).await.unwrap().total_count, 1);
 }
 
 #[tokio::test]

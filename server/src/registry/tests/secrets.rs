@@ -37,9 +37,9 @@ async fn two_accounts_cannot_see_or_touch_each_others_secrets() {
         ];
         assert_eq!(refusals, [(RefusalKind::NotFound, "not_found"); 3]);
     }
-    assert_eq!(world.registry.list_secrets(&stranger, 10).await.unwrap().secrets, []);
+    assert_eq!(world.registry.list_secrets(&stranger, 10, None).await.unwrap().secrets, []);
     world.secret(&stranger, "KEY", "theirs").await;
-    assert_eq!(world.registry.list_secrets(&owner, 10).await.unwrap().secrets, [secret]);
+    assert_eq!(world.registry.list_secrets(&owner, 10, None).await.unwrap().secrets, [secret]);
 }
 
 #[tokio::test]

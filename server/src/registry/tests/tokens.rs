@@ -42,7 +42,11 @@ async fn an_expired_token_is_refused_and_audited() {
     let world = World::new().await;
     world.caller("acme").await;
     let create = async |expires| {
-        let created = world.registry.create_token(&Actor::Server, "acme", "t", Some(expires)).await.unwrap();
+        let created = world
+            .registry
+            .create_token(&Actor::Server, "acme", "t", Some(expires), Scopes::default())
+            .await
+            .unwrap();
         bytes(created.1.expose_token())
     };
     let (over, lasting) = (create(now_ms()).await, create(now_ms() + 60_000).await);
@@ -87,10 +91,10 @@ async fn without_the_devbox_capability_everything_is_forbidden_and_audited() {
         refusal(registry.update_secret(&caller, key, bytes("v")).await),
         refusal(registry.secret(&caller, key).await),
         refusal(registry.delete_secret(&caller, key).await),
-        refusal(registry.list_secrets(&caller, 1).await),
+        refusal(registry.list_secrets(&caller, 1, None).await),
         refusal(registry.create_devbox(&caller, NewDevbox::default()).await),
         refusal(registry.devbox(&caller, "dbx_1").await),
-        refusal(registry.list_devboxes(&caller, 1, None).await),
+        refusal(registry.list_devboxes(&caller, &DevboxQuery::first(1)).await),
         refusal(registry.shutdown_devbox(&caller, "dbx_1").await),
     ];
     assert_eq!(refusals, [(RefusalKind::Forbidden, "no_devbox_capability"); 9]);

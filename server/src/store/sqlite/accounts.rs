@@ -5,6 +5,7 @@ use sqlx::Row;
 
 use super::rows::{self, account_columns};
 use super::{SqliteStore, tokens};
+use crate::config::Limits;
 use crate::crypto::id::{AccountId, TokenId};
 use crate::crypto::{MASTER_KEY_ID_LEN, TokenHash};
 use crate::store::{Account, Accounts, AuditRecord, MetaKey, StoreError, Token};
@@ -76,9 +77,10 @@ impl Accounts for SqliteStore {
         &self,
         token: &Token,
         hash: TokenHash,
+        limits: &Limits,
         audit: &AuditRecord,
     ) -> Result<(), StoreError> {
-        tokens::insert(self, token, hash, audit).await
+        tokens::insert(self, token, hash, limits, audit).await
     }
 
     async fn tokens(&self, account: &AccountId) -> Result<Vec<Token>, StoreError> {

@@ -7,11 +7,12 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use super::rows::{self, secret_columns};
-use super::{SqliteStore, count, receipts};
+use super::{SqliteStore, budgets, receipts};
+use crate::config::Limits;
 use crate::crypto::id::{AccountId, DevboxId, SecretId};
 use crate::store::{
-    Answered, AuditRecord, BoundValue, BundleContents, Devbox, Devboxes, GatewayBinding, JoinGrant,
-    JoinTokenIssue, Page, RequestKey, StoreError, TimeMs,
+    Answered, AuditRecord, BoundValue, BundleContents, Devbox, DevboxList, DevboxStatus, Devboxes,
+    GatewayBinding, JoinGrant, JoinTokenIssue, Page, RequestKey, StoreError, TimeMs,
 };
 
 #[async_trait]
@@ -21,6 +22,7 @@ impl Devboxes for SqliteStore {
         account: &AccountId,
         devbox: &Devbox,
         join: JoinGrant,
+        limits: &Limits,
         audit: &AuditRecord,
         request: Option<&RequestKey>,
     ) -> Result<(), StoreError> {
@@ -28,6 +30,7 @@ impl Devboxes for SqliteStore {
         insert_row(&mut write, account, devbox).await?;
         insert_bindings(&mut write, devbox).await?;
         insert_gateways(&mut write, devbox).await?;
+        budgets::check_new_devbox(&mut write, account, devbox, limits).await?;
         sqlx::query("INSERT INTO join_tokens (devbox_id, hash, expire_time_ms) VALUES (?, ?, ?)")
             .bind(devbox.id.as_str())
             .bind(join.hash.as_bytes())
@@ -46,23 +49,21 @@ impl Devboxes for SqliteStore {
     async fn devboxes(
         &self,
         account: &AccountId,
-        limit: u32,
-        after: Option<&DevboxId>,
+        list: &DevboxList,
     ) -> Result<Option<Page<Devbox>>, StoreError> {
         let mut read = self.readers.begin().await?;
-        let Some(start) = place_of(&mut read, account, after).await? else {
+        let Some(start) = place_of(&mut read, account, list.after.as_ref()).await? else {
             return Ok(None);
         };
-        let mut found = rows_before(&mut read, account, &start, i64::from(limit) + 1).await?;
-        let has_more = found.len() > limit as usize;
-        found.truncate(limit as usize);
-        let mut devboxes = Vec::with_capacity(found.len());
-        for row in &found {
-            devboxes.push(read_devbox(&mut read, row).await?);
-        }
-        let total_count =
-            count("SELECT count(*) FROM devboxes WHERE account_id = ?", account, &mut read).await?;
-        Ok(Some(Page { rows: devboxes, has_more, total_count }))
+        let mut found = rows_before(&mut read, account, &start, list).await?;
+        let has_more = found.len() > list.limit as usize;
+        found.truncate(list.limit as usize);
+        let rows = read_devboxes(&mut read, &found).await?;
+        let total_count = match list.counted {
+            true => Some(count(&mut read, account, list.status).await?),
+            false => None,
+        };
+        Ok(Some(Page { rows, has_more, total_count }))
     }
 
     async fn shutdown_devbox(
@@ -236,55 +237,102 @@ async fn rows_before(
     read: &mut SqliteConnection,
     account: &AccountId,
     place: &Place,
-    limit: i64,
+    list: &DevboxList,
 ) -> Result<Vec<SqliteRow>, StoreError> {
-    let query = sqlx::query(
-        "SELECT id, name, status, every_secret, create_time_ms, end_time_ms, metadata FROM devboxes
-         WHERE account_id = ? AND (create_time_ms, id) < (?, ?)
-         ORDER BY create_time_ms DESC, id DESC LIMIT ?",
-    );
-    let query = query.bind(account.as_str()).bind(place.create_time_ms).bind(&place.id).bind(limit);
-    Ok(query.fetch_all(read).await?)
+    let limit = i64::from(list.limit) + 1;
+    let query = match list.status {
+        None => sqlx::query(
+            "SELECT id, name, status, every_secret, create_time_ms, end_time_ms, metadata FROM devboxes
+             WHERE account_id = ? AND (create_time_ms, id) < (?, ?)
+             ORDER BY create_time_ms DESC, id DESC LIMIT ?",
+        )
+        .bind(account.as_str()),
+        Some(status) => sqlx::query(
+            "SELECT id, name, status, every_secret, create_time_ms, end_time_ms, metadata FROM devboxes
+             WHERE account_id = ? AND status = ? AND (create_time_ms, id) < (?, ?)
+             ORDER BY create_time_ms DESC, id DESC LIMIT ?",
+        )
+        .bind(account.as_str())
+        .bind(status.as_str()),
+    };
+    Ok(query.bind(place.create_time_ms).bind(&place.id).bind(limit).fetch_all(read).await?)
+}
+
+async fn count(
+    read: &mut SqliteConnection,
+    account: &AccountId,
+    status: Option<DevboxStatus>,
+) -> Result<u64, StoreError> {
+    let query = match status {
+        None => sqlx::query("SELECT count(*) FROM devboxes WHERE account_id = ?").bind(account.as_str()),
+        Some(DevboxStatus::Running) => {
+            sqlx::query("SELECT running_devboxes FROM accounts WHERE id = ?").bind(account.as_str())
+        }
+        Some(status) => sqlx::query("SELECT count(*) FROM devboxes WHERE account_id = ? AND status = ?")
+            .bind(account.as_str())
+            .bind(status.as_str()),
+    };
+    query.fetch_optional(read).await?.map_or(Ok(0), |row| rows::unsigned(row.try_get(0)?))
 }
 
 async fn read_devbox(read: &mut SqliteConnection, row: &SqliteRow) -> Result<Devbox, StoreError> {
-    let id = DevboxId::new(row.try_get::<String, _>("id")?);
-    let metadata: &str = row.try_get("metadata")?;
-    let bindings = match row.try_get("every_secret")? {
-        true => None,
-        false => Some(read_bindings(read, &id).await?),
-    };
-    Ok(Devbox {
-        name: row.try_get("name")?,
-        status: rows::status(row.try_get("status")?)?,
-        create_time_ms: row.try_get("create_time_ms")?,
-        end_time_ms: row.try_get("end_time_ms")?,
-        metadata: serde_json::from_str(metadata).map_err(|_| StoreError::Damaged("a devbox's metadata"))?,
-        bindings,
-        gateways: read_gateways(read, &id).await?,
-        id,
-    })
+    let mut read = read_devboxes(read, std::slice::from_ref(row)).await?;
+    read.pop().ok_or(StoreError::Damaged("a devbox"))
 }
 
-async fn read_bindings(
-    read: &mut SqliteConnection,
-    id: &DevboxId,
-) -> Result<BTreeMap<String, SecretId>, StoreError> {
-    let query = sqlx::query("SELECT env, secret_id FROM bindings WHERE devbox_id = ?").bind(id.as_str());
-    let found = query.fetch_all(read).await?;
-    found.iter().map(|row| Ok((row.try_get(0)?, SecretId::new(row.try_get::<String, _>(1)?)))).collect()
+/// Two statements for any number of rows.
+async fn read_devboxes(read: &mut SqliteConnection, rows: &[SqliteRow]) -> Result<Vec<Devbox>, StoreError> {
+    let ids: Vec<&str> = rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
+    let ids = serde_json::to_string(&ids).map_err(|_| StoreError::Damaged("a list of ids"))?;
+    let mut bindings = bindings_of(read, &ids).await?;
+    let mut gateways = gateways_of(read, &ids).await?;
+    let devbox = |row: &SqliteRow| {
+        let id: String = row.try_get("id")?;
+        let metadata: &str = row.try_get("metadata")?;
+        let every: bool = row.try_get("every_secret")?;
+        let bindings = bindings.remove(&id).unwrap_or_default();
+        Ok(Devbox {
+            name: row.try_get("name")?,
+            status: rows::status(row.try_get("status")?)?,
+            create_time_ms: row.try_get("create_time_ms")?,
+            end_time_ms: row.try_get("end_time_ms")?,
+            metadata: serde_json::from_str(metadata)
+                .map_err(|_| StoreError::Damaged("a devbox's metadata"))?,
+            bindings: if every { None } else { Some(bindings) },
+            gateways: gateways.remove(&id).unwrap_or_default(),
+            id: DevboxId::new(id),
+        })
+    };
+    rows.iter().map(devbox).collect()
 }
 
-async fn read_gateways(
-    read: &mut SqliteConnection,
-    id: &DevboxId,
-) -> Result<BTreeMap<String, GatewayBinding>, StoreError> {
-    let query = sqlx::query("SELECT prefix, gateway, secret FROM gateways WHERE devbox_id = ?");
-    let found = query.bind(id.as_str()).fetch_all(read).await?;
-    let binding = |row: &SqliteRow| {
-        Ok((row.try_get(0)?, GatewayBinding { gateway: row.try_get(1)?, secret: row.try_get(2)? }))
-    };
-    found.iter().map(binding).collect()
+type OfDevbox<T> = BTreeMap<String, BTreeMap<String, T>>;
+
+/// `ids` is a JSON array.
+async fn bindings_of(read: &mut SqliteConnection, ids: &str) -> Result<OfDevbox<SecretId>, StoreError> {
+    let query = sqlx::query(
+        "SELECT devbox_id, env, secret_id FROM json_each(?) AS id JOIN bindings ON devbox_id = id.value",
+    );
+    let mut all = OfDevbox::new();
+    for row in query.bind(ids).fetch_all(read).await? {
+        let secret = SecretId::new(row.try_get::<String, _>(2)?);
+        all.entry(row.try_get(0)?).or_default().insert(row.try_get(1)?, secret);
+    }
+    Ok(all)
+}
+
+/// `ids` is a JSON array.
+async fn gateways_of(read: &mut SqliteConnection, ids: &str) -> Result<OfDevbox<GatewayBinding>, StoreError> {
+    let query = sqlx::query(
+        "SELECT devbox_id, prefix, gateway, secret FROM json_each(?) AS id
+         JOIN gateways ON devbox_id = id.value",
+    );
+    let mut all = OfDevbox::new();
+    for row in query.bind(ids).fetch_all(read).await? {
+        let binding = GatewayBinding { gateway: row.try_get(2)?, secret: row.try_get(3)? };
+        all.entry(row.try_get(0)?).or_default().insert(row.try_get(1)?, binding);
+    }
+    Ok(all)
 }
 
 /// None where the row has no secret.

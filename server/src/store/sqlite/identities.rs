@@ -20,7 +20,8 @@ impl Identities for SqliteStore {
 
     async fn standing(&self, id: &DevboxId, serial: &str) -> Result<Option<Standing>, StoreError> {
         let query = sqlx::query(
-            "SELECT account_id, status, devbox_capability, revision, wakes, not_after_time_ms
+            "SELECT account_id, status, devbox_capability, revision, wakes, not_after_time_ms,
+                    CASE every_secret WHEN 0 THEN bundle_bytes ELSE every_bytes END AS bundle_bytes
              FROM devboxes JOIN accounts ON accounts.id = devboxes.account_id
              LEFT JOIN certificates ON certificates.serial = ?1 AND certificates.devbox_id = devboxes.id
              WHERE devboxes.id = ?2",
@@ -115,6 +116,7 @@ fn standing(row: &SqliteRow) -> Result<Standing, StoreError> {
         revision: rows::unsigned(row.try_get("revision")?)?,
         wakes: rows::unsigned(row.try_get("wakes")?)?,
         certificate_not_after_time_ms: row.try_get("not_after_time_ms")?,
+        bundle_bytes: rows::unsigned(row.try_get("bundle_bytes")?)?,
     })
 }
 

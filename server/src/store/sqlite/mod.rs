@@ -6,6 +6,7 @@
 mod accounts;
 mod audit;
 mod authorities;
+mod budgets;
 mod devboxes;
 mod identities;
 mod meta;
@@ -27,7 +28,7 @@ use std::time::Duration;
 use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::pool::PoolOptions;
-use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Row, Sqlite, SqliteConnection, SqlitePool, Transaction};
 use tokio::sync::Mutex;
 
@@ -228,13 +229,3 @@ const READ_ONLY: i32 = 8;
 const CORRUPT: i32 = 11;
 const FULL: i32 = 13;
 const NOT_A_DATABASE: i32 = 26;
-
-/// Reads one row with the first column a number.
-async fn count(
-    query: &'static str,
-    account: &AccountId,
-    connection: &mut SqliteConnection,
-) -> Result<u64, StoreError> {
-    let row: SqliteRow = sqlx::query(query).bind(account.as_str()).fetch_one(connection).await?;
-    rows::unsigned(row.try_get(0)?)
-}

@@ -23,7 +23,7 @@ macro_rules! secret_columns {
 /// Columns for [`token`].
 macro_rules! token_columns {
     () => {
-        "id, account_id, name, create_time_ms, expire_time_ms, revoke_time_ms"
+        "id, account_id, name, create_time_ms, expire_time_ms, revoke_time_ms, scopes"
     };
 }
 
@@ -47,6 +47,10 @@ pub(super) fn token(row: &SqliteRow) -> Result<Token, StoreError> {
         create_time_ms: row.try_get("create_time_ms")?,
         expire_time_ms: row.try_get("expire_time_ms")?,
         revoke_time_ms: row.try_get("revoke_time_ms")?,
+        scopes: row
+            .try_get::<&str, _>("scopes")?
+            .parse()
+            .map_err(|_| StoreError::Damaged("a token's scopes"))?,
     })
 }
 

@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use sqlx::{Row, SqliteConnection};
 
 use super::rows::{self, secret_columns};
-use super::{SqliteStore, count, receipts};
+use super::{SqliteStore, budgets, receipts};
+use crate::config::Limits;
 use crate::crypto::id::{AccountId, SecretId};
 use crate::store::{
     Answered, AuditRecord, Page, RequestKey, SealFor, SealedSecret, Secret, SecretSelector, Secrets,
@@ -17,6 +18,7 @@ impl Secrets for SqliteStore {
         &self,
         account: &AccountId,
         secret: &SealedSecret,
+        limits: &Limits,
         audit: &AuditRecord,
         request: Option<&RequestKey>,
     ) -> Result<u64, StoreError> {
@@ -34,6 +36,7 @@ impl Secrets for SqliteStore {
         .bind(secret.secret.update_time_ms)
         .execute(&mut *write)
         .await?;
+        budgets::check_new_secret(&mut write, account, limits).await?;
         let answer = Answered::Secret(secret.secret.clone());
         receipts::insert(&mut write, account, request, audit.time_ms, &answer).await?;
         self.commit_revision(write, account, audit).await
@@ -61,15 +64,20 @@ impl Secrets for SqliteStore {
         account: &AccountId,
         id: &SecretId,
         seal: &SealFor<'_>,
+        limits: &Limits,
         audit: &AuditRecord,
         request: Option<&RequestKey>,
     ) -> Result<Option<(Secret, u64)>, StoreError> {
         let mut write = self.begin_once(account, request, audit.time_ms).await?;
-        let Some(version) = next_version(&mut write, account, id).await? else {
+        let Some((version, old_len)) = next_version(&mut write, account, id).await? else {
             return Ok(None);
         };
         let sealed = seal(version).map_err(StoreError::Seal)?;
+        budgets::check_fits_bindings(&mut write, account, id, sealed.len()).await?;
         let secret = replace(&mut write, id, version, &sealed, audit.time_ms).await?;
+        if sealed.len() as u64 > old_len {
+            budgets::check_longer_value(&mut write, account, id, limits).await?;
+        }
         let answer = Answered::Secret(secret.clone());
         receipts::insert(&mut write, account, request, audit.time_ms, &answer).await?;
         let revision = self.commit_revision(write, account, audit).await?;
@@ -95,15 +103,27 @@ impl Secrets for SqliteStore {
         self.commit_revision(write, account, audit).await.map(Some)
     }
 
-    async fn secrets(&self, account: &AccountId, limit: u32) -> Result<Page<Secret>, StoreError> {
-        const FIRST: &str =
-            concat!("SELECT ", secret_columns!(), " FROM secrets WHERE account_id = ? ORDER BY name LIMIT ?");
+    async fn secrets(
+        &self,
+        account: &AccountId,
+        after: &str,
+        limit: u32,
+    ) -> Result<Page<Secret>, StoreError> {
+        const AFTER: &str = concat!(
+            "SELECT ",
+            secret_columns!(),
+            " FROM secrets WHERE account_id = ? AND name > ? ORDER BY name LIMIT ?"
+        );
         let mut read = self.readers.begin().await?;
-        let found = sqlx::query(FIRST).bind(account.as_str()).bind(limit).fetch_all(&mut *read).await?;
-        let total_count =
-            count("SELECT count(*) FROM secrets WHERE account_id = ?", account, &mut read).await?;
-        let rows: Vec<Secret> = found.iter().map(rows::secret).collect::<Result<_, _>>()?;
-        Ok(Page { has_more: (rows.len() as u64) < total_count, rows, total_count })
+        let query = sqlx::query(AFTER).bind(account.as_str()).bind(after).bind(i64::from(limit) + 1);
+        let found = query.fetch_all(&mut *read).await?;
+        let mut rows: Vec<Secret> = found.iter().map(rows::secret).collect::<Result<_, _>>()?;
+        let has_more = rows.len() > limit as usize;
+        rows.truncate(limit as usize);
+        let query = sqlx::query("SELECT secret_count FROM accounts WHERE id = ?").bind(account.as_str());
+        let count = query.fetch_optional(&mut *read).await?;
+        let total_count = count.map_or(Ok(0), |row| rows::unsigned(row.try_get(0)?))?;
+        Ok(Page { rows, has_more, total_count: Some(total_count) })
     }
 
     async fn sealed_secrets(
@@ -121,28 +141,32 @@ impl Secrets for SqliteStore {
         query.fetch_all(&self.readers).await?.iter().map(rows::sealed_secret).collect()
     }
 
-    async fn longest_binding(
+    async fn secret_ids(
         &self,
         account: &AccountId,
-        id: &SecretId,
-    ) -> Result<Option<String>, StoreError> {
+        texts: &[&str],
+    ) -> Result<Vec<Option<SecretId>>, StoreError> {
+        let texts = serde_json::to_string(texts).map_err(|_| StoreError::Damaged("a list of names"))?;
         let query = sqlx::query(
-            "SELECT env FROM bindings JOIN devboxes ON devboxes.id = bindings.devbox_id
-             WHERE secret_id = ? AND account_id = ? AND status = 'running' ORDER BY length(env) DESC LIMIT 1",
+            "SELECT coalesce((SELECT id FROM secrets WHERE account_id = ?1 AND id = text.value),
+                             (SELECT id FROM secrets WHERE account_id = ?1 AND name = text.value))
+             FROM json_each(?2) AS text ORDER BY text.key",
         );
-        let row = query.bind(id.as_str()).bind(account.as_str()).fetch_optional(&self.readers).await?;
-        Ok(row.map(|row| row.try_get(0)).transpose()?)
+        let found = query.bind(account.as_str()).bind(texts).fetch_all(&self.readers).await?;
+        found.iter().map(|row| Ok(row.try_get::<Option<String>, _>(0)?.map(SecretId::new))).collect()
     }
 }
 
+/// The version that the next value gets, and how many bytes the stored one has.
 async fn next_version(
     write: &mut SqliteConnection,
     account: &AccountId,
     id: &SecretId,
-) -> Result<Option<u64>, StoreError> {
-    let query = sqlx::query("SELECT version + 1 FROM secrets WHERE account_id = ? AND id = ?");
+) -> Result<Option<(u64, u64)>, StoreError> {
+    let query =
+        sqlx::query("SELECT version + 1, length(sealed) FROM secrets WHERE account_id = ? AND id = ?");
     let row = query.bind(account.as_str()).bind(id.as_str()).fetch_optional(write).await?;
-    row.map(|row| rows::unsigned(row.try_get(0)?)).transpose()
+    row.map(|row| Ok((rows::unsigned(row.try_get(0)?)?, rows::unsigned(row.try_get(1)?)?))).transpose()
 }
 
 async fn replace(

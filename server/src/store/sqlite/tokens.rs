@@ -1,7 +1,8 @@
 //! API tokens.
 
-use super::SqliteStore;
 use super::rows::{self, token_columns};
+use super::{SqliteStore, budgets};
+use crate::config::Limits;
 use crate::crypto::TokenHash;
 use crate::crypto::id::{AccountId, TokenId};
 use crate::store::{Account, Accounts, AuditRecord, StoreError, Token};
@@ -10,12 +11,13 @@ pub(super) async fn insert(
     store: &SqliteStore,
     token: &Token,
     hash: TokenHash,
+    limits: &Limits,
     audit: &AuditRecord,
 ) -> Result<(), StoreError> {
     let mut write = store.begin().await?;
     sqlx::query(
-        "INSERT INTO api_tokens (id, account_id, hash, name, create_time_ms, expire_time_ms, revoke_time_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO api_tokens (id, account_id, hash, name, create_time_ms, expire_time_ms, revoke_time_ms, scopes)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(token.id.as_str())
     .bind(token.account.as_str())
@@ -24,8 +26,10 @@ pub(super) async fn insert(
     .bind(token.create_time_ms)
     .bind(token.expire_time_ms)
     .bind(token.revoke_time_ms)
+    .bind(token.scopes.to_string())
     .execute(&mut *write)
     .await?;
+    budgets::check_new_token(&mut write, &token.account, limits, audit.time_ms).await?;
     store.commit(write, audit).await
 }
 

@@ -1,0 +1,129 @@
+//! How many bytes of values are being loaded, sealed or sent at a time, of all devboxes together.
+//!
+//! An account gets at most a quarter: an account whose devboxes all ask at once waits for itself, and the others' requests
+//! pass it.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Refusal;
+use crate::crypto::id::AccountId;
+
+/// Of the whole, the part of one account.
+const ACCOUNT_SHARE: u32 = 4;
+
+/// Bytes are counted in units of so many.
+const UNIT: u64 = 1024;
+
+type Accounts = Arc<Mutex<HashMap<AccountId, Arc<Semaphore>>>>;
+
+/// The bytes that may be in flight.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    all: Arc<Semaphore>,
+    share: u32,
+    accounts: Accounts,
+}
+
+/// Some of the bytes, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    all: Option<OwnedSemaphorePermit>,
+    of_account: Option<OwnedSemaphorePermit>,
+    account: AccountId,
+    accounts: Accounts,
+}
+
+/// A sealed bundle that is on its way to its devbox; its bytes are in flight until it is dropped.
+#[derive(Debug)]
+pub struct Delivery {
+    pub(super) bundle: Vec<u8>,
+    pub(super) _share: Share,
+}
+
+impl Deref for Delivery {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bundle
+    }
+}
+
+impl InFlight {
+    pub(super) fn new(bytes: u64) -> Self {
+        let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).clamp(ACCOUNT_SHARE, u32::MAX >> 3);
+        let all = Arc::new(Semaphore::new(units as usize));
+        Self { all, share: units / ACCOUNT_SHARE, accounts: Accounts::default() }
+    }
+
+    /// Waits for the account's turn: first among its own devboxes, then among all.
+    pub(super) async fn take(&self, account: &AccountId, bytes: u64) -> Result<Share, Refusal> {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.share);
+        let own = self.of_account(account);
+        let accounts = Arc::clone(&self.accounts);
+        let mut share = Share { all: None, of_account: None, account: account.clone(), accounts };
+        share.of_account = Some(own.acquire_many_owned(units).await.map_err(Refusal::internal)?);
+        let all = Arc::clone(&self.all).acquire_many_owned(units).await;
+        share.all = Some(all.map_err(Refusal::internal)?);
+        Ok(share)
+    }
+
+    fn of_account(&self, account: &AccountId) -> Arc<Semaphore> {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Semaphore::new(self.share as usize));
+        Arc::clone(accounts.entry(account.clone()).or_insert_with(new))
+    }
+}
+
+impl Drop for Share {
+    /// An account of which nothing is in flight is forgotten.
+    fn drop(&mut self) {
+        drop((self.all.take(), self.of_account.take()));
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        if accounts.get(&self.account).is_some_and(|own| Arc::strong_count(own) == 1) {
+            accounts.remove(&self.account);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_account_waits_for_itself_and_another_one_passes_it() {
+        let in_flight = InFlight::new(400 * UNIT);
+        let (busy, other) = (AccountId::new("acc_1"), AccountId::new("acc_2"));
+        let first = in_flight.take(&busy, 100 * UNIT).await.unwrap();
+        let waiting = in_flight.take(&busy, 1);
+        tokio::pin!(waiting);
+        assert!(futures_ready(waiting.as_mut()).await.is_none());
+        let passed = in_flight.take(&other, 100 * UNIT).await.unwrap();
+        drop(first);
+        let second = waiting.await.unwrap();
+        drop((second, passed));
+        assert!(in_flight.accounts.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_bundle_of_any_size_gets_its_turn() {
+        let in_flight = InFlight::new(0);
+        in_flight.take(&AccountId::new("acc_1"), u64::MAX).await.unwrap();
+    }
+
+    /// Polls once.
+    async fn futures_ready<F: Future + Unpin>(future: F) -> Option<F::Output> {
+        let mut future = future;
+        std::future::poll_fn(|context| {
+            let polled = std::pin::Pin::new(&mut future).poll(context);
+            std::task::Poll::Ready(match polled {
+                std::task::Poll::Ready(output) => Some(output),
+                std::task::Poll::Pending => None,
+            })
+        })
+        .await
+    }
+}
