@@ -1,12 +1,8 @@
 //! Names of environment variables, and the room that the kernel leaves for their values.
 
+use devbox_launch_proto::is_name;
+pub use devbox_launch_proto::{MAX_ARG_STRLEN, MAX_NAME_LEN};
 use thiserror::Error;
-
-/// Longest name, in bytes.
-pub const MAX_NAME_LEN: usize = 255;
-
-/// Longest `NAME=VALUE\0` that `execve(2)` takes: `MAX_ARG_STRLEN`, 32 pages of 4 KiB.
-pub const MAX_ARG_STRLEN: usize = 131_072;
 
 /// Why a name or a value cannot become an environment variable. Never repeats the value.
 #[derive(Debug, Error, PartialEq, Eq, Clone, Copy)]
@@ -41,12 +37,7 @@ pub fn check_name(name: &str) -> Result<(), InvalidVariable> {
     if name.len() > MAX_NAME_LEN {
         return Err(InvalidVariable::NameLength(name.len()));
     }
-    let bytes = name.as_bytes();
-    let starts_well = bytes.first().is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_');
-    if !starts_well || !bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_') {
-        return Err(InvalidVariable::NameCharacters);
-    }
-    Ok(())
+    if is_name(name.as_bytes()) { Ok(()) } else { Err(InvalidVariable::NameCharacters) }
 }
 
 /// Longest value under `name`, in bytes: what is left of [`MAX_ARG_STRLEN`] after `NAME=` and the final NUL.

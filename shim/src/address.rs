@@ -1,8 +1,5 @@
 //! Where the daemon listens: a Unix socket's path.
 
-/// Where the daemon listens unless told otherwise.
-pub const DEFAULT_SOCKET: &[u8] = b"/run/devbox-secrets/launch.sock";
-
 /// Longest path of a Unix socket, in bytes, without its NUL: unix(7).
 pub const MAX_SOCKET_PATH: usize = 107;
 
@@ -37,6 +34,8 @@ impl SocketAddress {
 
 #[cfg(test)]
 mod tests {
+    use devbox_launch_proto::LAUNCH_SOCKET;
+
     use super::*;
 
     #[test]
@@ -48,8 +47,8 @@ mod tests {
 
     #[test]
     fn the_layout_is_the_kernels() {
-        let address = SocketAddress::new(DEFAULT_SOCKET).unwrap();
+        let address = SocketAddress::new(LAUNCH_SOCKET.as_bytes()).unwrap();
         assert_eq!(size_of_val(&address), 110);
-        assert_eq!(address.path[DEFAULT_SOCKET.len()], 0);
+        assert_eq!(address.path[LAUNCH_SOCKET.len()], 0);
     }
 }

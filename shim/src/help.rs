@@ -67,12 +67,26 @@ LIMITS
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::ToOwned;
+    use std::format;
+    use std::string::ToString;
+
+    use devbox_launch_proto::{LARGEST_ROOM, LAUNCH_SOCKET, MAX_ARG_STRLEN};
+
     use super::*;
 
     #[test]
     fn every_line_fits_a_terminal() {
         for line in HELP.lines() {
             assert!(line.chars().count() <= 79, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_limits_and_the_socket_are_those_in_force() {
+        let [longest, socket] = [MAX_ARG_STRLEN.to_string(), LAUNCH_SOCKET.to_owned()];
+        for text in [longest, socket, format!("at most {} MiB", LARGEST_ROOM >> 20)] {
+            assert!(HELP.contains(&text), "{text}");
         }
     }
 

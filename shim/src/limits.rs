@@ -5,16 +5,13 @@
 
 use core::fmt;
 
+use devbox_launch_proto::{LARGEST_ROOM, MAX_ARG_STRLEN};
+
 use crate::line::Text;
 use crate::payload::name_of;
 
-/// Longest single string, in bytes with its NUL: 32 pages of 4 KiB.
-pub const MAX_ARG_STRLEN: usize = 131_072;
-
 /// What always fits, whatever the stack limit.
 pub const SMALLEST_ROOM: usize = 131_072;
-
-pub use devbox_launch_proto::LARGEST_ROOM;
 
 /// How many variables a message names.
 const NAMED: usize = 5;

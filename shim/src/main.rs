@@ -11,11 +11,11 @@ use core::ffi::CStr;
 use core::fmt;
 use core::panic::Location;
 
-use devbox_exec::address::DEFAULT_SOCKET;
 use devbox_exec::failure::{EXIT_SHIM, Failure};
 use devbox_exec::help::{HELP, VERSION};
 use devbox_exec::line::Line;
 use devbox_exec::options::{Arguments, Invocation, Options, parse};
+use devbox_launch_proto::LAUNCH_SOCKET;
 
 use program::command::Command;
 use program::daemon::{self, Secrets};
@@ -67,7 +67,7 @@ fn launch(
 
 fn socket(options: &Options<'static, impl Arguments<'static>>, start: Start) -> &'static [u8] {
     let named = || start.variable(SOCKET_VARIABLE).filter(|path| !path.is_empty());
-    options.socket.or_else(named).unwrap_or(DEFAULT_SOCKET)
+    options.socket.or_else(named).unwrap_or(LAUNCH_SOCKET.as_bytes())
 }
 
 fn print(text: &[u8]) -> Result<(), Failure<'static>> {

@@ -4,8 +4,7 @@
 use core::ffi::{CStr, c_char};
 use core::fmt;
 
-/// Longest name, in bytes.
-const MAX_NAME_LEN: usize = 255;
+use devbox_launch_proto::{is_name, leading_name};
 
 /// The strings are not what the protocol promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,12 +28,6 @@ impl fmt::Display for InvalidPayload {
 }
 
 impl core::error::Error for InvalidPayload {}
-
-/// Whether `name` matches `[A-Za-z_][A-Za-z0-9_]*` and has at most 255 bytes.
-#[must_use]
-pub fn is_name(name: &[u8]) -> bool {
-    leading_name(name).is_some_and(|leading| leading.len() == name.len())
-}
 
 /// The name of an environment string: what is before its `=`, or all of it.
 #[must_use]
@@ -99,14 +92,6 @@ fn variable_name(string: &[u8]) -> Option<&[u8]> {
     leading_name(string).filter(|name| string.get(name.len()) == Some(&b'='))
 }
 
-/// The valid name that `bytes` start with.
-fn leading_name(bytes: &[u8]) -> Option<&[u8]> {
-    let belongs = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-    let end = bytes.iter().position(|byte| !belongs(byte)).unwrap_or(bytes.len());
-    let starts_well = bytes.first().is_some_and(|byte| belongs(byte) && !byte.is_ascii_digit());
-    (starts_well && end <= MAX_NAME_LEN).then(|| &bytes[..end])
-}
-
 #[cfg(test)]
 mod tests {
     use std::vec;
@@ -158,13 +143,6 @@ mod tests {
         assert_eq!(check_names(b"A\0B", 2), Err(InvalidPayload::Count));
         assert_eq!(check_names(b"A\0\x1b[2J\0", 2), Err(InvalidPayload::Name));
         assert_eq!(check_names(b"B\0A\0", 2), Err(InvalidPayload::Order));
-    }
-
-    #[test]
-    fn a_name_has_at_most_255_bytes() {
-        assert!(is_name(&[b'N'; 255]));
-        assert!(!is_name(&[b'N'; 256]));
-        assert!(!is_name(b""));
     }
 
     proptest! {

@@ -3,10 +3,9 @@
 
 use core::ffi::CStr;
 
-use devbox_launch_proto::Item;
+use devbox_launch_proto::{Item, is_name};
 
 use crate::options::UsageError;
-use crate::payload::is_name;
 
 /// Longest `--wait`, in seconds: a day.
 pub(crate) const MAX_WAIT_SECONDS: u32 = 86_400;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use devbox_launch_proto::LAUNCH_SOCKET;
+
 use super::file::FromFile;
 use super::identity;
 use super::mistake::Collector;
@@ -16,8 +18,6 @@ use crate::memory::Requirement;
 use crate::policy::{Policy, table};
 use crate::telemetry::log::{self, Format};
 
-/// Where launches ask, if nothing else is said.
-const DEFAULT_LAUNCH_SOCKET: &str = "/run/devbox-secrets/launch.sock";
 /// How long secrets are served without the control plane, if nothing else is said.
 const DEFAULT_MAX_STALE: Duration = Duration::from_secs(3_600);
 /// How long the server may hold a request, if nothing else is said.
@@ -138,7 +138,7 @@ pub fn admin_beside(launch: &Path) -> PathBuf {
 pub(super) fn settle(file: FromFile, flags: &Overrides, mistakes: &mut Collector) -> Option<Settings> {
     let url = server_url(&file, flags, mistakes);
     let identity = identity::choose(file.identity, flags, mistakes);
-    let launch = flags.socket.clone().or(file.launch).unwrap_or_else(|| DEFAULT_LAUNCH_SOCKET.into());
+    let launch = flags.socket.clone().or(file.launch).unwrap_or_else(|| LAUNCH_SOCKET.into());
     let admin = flags.admin_socket.clone().or(file.admin).unwrap_or_else(|| admin_beside(&launch));
     if launch == admin {
         mistakes.anywhere("launch socket and admin socket are the same file: give them two paths");

@@ -21,18 +21,19 @@
 
 mod answer;
 mod request;
+mod variable;
 
 pub use answer::{Answer, AnswerHeader, ErrorCode, InvalidAnswer, MAX_ERROR_LEN};
 pub use request::{
     Flags, InvalidRequest, Item, Items, MAX_REQUEST_BODY, RequestBuilder, RequestHeader, RequestTooLarge,
 };
+pub use variable::{LARGEST_ROOM, MAX_ARG_STRLEN, MAX_NAME_LEN, is_name, leading_name};
+
+/// The daemon's launch socket, unless a configuration or an option names another.
+pub const LAUNCH_SOCKET: &str = "/run/devbox-secrets/launch.sock";
 
 /// The protocol's version.
 pub const VERSION: u8 = 1;
-
-/// The most that Linux takes for argv and envp together, whatever the stack limit, in bytes: three quarters of 8 MiB
-/// (`bprm_stack_limits` in `fs/exec.c`). Counted are all strings with their NULs, and eight bytes for each pointer.
-pub const LARGEST_ROOM: usize = 6 << 20;
 
 /// Length of either header, in bytes.
 pub const HEADER_LEN: usize = 16;

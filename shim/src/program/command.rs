@@ -6,8 +6,9 @@ use core::ffi::CStr;
 
 use devbox_exec::environment::{self, Environment};
 use devbox_exec::failure::{CommandFailure, Failure};
-use devbox_exec::limits::{Excess, Largest, MAX_ARG_STRLEN, SMALLEST_ROOM, needed, room};
+use devbox_exec::limits::{Excess, Largest, SMALLEST_ROOM, needed, room};
 use devbox_exec::search::{DEFAULT_PATH, PATH_MAX, candidate, directories, goes_on, is_path};
+use devbox_launch_proto::MAX_ARG_STRLEN;
 use syscalls::Errno;
 
 use super::daemon::Secrets;

@@ -9,7 +9,7 @@ use core::ptr;
 use core::slice;
 
 use devbox_exec::address::SocketAddress;
-use devbox_exec::limits::LARGEST_ROOM;
+use devbox_launch_proto::LARGEST_ROOM;
 use syscalls::{Errno, Sysno, syscall};
 
 use super::abi::{

@@ -1,14 +1,13 @@
 //! Launches at the kernel's limits and over them.
 
+use devbox_launch_proto::MAX_ARG_STRLEN;
+
 use crate::peer::{Peer, descriptor};
 use crate::run::{environment, failure, limited_shim, run, shim, success, write_file};
 
-/// `MAX_ARG_STRLEN`.
-const MAX_STRING: usize = 131_072;
-
 #[test]
 fn the_longest_possible_variable_arrives() {
-    let value = "x".repeat(MAX_STRING - "LONG=\0".len());
+    let value = "x".repeat(MAX_ARG_STRLEN - "LONG=\0".len());
     let peer = Peer::new(vec![descriptor(&[("LONG", &value)])]);
     let output = run(&mut shim(&peer.socket()), ["--clear-env", "env", "-0"]);
     assert_eq!(environment(success(&output)), [format!("LONG={value}")]);
@@ -16,7 +15,7 @@ fn the_longest_possible_variable_arrives() {
 
 #[test]
 fn a_longer_variable_is_named_with_its_size_and_nothing_else_is() {
-    let value = "x".repeat(MAX_STRING - "LONG=\0".len() + 1);
+    let value = "x".repeat(MAX_ARG_STRLEN - "LONG=\0".len() + 1);
     let peer = Peer::new(vec![descriptor(&[("LONG", &value[..]), ("SHORT", "1")])]);
     let line = failure(&run(&mut shim(&peer.socket()), ["env"]), 125);
     assert!(line.contains("LONG (131073 bytes)") && line.contains("--except"), "{line}");
