@@ -17,7 +17,7 @@ SYNOPSIS
 
 OPTIONS
   --only NAME,...      Take these variables and no others. Each must exist.
-  --except NAME,...    Leave these variables out.
+  --except NAME,...    Leave these variables out. Each must exist.
   --require NAME,...   Fail unless these variables are among those taken.
   --rename NEW=NAME    Give the variable NAME to the command as NEW.
   --clear-env          Inherit nothing: the command gets only the secrets.

@@ -40,7 +40,7 @@ impl Flags {
 pub enum Item<'a> {
     /// Take this variable, and no other that is not named so too. Absent or not granted: the launch fails.
     Only(&'a [u8]),
-    /// Leave this variable out. No error where there is none.
+    /// Leave this variable out. Absent or not granted: the launch fails.
     Except(&'a [u8]),
     /// Fail the launch unless this variable is in it.
     Require(&'a [u8]),
