@@ -5,11 +5,13 @@
 //! a unit may load. A refusal makes the unit's start fail at once, with the reason in this daemon's log.
 //!
 //! A connection is accepted only when it can be answered: one that waits in the kernel's queue survives a restart of this
-//! daemon, while one that was accepted and then lost would be an empty credential.
+//! daemon, while one that was accepted and then lost would be an empty credential. So units wait in that queue through each
+//! state that may pass ([`passing`]), and a stopping daemon accepts none.
 
 pub mod address;
 mod answer;
 mod caller;
+mod passing;
 mod refusal;
 mod report;
 pub mod rules;
@@ -22,6 +24,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::select;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, warn};
@@ -29,11 +32,12 @@ use tracing::{debug, error, warn};
 pub use self::refusal::REFUSALS;
 
 use self::address::Question;
+use self::passing::Passing;
 use self::refusal::Refusal;
 use self::report::{report_refused, report_served};
 use self::rules::CredentialRules;
 use crate::freshness::Freshness;
-use crate::memory::{Generation, Holding, Loss, Vault};
+use crate::memory::{Generation, Vault};
 use crate::metrics::Metrics;
 use crate::peer::{Cgroups, Peer};
 use crate::telemetry::chain;
@@ -46,13 +50,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long anything may take.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
-    /// Units wait for the first secrets, from the daemon's start. systemd gives a unit 90 s unless told otherwise.
-    starting: Duration,
+    /// Units wait for secrets, from the beginning of each state that may pass. systemd gives a unit 90 s to start unless
+    /// told otherwise.
+    passing: Duration,
     /// The peer takes an answer.
     answer: Duration,
 }
 
-const PATIENCE: Patience = Patience { starting: Duration::from_secs(60), answer: Duration::from_secs(5) };
+const PATIENCE: Patience = Patience { passing: Duration::from_secs(60), answer: Duration::from_secs(5) };
 
 /// What all answers share.
 #[derive(Debug)]
@@ -93,33 +98,32 @@ impl Credentials {
 
     /// Serves `listener` for ever.
     pub async fn serve(self: Arc<Self>, listener: UnixListener) {
-        if timeout(self.patience.starting, self.not_starting()).await.is_err() {
-            warn!("there are no secrets yet: units that ask for credentials are refused until there are");
-        }
         let places = Arc::new(Semaphore::new(PLACES));
+        let mut passing = Passing::new(&self.vault, self.patience.passing);
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let credentials = Arc::clone(&self);
-                    tokio::spawn(async move {
-                        credentials.answer(stream).await;
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    error!(%error, "a credential cannot be answered");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
+            let stream = self.accept(&listener, &mut passing).await;
+            let credentials = Arc::clone(&self);
+            tokio::spawn(async move {
+                credentials.answer(stream).await;
+                drop(place);
+            });
         }
     }
 
-    /// Until there are secrets, or there will be none.
-    async fn not_starting(&self) {
-        let mut changes = self.vault.changes();
-        while matches!(self.vault.holding(), Holding::Without(without) if without.loss == Loss::Starting) {
-            if changes.changed().await.is_err() {
-                return;
+    /// The next connection that can be answered.
+    async fn accept(&self, listener: &UnixListener, passing: &mut Passing<'_>) -> UnixStream {
+        loop {
+            passing.ended().await;
+            select! {
+                biased;
+                () = passing.began() => {}
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => return stream,
+                    Err(error) => {
+                        error!(%error, "a credential cannot be answered");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! [[credential]]
-//! unit = "app.service"         # or a template, for all its instances: "worker@.service"
+//! unit = "app.service"         # or a pattern, as in [[rule]]: "app-*.service", "worker@.service"
 //! env = ["DB_*", "API_KEY"]    # patterns of variables' names, as in [[rule]]
 //! ```
 
@@ -11,7 +11,7 @@ use std::fmt;
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::peer::{InvalidUnitName, UnitName};
+use crate::peer::{InvalidUnitPattern, UnitName, UnitPattern};
 use crate::policy::table::columns;
 use crate::policy::{Glob, InvalidGlob};
 
@@ -19,7 +19,7 @@ use crate::policy::{Glob, InvalidGlob};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CredentialRuleConfig {
-    /// The unit, or a template of units.
+    /// The unit, or a pattern of units.
     pub unit: String,
     /// Patterns of the variables' names that it may load.
     pub env: Vec<String>,
@@ -28,9 +28,9 @@ pub struct CredentialRuleConfig {
 /// What is wrong with a `[[credential]]`.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum CredentialRuleMistake {
-    /// No unit's name.
+    /// No pattern of units.
     #[error("the unit {0:?} is none: {1}")]
-    Unit(String, #[source] InvalidUnitName),
+    Unit(String, #[source] InvalidUnitPattern),
     /// It grants nothing.
     #[error("it grants nothing: list variables' names in env, or [\"*\"] for all")]
     Nothing,
@@ -42,7 +42,7 @@ pub enum CredentialRuleMistake {
 /// One rule, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CredentialRule {
-    unit: UnitName,
+    unit: UnitPattern,
     env: Vec<Glob>,
 }
 
@@ -52,7 +52,7 @@ impl CredentialRule {
     /// # Errors
     /// The first [`CredentialRuleMistake`].
     pub fn from_config(config: &CredentialRuleConfig) -> Result<Self, CredentialRuleMistake> {
-        let unit = UnitName::new(&config.unit)
+        let unit = UnitPattern::new(&config.unit)
             .map_err(|why| CredentialRuleMistake::Unit(config.unit.clone(), why))?;
         if config.env.is_empty() {
             return Err(CredentialRuleMistake::Nothing);
@@ -62,9 +62,9 @@ impl CredentialRule {
         Ok(Self { unit, env: config.env.iter().map(glob).collect::<Result<_, _>>()? })
     }
 
-    /// The unit or template.
+    /// The pattern of units.
     #[must_use]
-    pub fn unit(&self) -> &UnitName {
+    pub fn unit(&self) -> &UnitPattern {
         &self.unit
     }
 
@@ -103,7 +103,7 @@ impl CredentialRules {
     #[must_use]
     pub fn granting(&self, unit: &UnitName, name: &str) -> Option<usize> {
         let grants = |rule: &CredentialRule| {
-            rule.unit.covers(unit) && rule.env.iter().any(|glob| glob.matches(name.as_bytes()))
+            rule.unit.matches(unit) && rule.env.iter().any(|glob| glob.matches(name.as_bytes()))
         };
         self.0.iter().position(grants).map(|index| index + 1)
     }
@@ -145,9 +145,13 @@ mod tests {
         let rules = CredentialRules::new(vec![
             rule("app.service", &["DB_*"]).unwrap(),
             rule("worker@.service", &["TOKEN"]).unwrap(),
+            rule("job-*.service", &["JOB"]).unwrap(),
         ]);
         assert!(rules.grants(&unit("app.service"), "DB_PASS"));
         assert!(rules.grants(&unit("worker@3.service"), "TOKEN"));
+        assert!(rules.grants(&unit("job-nightly.service"), "JOB"));
+        assert!(!rules.grants(&unit("job-nightly.socket"), "JOB"));
+        assert!(!rules.grants(&unit("my-job-nightly.service"), "JOB"));
         assert!(!rules.grants(&unit("app.service"), "TOKEN"));
         assert!(!rules.grants(&unit("other.service"), "DB_PASS"));
         assert!(!rules.grants(&unit("app.socket"), "DB_PASS"));

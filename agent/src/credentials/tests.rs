@@ -11,8 +11,8 @@ use tokio::io::AsyncReadExt;
 
 use super::rules::{CredentialRule, CredentialRuleConfig};
 use super::*;
-use crate::memory::BootTime;
 use crate::memory::test_support::{SealedBundle, become_user, memories};
+use crate::memory::{BootTime, Loss};
 use crate::needs;
 
 /// More than systemd takes: what makes a unit's start fail.
@@ -185,9 +185,51 @@ async fn waiting_for_secrets_is_bounded_and_then_a_refusal() {
     if !needs::root() {
         return;
     }
-    let served = Served::start_with(Patience { starting: Duration::from_millis(50), ..PATIENCE });
+    let served = Served::start_with(Patience { passing: Duration::from_millis(50), ..PATIENCE });
     let answer = served.ask(&address("app.service", "db_pass")).await;
     assert!(is_refusal(&answer, "still starting"));
+}
+
+/// Whether the unit got no answer, because its connection waits in the queue. A wrong answer would be there at once.
+async fn is_waiting(stream: &mut UnixStream) -> bool {
+    timeout(Duration::from_millis(50), stream.read_u8()).await.is_err()
+}
+
+#[tokio::test]
+async fn units_wait_out_every_state_that_may_pass_also_after_there_were_secrets() {
+    if !needs::root() {
+        return;
+    }
+    let mut served = Served::start().ready();
+    for loss in [Loss::Starting, Loss::Quiesced, Loss::Stale, Loss::Stopping] {
+        served.vault.lose(loss, "for a while");
+        let mut unit = served.connect_as(&address("app.service", "db_pass"));
+        assert!(is_waiting(&mut unit).await, "{loss:?}");
+        served.vault.reopen("and again");
+        served = served.ready();
+        let mut answer = Vec::new();
+        unit.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"s3cret\n", "{loss:?}");
+    }
+}
+
+#[tokio::test]
+async fn each_state_that_may_pass_has_patience_of_its_own() {
+    if !needs::root() {
+        return;
+    }
+    let served = Served::start_with(Patience { passing: Duration::from_secs(2), ..PATIENCE });
+    for loss in [Loss::Starting, Loss::Stale, Loss::Quiesced] {
+        served.vault.lose(loss, loss.word());
+        let mut unit = served.connect_as(&address("app.service", "db_pass"));
+        assert!(is_waiting(&mut unit).await, "{loss:?}");
+        let mut answer = Vec::new();
+        unit.read_to_end(&mut answer).await.unwrap();
+        assert!(is_refusal(&answer, loss.word()), "{loss:?}");
+        // A state's patience is counted once, whatever else is said of it.
+        served.vault.lose(loss, "still");
+        assert!(is_refusal(&served.ask(&address("app.service", "db_pass")).await, "still"), "{loss:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The address from which systemd asks for a credential. Anybody can bind such an address.
 
 use devbox_secretsd::credentials::address::Question;
-use devbox_secretsd::peer::UnitName;
+use devbox_secretsd::peer::{UnitName, UnitPattern};
 
 use crate::assert_message;
 
@@ -24,5 +24,6 @@ fn check_question(address: &[u8], question: &Question) {
         assert!(part.bytes().all(|byte| byte.is_ascii_graphic()), "{question:?}");
     }
     assert_eq!(UnitName::new(unit.as_str()).as_ref(), Ok(unit));
-    assert!(unit.covers(unit), "{question:?}");
+    let itself = UnitPattern::new(unit.as_str());
+    assert!(itself.is_ok_and(|pattern| pattern.matches(unit)), "{question:?}");
 }

@@ -1,0 +1,71 @@
+//! When units can be answered, and when it is better to let them wait in the kernel's queue.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tracing::warn;
+
+use crate::memory::{Loss, Vault};
+
+/// Longest wait in one state: the daemon ends before, or never.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+/// The states of a vault in which waiting can help. Each has patience of its own, counted from its beginning.
+pub(super) struct Passing<'v> {
+    vault: &'v Vault,
+    changes: watch::Receiver<()>,
+    patience: Duration,
+    /// The state, and until when units wait for its end.
+    state: Option<(Loss, Instant)>,
+}
+
+impl<'v> Passing<'v> {
+    pub(super) fn new(vault: &'v Vault, patience: Duration) -> Self {
+        Self { vault, changes: vault.changes(), patience, state: None }
+    }
+
+    /// Waits until units can be answered: there are secrets, there will be none, or this state has lasted too long.
+    pub(super) async fn ended(&mut self) {
+        while let Some(until) = self.until() {
+            // The vault outlives who waits: the channel does not end.
+            if timeout_at(until, self.changes.changed()).await.is_err() {
+                warn!(
+                    "there are no secrets for too long: units that ask for credentials are refused until there are"
+                );
+                return;
+            }
+        }
+    }
+
+    /// Waits until a state begins that units had better wait out.
+    pub(super) async fn began(&mut self) {
+        while self.until().is_none() {
+            let _ = self.changes.changed().await;
+        }
+    }
+
+    /// Until when units wait, if they do.
+    fn until(&mut self) -> Option<Instant> {
+        let Some(loss) = self.passing_loss() else {
+            self.state = None;
+            return None;
+        };
+        let now = Instant::now();
+        let until = match self.state {
+            Some((same, until)) if same == loss => until,
+            _ => now + self.patience_in(loss),
+        };
+        self.state = Some((loss, until));
+        (until > now).then_some(until)
+    }
+
+    fn passing_loss(&self) -> Option<Loss> {
+        self.vault.current().err().map(|unavailable| unavailable.loss).filter(|loss| loss.code().may_pass())
+    }
+
+    /// A stopping daemon answers no unit: its successor does, from the queue of the socket that systemd keeps.
+    fn patience_in(&self, loss: Loss) -> Duration {
+        if loss == Loss::Stopping { FOR_EVER } else { self.patience }
+    }
+}
