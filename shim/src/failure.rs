@@ -31,7 +31,7 @@ pub enum Failure<'a> {
     Command(CommandFailure<'a>),
     /// Standard output cannot be written.
     Output(Errno),
-    /// There is no memory for the environment's table.
+    /// There is no memory for the table of the inherited environment.
     Memory(Errno),
 }
 
@@ -101,6 +101,8 @@ pub enum SecretsFailure<'a> {
     Answer(InvalidAnswer),
     /// The answer's descriptor is missing, one too many, or shorter than it says.
     Descriptor(&'static str),
+    /// There is no memory for as many variables as the answer announces.
+    Memory(Errno),
     /// The answer's strings are wrong.
     Payload(InvalidPayload),
     /// The daemon refuses, and says why.
@@ -124,7 +126,17 @@ impl fmt::Display for SecretsFailure<'_> {
             Self::RequestTooLarge => {
                 f.write_str("the selection is longer than the protocol takes; name fewer variables")
             }
+            Self::Talk(call, error @ Errno::EMFILE) => write!(
+                f,
+                "cannot talk to the daemon: {call}: {}; raise the limit of open files, 'ulimit -n' (RLIMIT_NOFILE)",
+                Reason(error)
+            ),
             Self::Talk(call, error) => write!(f, "cannot talk to the daemon: {call}: {}", Reason(error)),
+            Self::Memory(error) => write!(
+                f,
+                "no memory for as many variables as the daemon's answer announces: {}; see 'ulimit -v'",
+                Reason(error)
+            ),
             Self::Silent(milliseconds) => {
                 write!(f, "the daemon did not answer for {} s; {LOG}", milliseconds / 1_000)
             }
@@ -134,6 +146,9 @@ impl fmt::Display for SecretsFailure<'_> {
             }
             Self::Answer(error) => write!(f, "{error}; {UPGRADE}"),
             Self::Descriptor(what) => write!(f, "the daemon's answer {what}; {UPGRADE}"),
+            Self::Payload(error @ InvalidPayload::Withdrawn) => {
+                write!(f, "{error}, because one was changed, deleted or revoked: launch it again; {LOG}")
+            }
             Self::Payload(error) => write!(f, "the daemon's answer is broken: {error}; {UPGRADE}"),
             Self::Refused(code, b"") => write!(f, "the daemon refuses: {}; {LOG}", code.word()),
             Self::Refused(_, text) => write!(f, "{}", Text(text)),

@@ -7,6 +7,7 @@
 //! - [`limits`]: what `execve(2)` has room for;
 //! - [`search`]: where the command may lie;
 //! - [`failure`]: every way to fail, its line and its exit status;
+//! - [`wait`]: how long it tries;
 //! - [`mod@line`]: one line for a person, whatever bytes go into it;
 //! - [`help`]: the manual.
 #![no_std]
@@ -22,6 +23,7 @@ pub mod options;
 pub mod payload;
 pub mod search;
 mod settings;
+pub mod wait;
 
 #[cfg(test)]
 extern crate std;

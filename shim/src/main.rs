@@ -18,7 +18,7 @@ use devbox_exec::options::{Arguments, Invocation, Options, parse};
 use devbox_launch_proto::LAUNCH_SOCKET;
 
 use program::command::Command;
-use program::daemon::{self, Secrets};
+use program::daemon::{Client, Secrets, patiently};
 use program::kernel::{self, Start};
 
 /// Where the daemon's socket is, unless `--socket` says so.
@@ -39,9 +39,15 @@ fn run(start: Start) -> Result<(), Failure<'static>> {
     match parse(start.arguments.iter().skip(1))? {
         Invocation::Help => print(HELP.as_bytes()),
         Invocation::Version => print(VERSION.as_bytes()),
-        Invocation::List(options) => print(daemon::names(&options, socket(&options, start))?),
+        Invocation::List(options) => list(&options, start),
         Invocation::Launch(options, index) => Err(launch(&options, start, index + 1)),
     }
+}
+
+/// Prints the names of the variables.
+fn list(options: &Options<'static, impl Arguments<'static>>, start: Start) -> Result<(), Failure<'static>> {
+    let mut client = Client::new(options, socket(options, start));
+    print(patiently(options.wait_ms, |attempt| Ok(client.names(attempt)?))?)
 }
 
 /// Becomes the command; comes back only where that fails. With `--optional`, secrets that cannot be had are a warning.
@@ -52,16 +58,18 @@ fn launch(
 ) -> Failure<'static> {
     let command = Command { arguments: start.arguments.from(index), path: start.variable(b"PATH") };
     let inherited = if options.clear_environment { start.environment.none() } else { start.environment };
-    let failure = match daemon::fetch(options, socket(options, start)) {
-        Ok(secrets) => command.run(inherited, secrets),
-        Err(failure) => failure.into(),
-    };
-    match failure {
-        Failure::Secrets(reason) if options.optional => {
+    let mut client = Client::new(options, socket(options, start));
+    let launch = patiently(options.wait_ms, |attempt| command.prepare(inherited, client.fetch(attempt)?));
+    let launch = match launch {
+        Err(Failure::Secrets(reason)) if options.optional => {
             report(&format_args!("warning: running without secrets: {reason}"));
-            command.run(inherited, Secrets::NONE)
+            command.prepare(inherited, Secrets::NONE)
         }
-        failure => failure,
+        launch => launch,
+    };
+    match launch {
+        Ok(launch) => launch.run(),
+        Err(failure) => failure,
     }
 }
 

@@ -10,6 +10,7 @@ use devbox_launch_proto::{Flags, Item, RequestBuilder, RequestTooLarge};
 
 use crate::line::Text;
 use crate::settings::{MAX_WAIT_SECONDS, Setting, Settings, split_names};
+use crate::wait::Attempt;
 
 /// Arguments that can be read again.
 pub trait Arguments<'a>: Iterator<Item = &'a CStr> + Clone {}
@@ -130,17 +131,18 @@ pub fn parse<'a, I: Arguments<'a>>(arguments: I) -> Result<Invocation<'a, I>, Us
 }
 
 impl<'a, I: Arguments<'a>> Options<'a, I> {
-    /// Writes the request into `buffer`. `wait_ms`: how long the daemon may hold it.
+    /// Writes the request of one attempt into `buffer`.
     ///
     /// # Errors
     /// [`RequestTooLarge`] where the buffer or the protocol has no room for it.
     pub fn request<'b>(
         &self,
         inline: bool,
-        wait_ms: u32,
+        attempt: Attempt,
         buffer: &'b mut [u8],
     ) -> Result<&'b [u8], RequestTooLarge> {
-        let mut builder = RequestBuilder::new(buffer, Flags { list: self.list, inline }, wait_ms)?;
+        let flags = Flags { list: self.list, inline, patient: attempt.patient };
+        let mut builder = RequestBuilder::new(buffer, flags, attempt.wait_ms)?;
         for item in self.selection() {
             builder.push(item)?;
         }
@@ -219,10 +221,10 @@ mod tests {
         ];
         let (options, _) = launch(&arguments);
         let mut buffer = [0; 256];
-        let request = options.request(true, 7, &mut buffer).unwrap();
+        let request = options.request(true, Attempt { wait_ms: 7, patient: true }, &mut buffer).unwrap();
         let (header, body) = request.split_first_chunk::<HEADER_LEN>().unwrap();
         let header = RequestHeader::decode(header).unwrap();
-        assert_eq!((header.flags, header.wait_ms), (Flags { list: false, inline: true }, 7));
+        assert_eq!((header.flags, header.wait_ms), (Flags { list: false, inline: true, patient: true }, 7));
         let items: Vec<_> = Items::new(body).map(Result::unwrap).collect();
         let expected = [
             Item::Only(b"A"),
@@ -239,9 +241,9 @@ mod tests {
         let arguments = [c"--list", c"--only=A"];
         let Ok(Invocation::List(options)) = parse(arguments.into_iter()) else { panic!("no list") };
         let mut buffer = [0; 64];
-        let request = options.request(false, 0, &mut buffer).unwrap();
+        let request = options.request(false, Attempt { wait_ms: 0, patient: false }, &mut buffer).unwrap();
         let header = RequestHeader::decode(request.first_chunk().unwrap()).unwrap();
-        assert_eq!(header.flags, Flags { list: true, inline: false });
+        assert_eq!(header.flags, Flags { list: true, ..Flags::default() });
     }
 
     #[test]
@@ -283,7 +285,8 @@ mod tests {
             if let Ok(Invocation::Launch(options, index)) = parsed {
                 prop_assert!(index < strings.len());
                 let mut buffer = [0; 4_096];
-                prop_assert!(options.request(false, 0, &mut buffer).is_ok());
+                let attempt = Attempt { wait_ms: 0, patient: false };
+                prop_assert!(options.request(false, attempt, &mut buffer).is_ok());
             }
         }
     }

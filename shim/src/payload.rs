@@ -15,6 +15,8 @@ pub enum InvalidPayload {
     Name,
     /// Names are not in strictly ascending order.
     Order,
+    /// The daemon wiped them meanwhile.
+    Withdrawn,
 }
 
 impl fmt::Display for InvalidPayload {
@@ -23,6 +25,7 @@ impl fmt::Display for InvalidPayload {
             Self::Count => "there are not as many variables as it says",
             Self::Name => "a variable's name is invalid",
             Self::Order => "the variables are not in order",
+            Self::Withdrawn => "the secrets were withdrawn while this launch was starting",
         })
     }
 }
@@ -42,14 +45,23 @@ pub fn name_of(string: &[u8]) -> &[u8] {
 /// # Errors
 /// [`InvalidPayload`]; `table` may be half filled.
 pub fn index_variables(payload: &[u8], table: &mut [*const c_char]) -> Result<usize, InvalidPayload> {
-    let mut strings = Strings { rest: payload, previous: b"" };
-    let mut longest = 0;
-    for entry in table {
-        let string = strings.take(variable_name)?;
-        *entry = string.as_ptr();
-        longest = longest.max(string.count_bytes() + 1);
-    }
-    strings.finish().map(|()| longest)
+    let index = || {
+        let mut strings = Strings { rest: payload, previous: b"" };
+        let mut longest = 0;
+        for entry in table {
+            let string = strings.take(variable_name)?;
+            *entry = string.as_ptr();
+            longest = longest.max(string.count_bytes() + 1);
+        }
+        strings.finish().map(|()| longest)
+    };
+    index().map_err(|error| if is_wiped(payload) { InvalidPayload::Withdrawn } else { error })
+}
+
+/// Whether the daemon has wiped the payload, or a part of it: no string is empty otherwise. It does so if a secret is changed
+/// or revoked between the answer and the moment when the launcher reads it.
+fn is_wiped(payload: &[u8]) -> bool {
+    payload.first() == Some(&0) || payload.windows(2).any(|pair| pair == [0, 0])
 }
 
 /// Checks that `payload` is `count` strings `NAME\0`.
@@ -135,6 +147,20 @@ mod tests {
     fn order_is_by_name_not_by_string() {
         assert_eq!(index(b"A=2\0A1=1\0", 2), Ok(vec![0, 4]));
         assert_eq!(index(b"A1=1\0A=2\0", 2), Err(InvalidPayload::Order));
+    }
+
+    #[test]
+    fn a_payload_wiped_up_to_any_byte_is_known_as_withdrawn() {
+        let payload = b"ALPHA=1\0BETA=two\0C=3\0";
+        for wiped in 1..=payload.len() {
+            let mut bytes = Vec::from(payload);
+            bytes[..wiped].fill(0);
+            assert_eq!(
+                index_variables(&bytes, &mut [core::ptr::null(); 3]),
+                Err(InvalidPayload::Withdrawn),
+                "{wiped}"
+            );
+        }
     }
 
     #[test]

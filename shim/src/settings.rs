@@ -3,12 +3,12 @@
 
 use core::ffi::CStr;
 
-use devbox_launch_proto::{Item, is_name};
+use devbox_launch_proto::{Item, MAX_WAIT_MS, is_name};
 
 use crate::options::UsageError;
 
-/// Longest `--wait`, in seconds: a day.
-pub(crate) const MAX_WAIT_SECONDS: u32 = 86_400;
+/// Longest `--wait`, in seconds.
+pub(crate) const MAX_WAIT_SECONDS: u32 = MAX_WAIT_MS / 1_000;
 
 /// One argument, or two, understood.
 pub(crate) enum Setting<'a> {
@@ -162,7 +162,8 @@ fn parse_wait(text: &[u8]) -> Result<u32, UsageError<'_>> {
         number.saturating_mul(10).saturating_add(u32::from(digit.wrapping_sub(b'0')))
     });
     let valid = digits && whole.len() + fraction.len() > 0 && seconds <= MAX_WAIT_SECONDS;
-    if valid { Ok(seconds * 1_000 + fraction_ms(fraction)) } else { Err(UsageError::Wait(text)) }
+    let milliseconds = valid.then(|| seconds * 1_000 + fraction_ms(fraction));
+    milliseconds.filter(|milliseconds| *milliseconds <= MAX_WAIT_MS).ok_or(UsageError::Wait(text))
 }
 
 /// The digits after the point, in milliseconds, rounded up.
@@ -195,7 +196,9 @@ mod tests {
         for (text, milliseconds) in cases {
             assert_eq!(parse_wait(text), Ok(milliseconds), "{}", Text(text));
         }
-        for text in [&b""[..], b".", b"-1", b"1e3", b"86401", b"1.2.3", b"99999999999999999999", b"1s"] {
+        for text in
+            [&b""[..], b".", b"-1", b"1e3", b"86401", b"86400.001", b"1.2.3", b"99999999999999999999", b"1s"]
+        {
             assert_eq!(parse_wait(text), Err(UsageError::Wait(text)), "{}", Text(text));
         }
     }

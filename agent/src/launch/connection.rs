@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use devbox_launch_proto::MAX_WAIT_MS;
 use tokio::net::UnixStream;
 use tokio::select;
 use tokio::time::timeout;
@@ -17,15 +18,13 @@ use super::refusal::Refusal;
 use super::report::{Served, report};
 use super::request::Request;
 use super::unread::Content;
-use crate::memory::{BootTime, Generation};
+use crate::memory::{BootTime, Generation, Loss};
 use crate::peer::{Facts, Peer, Process};
 
 /// A request has to be there in this time.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(2);
 /// An answer has to be taken in this time.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
-/// Longest wait for the first secrets, whatever the request says.
-const MAX_WAIT: Duration = Duration::from_secs(3_600);
 
 /// Serves one connection, and says how it ended. The place is free when its answer is read.
 pub(super) async fn serve_connection(
@@ -70,7 +69,7 @@ async fn launch(
     // Before anything is said of the secrets, and before any waiting: a stranger gets neither.
     let mut decision = decide(connection, state, seen).await?;
     let generation = match state.freshness.current(&state.vault).await {
-        Err(unavailable) if unavailable.loss.may_pass() && request.header.wait_ms > 0 => {
+        Err(unavailable) if is_held(&request, unavailable.loss) => {
             let generation = wait_for_secrets(connection.stream, state, &request).await?;
             // Rules may have been reloaded meanwhile, and the process may be another program by now.
             decision = decide(connection, state, seen).await?;
@@ -121,15 +120,27 @@ async fn answer(
     Ok((Served::new(answer, &reply, decision.rules()), content))
 }
 
-/// Waits for the first secrets, as long as the request allows and the peer is there.
+/// Whether a request is held until `loss` has passed. A stopping daemon holds none: its launchers ask the next one.
+fn is_held(request: &Request, loss: Loss) -> bool {
+    let header = &request.header;
+    header.wait_ms > 0
+        && match loss {
+            Loss::Starting | Loss::Quiesced => true,
+            // Whoever did not ask to wait learns at once that the control plane is away.
+            Loss::Stale => header.flags.patient,
+            Loss::Revoked | Loss::Cloned | Loss::Stopping => false,
+        }
+}
+
+/// Waits for secrets, as long as the request allows and the peer is there.
 async fn wait_for_secrets(
     stream: &UnixStream,
     state: &LaunchState,
     request: &Request,
 ) -> Result<Arc<Generation>, Failure> {
-    let wait = Duration::from_millis(request.header.wait_ms.into()).min(MAX_WAIT);
+    let wait = Duration::from_millis(request.header.wait_ms.min(MAX_WAIT_MS).into());
     select! {
-        found = timeout(wait, first_secrets(state)) => match found {
+        found = timeout(wait, secrets(state, request)) => match found {
             Ok(found) => found,
             Err(_) => state.freshness.current(&state.vault).await.map_err(|unavailable| Refusal::from(unavailable).into()),
         },
@@ -137,11 +148,11 @@ async fn wait_for_secrets(
     }
 }
 
-async fn first_secrets(state: &LaunchState) -> Result<Arc<Generation>, Failure> {
+async fn secrets(state: &LaunchState, request: &Request) -> Result<Arc<Generation>, Failure> {
     let mut changes = state.vault.changes();
     loop {
         match state.freshness.current(&state.vault).await {
-            Err(unavailable) if unavailable.loss.may_pass() => {}
+            Err(unavailable) if is_held(request, unavailable.loss) => {}
             held => return held.map_err(|unavailable| Refusal::from(unavailable).into()),
         }
         // The vault outlives its launches, so this is a change and never the end of the channel.

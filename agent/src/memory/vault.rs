@@ -62,12 +62,6 @@ impl Loss {
     const fn closes(self) -> bool {
         matches!(self, Self::Quiesced | Self::Cloned | Self::Stopping)
     }
-
-    /// Whether secrets may come without anything but time: a launch that wants to wait does.
-    #[must_use]
-    pub const fn may_pass(self) -> bool {
-        matches!(self, Self::Starting | Self::Quiesced)
-    }
 }
 
 /// The daemon holds no secrets.

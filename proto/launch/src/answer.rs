@@ -19,7 +19,7 @@ pub enum ErrorCode {
     Version = 2,
     /// No rule grants this peer what it asks for.
     Denied = 3,
-    /// The daemon has no secrets yet.
+    /// The daemon has no secrets yet, or is stopping.
     NotReady = 4,
     /// A variable that the request names does not exist.
     Missing = 5,
@@ -48,6 +48,12 @@ impl ErrorCode {
     #[must_use]
     pub const fn number(self) -> u16 {
         self as u16
+    }
+
+    /// Whether the same request may succeed later, without anybody changing it, a rule or a secret.
+    #[must_use]
+    pub const fn may_pass(self) -> bool {
+        matches!(self, Self::NotReady | Self::Stale | Self::Busy)
     }
 
     fn from_number(number: u16) -> Option<Self> {

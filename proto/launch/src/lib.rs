@@ -15,6 +15,8 @@
 //! - *names*: `length` bytes of `count` strings `NAME\0` follow, in ascending order.
 //! - *error*: `length` bytes of UTF-8 text, one line without control characters, follow: what is wrong and what to do.
 //!
+//! A launcher that waits asks again after an error whose code [may pass](ErrorCode::may_pass), and after a hang-up.
+//!
 //! A later version keeps the first five bytes of both messages, so that each side can name a mismatch.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -31,6 +33,9 @@ pub use variable::{LARGEST_ROOM, MAX_ARG_STRLEN, MAX_NAME_LEN, is_name, leading_
 
 /// The daemon's launch socket, unless a configuration or an option names another.
 pub const LAUNCH_SOCKET: &str = "/run/devbox-secrets/launch.sock";
+
+/// Longest wait that a launcher may ask for, in milliseconds: a day.
+pub const MAX_WAIT_MS: u32 = 86_400_000;
 
 /// The protocol's version.
 pub const VERSION: u8 = 1;

@@ -17,21 +17,30 @@ pub struct Flags {
     pub list: bool,
     /// The bytes in the answer instead of a descriptor: the launcher could not map one.
     pub inline: bool,
+    /// The user asked for the wait (`--wait`): it holds in every state that may pass, not only before the first secrets.
+    pub patient: bool,
 }
 
 impl Flags {
     const LIST: u8 = 1;
     const INLINE: u8 = 2;
+    const PATIENT: u8 = 4;
 
     const fn bits(self) -> u8 {
-        (if self.list { Self::LIST } else { 0 }) | (if self.inline { Self::INLINE } else { 0 })
+        (if self.list { Self::LIST } else { 0 })
+            | (if self.inline { Self::INLINE } else { 0 })
+            | (if self.patient { Self::PATIENT } else { 0 })
     }
 
     const fn from_bits(bits: u8) -> Option<Self> {
-        if bits & !(Self::LIST | Self::INLINE) != 0 {
+        if bits & !(Self::LIST | Self::INLINE | Self::PATIENT) != 0 {
             return None;
         }
-        Some(Self { list: bits & Self::LIST != 0, inline: bits & Self::INLINE != 0 })
+        Some(Self {
+            list: bits & Self::LIST != 0,
+            inline: bits & Self::INLINE != 0,
+            patient: bits & Self::PATIENT != 0,
+        })
     }
 }
 
@@ -87,7 +96,7 @@ pub struct RequestBuilder<'b> {
 }
 
 impl<'b> RequestBuilder<'b> {
-    /// Starts a request. `wait_ms`: how long the daemon may hold it until it has its first secrets.
+    /// Starts a request. `wait_ms`: how long the daemon may hold it until it has secrets, at most [`MAX_WAIT_MS`](crate::MAX_WAIT_MS).
     ///
     /// # Errors
     /// [`RequestTooLarge`] where `buffer` has no room for the header.
@@ -170,7 +179,7 @@ impl core::error::Error for InvalidRequest {}
 pub struct RequestHeader {
     /// What kind of answer the launcher wants.
     pub flags: Flags,
-    /// How long the daemon may hold the request until it has its first secrets, in milliseconds.
+    /// How long the daemon may hold the request until it has secrets, in milliseconds.
     pub wait_ms: u32,
     /// Length of the body that follows, in bytes; at most [`MAX_REQUEST_BODY`].
     pub body_len: u32,
@@ -255,7 +264,7 @@ mod tests {
     #[test]
     fn what_is_built_is_read_back() {
         let mut buffer = [0; 256];
-        let flags = Flags { list: false, inline: true };
+        let flags = Flags { inline: true, patient: true, ..Flags::default() };
         let mut builder = RequestBuilder::new(&mut buffer, flags, 5_000).unwrap();
         for item in ITEMS {
             builder.push(item).unwrap();

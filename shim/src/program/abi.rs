@@ -24,6 +24,7 @@ pub(super) const CLOCK_MONOTONIC: i32 = 1;
 pub(super) const RLIMIT_STACK: i32 = 3;
 pub(super) const AT_FDCWD: isize = -100;
 pub(super) const F_OK: i32 = 0;
+pub(super) const F_DUPFD_CLOEXEC: i32 = 1030;
 
 /// `struct iovec` of recvmsg(2).
 #[repr(C)]

@@ -5,7 +5,7 @@
 use core::ffi::CStr;
 
 use devbox_exec::environment::{self, Environment};
-use devbox_exec::failure::{CommandFailure, Failure};
+use devbox_exec::failure::{CommandFailure, Failure, SecretsFailure};
 use devbox_exec::limits::{Excess, Largest, SMALLEST_ROOM, needed, room};
 use devbox_exec::search::{DEFAULT_PATH, PATH_MAX, candidate, directories, goes_on, is_path};
 use devbox_launch_proto::MAX_ARG_STRLEN;
@@ -24,7 +24,7 @@ pub(crate) struct Command {
 }
 
 /// A command with its environment, ready to run.
-struct Launch {
+pub(crate) struct Launch {
     command: Command,
     name: &'static CStr,
     inherited: Strings,
@@ -33,17 +33,13 @@ struct Launch {
 }
 
 impl Command {
-    /// Becomes the command, with the `inherited` environment and the secrets; comes back only where that fails.
-    pub(crate) fn run(self, inherited: Strings, secrets: Secrets) -> Failure<'static> {
-        match self.prepare(inherited, secrets) {
-            Ok(launch) => launch.run(),
-            Err(failure) => failure,
-        }
-    }
-
-    fn prepare(self, inherited: Strings, secrets: Secrets) -> Result<Launch, Failure<'static>> {
+    /// The command with the `inherited` environment and the secrets, ready to run.
+    pub(crate) fn prepare(self, inherited: Strings, secrets: Secrets) -> Result<Launch, Failure<'static>> {
         let len = environment::table_len(inherited.len(), secrets.count);
-        let table = kernel::allocate_table(len).map_err(Failure::Memory)?;
+        let table = kernel::allocate_table(len).map_err(|error| match secrets.count {
+            0 => Failure::Memory(error),
+            _ => SecretsFailure::Memory(error).into(),
+        })?;
         let environment = environment::build(inherited.iter(), secrets.payload, secrets.count, table)?;
         let name = self.arguments.iter().next().unwrap_or_default();
         let launch = Launch { command: self, name, inherited, secrets, environment };
@@ -53,7 +49,8 @@ impl Command {
 }
 
 impl Launch {
-    fn run(&self) -> Failure<'static> {
+    /// Becomes the command; comes back only where that fails.
+    pub(crate) fn run(&self) -> Failure<'static> {
         let failure = if is_path(self.name) { self.run_path() } else { self.search() };
         if failure.error == Errno::E2BIG {
             return Failure::TooLarge(self.excess(0));

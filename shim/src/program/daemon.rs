@@ -1,9 +1,10 @@
 //! Asks the daemon for the secrets: one request, one answer, and nothing believed before it is checked.
 
 use devbox_exec::address::SocketAddress;
-use devbox_exec::failure::SecretsFailure;
+use devbox_exec::failure::{Failure, SecretsFailure};
 use devbox_exec::options::{Arguments, Options};
 use devbox_exec::payload::check_names;
+use devbox_exec::wait::{Attempt, Wait};
 use devbox_launch_proto::{Answer, AnswerHeader, HEADER_LEN, MAX_REQUEST_BODY};
 use syscalls::Errno;
 
@@ -11,15 +12,10 @@ use super::kernel::{self, Descriptor, Direction, Socket};
 
 type Result<T> = core::result::Result<T, SecretsFailure<'static>>;
 
-/// How long the daemon may take to its first secrets where the user does not say, in milliseconds.
-const DEFAULT_WAIT_MS: u32 = 5_000;
 /// How much longer than it was asked to wait the daemon may take for an answer, in milliseconds.
 const GRACE_MS: u32 = 10_000;
-/// The pauses between two tries to connect, in milliseconds.
-const FIRST_PAUSE_MS: u32 = 10;
-const LONGEST_PAUSE_MS: u32 = 100;
 /// Room for a request that names few variables. A longer one gets pages of its own.
-const USUAL_REQUEST: usize = 1_024;
+const USUAL_REQUEST: usize = 256;
 
 const NO_DESCRIPTOR: &str = "comes without its descriptor";
 const TWO_DESCRIPTORS: &str = "comes with more than one descriptor";
@@ -43,43 +39,138 @@ impl Secrets {
     }
 }
 
-/// Fetches the secrets. Their strings are not checked yet: that happens where they are indexed.
-pub(crate) fn fetch<'a>(options: &Options<'a, impl Arguments<'a>>, socket: &'static [u8]) -> Result<Secrets> {
-    let reply = ask(options, socket, false)?;
-    let descriptor = match (reply.header.answer, &reply.descriptor) {
-        (Answer::Inline, None) => return reply.inline(),
-        (Answer::Descriptor, Some(descriptor)) => descriptor,
-        (Answer::Descriptor, None) => return Err(SecretsFailure::Descriptor(NO_DESCRIPTOR)),
-        _ => return Err(SecretsFailure::Descriptor(UNASKED)),
-    };
-    match map(descriptor, reply.len()) {
-        // The limit of locked memory: this process's or its user's, and neither is the daemon's.
-        Err(SecretsFailure::Talk(_, Errno::EAGAIN | Errno::EPERM | Errno::ENOMEM)) => {
-            let reply = ask(options, socket, true)?;
-            match (reply.header.answer, &reply.descriptor) {
-                (Answer::Inline, None) => reply.inline(),
-                _ => Err(SecretsFailure::Descriptor(UNASKED)),
-            }
+/// Attempts until one succeeds or fails for good, or until the wait is over.
+pub(crate) fn patiently<T>(
+    wait_ms: Option<u32>,
+    mut attempt: impl FnMut(Attempt) -> core::result::Result<T, Failure<'static>>,
+) -> core::result::Result<T, Failure<'static>> {
+    let mut wait = Wait::new(wait_ms, kernel::now_ms);
+    loop {
+        let this = wait.attempt();
+        let reason = match attempt(this) {
+            Err(Failure::Secrets(reason)) => reason,
+            done => return done,
+        };
+        match wait.pause_ms(this, &reason) {
+            Some(pause_ms) => kernel::sleep_ms(pause_ms),
+            None => return Err(reason.into()),
         }
-        mapped => Ok(Secrets { payload: mapped?, count: reply.count() }),
     }
 }
 
-/// Fetches the variables' names, a line each.
-pub(crate) fn names<'a>(
-    options: &Options<'a, impl Arguments<'a>>,
-    socket: &'static [u8],
-) -> Result<&'static [u8]> {
-    let mut reply = ask(options, socket, false)?;
-    if reply.header.answer != Answer::Names || reply.descriptor.is_some() {
-        return Err(SecretsFailure::Descriptor(UNASKED));
+/// What one launch asks, as often as it is asked.
+pub(crate) struct Client<'o, A> {
+    options: &'o Options<'static, A>,
+    path: &'static [u8],
+    /// Pages for a request that is longer than usual: the same for each attempt.
+    room: Option<&'static mut [u8]>,
+}
+
+impl<'o, A: Arguments<'static>> Client<'o, A> {
+    pub(crate) const fn new(options: &'o Options<'static, A>, path: &'static [u8]) -> Self {
+        Self { options, path, room: None }
     }
-    let names = reply.payload()?;
-    check_names(names, reply.count())?;
-    for byte in names.iter_mut().filter(|byte| **byte == 0) {
-        *byte = b'\n';
+
+    /// Fetches the secrets. Their strings are not checked yet: that happens where they are indexed.
+    pub(crate) fn fetch(&mut self, attempt: Attempt) -> Result<Secrets> {
+        match self.ask(attempt, false)?.secrets()? {
+            Some(secrets) => Ok(secrets),
+            None => self.ask(attempt, true)?.secrets()?.ok_or(SecretsFailure::Descriptor(UNASKED)),
+        }
     }
-    Ok(names)
+
+    /// Fetches the variables' names, a line each.
+    pub(crate) fn names(&mut self, attempt: Attempt) -> Result<&'static [u8]> {
+        let mut reply = self.ask(attempt, false)?;
+        if reply.header.answer != Answer::Names || reply.descriptor.is_some() {
+            return Err(SecretsFailure::Descriptor(UNASKED));
+        }
+        let names = reply.payload()?;
+        check_names(names, reply.count())?;
+        for byte in names.iter_mut().filter(|byte| **byte == 0) {
+            *byte = b'\n';
+        }
+        Ok(names)
+    }
+
+    fn ask(&mut self, attempt: Attempt, inline: bool) -> Result<Reply> {
+        let connection = Connection::open(self.path, attempt.wait_ms)?;
+        self.send(&connection, attempt, inline)?;
+        connection.reply()?.accepted(attempt)
+    }
+
+    fn send(&mut self, connection: &Connection, attempt: Attempt, inline: bool) -> Result<()> {
+        let mut usual = [0; USUAL_REQUEST];
+        if let Ok(request) = self.options.request(inline, attempt, &mut usual) {
+            return connection.send(request);
+        }
+        let room = match &mut self.room {
+            Some(room) => room,
+            none => none.insert(
+                kernel::allocate(HEADER_LEN + MAX_REQUEST_BODY)
+                    .map_err(|error| SecretsFailure::Talk("mmap", error))?,
+            ),
+        };
+        let request =
+            self.options.request(inline, attempt, room).map_err(|_| SecretsFailure::RequestTooLarge)?;
+        connection.send(request)
+    }
+}
+
+/// An answer without its payload.
+struct Reply {
+    connection: Connection,
+    header: AnswerHeader,
+    descriptor: Option<Descriptor>,
+    /// The kernel could not give this process the answer's descriptor.
+    dropped: bool,
+}
+
+impl Reply {
+    const fn len(&self) -> usize {
+        self.header.len as usize
+    }
+
+    const fn count(&self) -> usize {
+        self.header.count as usize
+    }
+
+    /// The secrets; `None` if they are in a descriptor that this process cannot have or map, so that it has to ask for them
+    /// inline: for want of a free number (`RLIMIT_NOFILE`) or of memory that it may lock, or because a security module
+    /// forbids it.
+    fn secrets(mut self) -> Result<Option<Secrets>> {
+        let count = self.count();
+        let payload = match (self.header.answer, &self.descriptor) {
+            (Answer::Inline, None) => self.payload()?,
+            (Answer::Descriptor, Some(descriptor)) => match map(descriptor, self.len()) {
+                Err(SecretsFailure::Talk(..)) => return Ok(None),
+                mapped => mapped?,
+            },
+            (Answer::Descriptor, None) if self.dropped => return Ok(None),
+            (Answer::Descriptor, None) => return Err(SecretsFailure::Descriptor(NO_DESCRIPTOR)),
+            _ => return Err(SecretsFailure::Descriptor(UNASKED)),
+        };
+        Ok(Some(Secrets { payload, count }))
+    }
+
+    /// Receives the payload into pages of its own, straight from the socket.
+    fn payload(&mut self) -> Result<&'static mut [u8]> {
+        let pages =
+            kernel::allocate_hidden(self.len()).map_err(|error| SecretsFailure::Talk("mmap", error))?;
+        self.connection.receive_exactly(pages)?;
+        Ok(pages)
+    }
+
+    /// Makes of a refusal the failure that it is. Its text needs pages that are never freed, so it is read only if no other
+    /// attempt follows.
+    fn accepted(mut self, attempt: Attempt) -> Result<Self> {
+        let Answer::Error(code) = self.header.answer else { return Ok(self) };
+        if attempt.patient && code.may_pass() {
+            return Err(SecretsFailure::Refused(code, b""));
+        }
+        let text = self.payload()?;
+        Err(SecretsFailure::Refused(code, text))
+    }
 }
 
 /// Maps the first `len` bytes behind the descriptor. Only what the file really has is touched later.
@@ -94,100 +185,6 @@ fn map(descriptor: &Descriptor, len: usize) -> Result<&'static [u8]> {
     descriptor.map(len).map_err(|error| SecretsFailure::Talk("mmap", error))
 }
 
-/// An answer without its payload.
-struct Reply {
-    connection: Connection,
-    header: AnswerHeader,
-    descriptor: Option<Descriptor>,
-}
-
-impl Reply {
-    const fn len(&self) -> usize {
-        self.header.len as usize
-    }
-
-    const fn count(&self) -> usize {
-        self.header.count as usize
-    }
-
-    fn inline(mut self) -> Result<Secrets> {
-        let count = self.count();
-        Ok(Secrets { payload: self.payload()?, count })
-    }
-
-    /// Receives the payload into pages of its own, straight from the socket.
-    fn payload(&mut self) -> Result<&'static mut [u8]> {
-        let pages =
-            kernel::allocate_hidden(self.len()).map_err(|error| SecretsFailure::Talk("mmap", error))?;
-        self.connection.receive_exactly(pages)?;
-        Ok(pages)
-    }
-
-    /// Makes of a refusal the failure that it is.
-    fn accepted(mut self) -> Result<Self> {
-        let Answer::Error(code) = self.header.answer else { return Ok(self) };
-        let text = self.payload()?;
-        Err(SecretsFailure::Refused(code, text))
-    }
-}
-
-fn ask<'a>(options: &Options<'a, impl Arguments<'a>>, path: &'static [u8], inline: bool) -> Result<Reply> {
-    let (connection, wait_ms) = connect(path, options.wait_ms)?;
-    let mut usual = [0; USUAL_REQUEST];
-    if let Ok(request) = options.request(inline, wait_ms, &mut usual) {
-        connection.send(request)?;
-    } else {
-        let room = kernel::allocate(HEADER_LEN + MAX_REQUEST_BODY)
-            .map_err(|error| SecretsFailure::Talk("mmap", error))?;
-        let request = options.request(inline, wait_ms, room).map_err(|_| SecretsFailure::RequestTooLarge)?;
-        connection.send(request)?;
-    }
-    connection.reply()?.accepted()
-}
-
-/// Connects. With a wait that the user asked for, a daemon that is not there yet is waited for; what is left of it is
-/// the daemon's, for its first secrets.
-fn connect(path: &'static [u8], wait_ms: Option<u32>) -> Result<(Connection, u32)> {
-    let address = SocketAddress::new(path).map_err(|_| SecretsFailure::SocketPath(path))?;
-    let socket = Socket::new().map_err(|error| SecretsFailure::Talk("socket", error))?;
-    let left_ms = wait_ms.unwrap_or(DEFAULT_WAIT_MS);
-    limit(socket, Direction::Send, left_ms + GRACE_MS)?;
-    let left_ms = match socket.connect(&address) {
-        Ok(()) => left_ms,
-        Err(error) => connect_later(socket, &address, wait_ms.unwrap_or(0), error)
-            .map_err(|error| SecretsFailure::Connect(path, error))?,
-    };
-    let patience_ms = left_ms + GRACE_MS;
-    limit(socket, Direction::Receive, patience_ms)?;
-    Ok((Connection { socket, patience_ms, deadline_ms: None }, left_ms))
-}
-
-/// Tries again until the wait is over; answers what is left of it, in milliseconds.
-fn connect_later(
-    socket: Socket,
-    address: &SocketAddress,
-    wait_ms: u32,
-    mut error: Errno,
-) -> core::result::Result<u32, Errno> {
-    // The clock's fraction of a millisecond is cut off: one more, so that no wait is shorter than was asked for.
-    let deadline_ms = kernel::now_ms() + u64::from(wait_ms) + u64::from(wait_ms > 0);
-    let left_ms = || u32::try_from(deadline_ms.saturating_sub(kernel::now_ms())).unwrap_or(wait_ms);
-    let mut pause_ms = FIRST_PAUSE_MS;
-    while matches!(error, Errno::ENOENT | Errno::ECONNREFUSED) && left_ms() > 0 {
-        kernel::sleep_ms(pause_ms.min(left_ms()));
-        pause_ms = (pause_ms * 2).min(LONGEST_PAUSE_MS);
-        match socket.connect(address) {
-            Ok(()) => return Ok(left_ms()),
-            Err(again) => error = again,
-        }
-    }
-    Err(error)
-}
-
-fn limit(socket: Socket, direction: Direction, milliseconds: u32) -> Result<()> {
-    socket.limit(direction, milliseconds).map_err(|error| SecretsFailure::Talk("setsockopt", error))
-}
-
 /// A connection, and how long it may take.
 struct Connection {
     socket: Socket,
@@ -196,6 +193,19 @@ struct Connection {
 }
 
 impl Connection {
+    /// Connects. The daemon may hold the request for `wait_ms`.
+    fn open(path: &'static [u8], wait_ms: u32) -> Result<Self> {
+        let address = SocketAddress::new(path).map_err(|_| SecretsFailure::SocketPath(path))?;
+        let socket = Socket::new().map_err(|error| SecretsFailure::Talk("socket", error))?;
+        let patience_ms = wait_ms + GRACE_MS;
+        for direction in [Direction::Send, Direction::Receive] {
+            let limited = socket.limit(direction, patience_ms);
+            limited.map_err(|error| SecretsFailure::Talk("setsockopt", error))?;
+        }
+        socket.connect(&address).map_err(|error| SecretsFailure::Connect(path, error))?;
+        Ok(Self { socket, patience_ms, deadline_ms: None })
+    }
+
     /// Sends the request. A daemon that takes no more launches answers and hangs up before it reads: the answer says so.
     fn send(&self, mut request: &[u8]) -> Result<()> {
         while !request.is_empty() {
@@ -215,7 +225,7 @@ impl Connection {
             .socket
             .receive_with_descriptor(&mut bytes)
             .map_err(|error| self.failure("recvmsg", error))?;
-        if first.truncated {
+        if first.truncated && first.descriptor.is_some() {
             return Err(SecretsFailure::Descriptor(TWO_DESCRIPTORS));
         }
         if first.len == 0 {
@@ -226,7 +236,7 @@ impl Connection {
         if first.descriptor.is_some() && header.answer != Answer::Descriptor {
             return Err(SecretsFailure::Descriptor(STRAY_DESCRIPTOR));
         }
-        Ok(Reply { connection: self, header, descriptor: first.descriptor })
+        Ok(Reply { connection: self, header, descriptor: first.descriptor, dropped: first.truncated })
     }
 
     /// Receives until `room` is full. A peer that sends byte by byte gets no more time than one that sends nothing.

@@ -13,9 +13,9 @@ use devbox_launch_proto::LARGEST_ROOM;
 use syscalls::{Errno, Sysno, syscall};
 
 use super::abi::{
-    AF_UNIX, AT_FDCWD, CLOCK_MONOTONIC, Control, F_OK, IoVec, MADV_DONTDUMP, MAP_ANONYMOUS, MAP_PRIVATE,
-    MAP_SHARED, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_NOSIGNAL, Message, PROT_READ, PROT_WRITE, RLIMIT_STACK,
-    SO_RCVTIMEO, SO_SNDTIMEO, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET, Status, timespec,
+    AF_UNIX, AT_FDCWD, CLOCK_MONOTONIC, Control, F_DUPFD_CLOEXEC, F_OK, IoVec, MADV_DONTDUMP, MAP_ANONYMOUS,
+    MAP_PRIVATE, MAP_SHARED, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_NOSIGNAL, Message, PROT_READ, PROT_WRITE,
+    RLIMIT_STACK, SO_RCVTIMEO, SO_SNDTIMEO, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET, Status, timespec,
 };
 
 pub(crate) const STANDARD_OUTPUT: i32 = 1;
@@ -88,9 +88,8 @@ unsafe fn count_until_null(table: *const *const c_char) -> usize {
     }
 }
 
-/// A stream socket that `execve(2)` or the exit closes.
-#[derive(Clone, Copy)]
-pub(crate) struct Socket(i32);
+/// A stream socket, closed on drop.
+pub(crate) struct Socket(Descriptor);
 
 /// Which calls a time limit holds for.
 #[derive(Clone, Copy)]
@@ -101,14 +100,17 @@ pub(crate) enum Direction {
 }
 
 impl Socket {
+    /// A socket that has not the number of a standard stream, though all three may be closed: else a message of this
+    /// program would go to the daemon.
     pub(crate) fn new() -> Result<Self, Errno> {
         // SAFETY: the call takes no pointer.
         let socket = unsafe { syscall!(Sysno::socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) }?;
-        Ok(Self(descriptor_number(socket)))
+        let socket = Descriptor(descriptor_number(socket));
+        if socket.0 > STANDARD_ERROR { Ok(Self(socket)) } else { socket.above_standard_streams().map(Self) }
     }
 
     /// Ends calls that take longer with `EAGAIN`. 0 would be no limit.
-    pub(crate) fn limit(self, direction: Direction, milliseconds: u32) -> Result<(), Errno> {
+    pub(crate) fn limit(&self, direction: Direction, milliseconds: u32) -> Result<(), Errno> {
         let option = match direction {
             Direction::Send => SO_SNDTIMEO,
             Direction::Receive => SO_RCVTIMEO,
@@ -117,38 +119,38 @@ impl Socket {
         let limit = [limit[0], limit[1] / 1_000];
         // SAFETY: the kernel reads a `struct timeval`, two 64-bit numbers, and no more than its length.
         unsafe {
-            syscall!(Sysno::setsockopt, self.0, SOL_SOCKET, option, &raw const limit, size_of_val(&limit))
+            syscall!(Sysno::setsockopt, self.0.0, SOL_SOCKET, option, &raw const limit, size_of_val(&limit))
         }?;
         Ok(())
     }
 
-    pub(crate) fn connect(self, address: &SocketAddress) -> Result<(), Errno> {
+    pub(crate) fn connect(&self, address: &SocketAddress) -> Result<(), Errno> {
         // SAFETY: the kernel reads the address, whose layout is its own, and no more than its length.
         let call =
-            || unsafe { syscall!(Sysno::connect, self.0, ptr::from_ref(address), size_of_val(address)) };
+            || unsafe { syscall!(Sysno::connect, self.0.0, ptr::from_ref(address), size_of_val(address)) };
         uninterrupted(call).map(drop)
     }
 
     /// Sends what the socket takes at once; answers how much that was. Raises no SIGPIPE.
-    pub(crate) fn send(self, bytes: &[u8]) -> Result<usize, Errno> {
+    pub(crate) fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
         // SAFETY: the kernel reads `bytes` and no more than their length.
         let call = || unsafe {
-            syscall!(Sysno::sendto, self.0, bytes.as_ptr(), bytes.len(), MSG_NOSIGNAL, 0usize, 0usize)
+            syscall!(Sysno::sendto, self.0.0, bytes.as_ptr(), bytes.len(), MSG_NOSIGNAL, 0usize, 0usize)
         };
         uninterrupted(call)
     }
 
     /// Receives what there is; answers how much that was, 0 at the end. Descriptors are dropped.
-    pub(crate) fn receive(self, room: &mut [u8]) -> Result<usize, Errno> {
+    pub(crate) fn receive(&self, room: &mut [u8]) -> Result<usize, Errno> {
         let (room, len) = (room.as_mut_ptr(), room.len());
         // SAFETY: the kernel writes into `room`, borrowed for this call, and no more than its length.
-        let call = || unsafe { syscall!(Sysno::recvfrom, self.0, room, len, 0, 0usize, 0usize) };
+        let call = || unsafe { syscall!(Sysno::recvfrom, self.0.0, room, len, 0, 0usize, 0usize) };
         uninterrupted(call)
     }
 
     /// Receives what there is, and at most one descriptor. The control buffer has room for just one: more are closed
     /// by the kernel, and reported.
-    pub(crate) fn receive_with_descriptor(self, room: &mut [u8]) -> Result<Received, Errno> {
+    pub(crate) fn receive_with_descriptor(&self, room: &mut [u8]) -> Result<Received, Errno> {
         let mut part = IoVec { base: room.as_mut_ptr(), len: room.len() };
         let mut control = Control::EMPTY;
         let mut message = Message {
@@ -163,7 +165,7 @@ impl Socket {
         let message_pointer = &raw mut message;
         // SAFETY: a `struct msghdr` with one part, `room`, and one control buffer, all borrowed for this call; the
         // kernel writes no more than the lengths in it.
-        let call = || unsafe { syscall!(Sysno::recvmsg, self.0, message_pointer, MSG_CMSG_CLOEXEC) };
+        let call = || unsafe { syscall!(Sysno::recvmsg, self.0.0, message_pointer, MSG_CMSG_CLOEXEC) };
         let len = uninterrupted(call)?;
         let truncated = message.flags & MSG_CTRUNC != 0;
         Ok(Received { len, descriptor: control.number(message.control_len).map(Descriptor), truncated })
@@ -174,7 +176,8 @@ impl Socket {
 pub(crate) struct Received {
     pub(crate) len: usize,
     pub(crate) descriptor: Option<Descriptor>,
-    /// There were more descriptors than one.
+    /// There were more descriptors than one; or the one was dropped, because this process has no number free for it or a
+    /// security module forbids it.
     pub(crate) truncated: bool,
 }
 
@@ -182,6 +185,18 @@ pub(crate) struct Received {
 pub(crate) struct Descriptor(i32);
 
 impl Descriptor {
+    /// The same open file under a number that no standard stream has.
+    fn above_standard_streams(&self) -> Result<Self, Errno> {
+        // SAFETY: the call takes no pointer.
+        let moved = unsafe { syscall!(Sysno::fcntl, self.0, F_DUPFD_CLOEXEC, STANDARD_ERROR + 1) };
+        match moved {
+            Ok(number) => Ok(Self(descriptor_number(number))),
+            // The limit of open files is below the first such number.
+            Err(Errno::EINVAL) => Err(Errno::EMFILE),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The file's size in bytes.
     pub(crate) fn size(&self) -> Result<u64, Errno> {
         let mut status = Status { before: [0; 6], size: 0, after: [0; 11] };

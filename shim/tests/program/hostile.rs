@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use devbox_launch_proto::{Answer, ErrorCode};
 
 use crate::peer::{Peer, Script, descriptor, header, inline, raw, socket_in};
-use crate::run::{failure, message, run, shim};
+use crate::run::{environment, failure, limited_shim, message, run, shim, success};
 use crate::secret_file::{empty_file, secret_file};
 
 /// The program's line after this answer.
@@ -89,6 +89,38 @@ fn an_answer_to_another_question_is_refused() {
 fn a_payload_that_no_memory_can_hold_is_refused() {
     let line = refused(raw(&header(Answer::Inline, 1, u32::MAX as usize), vec![]));
     assert!(line.contains("hung up") || line.contains("mmap"), "{line}");
+}
+
+#[test]
+fn secrets_withdrawn_on_their_way_are_asked_for_again() {
+    let peer = Peer::new(vec![
+        with_descriptor(&[0; 8], 2, 8),
+        with_descriptor(b"\0\0\0\0B=2\0", 2, 8),
+        inline(&[("A", "1")]),
+    ]);
+    let output = run(&mut shim(&peer.socket()), ["--clear-env", "env", "-0"]);
+    assert_eq!(environment(success(&output)), ["A=1"]);
+    let peer = Peer::new(vec![with_descriptor(&[0; 8], 2, 8)]);
+    let line = failure(&run(&mut shim(&peer.socket()), ["--wait=0", "echo", "ran"]), 125);
+    assert!(line.contains("withdrawn while this launch was starting"), "{line}");
+}
+
+#[test]
+fn optional_passes_over_a_count_that_no_memory_can_hold() {
+    // 8 MiB of strings at two bytes each need 32 MiB of pointers.
+    let answer = || {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(8 << 20).unwrap();
+        raw(&header(Answer::Descriptor, 4 << 20, 8 << 20), vec![file.into()])
+    };
+    let launch = |options: &[&str]| {
+        let peer = Peer::new(vec![answer()]);
+        run(limited_shim("-v 24000", &peer.socket()).args(options), ["--clear-env", "/bin/echo", "ran"])
+    };
+    assert!(failure(&launch(&[]), 125).contains("no memory for as many variables"));
+    let output = launch(&["--optional"]);
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"ran\n"[..]), "{}", message(&output));
+    assert!(message(&output).contains("warning: running without secrets"), "{}", message(&output));
 }
 
 #[test]

@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use devbox_launch_proto::{ErrorCode, Flags, Item};
+use devbox_launch_proto::{Answer, ErrorCode, Flags, Item};
 
 use crate::build::hosted;
-use crate::peer::{Peer, descriptor, inline, refusal};
+use crate::needs::skipped;
+use crate::peer::{Peer, descriptor, header, inline, raw, refusal};
 use crate::run::{environment, failure, limited_shim, message, program, run, shim, success};
 use crate::secret_file::memfd_secret_exists;
 
@@ -158,8 +159,7 @@ fn a_selection_that_the_protocol_cannot_carry_is_refused() {
 #[test]
 fn under_a_tiny_lock_limit_the_secrets_come_inline() {
     if !memfd_secret_exists() {
-        eprintln!("this kernel has no memfd_secret: nothing is locked, and nothing to fall back from");
-        return;
+        return skipped("a kernel with memfd_secret: without it nothing is locked");
     }
     let variables = [("A", "1"), ("B", CANARY)];
     let peer = Peer::new(vec![descriptor(&variables), inline(&variables)]);
@@ -171,6 +171,38 @@ fn under_a_tiny_lock_limit_the_secrets_come_inline() {
     let output = run(&mut shim, ["--clear-env", "env", "-0"]);
     assert_eq!(environment(success(&output)), ["A=1".to_owned(), format!("B={CANARY}")]);
     assert!(!peer.request().flags.inline);
+    assert!(peer.request().flags.inline);
+}
+
+#[test]
+fn without_a_free_descriptor_the_secrets_come_inline() {
+    let peer = Peer::new(vec![descriptor(&[("A", "1")]), inline(&[("A", "1")])]);
+    // Three standard streams and the socket.
+    let output = run(&mut limited_shim("-n 4", &peer.socket()), ["--clear-env", "/usr/bin/env", "-0"]);
+    assert_eq!(environment(success(&output)), ["A=1"]);
+    assert!(!peer.request().flags.inline);
+    assert!(peer.request().flags.inline);
+}
+
+#[test]
+fn without_a_descriptor_for_the_socket_the_limit_is_named() {
+    let peer = Peer::new(vec![descriptor(&[("A", "1")])]);
+    let line = failure(&run(&mut limited_shim("-n 3", &peer.socket()), ["true"]), 125);
+    assert!(line.contains("EMFILE") && line.contains("ulimit -n"), "{line}");
+}
+
+/// As where a security module refuses it.
+#[test]
+fn a_descriptor_that_may_not_be_mapped_is_no_obstacle() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    std::fs::write(&path, b"A=1\0").unwrap();
+    let unreadable = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let answer = raw(&header(Answer::Descriptor, 1, 4), vec![unreadable.into()]);
+    let peer = Peer::new(vec![answer, inline(&[("A", "1")])]);
+    let output = run(&mut shim(&peer.socket()), ["--clear-env", "env", "-0"]);
+    assert_eq!(environment(success(&output)), ["A=1"]);
+    peer.request();
     assert!(peer.request().flags.inline);
 }
 

@@ -20,7 +20,7 @@ fn nowhere() -> std::process::Command {
 fn a_list_has_one_name_a_line() {
     let peer = Peer::new(vec![raw(&names(b"API_KEY\0DB\0", 2), vec![])]);
     assert_eq!(success(&run(&mut shim(&peer.socket()), ["--list"])), b"API_KEY\nDB\n");
-    assert_eq!(peer.request().flags, Flags { list: true, inline: false });
+    assert_eq!(peer.request().flags, Flags { list: true, ..Flags::default() });
 }
 
 #[test]

@@ -65,6 +65,11 @@ impl Peer {
         self.requests.recv_timeout(Duration::from_secs(20)).expect("the program sends a request")
     }
 
+    /// Ends the peer, and returns its folder.
+    pub(crate) fn end(self) -> TempDir {
+        self.folder
+    }
+
     /// Whether no further request came.
     pub(crate) fn is_idle(&self) -> bool {
         self.requests.try_recv().is_err()

@@ -6,9 +6,10 @@ use std::os::unix::net::UnixListener;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use devbox_launch_proto::{Answer, ErrorCode};
 use tempfile::tempdir;
 
-use crate::peer::{Peer, Script, descriptor, socket_in};
+use crate::peer::{Peer, Script, descriptor, header, raw, refusal, socket_in};
 use crate::run::{failure, run, shim, success};
 
 /// The daemon's grace for an answer, and what a slow machine may add to it.
@@ -76,6 +77,61 @@ fn a_socket_that_appears_later_is_waited_for() {
     assert!((1..60_000).contains(&peer.request().wait_ms), "the daemon gets what is left");
 }
 
+fn hang_up() -> Script {
+    Box::new(drop)
+}
+
+#[test]
+fn a_wait_goes_on_through_a_restart_and_every_refusal_that_may_pass() {
+    let scripts = vec![
+        refusal(ErrorCode::NotReady, "the daemon is stopping"),
+        hang_up(),
+        raw(&header(Answer::Inline, 1, 4)[..7], vec![]),
+        refusal(ErrorCode::Busy, "too many launches"),
+        refusal(ErrorCode::Stale, "the control plane is away"),
+    ];
+    let attempts = scripts.len();
+    let peer = Peer::new(scripts);
+    let mut shim = shim(&peer.socket());
+    let mut child = shim.args(["--wait", "60", "printenv", "A"]).stdout(Stdio::piped()).spawn().unwrap();
+    for _ in 0..attempts {
+        let request = peer.request();
+        assert!(request.flags.patient && (1..=60_000).contains(&request.wait_ms), "{request:?}");
+    }
+    // No daemon listens any more: the next one has to make the socket anew.
+    wait_until_asleep(&mut child);
+    let folder = peer.end();
+    std::fs::remove_file(socket_in(folder.path())).unwrap();
+    let next = Peer::listen_in(folder, vec![descriptor(&[("A", "1")])]);
+    assert_eq!(child.wait_with_output().unwrap().stdout, b"1\n");
+    assert!(next.request().flags.patient);
+}
+
+#[test]
+fn a_wait_ends_at_once_with_a_refusal_that_waiting_cannot_help() {
+    for code in [ErrorCode::Denied, ErrorCode::Missing, ErrorCode::Invalid, ErrorCode::Internal] {
+        let peer = Peer::new(vec![refusal(code, "for good")]);
+        let line = failure(&run(&mut shim(&peer.socket()), ["--wait=86400", "true"]), 125);
+        assert_eq!(line, "devbox-exec: for good\n");
+    }
+}
+
+#[test]
+fn a_wait_that_ends_in_refusals_says_why() {
+    let peer = Peer::new((0..100).map(|_| refusal(ErrorCode::Busy, "too many launches")).collect());
+    let start = Instant::now();
+    let line = failure(&run(&mut shim(&peer.socket()), ["--wait=0.3", "true"]), 125);
+    assert_eq!(line, "devbox-exec: too many launches\n");
+    assert!(start.elapsed() >= Duration::from_millis(300));
+}
+
+#[test]
+fn without_a_wait_one_refusal_is_final() {
+    let peer = Peer::new(vec![refusal(ErrorCode::Busy, "too many launches"), descriptor(&[("A", "1")])]);
+    failure(&run(&mut shim(&peer.socket()), ["true"]), 125);
+    assert!(!peer.request().flags.patient && peer.is_idle());
+}
+
 #[test]
 fn the_daemon_is_told_how_long_to_wait() {
     for (options, wait_ms) in [(&[][..], 5_000), (&["--wait=2.5"], 2_500), (&["--wait", "0"], 0)] {
@@ -96,7 +152,7 @@ fn silence() -> Script {
 fn trickle() -> Script {
     Box::new(|mut stream| {
         stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-        let endless = crate::peer::header(devbox_launch_proto::Answer::Inline, 1, 1 << 30);
+        let endless = header(Answer::Inline, 1, 1 << 30);
         for byte in endless.into_iter().chain(std::iter::repeat(b'A')) {
             if stream.write_all(&[byte]).is_err() {
                 return;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use devbox_secrets_tests::attempt::{Attempt, attempt};
 use devbox_secrets_tests::canary::Canary;
-use devbox_secrets_tests::client::Api;
+use devbox_secrets_tests::client::{self, Api};
 use devbox_secrets_tests::daemon::{Daemon, Setup};
 use devbox_secrets_tests::launch::{Environment, Launch};
 use devbox_secrets_tests::process::Program;
@@ -173,6 +173,32 @@ async fn a_server_killed_in_the_middle_of_writes_loses_none_of_them_on_the_way_t
         known.is_in(&Launch::new(&daemon.socket).environment().await).then_some(())
     })
     .await;
+}
+
+/// Waits until a launch that waits is in the daemon's hands.
+async fn holds_a_launch(daemon: &Daemon) {
+    wait::until("the daemon to hold the launch", async || {
+        let metrics = client::get_unix(&daemon.admin_socket, "/metrics").await.ok()?.text();
+        metrics.contains("\ndevbox_secretsd_launch_connections 1\n").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_launch_that_waits_outlives_its_daemon_and_is_served_by_the_next_one() {
+    let scene = Scene::start(World::start().await).await;
+    for end in [Signal::SIGTERM, Signal::SIGKILL] {
+        let mut daemon = next_daemon(&scene).await;
+        daemon.operator("quiesce", &[], "").await.success();
+        let waiting = Launch::new(&daemon.socket).options(&["--wait", "60"]);
+        let waiting = tokio::spawn(async move { attempt(&waiting, "KEPT").await });
+        holds_a_launch(&daemon).await;
+        daemon.program.signal(end);
+        daemon.program.end().await;
+        let _daemon = next_daemon(&scene).await;
+        let waited = waiting.await.unwrap();
+        assert_eq!(waited.value(), Some(scene.values.kept.value().as_bytes()), "{end}: {waited:?}");
+    }
 }
 
 /// Stops a program that may have ended meanwhile, and that nobody has waited for.

@@ -38,7 +38,7 @@ fn without_memfd_secret_the_same_comes_inline() {
 #[test]
 fn a_launcher_that_cannot_map_gets_the_same_inline() {
     let server = Server::start().holding(&VARIABLES);
-    let inline = Flags { inline: true, list: false };
+    let inline = Flags { inline: true, ..Flags::default() };
     assert_eq!(server.launch(inline, 0, &[]), Got::Inline(STRINGS.to_vec()));
     let items = [Only(b"EMPTY"), Only(b"API_KEY"), Rename(b"KEY=API_KEY")];
     assert_eq!(server.launch(inline, 0, &items), Got::Inline(b"EMPTY=\0KEY=k=1\0".to_vec()));
@@ -55,7 +55,7 @@ fn a_selection_comes_under_its_new_names_in_order() {
 #[test]
 fn a_list_has_names_and_nothing_else() {
     let server = Server::start().holding(&VARIABLES);
-    let list = Flags { list: true, inline: false };
+    let list = Flags { list: true, ..Flags::default() };
     assert_eq!(server.launch(list, 0, &[]), Got::Names(b"API_KEY\0DB_PASS\0EMPTY\0".to_vec()));
     assert_eq!(server.launch(list, 0, &[Rename(b"Z=EMPTY"), Only(b"EMPTY")]), Got::Names(b"Z\0".to_vec()));
 }
@@ -64,7 +64,7 @@ fn a_list_has_names_and_nothing_else() {
 fn no_secrets_at_all_is_an_empty_answer() {
     let server = Server::start().holding(&[]);
     assert_eq!(server.everything(), Got::Inline(Vec::new()));
-    assert_eq!(server.launch(Flags { list: true, inline: false }, 0, &[]), Got::Names(Vec::new()));
+    assert_eq!(server.launch(Flags { list: true, ..Flags::default() }, 0, &[]), Got::Names(Vec::new()));
 }
 
 #[test]
@@ -81,9 +81,9 @@ fn five_thousand_variables_and_large_values_arrive_whole() {
     for server in [Server::start(), Server::with_fallback()] {
         server.hold(1, &variables);
         assert_eq!(server.everything().strings(), expected);
-        assert_eq!(server.launch(Flags { inline: true, list: false }, 0, &[]).strings(), expected);
+        assert_eq!(server.launch(Flags { inline: true, ..Flags::default() }, 0, &[]).strings(), expected);
         let renamed =
-            server.launch(Flags { inline: true, list: false }, 0, &[Rename(b"A=Z_LARGE")]).strings();
+            server.launch(Flags { inline: true, ..Flags::default() }, 0, &[Rename(b"A=Z_LARGE")]).strings();
         assert_eq!(renamed.len(), expected.len() - "Z_LARGE".len() + 1);
     }
 }
@@ -101,7 +101,9 @@ fn child_with_room_for_the_generation_only() {
     let server = Server::start().holding(&[("A", &value)]);
     let Got::Inline(strings) = server.everything() else { panic!() };
     assert_eq!(strings.len(), (40 << 10) + 3);
-    let Got::Inline(small) = server.launch(Flags { inline: true, list: false }, 0, &[]) else { panic!() };
+    let Got::Inline(small) = server.launch(Flags { inline: true, ..Flags::default() }, 0, &[]) else {
+        panic!()
+    };
     assert_eq!(small, strings);
 }
 
@@ -112,7 +114,7 @@ fn a_launch_that_no_execve_takes_is_refused_by_the_names_of_the_largest_before_a
     let variables: Vec<_> = names.iter().map(|name| (name.as_str(), value.as_slice())).collect();
     let server = Server::start().holding(&variables);
     let before = server.memory.bytes_locked();
-    for flags in [Flags::default(), Flags { inline: true, list: false }] {
+    for flags in [Flags::default(), Flags { inline: true, ..Flags::default() }] {
         let Got::Refused(ErrorCode::Invalid, text) = server.launch(flags, 0, &[]) else { panic!() };
         assert!(text.contains("NAME_") && text.contains("execve(2) takes no more than 6291456"), "{text}");
     }

@@ -8,8 +8,8 @@ use crate::memory::test_support::{become_user, in_a_process_of_its_own};
 use crate::memory::{Backing, Loss};
 use crate::needs::{self, skipped};
 
-const DEFAULT: Flags = Flags { list: false, inline: false };
-const INLINE: Flags = Flags { list: false, inline: true };
+const DEFAULT: Flags = Flags { list: false, inline: false, patient: false };
+const INLINE: Flags = Flags { inline: true, ..DEFAULT };
 
 fn holding_one() -> Server {
     Server::start().holding(&[("A", b"one")])

@@ -42,6 +42,48 @@ fn a_waiting_launch_learns_that_there_will_be_none() {
 }
 
 #[test]
+fn a_launch_that_asked_to_wait_outlasts_a_stale_daemon_and_any_other_is_refused_at_once() {
+    let server = Server::start();
+    server.vault.lose(Loss::Stale, "the control plane is away");
+    assert_eq!(server.launch(Flags::default(), LONG, &[]).code(), ErrorCode::Stale);
+    let stream = server.connect();
+    send(&stream, &request(Flags { patient: true, ..Flags::default() }, LONG, &[]));
+    server.wait_for_connections(1);
+    server.hold(1, &[("A", b"one")]);
+    assert_eq!(receive(&stream).strings(), b"A=one\0");
+}
+
+#[test]
+fn a_wait_goes_on_from_one_state_that_may_pass_to_the_next() {
+    let server = Server::start();
+    let stream = server.connect();
+    send(&stream, &request(Flags { patient: true, ..Flags::default() }, LONG, &[]));
+    server.wait_for_connections(1);
+    for loss in [Loss::Stale, Loss::Quiesced, Loss::Starting] {
+        server.vault.reopen("between two states");
+        server.vault.lose(loss, "for a while");
+    }
+    server.hold(1, &[("A", b"one")]);
+    assert_eq!(receive(&stream).strings(), b"A=one\0");
+}
+
+#[test]
+fn a_stopping_daemon_sends_waiting_launches_to_the_next_one() {
+    let server = Server::start();
+    let stream = waiting_launch(&server);
+    server.vault.lose(Loss::Stopping, "the daemon is stopping");
+    let code = receive(&stream).code();
+    assert!(code.may_pass(), "{code:?}: the launcher asks again");
+}
+
+#[test]
+fn waiting_can_help_in_every_state_but_those_that_somebody_has_to_end() {
+    for loss in Loss::ALL {
+        assert_eq!(loss.code().may_pass(), !matches!(loss, Loss::Revoked | Loss::Cloned), "{loss:?}");
+    }
+}
+
+#[test]
 fn a_waiting_launcher_that_hangs_up_frees_its_place() {
     let server = Server::start();
     drop(waiting_launch(&server));
