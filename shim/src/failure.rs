@@ -203,7 +203,7 @@ impl fmt::Display for CommandFailure<'_> {
             Errno::EACCES => {
                 "make it executable (chmod +x), or see the mode and mount options of its directories"
             }
-            Errno::ENOEXEC => "it needs a '#!' first line, or is built for another machine",
+            Errno::ENOEXEC => "it is built for another machine",
             Errno::ETXTBSY => "somebody is still writing it",
             Errno::EPERM => "a security policy or mount option forbids it",
             _ => "see execve(2)",

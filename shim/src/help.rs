@@ -21,8 +21,10 @@ OPTIONS
   --require NAME,...   Fail unless these variables are among those taken.
   --rename NEW=NAME    Give the variable NAME to the command as NEW.
   --clear-env          Inherit nothing: the command gets only the secrets.
-  --wait SECONDS       Wait so long for the daemon and its first secrets; 2.5
-                       is a number of seconds too, and 0 is not to wait.
+  --wait SECONDS       Wait up to SECONDS (fractions allowed, at most 86400)
+                       as long as waiting can help: for a daemon that starts,
+                       restarts or is busy, and for its control plane. A
+                       refusal by a rule ends it at once; 0 means do not wait.
                        Without it the daemon must be there, and has 5 seconds
                        to fetch its first secrets.
   --optional           If the secrets cannot be had, warn and run COMMAND
@@ -37,8 +39,9 @@ OPTIONS
 ENVIRONMENT
   DEVBOX_SECRETS_SOCKET   The daemon's socket, unless --socket names it.
                           Without either: /run/devbox-secrets/launch.sock
-  PATH                    Where COMMAND is looked for, as in a shell. Unset:
+  PATH                    Where COMMAND is looked for, as env(1) does. Unset:
                           /usr/local/bin:/usr/bin:/bin
+                          A script without a '#!' line is run by /bin/sh.
 
 EXIT STATUS
   125   devbox-exec failed: wrong options, no secrets, or too many of them
@@ -71,7 +74,7 @@ mod tests {
     use std::format;
     use std::string::ToString;
 
-    use devbox_launch_proto::{LARGEST_ROOM, LAUNCH_SOCKET, MAX_ARG_STRLEN};
+    use devbox_launch_proto::{LARGEST_ROOM, LAUNCH_SOCKET, MAX_ARG_STRLEN, MAX_WAIT_MS};
 
     use super::*;
 
@@ -85,7 +88,8 @@ mod tests {
     #[test]
     fn the_limits_and_the_socket_are_those_in_force() {
         let [longest, socket] = [MAX_ARG_STRLEN.to_string(), LAUNCH_SOCKET.to_owned()];
-        for text in [longest, socket, format!("at most {} MiB", LARGEST_ROOM >> 20)] {
+        let wait = format!("at most {}", MAX_WAIT_MS / 1_000);
+        for text in [longest, socket, wait, format!("at most {} MiB", LARGEST_ROOM >> 20)] {
             assert!(HELP.contains(&text), "{text}");
         }
     }

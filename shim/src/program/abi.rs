@@ -25,6 +25,7 @@ pub(super) const RLIMIT_STACK: i32 = 3;
 pub(super) const AT_FDCWD: isize = -100;
 pub(super) const F_OK: i32 = 0;
 pub(super) const F_DUPFD_CLOEXEC: i32 = 1030;
+pub(super) const O_CLOEXEC: i32 = 0o2_000_000;
 
 /// `struct iovec` of recvmsg(2).
 #[repr(C)]

@@ -14,6 +14,11 @@ use syscalls::Errno;
 use super::daemon::Secrets;
 use super::kernel::{self, Strings};
 
+/// What runs scripts without a `#!` line.
+const SHELL: &CStr = c"/bin/sh";
+/// How a program's file begins: elf(5).
+const ELF: &[u8; 4] = b"\x7fELF";
+
 /// What to run.
 #[derive(Clone, Copy)]
 pub(crate) struct Command {
@@ -98,8 +103,15 @@ impl Launch {
         })
     }
 
+    /// As execvp(3): a file that is neither a program nor names its interpreter is a script of the shell.
     fn execute(&self, file: &CStr) -> Errno {
-        kernel::execute(file, self.command.arguments, self.environment.table)
+        let (arguments, environment) = (self.command.arguments, self.environment.table);
+        let error = kernel::execute(file, arguments, environment);
+        // A program for another machine is no script, whatever the shell would make of it.
+        if error != Errno::ENOEXEC || kernel::begins_with(file, ELF) {
+            return error;
+        }
+        kernel::execute_script(SHELL, file, arguments, environment)
     }
 
     /// Refuses what the kernel would refuse, while there is still somebody to say why.

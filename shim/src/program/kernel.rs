@@ -14,8 +14,9 @@ use syscalls::{Errno, Sysno, syscall};
 
 use super::abi::{
     AF_UNIX, AT_FDCWD, CLOCK_MONOTONIC, Control, F_DUPFD_CLOEXEC, F_OK, IoVec, MADV_DONTDUMP, MAP_ANONYMOUS,
-    MAP_PRIVATE, MAP_SHARED, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_NOSIGNAL, Message, PROT_READ, PROT_WRITE,
-    RLIMIT_STACK, SO_RCVTIMEO, SO_SNDTIMEO, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET, Status, timespec,
+    MAP_PRIVATE, MAP_SHARED, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_NOSIGNAL, Message, O_CLOEXEC, PROT_READ,
+    PROT_WRITE, RLIMIT_STACK, SO_RCVTIMEO, SO_SNDTIMEO, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET, Status,
+    timespec,
 };
 
 pub(crate) const STANDARD_OUTPUT: i32 = 1;
@@ -258,13 +259,49 @@ fn allocate_pages(len: usize) -> Result<usize, Errno> {
 
 /// Becomes `file`; comes back only with an error. `environment` ends with a NULL.
 pub(crate) fn execute(file: &CStr, arguments: Strings, environment: &[*const c_char]) -> Errno {
-    if environment.last().is_none_or(|end| !end.is_null()) {
+    execute_table(file, arguments.table, environment)
+}
+
+/// Becomes `shell`, which reads `script`; the script's own arguments are those after the first. Comes back only with an
+/// error. `environment` ends with a NULL.
+pub(crate) fn execute_script(
+    shell: &CStr,
+    script: &CStr,
+    arguments: Strings,
+    environment: &[*const c_char],
+) -> Errno {
+    let rest = arguments.table.get(1..).unwrap_or_default();
+    let table = match allocate_table(2 + rest.len()) {
+        Ok(table) => table,
+        Err(error) => return error,
+    };
+    table[0] = shell.as_ptr();
+    table[1] = script.as_ptr();
+    table[2..].copy_from_slice(rest);
+    execute_table(shell, table, environment)
+}
+
+fn execute_table(file: &CStr, arguments: &[*const c_char], environment: &[*const c_char]) -> Errno {
+    let ends = |table: &[*const c_char]| table.last().is_some_and(|end| end.is_null());
+    if !ends(arguments) || !ends(environment) {
         return Errno::EINVAL;
     }
-    let arguments = arguments.table.as_ptr();
+    let (arguments, environment) = (arguments.as_ptr(), environment.as_ptr());
     // SAFETY: both tables end with a NULL. The kernel checks each pointer in them itself and answers EFAULT.
-    let result = unsafe { syscall!(Sysno::execve, file.as_ptr(), arguments, environment.as_ptr()) };
+    let result = unsafe { syscall!(Sysno::execve, file.as_ptr(), arguments, environment) };
     result.err().unwrap_or(Errno::EINVAL)
+}
+
+/// Whether the file begins with `magic`; no, if it cannot be read.
+pub(crate) fn begins_with<const N: usize>(file: &CStr, magic: &[u8; N]) -> bool {
+    // SAFETY: the kernel reads a NUL-terminated string.
+    let opened = unsafe { syscall!(Sysno::openat, AT_FDCWD, file.as_ptr(), O_CLOEXEC) };
+    let Ok(number) = opened else { return false };
+    let opened = Descriptor(descriptor_number(number));
+    let mut start = [0; N];
+    // SAFETY: the kernel writes into `start` and no more than its length.
+    let read = unsafe { syscall!(Sysno::read, opened.0, start.as_mut_ptr(), N) };
+    read == Ok(N) && start == *magic
 }
 
 /// Whether there is a file of this name.

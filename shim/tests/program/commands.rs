@@ -66,15 +66,31 @@ fn a_path_that_is_not_there_is_127() {
 fn what_cannot_be_executed_is_126_with_path_and_reason() {
     let folder = tempdir().unwrap();
     file(folder.path(), "mode", &script("ran"), 0o644);
-    file(folder.path(), "text", "neither script nor program", 0o755);
+    file(folder.path(), "other", "\u{7f}ELF of another machine", 0o755);
     create_dir(folder.path().join("folder")).unwrap();
-    for (name, reason) in [("mode", "EACCES"), ("text", "ENOEXEC"), ("folder", "EACCES")] {
+    for (name, reason) in [("mode", "EACCES"), ("other", "ENOEXEC"), ("folder", "EACCES")] {
         let path = format!("{}/{name}", text(&folder));
         for command in [name, &path] {
             let (_peer, mut shim) = launch(text(&folder));
             let line = failure(&run(&mut shim, [command]), 126);
             assert!(line.contains(&format!("'{path}'")) && line.contains(reason), "{line}");
         }
+    }
+}
+
+#[test]
+fn a_script_without_an_interpreter_line_is_run_by_the_shell_as_env_does() {
+    let folder = tempdir().unwrap();
+    file(folder.path(), "script", "printf '%s|' \"$0\" \"$@\"; exit 7", 0o755);
+    let path = format!("{}/script", text(&folder));
+    for command in ["script", &path] {
+        let arguments = [command, "-x", "a b", ""];
+        let env = Command::new("/usr/bin/env").env("PATH", text(&folder)).args(arguments).output().unwrap();
+        let (_peer, mut shim) = launch(text(&folder));
+        let output = run(&mut shim, arguments);
+        assert_eq!(output.status.code(), Some(7), "{}", crate::run::message(&output));
+        assert_eq!((output.status, &output.stdout), (env.status, &env.stdout));
+        assert_eq!(output.stdout, format!("{path}|-x|a b||").into_bytes());
     }
 }
 
