@@ -82,7 +82,10 @@ fn print(text: &[u8]) -> Result<(), Failure<'static>> {
     kernel::write(kernel::STANDARD_OUTPUT, text).map_err(Failure::Output)
 }
 
-/// One line on standard error. Where even that fails, the exit status is all that is left to say.
+/// One line on standard error. Where even that fails, the exit status is all that is left to say. Its room is not on the
+/// stack of a launch that needs none of it: each page of that costs a fault.
+#[cold]
+#[inline(never)]
 fn report(what: &dyn fmt::Display) {
     let _ = kernel::write(kernel::STANDARD_ERROR, Line::new(what).as_bytes());
 }

@@ -22,8 +22,8 @@ pub fn directories(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|byte| *byte == b':')
 }
 
-/// Writes `directory/command` into `buffer`; none where it does not fit, and so cannot exist.
-pub fn candidate<'b>(directory: &[u8], command: &CStr, buffer: &'b mut [u8; PATH_MAX]) -> Option<&'b CStr> {
+/// Writes `directory/command` into `buffer`; `None` if it does not fit. Over [`PATH_MAX`] it cannot exist.
+pub fn candidate<'b>(directory: &[u8], command: &CStr, buffer: &'b mut [u8]) -> Option<&'b CStr> {
     let command = command.to_bytes_with_nul();
     let slash = usize::from(!directory.is_empty());
     let start = directory.len() + slash;

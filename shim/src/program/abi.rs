@@ -19,6 +19,7 @@ pub(super) const PROT_WRITE: usize = 2;
 pub(super) const MAP_SHARED: usize = 1;
 pub(super) const MAP_PRIVATE: usize = 2;
 pub(super) const MAP_ANONYMOUS: usize = 0x20;
+pub(super) const MAP_POPULATE: usize = 0x8000;
 pub(super) const MADV_DONTDUMP: i32 = 16;
 pub(super) const CLOCK_MONOTONIC: i32 = 1;
 pub(super) const RLIMIT_STACK: i32 = 3;

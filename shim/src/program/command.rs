@@ -14,6 +14,8 @@ use syscalls::Errno;
 use super::daemon::Secrets;
 use super::kernel::{self, Strings};
 
+/// Room for most paths: more would be another page of the stack to touch.
+const USUAL_PATH: usize = 256;
 /// What runs scripts without a `#!` line.
 const SHELL: &CStr = c"/bin/sh";
 /// How a program's file begins: elf(5).
@@ -53,6 +55,14 @@ impl Command {
     }
 }
 
+/// `directory/command` in pages of its own; `None` if there cannot be such a file.
+fn long_candidate(directory: &[u8], command: &CStr) -> Option<&'static CStr> {
+    if directory.len() + command.count_bytes() >= PATH_MAX {
+        return None;
+    }
+    candidate(directory, command, kernel::allocate(PATH_MAX).ok()?)
+}
+
 impl Launch {
     /// Becomes the command; comes back only where that fails.
     pub(crate) fn run(&self) -> Failure<'static> {
@@ -81,11 +91,15 @@ impl Launch {
 
     /// Tries each directory of `path`; answers the error that says most.
     fn try_each(&self, path: &[u8]) -> Errno {
-        let mut buffer = [0; PATH_MAX];
+        let mut buffer = [0; USUAL_PATH];
         let mut denied = None;
         for directory in directories(path) {
-            let Some(file) = candidate(directory, self.name, &mut buffer) else { continue };
-            match self.execute(file) {
+            let error = match candidate(directory, self.name, &mut buffer) {
+                Some(file) => self.execute(file),
+                None => long_candidate(directory, self.name)
+                    .map_or(Errno::ENAMETOOLONG, |file| self.execute(file)),
+            };
+            match error {
                 Errno::EACCES => denied = Some(Errno::EACCES),
                 error if !goes_on(error) => return error,
                 _ => {}
@@ -97,9 +111,7 @@ impl Launch {
     /// The first file of that name along `path`, for a message.
     fn find_present(&self, path: &[u8]) -> Option<&'static CStr> {
         directories(path).find_map(|directory| {
-            let buffer = kernel::allocate(PATH_MAX).ok()?.first_chunk_mut()?;
-            let file: &'static CStr = candidate(directory, self.name, buffer)?;
-            kernel::is_present(file).then_some(file)
+            long_candidate(directory, self.name).filter(|file| kernel::is_present(file))
         })
     }
 

@@ -14,13 +14,15 @@ use syscalls::{Errno, Sysno, syscall};
 
 use super::abi::{
     AF_UNIX, AT_FDCWD, CLOCK_MONOTONIC, Control, F_DUPFD_CLOEXEC, F_OK, IoVec, MADV_DONTDUMP, MAP_ANONYMOUS,
-    MAP_PRIVATE, MAP_SHARED, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_NOSIGNAL, Message, O_CLOEXEC, PROT_READ,
-    PROT_WRITE, RLIMIT_STACK, SO_RCVTIMEO, SO_SNDTIMEO, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET, Status,
-    timespec,
+    MAP_POPULATE, MAP_PRIVATE, MAP_SHARED, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_NOSIGNAL, Message, O_CLOEXEC,
+    PROT_READ, PROT_WRITE, RLIMIT_STACK, SO_RCVTIMEO, SO_SNDTIMEO, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET,
+    Status, timespec,
 };
 
 pub(crate) const STANDARD_OUTPUT: i32 = 1;
 pub(crate) const STANDARD_ERROR: i32 = 2;
+/// The table of thousands of strings, in bytes.
+const USUAL_TABLE: usize = 64 << 10;
 
 /// Strings that the kernel laid out for this process.
 #[derive(Clone, Copy)]
@@ -225,7 +227,7 @@ impl Drop for Descriptor {
 
 /// New pages of zeros, of at least `len` bytes.
 pub(crate) fn allocate(len: usize) -> Result<&'static mut [u8], Errno> {
-    let address = allocate_pages(len)?;
+    let address = allocate_pages(len, 0)?;
     // SAFETY: `len` bytes of zeros in a new mapping that is never unmapped and that nobody else has.
     Ok(unsafe { slice::from_raw_parts_mut(ptr::with_exposed_provenance_mut(address), len) })
 }
@@ -246,13 +248,15 @@ pub(crate) fn allocate_hidden(len: usize) -> Result<&'static mut [u8], Errno> {
 
 /// A table of `len` NULLs.
 pub(crate) fn allocate_table(len: usize) -> Result<&'static mut [*const c_char], Errno> {
-    let address = allocate_pages(len * size_of::<*const c_char>())?;
+    let bytes = len.checked_mul(size_of::<*const c_char>()).ok_or(Errno::ENOMEM)?;
+    // All of a usual table is written: one call makes its pages. That of an absurd count must not be made at once.
+    let address = allocate_pages(bytes, if bytes <= USUAL_TABLE { MAP_POPULATE } else { 0 })?;
     // SAFETY: as in `allocate`; pages are aligned for pointers, and zeros are NULLs.
     Ok(unsafe { slice::from_raw_parts_mut(ptr::with_exposed_provenance_mut(address), len) })
 }
 
-fn allocate_pages(len: usize) -> Result<usize, Errno> {
-    let (protection, flags) = (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+fn allocate_pages(len: usize, populate: usize) -> Result<usize, Errno> {
+    let (protection, flags) = (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | populate);
     // SAFETY: a new mapping at an address of the kernel's choice touches no other memory.
     unsafe { syscall!(Sysno::mmap, 0usize, len.max(1), protection, flags, -1isize, 0usize) }
 }

@@ -3,6 +3,7 @@
 
 mod build;
 mod commands;
+mod cost;
 mod hostile;
 mod launches;
 mod listing;
