@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 
-use crate::api::listener::{BodyPrivacy, Listener, Transport};
+use crate::api::listener::{BodyPrivacy, LimitSource, Listener, Transport};
 use crate::api::{admin, devbox, public};
 use crate::app::{Bound, StartError};
-use crate::config::Config;
+use crate::config::{Config, ListenerLimits};
 use crate::logs;
 use crate::registry::Registry;
 use crate::shutdown::Shutdown;
@@ -36,31 +37,34 @@ impl Listeners {
     ) -> Result<Self, StartError> {
         let tls = ListenerTls::start(config, registry)?;
         let api_transport = tls.api.clone().map_or(Transport::Plain, Transport::Tls);
-        let bind = async |name, address, transport, router, privacy| {
+        let limits = LimitSources::new(config);
+        let bind = async |name, address, transport, router, privacy, limits: &LimitSource| {
             bind(name, address).await.map(|(tcp, bound)| {
-                let metrics = Arc::clone(registry.metrics());
-                (Listener { name, tcp, transport, router, privacy, metrics }, bound)
+                let (metrics, limits) = (Arc::clone(registry.metrics()), Arc::clone(limits));
+                (Listener { name, tcp, transport, router, privacy, metrics, limits }, bound)
             })
         };
         let router = public::router(registry);
         let (api, api_bound) =
-            bind("api", config.api.listen, api_transport, router, BodyPrivacy::Secret).await?;
+            bind("api", config.api.listen, api_transport, router, BodyPrivacy::Secret, &limits.api).await?;
         let router = devbox::router(registry, shutdown);
         let transport = Transport::Tls(tls.devbox.clone());
         let (devbox, devbox_bound) =
-            bind("devbox", config.devbox.listen, transport, router, BodyPrivacy::Open).await?;
+            bind("devbox", config.devbox.listen, transport, router, BodyPrivacy::Open, &limits.devbox)
+                .await?;
         let admin = match config.admin {
             None => None,
             // Plain HTTP, for a loopback address: the configuration takes no other.
             Some(address) => {
                 let router = admin::router(registry);
-                Some(bind("admin", address, Transport::Plain, router, BodyPrivacy::Open).await?)
+                let limits = LimitSource::default();
+                Some(bind("admin", address, Transport::Plain, router, BodyPrivacy::Open, &limits).await?)
             }
         };
         let (admin, admin_bound) = admin.unzip();
         let api_tls = config.api.tls.is_some();
         let bound = Bound { api: api_bound, api_tls, devbox: devbox_bound, admin: admin_bound };
-        Ok(Self { api, devbox, admin, bound, reloader: Reloader::new(config, registry, tls) })
+        Ok(Self { api, devbox, admin, bound, reloader: Reloader::new(config, registry, tls, limits) })
     }
 }
 
@@ -69,6 +73,20 @@ async fn bind(listener: &'static str, address: SocketAddr) -> Result<(TcpListene
     let tcp = TcpListener::bind(address).await.map_err(failed)?;
     let bound = tcp.local_addr().map_err(failed)?;
     Ok((tcp, bound))
+}
+
+/// The limits of the listeners, which a reload replaces.
+#[derive(Debug, Clone)]
+struct LimitSources {
+    api: LimitSource,
+    devbox: LimitSource,
+}
+
+impl LimitSources {
+    fn new(config: &Config) -> Self {
+        let source = |limits: &ListenerLimits| Arc::new(ArcSwap::from_pointee(limits.clone()));
+        Self { api: source(&config.api.limits), devbox: source(&config.devbox.limits) }
+    }
 }
 
 /// The TLS of the listeners that have it.
@@ -98,6 +116,7 @@ fn of(listener: &'static str) -> impl Fn(tls::TlsError) -> StartError {
 pub struct Reloader {
     registry: Registry,
     tls: ListenerTls,
+    limits: LimitSources,
     /// As the server started: what differs from it needs a restart.
     started: Arc<Config>,
     /// One reload at a time.
@@ -105,9 +124,9 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    fn new(config: &Config, registry: &Registry, tls: ListenerTls) -> Self {
+    fn new(config: &Config, registry: &Registry, tls: ListenerTls, limits: LimitSources) -> Self {
         let (registry, started) = (registry.clone(), Arc::new(config.clone()));
-        Self { registry, tls, started, running: Arc::default() }
+        Self { registry, tls, limits, started, running: Arc::default() }
     }
 
     /// The registry of the server that is reloaded.
@@ -116,7 +135,7 @@ impl Reloader {
         &self.registry
     }
 
-    /// Takes up the TLS files, server names and log level of `config`, all or none. Returns the settings
+    /// Takes up the TLS files, server names, listeners' limits and log level of `config`, all or none. Returns the settings
     /// that differ from the running server's and need a restart.
     ///
     /// # Errors
@@ -134,6 +153,8 @@ impl Reloader {
             }
         }
         self.tls.devbox.replace(devbox);
+        self.limits.api.store(Arc::new(config.api.limits.clone()));
+        self.limits.devbox.store(Arc::new(config.devbox.limits.clone()));
         logs::set_level(config.log.level);
         Ok(self.needs_restart(config))
     }

@@ -13,6 +13,7 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::logs::writer;
@@ -69,6 +70,8 @@ pub struct Metrics {
     enrolments: Counter,
     clones_refused: Counter,
     store_errors: Counter,
+    connections: Family<[(&'static str, &'static str); 1], Gauge>,
+    connections_refused: Family<[(&'static str, &'static str); 2], Counter>,
     reloads: Family<[(&'static str, &'static str); 1], Counter>,
     revocation: Histogram,
     certificate_end: Family<[(&'static str, &'static str); 1], Gauge<f64, AtomicU64>>,
@@ -87,6 +90,8 @@ impl Default for Metrics {
             enrolments: Counter::default(),
             clones_refused: Counter::default(),
             store_errors: Counter::default(),
+            connections: Family::default(),
+            connections_refused: Family::default(),
             reloads: Family::default(),
             revocation: Histogram::new(LATENCY_BUCKETS),
             certificate_end: Family::default(),
@@ -116,6 +121,14 @@ impl Metrics {
             self.clones_refused.clone(),
         );
         registry.register("store_errors", "Requests that the database failed", self.store_errors.clone());
+        registry.register("connections", "Open connections, by listener", self.connections.clone());
+        registry.register(
+            "connections_refused",
+            "Connections refused before their first request, by listener and reason",
+            self.connections_refused.clone(),
+        );
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The program", build);
         registry.register("reloads", "Reloads of the configuration, by result", self.reloads.clone());
         registry.register_with_unit(
             "revocation_latency",
@@ -154,6 +167,19 @@ impl Metrics {
     /// Counts a request that failed for the database's sake.
     pub fn store_failed(&self) {
         self.store_errors.inc();
+    }
+
+    /// Counts a connection, until the guard is dropped.
+    #[must_use]
+    pub fn connection_opened(&self, listener: &'static str) -> OpenConnection {
+        let gauge = self.connections.get_or_create_owned(&[("listener", listener)]);
+        gauge.inc();
+        OpenConnection(gauge)
+    }
+
+    /// Counts a connection that was closed before its first request, for `reason`.
+    pub fn connection_refused(&self, listener: &'static str, reason: &'static str) {
+        self.connections_refused.get_or_create(&[("listener", listener), ("reason", reason)]).inc();
     }
 
     /// Counts a reload of the configuration.
@@ -219,6 +245,16 @@ impl Metrics {
             .lines()
             .find_map(|line| line.strip_prefix("devbox_secrets_server_revocation_latency_seconds_count "));
         count.unwrap().parse().unwrap()
+    }
+}
+
+/// An open connection, as the gauge counts it.
+#[derive(Debug)]
+pub struct OpenConnection(Gauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -1,106 +1,130 @@
-//! How many connections there may be, in all and from one address, so that nobody takes them all.
+//! How many connections or requests there may be, in all and by one address, certificate or account, so that nobody takes
+//! them all.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Most connections of one listener.
-pub(super) const MAX_CONNECTIONS: usize = 8_192;
-/// Most connections from one remote address. A loopback address is exempt: behind it are many users, or a proxy.
-pub(super) const MAX_CONNECTIONS_PER_ADDRESS: usize = 512;
-
-/// Counts the connections of one listener.
-#[derive(Debug, Clone)]
-pub(super) struct Admission {
-    counts: Arc<Mutex<Counts>>,
-    limit: usize,
-    limit_per_address: usize,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    total: usize,
-    by_address: HashMap<IpAddr, usize>,
-}
-
-/// A place among the connections, given back on drop.
+/// Counts what is admitted, in all and by key.
 #[derive(Debug)]
-pub(super) struct Place {
-    counts: Arc<Mutex<Counts>>,
-    address: IpAddr,
+pub(super) struct Admission<K>(Arc<Mutex<Counts<K>>>);
+
+#[derive(Debug)]
+struct Counts<K> {
+    total: usize,
+    by_key: HashMap<K, usize>,
 }
 
-impl Admission {
-    pub(super) fn new() -> Self {
-        Self::with_limits(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS)
-    }
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// All places are taken.
+    All,
+    /// The key's places are taken.
+    Key,
+}
 
-    fn with_limits(limit: usize, limit_per_address: usize) -> Self {
-        Self { counts: Arc::default(), limit, limit_per_address }
-    }
+/// A place, given back on drop.
+#[derive(Debug)]
+pub(super) struct Place<K: Eq + Hash> {
+    counts: Arc<Mutex<Counts<K>>>,
+    key: Option<K>,
+}
 
-    /// A place for a connection from `address`, or none while there are too many.
-    pub(super) fn admit(&self, address: IpAddr) -> Option<Place> {
-        let address = address.to_canonical();
-        let mut counts = lock(&self.counts);
-        let from_address = counts.by_address.get(&address).copied().unwrap_or(0);
-        let too_many_from_address = !address.is_loopback() && from_address >= self.limit_per_address;
-        if counts.total >= self.limit || too_many_from_address {
-            return None;
+impl<K> Clone for Admission<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K> Default for Admission<K> {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Counts { total: 0, by_key: HashMap::new() })))
+    }
+}
+
+impl<K: Eq + Hash + Clone> Admission<K> {
+    /// A place among at most `limit`, and among at most `limit_per_key` of `key`'s, if there is a key.
+    pub(super) fn admit(&self, key: Option<K>, limit: usize, limit_per_key: usize) -> Result<Place<K>, Full> {
+        let mut counts = lock(&self.0);
+        if counts.total >= limit {
+            return Err(Full::All);
+        }
+        if let Some(key) = &key {
+            let of_key = counts.by_key.get(key).copied().unwrap_or(0);
+            if of_key >= limit_per_key {
+                return Err(Full::Key);
+            }
+            counts.by_key.insert(key.clone(), of_key + 1);
         }
         counts.total += 1;
-        counts.by_address.insert(address, from_address + 1);
-        Some(Place { counts: Arc::clone(&self.counts), address })
+        Ok(Place { counts: Arc::clone(&self.0), key })
     }
 }
 
-impl Drop for Place {
+impl<K: Eq + Hash> Drop for Place<K> {
     fn drop(&mut self) {
         let mut counts = lock(&self.counts);
         counts.total -= 1;
-        if let Some(count) = counts.by_address.get_mut(&self.address) {
+        let Some(key) = &self.key else { return };
+        if let Some(count) = counts.by_key.get_mut(key) {
             *count -= 1;
             if *count == 0 {
-                counts.by_address.remove(&self.address);
+                counts.by_key.remove(key);
             }
         }
     }
 }
 
-fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
-    // Two counters are never left half changed, whatever panicked elsewhere.
+fn lock<K>(counts: &Mutex<Counts<K>>) -> MutexGuard<'_, Counts<K>> {
+    // Counters are never left half changed, whatever panicked elsewhere.
     counts.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What counts as one address: an IPv4 address, or an IPv6 /64, which is the least that one customer gets (RFC 6177).
+pub(super) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address => address,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn address(text: &str) -> Option<IpAddr> {
+        Some(network(text.parse().unwrap()))
+    }
+
     #[test]
     fn one_address_cannot_take_every_place() {
-        let admission = Admission::with_limits(4, 2);
-        let greedy: IpAddr = "192.0.2.1".parse().unwrap();
-        let held: Vec<Place> = std::iter::from_fn(|| admission.admit(greedy)).collect();
+        let admission = Admission::default();
+        let greedy = address("192.0.2.1");
+        let held: Vec<_> = std::iter::from_fn(|| admission.admit(greedy, 4, 2).ok()).collect();
         assert_eq!(held.len(), 2);
-        let other = admission.admit("192.0.2.2".parse().unwrap());
-        assert!(other.is_some());
+        assert_eq!(admission.admit(greedy, 4, 2).err(), Some(Full::Key));
+        let _other = admission.admit(address("192.0.2.2"), 4, 2).unwrap();
         drop(held);
-        assert!(admission.admit(greedy).is_some(), "a place that was given back can be taken again");
+        assert!(admission.admit(greedy, 4, 2).is_ok(), "a place that was given back can be taken again");
     }
 
     #[test]
-    fn a_mapped_address_is_the_same_address() {
-        let admission = Admission::with_limits(4, 1);
-        let _place = admission.admit("192.0.2.1".parse().unwrap()).unwrap();
-        assert!(admission.admit("::ffff:192.0.2.1".parse().unwrap()).is_none());
+    fn a_mapped_address_and_a_network_of_ipv6_are_each_one_address() {
+        assert_eq!(address("::ffff:192.0.2.1"), address("192.0.2.1"));
+        assert_eq!(address("2001:db8:1:2:3::4"), address("2001:db8:1:2:ffff::"));
+        assert_ne!(address("2001:db8:1:2::"), address("2001:db8:1:3::"));
     }
 
     #[test]
-    fn loopback_is_bounded_only_by_the_total() {
-        let admission = Admission::with_limits(4, 1);
-        let held: Vec<Place> = std::iter::from_fn(|| admission.admit("127.0.0.1".parse().unwrap())).collect();
+    fn without_a_key_only_the_total_counts_and_no_key_stays_behind() {
+        let admission = Admission::<IpAddr>::default();
+        let held: Vec<_> = std::iter::from_fn(|| admission.admit(None, 4, 1).ok()).collect();
         assert_eq!(held.len(), 4);
+        assert_eq!(admission.admit(address("192.0.2.1"), 4, 1).err(), Some(Full::All));
         drop(held);
-        assert!(lock(&admission.counts).by_address.is_empty());
+        drop(admission.admit(address("192.0.2.1"), 4, 1));
+        assert!(lock(&admission.0).by_key.is_empty() && lock(&admission.0).total == 0);
     }
 }

@@ -3,24 +3,28 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::admission::{Admission, Place};
+use super::admission::{Admission, Full, Place, network};
 use super::connection::{self, Connection};
 use super::liveness;
 use super::observe::Observer;
 use super::parse_errors::ParseErrors;
+use super::sampled::Sampled;
+use crate::config::ListenerLimits;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::tls::TlsSource;
@@ -33,6 +37,15 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after the kernel refused a connection, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a plain listener sends to a connection that it has no place for.
+const TOO_MANY_CONNECTIONS: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
+connection: close\r\ncontent-length: 88\r\n\r\n\
+{\"code\":\"too_many_connections\",\"message\":\"the server has no free connection: try again\"}";
+
+/// The budgets of a listener, which a reload replaces.
+pub type LimitSource = Arc<ArcSwap<ListenerLimits>>;
 
 /// What is between TCP and HTTP.
 pub enum Transport {
@@ -66,30 +79,87 @@ pub struct Listener {
     pub privacy: BodyPrivacy,
     /// Where it counts.
     pub metrics: Arc<Metrics>,
+    /// Its budgets.
+    pub limits: LimitSource,
 }
 
 impl Listener {
     /// Serves until `shutdown`, then lets requests in flight end, for at most five seconds.
     pub async fn serve(self, shutdown: Shutdown) {
-        let admission = Admission::new();
+        let gate = Arc::new(Gate {
+            name: self.name,
+            transport: self.transport,
+            router: self.router,
+            privacy: self.privacy,
+            metrics: self.metrics,
+            limits: self.limits,
+            addresses: Admission::default(),
+            certificates: Admission::default(),
+            refusals: Sampled::default(),
+            handshakes: Sampled::default(),
+        });
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
                 () = shutdown.requested() => break,
                 Some(_) = connections.join_next() => {}
                 accepted = self.tcp.accept() => match accepted {
-                    Ok((stream, remote)) => match admission.admit(remote.ip()) {
-                        Some(place) => drop(connections.spawn(self.connection(stream, remote, place, &shutdown))),
-                        None => tracing::warn!(listener = self.name, %remote, "too many connections: closed at once"),
+                    Ok((stream, remote)) => if let Some(place) = gate.admit(&stream, remote) {
+                        drop(connections.spawn(Arc::clone(&gate).connection(stream, remote, place, shutdown.clone())));
                     },
-                    Err(error) => self.pause_after(&error).await,
+                    Err(error) => gate.pause_after(&error).await,
                 },
             }
         }
         // No new connection is queued for a server that is leaving.
         drop(self.tcp);
         if timeout(DRAIN_TIMEOUT, async { while connections.join_next().await.is_some() {} }).await.is_err() {
-            tracing::warn!(listener = self.name, left = connections.len(), "stopped with requests in flight");
+            tracing::warn!(listener = gate.name, left = connections.len(), "stopped with requests in flight");
+        }
+    }
+}
+
+/// A listener at work: who may come in, and what they find.
+struct Gate {
+    name: &'static str,
+    transport: Transport,
+    router: Router,
+    privacy: BodyPrivacy,
+    metrics: Arc<Metrics>,
+    limits: LimitSource,
+    addresses: Admission<IpAddr>,
+    certificates: Admission<CertificateDer<'static>>,
+    refusals: Sampled,
+    handshakes: Sampled,
+}
+
+impl Gate {
+    /// A place for a connection, unless there are too many. On a plain listener the client reads why.
+    fn admit(&self, stream: &TcpStream, remote: SocketAddr) -> Option<Place<IpAddr>> {
+        let limits = self.limits.load();
+        let address = network(remote.ip());
+        let key = (!limits.exempt.has(remote.ip())).then_some(address);
+        match self.addresses.admit(key, limits.connections, limits.connections_per_address) {
+            Ok(place) => Some(place),
+            Err(full) => {
+                let reason = match full {
+                    Full::All => "max_connections",
+                    Full::Key => "max_connections_per_address",
+                };
+                self.refuse(remote, reason);
+                if matches!(self.transport, Transport::Plain) {
+                    // A hint: a socket that takes none of it has lost nothing.
+                    let _ = stream.try_write(TOO_MANY_CONNECTIONS);
+                }
+                None
+            }
+        }
+    }
+
+    fn refuse(&self, remote: SocketAddr, reason: &'static str) {
+        self.metrics.connection_refused(self.name, reason);
+        if let Some(left_out) = self.refusals.permit() {
+            tracing::warn!(listener = self.name, %remote, reason, left_out, "connection refused");
         }
     }
 
@@ -99,67 +169,58 @@ impl Listener {
     }
 
     /// The whole life of one connection.
-    fn connection(
-        &self,
+    async fn connection(
+        self: Arc<Self>,
         stream: TcpStream,
         remote: SocketAddr,
-        place: Place,
-        shutdown: &Shutdown,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        let (name, router, privacy, shutdown) =
-            (self.name, self.router.clone(), self.privacy, shutdown.clone());
-        let observer = Observer { listener: name, metrics: Arc::clone(&self.metrics) };
+        _place: Place<IpAddr>,
+        shutdown: Shutdown,
+    ) {
+        let _open = self.metrics.connection_opened(self.name);
+        // Without it an answer may wait 40 ms for an acknowledgement; a socket that refuses is about to fail anyway.
+        let _ = stream.set_nodelay(true);
+        let _ = liveness::end_when_unheard(&stream);
         let acceptor = match &self.transport {
-            Transport::Plain => None,
-            Transport::Tls(source) => Some(source.acceptor()),
+            Transport::Plain => return self.converse(stream, Connection::new(remote, None), &shutdown).await,
+            Transport::Tls(source) => source.acceptor(),
         };
-        async move {
-            let _place = place;
-            // Without it an answer may wait 40 ms for an acknowledgement; a socket that refuses is about to fail anyway.
-            let _ = stream.set_nodelay(true);
-            let _ = liveness::end_when_unheard(&stream);
-            let Some(acceptor) = acceptor else {
-                let state = Connection::new(remote, None);
-                return connection::serve(
-                    TokioIo::new(ParseErrors::new(stream, observer)),
-                    router,
-                    state,
-                    privacy,
-                    &shutdown,
-                )
-                .await;
-            };
-            if let Some(stream) = handshake(name, &acceptor, stream, remote).await {
-                let state = Connection::new(remote, certificate(&stream));
-                connection::serve(
-                    TokioIo::new(ParseErrors::new(stream, observer)),
-                    router,
-                    state,
-                    privacy,
-                    &shutdown,
-                )
-                .await;
-            }
+        let Some(stream) = self.handshake(&acceptor, stream, remote).await else { return };
+        let certificate = certificate(&stream);
+        let limit = self.limits.load().connections_per_certificate;
+        let place = certificate
+            .clone()
+            .map(|certificate| self.certificates.admit(Some(certificate), usize::MAX, limit));
+        if matches!(place, Some(Err(_))) {
+            return self.refuse(remote, "max_connections_per_certificate");
         }
+        self.converse(stream, Connection::new(remote, certificate), &shutdown).await;
     }
-}
 
-async fn handshake(
-    listener: &'static str,
-    acceptor: &TlsAcceptor,
-    stream: TcpStream,
-    remote: SocketAddr,
-) -> Option<TlsStream<TcpStream>> {
-    match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => Some(stream),
-        Ok(Err(error)) => {
-            tracing::warn!(listener, %remote, %error, "TLS handshake refused");
-            None
+    async fn converse<S>(&self, stream: S, connection: Arc<Connection>, shutdown: &Shutdown)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let observer = Observer { listener: self.name, metrics: Arc::clone(&self.metrics) };
+        let io = TokioIo::new(ParseErrors::new(stream, observer));
+        connection::serve(io, self.router.clone(), connection, self.privacy, shutdown).await;
+    }
+
+    async fn handshake(
+        &self,
+        acceptor: &TlsAcceptor,
+        stream: TcpStream,
+        remote: SocketAddr,
+    ) -> Option<TlsStream<TcpStream>> {
+        let error = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it took too long".to_owned(),
+        };
+        self.metrics.connection_refused(self.name, "tls_handshake");
+        if let Some(left_out) = self.handshakes.permit() {
+            tracing::warn!(listener = self.name, %remote, error, left_out, "TLS handshake failed");
         }
-        Err(_) => {
-            tracing::warn!(listener, %remote, "TLS handshake took too long");
-            None
-        }
+        None
     }
 }
 

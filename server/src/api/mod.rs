@@ -24,4 +24,5 @@ pub mod openapi;
 mod parse_errors;
 pub mod public;
 mod query;
+mod sampled;
 mod secrets;

@@ -43,6 +43,7 @@
 mod document;
 mod duration;
 mod limits;
+mod listeners;
 mod retention;
 
 use std::fmt;
@@ -60,6 +61,7 @@ use document::{Document, Section};
 pub use document::Mistake;
 pub use duration::parse_duration;
 pub use limits::{Limits, Rate};
+pub use listeners::{Exempt, ListenerLimits};
 pub use retention::RetentionConfig;
 
 /// The trust domain where the configuration names none.
@@ -108,6 +110,8 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// None: plain HTTP, on a loopback address only.
     pub tls: Option<TlsFiles>,
+    /// Its budgets.
+    pub limits: ListenerLimits,
 }
 
 /// A certificate chain and its key, PEM.
@@ -130,6 +134,8 @@ pub struct DevboxConfig {
     pub trust_domain: String,
     /// How long a devbox's certificate lives.
     pub certificate_lifetime: Duration,
+    /// The listener's budgets.
+    pub limits: ListenerLimits,
 }
 
 /// Why there is no configuration.
@@ -202,12 +208,13 @@ impl Config {
         }
         Ok(Self {
             state: StateConfig::in_directory(state),
-            api: ApiConfig { listen: api, tls: None },
+            api: ApiConfig { listen: api, tls: None, limits: ListenerLimits::default() },
             devbox: DevboxConfig {
                 listen: devbox,
                 server_names,
                 trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),
                 certificate_lifetime: DEFAULT_CERTIFICATE_LIFETIME,
+                limits: ListenerLimits::default(),
             },
             admin: None,
             retention: RetentionConfig::default(),
@@ -278,6 +285,7 @@ fn api(section: &mut Section<'_, '_>) -> Option<ApiConfig> {
         section.missing("tls_key", "the private key (PEM) that belongs to tls_certificate");
     }
     let tls = certificate.zip(key).map(|(certificate, key)| TlsFiles { certificate, key });
+    let limits = listeners::api(section);
     let listen = listen?;
     let plain = !section.has("tls_certificate") && !section.has("tls_key");
     if plain && !listen.ip().is_loopback() {
@@ -286,7 +294,7 @@ fn api(section: &mut Section<'_, '_>) -> Option<ApiConfig> {
             "plain HTTP is served on a loopback address only: set tls_certificate and tls_key, or listen on 127.0.0.1",
         );
     }
-    Some(ApiConfig { listen, tls })
+    Some(ApiConfig { listen, tls, limits })
 }
 
 fn devbox(section: &mut Section<'_, '_>) -> Option<DevboxConfig> {
@@ -305,7 +313,9 @@ fn devbox(section: &mut Section<'_, '_>) -> Option<DevboxConfig> {
     }
     let trust_domain = section.parsed("trust_domain", trust_domain);
     let certificate_lifetime = section.parsed("certificate_lifetime", certificate_lifetime);
+    let limits = listeners::devbox(section);
     Some(DevboxConfig {
+        limits,
         listen: listen?,
         server_names: names.unwrap_or_else(loopback_names),
         trust_domain: trust_domain.unwrap_or_else(|| DEFAULT_TRUST_DOMAIN.to_owned()),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod admin;
+mod budgets;
 mod ca_rotation;
 mod devbox_listener;
 mod devboxes_api;
