@@ -173,6 +173,8 @@ impl Reloader {
             ),
             ("[admin] listen", old.admin != new.admin),
             ("[retention]", old.retention != new.retention),
+            ("[retention]", old.retention != new.retention),
+            ("[limits]", old.limits != new.limits),
             ("[log] format", old.log.format != new.log.format),
         ];
         settings.into_iter().filter(|(_, differs)| *differs).map(|(setting, _)| setting).collect()
