@@ -1,20 +1,24 @@
-//! Where the programs under test are: beside the test executable, built in the same profile. Only the shim is always the
-//! release build: without libc, as it is shipped, it exists in no other profile.
+//! Where the programs under test are: beside the test executable, built in the same profile, or in the folder that
+//! [`FOLDER`] names. Only the shim is always the release build: without libc, as it is shipped, it exists in no other profile.
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
+/// The environment variable with the folder of other builds of the server and the daemon: `cargo xtask test` runs the core of
+/// the end-to-end tests with the release build, which is what users run.
+const FOLDER: &str = "DEVBOX_SECRETS_TESTED_PROGRAMS";
+
 /// `devbox-secrets-server`.
 #[must_use]
 pub fn server() -> PathBuf {
-    built("devbox-secrets-server")
+    tested("devbox-secrets-server")
 }
 
 /// `devbox-secretsd`.
 #[must_use]
 pub fn daemon() -> PathBuf {
-    built("devbox-secretsd")
+    tested("devbox-secretsd")
 }
 
 /// `devbox-secrets-test-peer`: hostile peers, and such as are in a unit.
@@ -49,6 +53,13 @@ fn build_shim() -> PathBuf {
 #[must_use]
 pub fn target_directory() -> PathBuf {
     profile_directory().parent().expect("a profile's folder is in target/").to_owned()
+}
+
+fn tested(name: &str) -> PathBuf {
+    let Some(folder) = std::env::var_os(FOLDER) else { return built(name) };
+    let path = PathBuf::from(folder).join(name);
+    assert!(path.is_file(), "{} is missing: {FOLDER} names another folder", path.display());
+    path
 }
 
 fn built(name: &str) -> PathBuf {

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::build::{cargo, succeed};
+use crate::build::{self, Profile, cargo, succeed};
 use crate::fuzz;
 
 /// A program that tests run, and the Debian packages that bring it.
@@ -100,8 +100,6 @@ const NEEDS: &[Need] = &[
 /// Runs every test, or those that `filters` name.
 pub(crate) fn run(filters: &[String]) -> Result<ExitCode> {
     install_needs()?;
-    // Integration tests start the real programs; `cargo test` alone would not build all of them.
-    succeed(cargo().args(["build", "--workspace"])).context("the workspace does not build")?;
     let mut test = cargo();
     test.args(["test", "--workspace", "--no-fail-fast"]);
     if !filters.is_empty() {
@@ -110,8 +108,25 @@ pub(crate) fn run(filters: &[String]) -> Result<ExitCode> {
     succeed(&mut test).context("tests failed")?;
     if filters.is_empty() {
         fuzz::short_run()?;
+        test_release()?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The end-to-end tests that say most about the programs which users run: those of the release profile. Link-time optimisation,
+/// `panic = "abort"` and a size-optimised daemon are nowhere else.
+const RELEASE_TESTS: [&str; 6] =
+    ["canary::", "confinement::", "durability::", "hardening::", "launch::", "launch_changes::"];
+
+fn test_release() -> Result<()> {
+    println!("Building the release profile (some minutes) for the core of the end-to-end tests");
+    let programs = build::programs(Profile::Release)?;
+    let folder = programs.server.parent().context("a program is in a folder")?;
+    let mut test = cargo();
+    // The whole workspace, so that no dependency has other features than in the run before.
+    test.args(["test", "--workspace", "--test", "end_to_end", "--"]).args(RELEASE_TESTS);
+    test.env("DEVBOX_SECRETS_TESTED_PROGRAMS", folder);
+    succeed(&mut test).context("tests of the release build failed")
 }
 
 fn install_needs() -> Result<()> {

@@ -39,6 +39,9 @@ const IDLE: Duration = Duration::from_secs(60);
 const SETTLED: Duration = Duration::from_secs(12);
 /// Daemons started to time the boot.
 const BOOTS: usize = 15;
+/// From the program's start to its first secrets, over enrolling and fetching alone. AWS-LC's CPU jitter entropy, which
+/// `.cargo/config.toml` leaves out, would make it 6.
+const BOOT_AIM: f64 = 2.5;
 
 /// Where the bench and what it launches run. The daemon too while launches are timed one by one, so that the figure has no
 /// wake-up of another processor in it.
@@ -164,7 +167,7 @@ impl Bench<'_> {
             println!("{row}");
             rows.push(row);
         }
-        println!("Aims: ratio 1.25 at 10 secrets, 1.35 at 1,000");
+        println!("Aims: ratio 1.25 at 10 secrets, 1.35 at 1,000; of p99 1.6");
         Ok(rows)
     }
 
@@ -180,19 +183,21 @@ impl Bench<'_> {
     }
 
     fn boot(&mut self) -> Result<serde_json::Value> {
-        let (mut ready, mut enroll, mut fetch) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ready, mut enroll, mut fetch, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for _ in 0..BOOTS {
             let daemon = self.daemon(10, SERVER_CPU)?;
             let timings = daemon.status()?["timings"].clone();
             ready.push(milliseconds(daemon.ready_after));
             enroll.push(timings["enroll_ms"].as_f64().context("no timings in the status")?);
             fetch.push(timings["fetch_ms"].as_f64().context("no timings in the status")?);
+            // Each start beside its own network part: a slow moment of the machine is in both.
+            ratios.extend(ready.last().zip(enroll.last().zip(fetch.last())).map(|(r, (e, f))| r / (e + f)));
         }
         let (ready, enroll, fetch) = (median(&mut ready), median(&mut enroll), median(&mut fetch));
-        let ratio = ready / (enroll + fetch);
+        let ratio = median(&mut ratios);
         println!(
             "\nBoot, median of {BOOTS}: program start to ready {ready:.1} ms; enrol {enroll:.1} + fetch {fetch:.1} ms; \
-             ratio {ratio:.2} (aim: at most 2.5)"
+             ratio {ratio:.2} (aim: at most {BOOT_AIM})"
         );
         Ok(json!({ "ready_ms": ready, "enroll_ms": enroll, "fetch_ms": fetch, "ratio": ratio }))
     }
