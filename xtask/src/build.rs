@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 /// Which profile to build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Profile {
+pub enum Profile {
     /// Quick to build: demo and tests.
     Dev,
     /// What is shipped: benchmarks.
@@ -16,19 +16,22 @@ pub(crate) enum Profile {
 
 /// Where the built programs are.
 #[derive(Debug)]
-pub(crate) struct Programs {
-    pub(crate) server: PathBuf,
-    pub(crate) daemon: PathBuf,
-    pub(crate) shim: PathBuf,
+pub struct Programs {
+    /// `devbox-secrets-server`.
+    pub server: PathBuf,
+    /// `devbox-secretsd`.
+    pub daemon: PathBuf,
+    /// `devbox-exec`, always of the release profile.
+    pub shim: PathBuf,
 }
 
 /// The workspace's root.
-pub(crate) fn workspace() -> &'static Path {
+pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the workspace")
 }
 
 /// `cargo` as the user started it, in the workspace.
-pub(crate) fn cargo() -> Command {
+pub fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace());
     cargo
@@ -38,7 +41,7 @@ pub(crate) fn cargo() -> Command {
 ///
 /// # Errors
 /// When it cannot be started, or fails.
-pub(crate) fn succeed(command: &mut Command) -> Result<()> {
+pub fn succeed(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_owned();
     let status = command.status().with_context(|| format!("cannot start {}", program.display()))?;
     if !status.success() {
@@ -51,7 +54,7 @@ pub(crate) fn succeed(command: &mut Command) -> Result<()> {
 ///
 /// # Errors
 /// When the build fails; cargo has said why.
-pub(crate) fn programs(profile: Profile) -> Result<Programs> {
+pub fn programs(profile: Profile) -> Result<Programs> {
     let mut command = cargo();
     command.args(["build", "-p", "devbox-secrets-server", "-p", "devbox-secretsd"]);
     if profile == Profile::Release {
@@ -72,7 +75,7 @@ pub(crate) fn programs(profile: Profile) -> Result<Programs> {
 }
 
 /// Cargo's target directory: this program runs from `<target>/<profile>/xtask`.
-pub(crate) fn target_directory() -> PathBuf {
+pub fn target_directory() -> PathBuf {
     let own = std::env::current_exe().ok();
     own.as_deref()
         .and_then(|own| own.parent()?.parent())

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::build::{self, Profile, Programs};
-use crate::programs::{Daemon, Server};
+use xtask::build::{self, Profile, Programs};
+use xtask::programs::{Daemon, Server};
 
 const SECRET: &str = "DEMO_SECRET";
 
@@ -22,7 +22,9 @@ const SCRIPT: &str = r#"printf 'DEMO_SECRET: %s bytes, SHA-256 %s\n' "${#DEMO_SE
 
 /// Runs the demo; the exit code is the command's.
 pub(crate) fn run(command: Vec<OsString>) -> Result<ExitCode> {
-    println!("Building the three programs (some minutes the first time)");
+    println!(
+        "Building devbox-secrets-server, devbox-secretsd and devbox-exec: some minutes the first time, about 330 crates"
+    );
     let programs = build::programs(Profile::Dev)?;
     // A handler, even one that only takes note, keeps this process alive to stop what it started; the command in the
     // foreground gets its own signal.

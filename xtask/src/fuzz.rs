@@ -13,7 +13,7 @@ use std::process::{Child, ChildStderr, Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::build::{cargo, succeed, target_directory, workspace};
+use xtask::build::{cargo, succeed, target_directory, workspace};
 
 /// Longest input, in bytes.
 const MAX_INPUT: usize = 4_096;

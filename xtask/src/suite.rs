@@ -5,8 +5,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::build::{self, Profile, cargo, succeed};
 use crate::fuzz;
+use xtask::build::{self, Profile, cargo, succeed};
 
 /// A program that tests run, and the Debian packages that bring it.
 struct Need {

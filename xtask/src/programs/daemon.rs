@@ -17,22 +17,18 @@ const READY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// `devbox-secretsd run`, holding its first secrets.
 #[derive(Debug)]
-pub(crate) struct Daemon {
+pub struct Daemon {
     running: Running,
-    pub(crate) socket: PathBuf,
+    /// Its launch socket.
+    pub socket: PathBuf,
     /// From the start of the program to its first secrets.
-    pub(crate) ready_after: Duration,
+    pub ready_after: Duration,
     program: PathBuf,
 }
 
 impl Daemon {
     /// Joins the server with `join_token`, which goes in by standard input.
-    pub(crate) fn start(
-        programs: &Programs,
-        directory: &Path,
-        server: &Server,
-        join_token: &str,
-    ) -> Result<Self> {
+    pub fn start(programs: &Programs, directory: &Path, server: &Server, join_token: &str) -> Result<Self> {
         let socket = directory.join("launch.sock");
         let mut command = Command::new(&programs.daemon);
         command.args(["run", "--server", &server.devbox, "--join-token-file", "-"]);
@@ -51,12 +47,13 @@ impl Daemon {
         Ok(daemon)
     }
 
-    pub(crate) fn pid(&self) -> Pid {
+    /// The process id.
+    pub fn pid(&self) -> Pid {
         self.running.pid()
     }
 
     /// What `devbox-secretsd status --json` says.
-    pub(crate) fn status(&self) -> Result<Value> {
+    pub fn status(&self) -> Result<Value> {
         let mut command = Command::new(&self.program);
         let admin = self.socket.with_file_name("admin.sock");
         let output = command.args(["status", "--json", "--admin-socket"]).arg(admin).output()?;
@@ -65,7 +62,7 @@ impl Daemon {
     }
 
     /// The revision that it holds, from the admin socket itself: cheaper than [`Self::status`].
-    pub(crate) fn revision(&self) -> Result<Option<u64>> {
+    pub fn revision(&self) -> Result<Option<u64>> {
         let answer = ask(&self.socket.with_file_name("admin.sock"), "/status")?;
         let (_, body) = answer.split_once("\r\n\r\n").context("the daemon's answer has no body")?;
         Ok(serde_json::from_str::<Value>(body)?["revision"].as_u64())

@@ -4,5 +4,5 @@ mod daemon;
 mod running;
 mod server;
 
-pub(crate) use daemon::Daemon;
-pub(crate) use server::Server;
+pub use daemon::Daemon;
+pub use server::Server;

@@ -15,22 +15,24 @@ const ANY_PORT: &str = "127.0.0.1:0";
 
 /// `devbox-secrets-server dev`, ready to serve.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct Server {
     running: Running,
-    pub(crate) api: String,
-    pub(crate) devbox: String,
+    /// URL of the Secrets API.
+    pub api: String,
+    /// URL of the devbox listener.
+    pub devbox: String,
     admin: String,
     token: String,
 }
 
 impl Server {
     /// Starts the server on free loopback ports with its state in `directory`.
-    pub(crate) fn start(programs: &Programs, directory: &Path) -> Result<Self> {
+    pub fn start(programs: &Programs, directory: &Path) -> Result<Self> {
         Self::start_at(programs, directory, [ANY_PORT; 3])
     }
 
     /// Kills it with SIGKILL and starts another on the same state and addresses.
-    pub(crate) fn kill_and_start(&mut self, programs: &Programs, directory: &Path) -> Result<()> {
+    pub fn kill_and_start(&mut self, programs: &Programs, directory: &Path) -> Result<()> {
         self.running.kill()?;
         let addresses = [&self.api, &self.devbox, &self.admin].map(|url| address(url).to_owned());
         *self = Self::start_at(programs, directory, addresses.each_ref().map(String::as_str))?;
@@ -58,46 +60,47 @@ impl Server {
         Ok(Self { running, api, devbox, admin, token })
     }
 
-    pub(crate) fn pid(&self) -> Pid {
+    /// The process id.
+    pub fn pid(&self) -> Pid {
         self.running.pid()
     }
 
     /// Stores a secret over the Secrets API.
-    pub(crate) fn create_secret(&self, name: &str, value: &str) -> Result<()> {
+    pub fn create_secret(&self, name: &str, value: &str) -> Result<()> {
         self.post("/v1/secrets", &json!({ "name": name, "value": value })).map(drop)
     }
 
     /// Gives a secret another value.
-    pub(crate) fn update_secret(&self, name: &str, value: &str) -> Result<()> {
+    pub fn update_secret(&self, name: &str, value: &str) -> Result<()> {
         self.post(&format!("/v1/secrets/{name}"), &json!({ "value": value })).map(drop)
     }
 
     /// Deletes a secret.
-    pub(crate) fn delete_secret(&self, name: &str) -> Result<()> {
+    pub fn delete_secret(&self, name: &str) -> Result<()> {
         self.post(&format!("/v1/secrets/{name}/delete"), &json!({})).map(drop)
     }
 
     /// Asks the API for one secret's description.
-    pub(crate) fn describe_secret(&self, name: &str) -> Result<()> {
+    pub fn describe_secret(&self, name: &str) -> Result<()> {
         let request = ureq::get(format!("{}/v1/secrets/{name}", self.api));
         request.header("authorization", format!("Bearer {}", self.token)).call()?;
         Ok(())
     }
 
     /// How many bundle requests wait for a change.
-    pub(crate) fn held_requests(&self) -> Result<usize> {
+    pub fn held_requests(&self) -> Result<usize> {
         let metrics = ureq::get(format!("{}/metrics", self.admin)).call()?.body_mut().read_to_string()?;
         let held = metrics.lines().find_map(|line| line.strip_prefix("devbox_secrets_server_held_requests "));
         held.context("the metrics have no held requests")?.parse().context("no number of held requests")
     }
 
     /// Registers a devbox that gets every secret of the account; returns its join token.
-    pub(crate) fn create_devbox(&self, name: &str) -> Result<String> {
+    pub fn create_devbox(&self, name: &str) -> Result<String> {
         self.register(&json!({ "name": name }))
     }
 
     /// Registers a devbox that gets just these secrets, under their own names; returns its join token.
-    pub(crate) fn create_bound_devbox(&self, name: &str, secrets: &[String]) -> Result<String> {
+    pub fn create_bound_devbox(&self, name: &str, secrets: &[String]) -> Result<String> {
         let bindings: Value = secrets.iter().map(|secret| (secret.clone(), json!(secret))).collect();
         self.register(&json!({ "name": name, "secrets": bindings }))
     }

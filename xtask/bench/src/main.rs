@@ -2,6 +2,7 @@
 //!
 //! Every time is a ratio to a baseline measured in turns with it, because machines are noisy: a launch against a bare
 //! `execve` of the same command with the same environment, the daemon against a bare echo on the same kind of socket.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks to its terminal")]
 
 mod figures;
 mod fleet;
@@ -17,15 +18,15 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
+use clap::{Parser, ValueEnum};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::build::{self, Profile, Programs};
-use crate::programs::{Daemon, Server};
 use figures::median;
 use process::resident_bytes;
+use xtask::build::{self, Profile, Programs};
+use xtask::programs::{Daemon, Server};
 
 /// Secrets in a launch.
 const SIZES: [usize; 4] = [1, 10, 100, 1_000];
@@ -49,9 +50,10 @@ const LAUNCH_CPU: usize = 1;
 /// Where the daemon runs while its throughput is measured, and the echo that it is compared with.
 const SERVER_CPU: usize = 0;
 
-/// What to measure.
-#[derive(Debug, Args)]
-pub(crate) struct Options {
+/// Measure launches, throughput, memory, boot and size, as ratios against baselines of the same run, and a fleet.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask bench")]
+struct Options {
     /// Also write every figure to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -79,11 +81,18 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "a number above 0".to_owned())
 }
 
-/// Runs what `options` ask for.
-pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    if cfg!(debug_assertions) {
-        return run_optimised();
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+/// Runs what `options` ask for.
+fn run(options: &Options) -> Result<()> {
     let programs = build::programs(Profile::Release)?;
     let directory = tempfile::Builder::new().prefix("devbox-secrets-bench-").tempdir()?;
     let is_asked = |part| options.part.is_none_or(|only| only == part);
@@ -99,14 +108,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if let Some(file) = &options.json {
         std::fs::write(file, format!("{figures:#}\n")).with_context(|| file.display().to_string())?;
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// The same command line in a release build: the other ends of what is measured should not be the slow ones.
-fn run_optimised() -> Result<ExitCode> {
-    let mut command = build::cargo();
-    command.args(["run", "--release", "--package", "xtask", "--"]).args(std::env::args_os().skip(1));
-    build::succeed(&mut command).map(|()| ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn one_devbox(programs: &Programs, directory: &Path, runs: usize) -> Result<serde_json::Value> {

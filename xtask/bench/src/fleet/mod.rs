@@ -20,11 +20,11 @@ use serde_json::{Value, json};
 use super::figures::median;
 use super::process::resident_bytes;
 use super::{VALUE_LEN, milliseconds};
-use crate::build::Programs;
-use crate::programs::{Daemon, Server};
 use crowd::Crowd;
 use idle::Idle;
 use waves::{BROKEN_MS, Step};
+use xtask::build::Programs;
+use xtask::programs::{Daemon, Server};
 
 /// The first number of devboxes; each next one is twice as many.
 const FIRST: usize = 250;

@@ -10,8 +10,8 @@ use serde_json::json;
 use super::figures::{median, quantile};
 use super::spawn::Program;
 use super::{VALUE_LEN, name};
-use crate::build::Programs;
-use crate::programs::Daemon;
+use xtask::build::Programs;
+use xtask::programs::Daemon;
 
 const COMMAND: &str = "/usr/bin/true";
 const ENVDIR: &str = "/usr/bin/envdir";

@@ -8,10 +8,10 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use super::crowd::{Crowd, PATIENCE};
-use crate::bench::figures::{median, quantile};
-use crate::bench::process::{cpu_time, resident_bytes};
-use crate::bench::{VALUE_LEN, mebibytes, milliseconds};
-use crate::programs::{Daemon, Server};
+use crate::figures::{median, quantile};
+use crate::process::{cpu_time, resident_bytes};
+use crate::{VALUE_LEN, mebibytes, milliseconds};
+use xtask::programs::{Daemon, Server};
 
 /// Writes for one number of devboxes: each kind in turn.
 const WRITES: usize = 15;

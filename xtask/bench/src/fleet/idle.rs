@@ -6,8 +6,8 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::devbox::PACE;
-use crate::bench::process::{cpu_time, resident_bytes};
-use crate::programs::Server;
+use crate::process::{cpu_time, resident_bytes};
+use xtask::programs::Server;
 
 /// Held requests, each of which is renewed once while they are watched.
 #[derive(Debug)]

@@ -11,8 +11,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 
 use super::devbox::{Arrival, Devbox, join};
-use crate::bench::milliseconds;
-use crate::programs::Server;
+use crate::milliseconds;
+use xtask::programs::Server;
 
 /// Devboxes that join at once.
 const JOINING: usize = 64;

@@ -10,10 +10,10 @@ use serde_json::json;
 use super::crowd::Crowd;
 use super::waves::until_all_hold;
 use super::{World, kept};
-use crate::bench::figures::quantile;
-use crate::bench::process::{cpu_time, peak_bytes};
-use crate::bench::{VALUE_LEN, mebibytes, milliseconds};
-use crate::programs::Server;
+use crate::figures::quantile;
+use crate::process::{cpu_time, peak_bytes};
+use crate::{VALUE_LEN, mebibytes, milliseconds};
+use xtask::programs::Server;
 
 /// Between two calls of the API meanwhile.
 const CALL_EVERY: Duration = Duration::from_millis(20);
