@@ -1,32 +1,41 @@
-//! Looks at processes on a thread of its own: the files that it reads may be long, or on a slow disk, and nobody else's
-//! launch waits for them.
+//! Looks at processes on threads of its own: the files that it reads may be long, or on a file system that does not answer, and
+//! nobody else's launch waits for them.
 //!
-//! The thread is started by [`Examiner::prepare`] or the first question, and never where no rule asks anything. Started
-//! before the process is put into a Landlock domain, it stays outside: from inside, no process's executable can be seen.
+//! The first thread is started by [`Examiner::prepare`] or the first question, and never if no rule asks anything. Started before
+//! the process is put into a Landlock domain, it stays outside: from inside, no process's executable can be seen. Before it asks
+//! a file system it starts a spare, which stays outside as well, so that a look-up that is stuck costs its own launch only. At
+//! rest there is one thread: a second one that finds no work ends.
 
-use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::digest::Remembered;
 use super::{Cgroups, Facts, Obstacle, Peer, Process, Questions};
 
-/// The thread's stack, in bytes.
+/// A thread's stack, in bytes.
 const STACK: usize = 128 * 1024;
 
-/// Longest wait for an answer. A file system that never answers must not hold up launches for ever.
+/// Longest wait for an answer. A file system that never answers must not hold up a launch for ever.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Answers questions about processes, one after the other.
+/// Most threads: all but one may be stuck.
+const MAX_WORKERS: usize = 8;
+
+/// Most questions that wait for a thread. Each holds a descriptor.
+const MAX_QUEUED: usize = 256;
+
+/// Answers questions about processes.
 #[derive(Debug)]
 pub struct Examiner {
     cgroups: Cgroups,
     patience: Duration,
-    jobs: OnceLock<Option<Sender<Job>>>,
+    queue: OnceLock<Option<Arc<Queue>>>,
 }
 
 #[derive(Debug)]
@@ -37,70 +46,287 @@ struct Job {
     answer: oneshot::Sender<Facts>,
 }
 
+/// The threads' shared state.
+#[derive(Debug)]
+struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+    cgroups: Cgroups,
+    remembered: Mutex<Remembered>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    workers: usize,
+    idle: usize,
+    is_closed: bool,
+}
+
 impl Examiner {
     /// Not started yet. Units are those of `cgroups`.
     #[must_use]
     pub fn new(cgroups: Cgroups) -> Self {
-        Self { cgroups, patience: PATIENCE, jobs: OnceLock::new() }
+        Self { cgroups, patience: PATIENCE, queue: OnceLock::new() }
     }
 
-    /// Starts the thread, if it is not running.
+    /// Starts the first thread, if it is not running.
     pub fn prepare(&self) {
-        self.jobs();
+        self.queue();
     }
 
-    /// What is to be known of `process`; unknown, where it has ended meanwhile.
+    /// What is to be known of `process`; unknown if it has ended meanwhile.
     pub async fn examine(&self, peer: Peer, process: Process, questions: Questions) -> Facts {
+        let Some(queue) = self.queue() else { return Facts::unknown(peer, Obstacle::NoExaminer) };
         let (answer, answered) = oneshot::channel();
-        let job = Job { peer, process, questions, answer };
-        if self.jobs().is_none_or(|jobs| jobs.send(job).is_err()) {
-            return Facts::unknown(peer, Obstacle::NoExaminer);
+        if !queue.push(Job { peer, process, questions, answer }) {
+            return Facts::unknown(peer, Obstacle::Slow);
         }
         match timeout(self.patience, answered).await {
             Ok(Ok(facts)) => facts,
             Ok(Err(_)) => Facts::unknown(peer, Obstacle::NoExaminer),
-            Err(_) => Facts::unknown(peer, Obstacle::Slow),
+            Err(_) => {
+                let busy = queue.forget_abandoned();
+                warn!(uid = peer.uid, pid = peer.pid, busy, "looking at a process takes too long");
+                Facts::unknown(peer, Obstacle::Slow)
+            }
         }
     }
 
     #[cfg(test)]
     pub(crate) fn is_started(&self) -> bool {
-        self.jobs.get().is_some()
+        self.queue.get().is_some()
     }
 
-    fn jobs(&self) -> Option<&Sender<Job>> {
-        self.jobs.get_or_init(|| start(self.cgroups.clone())).as_ref()
+    fn queue(&self) -> Option<&Arc<Queue>> {
+        self.queue.get_or_init(|| Queue::start(self.cgroups.clone())).as_ref()
     }
 }
 
-fn start(cgroups: Cgroups) -> Option<Sender<Job>> {
-    let (jobs, queue) = channel();
-    let thread = Builder::new().name("examiner".to_owned()).stack_size(STACK);
-    thread.spawn(move || work(&queue, &cgroups)).ok().map(|_| jobs)
-}
-
-/// Until the examiner is dropped.
-fn work(queue: &Receiver<Job>, cgroups: &Cgroups) {
-    let mut remembered = Remembered::default();
-    for job in queue {
-        // Who asked may have gone.
-        if job.answer.is_closed() {
-            continue;
+impl Drop for Examiner {
+    fn drop(&mut self) {
+        if let Some(Some(queue)) = self.queue.get() {
+            queue.lock().is_closed = true;
+            queue.changed.notify_all();
         }
-        let facts = Facts::learn(job.peer, &job.process, &job.questions, cgroups, &mut remembered);
-        let _ = job.answer.send(facts);
+    }
+}
+
+impl Queue {
+    /// `None` if no thread can be started.
+    fn start(cgroups: Cgroups) -> Option<Arc<Self>> {
+        let (state, changed, remembered) = (Mutex::default(), Condvar::new(), Mutex::default());
+        let queue = Arc::new(Self { state, changed, cgroups, remembered });
+        queue.start_spare();
+        let is_started = queue.lock().workers > 0;
+        is_started.then_some(queue)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there was room.
+    fn push(&self, job: Job) -> bool {
+        let mut state = self.lock();
+        if state.jobs.len() >= MAX_QUEUED {
+            state.forget_abandoned();
+        }
+        let has_room = state.jobs.len() < MAX_QUEUED;
+        if has_room {
+            state.jobs.push_back(job);
+            self.changed.notify_one();
+        }
+        has_room
+    }
+
+    /// Drops the jobs whose launch has gone, and their descriptors. Returns how many threads are at work.
+    fn forget_abandoned(&self) -> usize {
+        let mut state = self.lock();
+        state.forget_abandoned();
+        state.workers - state.idle
+    }
+
+    /// Starts one more thread unless one is idle or there are [`MAX_WORKERS`]. Without it, questions wait.
+    fn start_spare(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if state.idle > 0 || state.workers >= MAX_WORKERS {
+            return;
+        }
+        state.workers += 1;
+        drop(state);
+        let queue = Arc::clone(self);
+        let thread = Builder::new().name("examiner".to_owned()).stack_size(STACK);
+        if thread.spawn(move || queue.work()).is_err() {
+            self.lock().workers -= 1;
+        }
+    }
+
+    fn work(self: Arc<Self>) {
+        while let Some(job) = self.next() {
+            // The launch may have gone.
+            if job.answer.is_closed() {
+                continue;
+            }
+            let Job { peer, process, questions, answer } = job;
+            let before_file = || self.start_spare();
+            let facts =
+                Facts::learn(peer, &process, &questions, &self.cgroups, &self.remembered, before_file);
+            let _ = answer.send(facts);
+        }
+    }
+
+    /// The next job; `None` if this thread is to end: the examiner is gone, or another thread is idle already.
+    fn next(&self) -> Option<Job> {
+        let mut state = self.lock();
+        loop {
+            if state.is_closed || (state.jobs.is_empty() && state.idle > 0) {
+                state.workers -= 1;
+                return None;
+            }
+            if let Some(job) = state.jobs.pop_front() {
+                return Some(job);
+            }
+            state.idle += 1;
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+        }
+    }
+}
+
+impl State {
+    fn forget_abandoned(&mut self) {
+        self.jobs.retain(|job| !job.answer.is_closed());
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File, OpenOptions};
+    use std::os::fd::AsRawFd;
+    use std::path::Path;
+    use std::process::{Child, Command};
+
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
     use super::*;
+    use crate::needs;
+    use crate::peer::ExecutableQuestion;
+
+    /// A FUSE file system whose server never answers, over `folder`.
+    struct Silent<'a> {
+        folder: &'a Path,
+        _server: File,
+    }
+
+    impl<'a> Silent<'a> {
+        fn over(folder: &'a Path) -> Option<Self> {
+            let server = OpenOptions::new().read(true).write(true).open("/dev/fuse").ok()?;
+            let data = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", server.as_raw_fd());
+            mount(Some("silent"), folder, Some("fuse"), MsFlags::empty(), Some(data.as_str())).ok()?;
+            Some(Self { folder, _server: server })
+        }
+    }
+
+    impl Drop for Silent<'_> {
+        fn drop(&mut self) {
+            let _ = umount2(self.folder, MntFlags::MNT_DETACH);
+        }
+    }
+
+    struct Running(Child);
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    impl Queue {
+        /// Without a thread: every question waits.
+        fn idle() -> Arc<Self> {
+            let cgroups = Cgroups::of_this_machine();
+            let (state, changed, remembered) = (Mutex::default(), Condvar::new(), Mutex::default());
+            Arc::new(Self { state, changed, cgroups, remembered })
+        }
+    }
+
+    fn sleep_in(folder: &Path) -> (Running, Questions) {
+        let path = folder.canonicalize().unwrap().join("sleep");
+        fs::copy("/bin/sleep", &path).unwrap();
+        let child = Running(Command::new(&path).arg("600").spawn().unwrap());
+        let path = path.to_str().unwrap().to_owned();
+        let executables = vec![ExecutableQuestion { path, digest: true }];
+        (child, Questions { executables, ..Questions::default() })
+    }
+
+    async fn examine(examiner: &Examiner, child: &Running, questions: &Questions) -> Facts {
+        let process = Process::with_id(child.0.id().try_into().unwrap()).unwrap();
+        let peer = process.owner().unwrap();
+        examiner.examine(peer, process, questions.clone()).await
+    }
+
+    fn threads(examiner: &Examiner) -> usize {
+        examiner.queue().unwrap().lock().workers
+    }
 
     #[tokio::test]
-    async fn who_is_not_answered_in_time_is_not_known() {
-        let (jobs, _nobody) = channel();
-        let cgroups = Cgroups::of_this_machine();
-        let examiner = Examiner { cgroups, patience: Duration::ZERO, jobs: OnceLock::from(Some(jobs)) };
+    async fn a_stuck_look_up_costs_its_own_launch_only() {
+        if !needs::root() {
+            return;
+        }
+        let (stuck, good) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (lost, ask_lost) = sleep_in(stuck.path());
+        let (found, ask_found) = sleep_in(good.path());
+        let mut examiner = Examiner::new(Cgroups::of_this_machine());
+        examiner.patience = Duration::from_millis(300);
+        let Some(silent) = Silent::over(stuck.path()) else { return needs::skipped("FUSE") };
+        for _ in 0..3 {
+            let facts = examine(&examiner, &lost, &ask_lost).await;
+            assert_eq!(facts.executable, Err(Obstacle::Slow));
+        }
+        examiner.patience = PATIENCE * 4;
+        let executable = examine(&examiner, &found, &ask_found).await.executable;
+        assert!(executable.as_ref().is_ok_and(|found| found.digest.is_ok()), "{executable:?}");
+        assert!(threads(&examiner) >= 4, "each stuck look-up has its thread");
+        // Neither is asked of a file system that no rule names.
+        let unnamed = examine(&examiner, &lost, &ask_found).await.executable;
+        assert!(unnamed.is_ok_and(|found| found.digest == Err(Obstacle::NotAsked)));
+
+        // The end of the mount's server ends what is stuck, and all threads but one.
+        drop(silent);
+        let ended = async {
+            while threads(&examiner) > 1 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(60), ended).await.expect("the threads that were stuck end");
+    }
+
+    #[tokio::test]
+    async fn questions_that_wait_are_bounded_and_dropped_with_their_launch() {
+        let queue = Queue::idle();
+        let process = || Process::with_id(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let peer = process().owner().unwrap();
+        let mut waiting = Vec::new();
+        let mut push = || {
+            let (answer, answered) = oneshot::channel();
+            waiting.push(answered);
+            queue.push(Job { peer, process: process(), questions: Questions::default(), answer })
+        };
+        assert!((0..MAX_QUEUED).all(|_| push()));
+        assert!(!push(), "there is no thread, so all of them wait");
+        waiting.clear();
+        queue.forget_abandoned();
+        assert!(queue.lock().jobs.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_not_examined_in_time_is_not_known() {
+        let queue = Queue::idle();
+        let mut examiner = Examiner::new(Cgroups::of_this_machine());
+        (examiner.patience, examiner.queue) = (Duration::ZERO, OnceLock::from(Some(queue)));
         let process = Process::with_id(i32::try_from(std::process::id()).unwrap()).unwrap();
         let peer = process.owner().unwrap();
         let facts = examiner.examine(peer, process, Questions::default()).await;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
@@ -11,6 +12,9 @@ use nix::sys::stat::{FileStat, Mode, fstat, lstat};
 use super::digest::{Digest, Remembered};
 use super::{Learned, Obstacle, Process, Questions};
 use crate::stamp::Stamp;
+
+/// The kernel's mark on the path of a file that has no name any more.
+const DELETED: &str = " (deleted)";
 
 /// Longest executable that is hashed, in bytes.
 pub(super) const MAX_HASHED: i64 = 1 << 30;
@@ -27,21 +31,29 @@ pub struct Executable {
 }
 
 impl Executable {
-    /// What `process` runs, as far as `questions` ask.
+    /// What `process` runs, as far as `questions` ask. The path comes first, and its file system is asked only if a question
+    /// names it, for any user can run a program from one that never answers. `before_file` is called before that.
     pub(super) fn of(
         process: &Process,
         questions: &Questions,
-        remembered: &mut Remembered,
+        remembered: &Mutex<Remembered>,
+        before_file: impl FnOnce(),
     ) -> Result<Self, Obstacle> {
         let file = open(&process.directory()?)?;
-        let stat = fstat(&file).map_err(Obstacle::Unreadable)?;
         let path = path_of(&file)?;
+        let Some(question) = questions.executables.iter().find(|question| question.path == path) else {
+            let is_deleted = path.ends_with(DELETED);
+            return if is_deleted {
+                Err(Obstacle::Deleted)
+            } else {
+                Ok(Self { path, digest: Err(Obstacle::NotAsked) })
+            };
+        };
+        before_file();
+        let stat = fstat(&file).map_err(Obstacle::Unreadable)?;
         if stat.st_nlink == 0 {
             return Err(Obstacle::Deleted);
         }
-        let Some(question) = questions.executables.iter().find(|question| question.path == path) else {
-            return Ok(Self { path, digest: Err(Obstacle::NotAsked) });
-        };
         same_file(&path, &stat)?;
         let digest = if question.digest { digest(&file, &stat, remembered) } else { Err(Obstacle::NotAsked) };
         Ok(Self { path, digest })
@@ -76,9 +88,9 @@ fn same_file(path: &str, running: &FileStat) -> Result<(), Obstacle> {
     if is_same { Ok(()) } else { Err(Obstacle::OtherFile) }
 }
 
-fn digest(file: &OwnedFd, stat: &FileStat, remembered: &mut Remembered) -> Learned<Digest> {
+fn digest(file: &OwnedFd, stat: &FileStat, remembered: &Mutex<Remembered>) -> Learned<Digest> {
     let stamp = Stamp::from(stat);
-    if let Some(known) = remembered.find(stamp) {
+    if let Some(known) = lock(remembered).find(stamp) {
         return Ok(known);
     }
     if stat.st_size > MAX_HASHED {
@@ -93,8 +105,13 @@ fn digest(file: &OwnedFd, stat: &FileStat, remembered: &mut Remembered) -> Learn
     if Stamp::from(&now) != stamp {
         return Err(Obstacle::OtherFile);
     }
-    remembered.keep(stamp, digest, seconds_since_epoch());
+    lock(remembered).keep(stamp, digest, seconds_since_epoch());
     Ok(digest)
+}
+
+/// Held for a look at the list only, never while a file is read.
+fn lock(remembered: &Mutex<Remembered>) -> MutexGuard<'_, Remembered> {
+    remembered.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn errno_of(error: &std::io::Error) -> Errno {

@@ -1,5 +1,7 @@
 //! What rules ask about a process, and what is known of it.
 
+use std::sync::Mutex;
+
 use super::digest::Remembered;
 use super::{Cgroups, Digest, Executable, Obstacle, Peer, Process, UnitName, UnitPattern};
 
@@ -58,13 +60,15 @@ impl Facts {
         Self { peer, unit: Err(obstacle), executable: Err(obstacle) }
     }
 
-    /// Answers `questions` about `process`. May read files: not for an event loop.
+    /// Answers `questions` about `process`. May read files: not for an event loop. `before_file` is called before a file system
+    /// is asked that may never answer.
     pub(super) fn learn(
         peer: Peer,
         process: &Process,
         questions: &Questions,
         cgroups: &Cgroups,
-        remembered: &mut Remembered,
+        remembered: &Mutex<Remembered>,
+        before_file: impl FnOnce(),
     ) -> Self {
         let mut facts = Self::of(peer);
         if process.pid() <= 0 {
@@ -75,7 +79,7 @@ impl Facts {
             facts.unit = Ok(cgroups.unit_of(process.pid(), is_asked));
         }
         if questions.any_executable || !questions.executables.is_empty() {
-            facts.executable = Executable::of(process, questions, remembered);
+            facts.executable = Executable::of(process, questions, remembered, before_file);
         }
         // Now, and not before: what was read under a number was read of this process if it still has it.
         if process.is_running() { facts } else { Self::unknown(peer, Obstacle::Ended) }

@@ -7,11 +7,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
 use nix::unistd::{getegid, geteuid};
 use tempfile::TempDir;
 
-use super::digest::Remembered;
 use super::*;
 use crate::memory::BootTime;
 use crate::needs::skipped;
@@ -70,7 +70,7 @@ impl Drop for Sleeper {
 }
 
 fn learn(peer: Peer, process: &Process, questions: &Questions) -> Facts {
-    Facts::learn(peer, process, questions, &Cgroups::of_this_machine(), &mut Remembered::default())
+    Facts::learn(peer, process, questions, &Cgroups::of_this_machine(), &Mutex::default(), || {})
 }
 
 fn does_it_run(path: &Path) -> Questions {
