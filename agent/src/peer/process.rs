@@ -95,7 +95,13 @@ impl Process {
             // A pidfd is readable once its process has ended (pidfd_open(2)).
             Anchor::Pidfd(pidfd) => {
                 let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-                matches!(poll(&mut polled, PollTimeout::ZERO), Ok(0))
+                // A signal says nothing about the process.
+                loop {
+                    match poll(&mut polled, PollTimeout::ZERO) {
+                        Err(Errno::EINTR) => {}
+                        outcome => return outcome == Ok(0),
+                    }
+                }
             }
             Anchor::Directory { directory, started } => start_of(directory) == Some(*started),
             Anchor::Nothing => true,
