@@ -14,7 +14,9 @@ use super::{Step, lock};
 pub(super) fn drop_unused(sees_programs: bool) -> Step {
     match kept(sees_programs).and_then(|kept| give_up(&kept).and_then(|()| describe(&kept))) {
         Ok(step) => step,
-        Err(error) => Step::missing(format!("{error}: allow capset and prctl in the sandbox")),
+        Err(error) => Step::missing(format!(
+            "{error}: allow capset and prctl in the sandbox (systemd: SystemCallFilter=capset prctl)"
+        )),
     }
 }
 
@@ -26,26 +28,33 @@ fn kept(sees_programs: bool) -> Result<CapsHashSet, CapsError> {
     Ok(caps::read(None, CapSet::Permitted)?.intersection(&used).copied().collect())
 }
 
-/// The bounding set first: that takes a capability itself. What is as it should be is left alone: a sandbox may have taken
-/// away the calls along with the capabilities.
+/// Every set is given up on its own, so that a sandbox that denies one call keeps no other set alive. The error is the first.
+///
+/// The bounding set comes first because that takes a capability itself; then the sets that have an effect. A set that is as it
+/// should be is left alone: a sandbox may have taken away the calls along with the capabilities.
 fn give_up(kept: &CapsHashSet) -> Result<(), CapsError> {
-    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
-        for capability in caps::runtime::thread_all_supported() {
-            caps::drop(None, CapSet::Bounding, capability)?;
-        }
-    }
     let none = CapsHashSet::new();
-    for (set, wanted) in [
-        (CapSet::Ambient, &none),
-        (CapSet::Inheritable, &none),
+    let bounding = empty_bounding_set();
+    let sets = [
         (CapSet::Effective, kept),
         (CapSet::Permitted, kept),
-    ] {
-        if caps::read(None, set)? != *wanted {
-            caps::set(None, set, wanted)?;
-        }
+        (CapSet::Inheritable, &none),
+        (CapSet::Ambient, &none),
+    ];
+    let given_up = sets.map(|(set, wanted)| reduce(set, wanted));
+    given_up.into_iter().fold(bounding, Result::and)
+}
+
+fn empty_bounding_set() -> Result<(), CapsError> {
+    if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
+        return Ok(());
     }
-    Ok(())
+    let supported = caps::runtime::thread_all_supported().into_iter();
+    supported.map(|capability| caps::drop(None, CapSet::Bounding, capability)).fold(Ok(()), Result::and)
+}
+
+fn reduce(set: CapSet, wanted: &CapsHashSet) -> Result<(), CapsError> {
+    if caps::read(None, set)? == *wanted { Ok(()) } else { caps::set(None, set, wanted) }
 }
 
 /// What the kernel says that is left.
