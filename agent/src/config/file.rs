@@ -14,6 +14,7 @@ use crate::control_plane::ServerUrl;
 use crate::credentials::rules::CredentialRules;
 use crate::harden::Mode;
 use crate::memory::Requirement;
+use crate::peer::is_anonymous_user;
 use crate::policy::Policy;
 use crate::telemetry::log::{self, Format};
 
@@ -67,10 +68,16 @@ impl Default for FromFile {
             level: None,
             format: None,
             audit: None,
-            policy: Some(Policy::own_uid_only(geteuid().as_raw())),
+            policy: Some(own_user_only()),
             credential_rules: Some(CredentialRules::default()),
         }
     }
+}
+
+/// Grants nothing if the daemon's own user is not mapped: so is any other unmapped user.
+fn own_user_only() -> Policy {
+    let uid = geteuid().as_raw();
+    if is_anonymous_user(uid) { Policy::default() } else { Policy::own_uid_only(uid) }
 }
 
 /// Reads the whole file, and reports every mistake in it.

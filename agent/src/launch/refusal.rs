@@ -3,7 +3,7 @@
 use devbox_launch_proto::{ErrorCode, LARGEST_ROOM, MAX_ERROR_LEN};
 
 use crate::memory::Unavailable;
-use crate::peer::Peer;
+use crate::peer::{Peer, is_anonymous_user};
 
 /// Longest part of a name from a request that a message repeats, in characters.
 const MAX_QUOTED: usize = 128;
@@ -37,6 +37,9 @@ impl Refusal {
     /// No rule is about this peer.
     pub(super) fn no_rule(peer: Peer) -> Self {
         let Peer { uid, gid, .. } = peer;
+        if is_anonymous_user(uid) {
+            return Self::anonymous(uid);
+        }
         let text = format!(
             "no rule grants anything to uid {uid}, gid {gid}: add a [[rule]] with uid = {uid} (or gid = {gid}) and env = \
              [\"NAME\", …] to the daemon's agent.toml"
@@ -44,9 +47,21 @@ impl Refusal {
         Self::new(ErrorCode::Denied, &text)
     }
 
+    /// The peer shows as the uid of everybody whom the daemon's user namespace does not map: no rule can name it.
+    fn anonymous(uid: u32) -> Self {
+        let text = format!(
+            "the daemon's user namespace does not map this process's user (it shows as uid {uid}, as every such user does): map \
+             it, or run the daemon outside the namespace"
+        );
+        Self::new(ErrorCode::Denied, &text)
+    }
+
     /// No rule grants this name to this peer.
     pub(super) fn not_granted(name: &[u8], guarded: bool, peer: Peer) -> Self {
         let (name, uid, gid) = (quoted(name), peer.uid, peer.gid);
+        if is_anonymous_user(uid) {
+            return Self { name: Some(name), ..Self::anonymous(uid) };
+        }
         let how = if guarded {
             "; it steers what programs load or run, so no pattern grants it, only its exact name"
         } else {

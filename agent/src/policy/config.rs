@@ -23,7 +23,7 @@ use thiserror::Error;
 
 use super::glob::{Glob, InvalidGlob};
 use super::{Policy, Rule, RuleLabel};
-use crate::peer::{InvalidDigest, InvalidUnitPattern, UnitPattern};
+use crate::peer::{InvalidDigest, InvalidUnitPattern, UnitPattern, is_anonymous_group, is_anonymous_user};
 
 /// One `[[rule]]`, before its names are looked up.
 #[derive(Debug, Clone, Deserialize)]
@@ -96,6 +96,17 @@ pub enum Problem {
     /// The user database fails.
     #[error("names {0:?}, and the user database cannot be read: give the number instead")]
     Database(String, #[source] nix::Error),
+    /// The overflow uid or gid, in a user namespace that leaves ids out.
+    #[error(
+        "names the {kind} {id}, by which this user namespace shows every {kind} that it does not map (/proc/self/uid_map): it \
+         identifies nobody; map the {kind}, or run the daemon outside the namespace"
+    )]
+    Anonymous {
+        /// User or group.
+        kind: &'static str,
+        /// The id.
+        id: u32,
+    },
     /// No pattern of units.
     #[error("has the unit {0:?}: {1}")]
     Unit(String, InvalidUnitPattern),
@@ -139,8 +150,11 @@ impl Policy {
 impl RuleConfig {
     fn check(self) -> Result<Rule, Vec<Problem>> {
         let mut problems = self.contradictions();
-        let uid = keep(self.uid.map(|uid| uid.look_up(user)).transpose(), &mut problems).flatten();
-        let gid = keep(self.gid.map(|gid| gid.look_up(group)).transpose(), &mut problems).flatten();
+        let uid = keep(self.uid.map(|uid| uid.look_up(user).and_then(known_user)).transpose(), &mut problems)
+            .flatten();
+        let gid =
+            keep(self.gid.map(|gid| gid.look_up(group).and_then(known_group)).transpose(), &mut problems)
+                .flatten();
         let unit = keep(self.unit.map(unit).transpose(), &mut problems).flatten();
         let executable = keep(self.executable.map(executable).transpose(), &mut problems).flatten();
         let sha256 = self.sha256.map(|text| text.parse().map_err(Problem::Digest));
@@ -186,6 +200,14 @@ impl Principal {
             Self::Name(name) => by_name(&name),
         }
     }
+}
+
+fn known_user(id: u32) -> Result<u32, Problem> {
+    if is_anonymous_user(id) { Err(Problem::Anonymous { kind: "user", id }) } else { Ok(id) }
+}
+
+fn known_group(id: u32) -> Result<u32, Problem> {
+    if is_anonymous_group(id) { Err(Problem::Anonymous { kind: "group", id }) } else { Ok(id) }
 }
 
 fn user(name: &str) -> Result<u32, Problem> {
