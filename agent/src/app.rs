@@ -45,6 +45,9 @@ const STARTING: &str = "the daemon is starting and has no secrets yet: try again
 /// Why the daemon does not start.
 #[derive(Debug, Error)]
 pub enum StartError {
+    /// There is no room for launches.
+    #[error(transparent)]
+    Descriptors(#[from] harden::FewDescriptors),
     /// Secrets would not be safe in this process's memory.
     #[error("no memory for secrets")]
     Memory(#[from] MemoryError),
@@ -86,6 +89,7 @@ impl Beginning {
     /// # Errors
     /// [`StartError`].
     pub fn take(settings: &Settings) -> Result<Self, StartError> {
+        harden::enough_descriptors()?;
         let memory = SecretMemory::probe(settings.memory.require, settings.memory.limit)?;
         let mut sockets = Inherited::take().map_err(StartError::Inherited)?;
         let left = sockets.all(restart::is_image);

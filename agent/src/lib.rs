@@ -20,6 +20,8 @@ pub mod app;
 pub mod config;
 pub mod control_plane;
 pub mod credentials;
+#[cfg(test)]
+mod denied;
 mod descriptor;
 mod file_events;
 pub mod freshness;

@@ -201,3 +201,45 @@ fn check_prints_the_rules_as_a_table() {
         assert!(text(&output).contains(part), "{}", text(&output));
     }
 }
+
+/// Runs `check` with `rules` in a user namespace that maps its own user to root and no other, as root and as another user.
+#[test]
+fn the_uid_of_all_unmapped_users_is_no_user_in_a_user_namespace() {
+    for user in [None, needs::root().then_some(4_711)] {
+        for (key, kind) in [("uid", "user"), ("gid", "group")] {
+            let (dir, config) = write(&format!("[[rule]]\n{key} = {NOBODY}\nenv = [\"*\"]\n"));
+            let mut command = Command::new("unshare");
+            command.args(["--user", "--map-root-user", PROGRAM, "check", "--server", "https://127.0.0.1"]);
+            command.arg("--join-token-file").arg("/dev/null").arg("--config").arg(&config);
+            if let Some(id) = user {
+                for path in [dir.path(), &config] {
+                    std::os::unix::fs::chown(path, Some(id), Some(id)).unwrap();
+                }
+                command.uid(id).gid(id);
+            }
+            let told = text(&command.output().unwrap());
+            let expected =
+                format!("names the {kind} {NOBODY}, by which this user namespace shows every {kind}");
+            assert!(told.contains(&expected), "{user:?}: {told}");
+        }
+    }
+}
+
+#[test]
+fn too_few_descriptors_are_refused_at_the_start_with_the_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new("prlimit");
+    command.args([
+        "--nofile=64",
+        PROGRAM,
+        "run",
+        "--server",
+        "https://127.0.0.1:1",
+        "--join-token-file",
+        "-",
+    ]);
+    let output = command.arg("--socket").arg(dir.path().join("launch.sock")).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output);
+    assert!(told.contains("file descriptors is 64") && told.contains("LimitNOFILE=256"), "{told}");
+}

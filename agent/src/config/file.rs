@@ -148,7 +148,8 @@ fn requirement(text: &str) -> Result<Requirement, &'static str> {
     match text {
         "any" => Ok(Requirement::Any),
         "memfd_secret" => Ok(Requirement::MemfdSecret),
-        _ => Err("must be \"memfd_secret\" or \"any\""),
+        "mlock" => Ok(Requirement::Mlock),
+        _ => Err("must be \"memfd_secret\", \"mlock\" or \"any\""),
     }
 }
 

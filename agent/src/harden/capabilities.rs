@@ -74,3 +74,39 @@ fn describe(kept: &CapsHashSet) -> Result<Step, CapsError> {
     }
     Ok(Step::achieved_by(detail))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::denied::{self, Call};
+    use crate::needs;
+
+    fn left(set: CapSet) -> CapsHashSet {
+        let lock = CapsHashSet::from([Capability::CAP_IPC_LOCK]);
+        caps::read(None, set).unwrap().difference(&lock).copied().collect()
+    }
+
+    #[test]
+    fn a_sandbox_that_denies_prctl_keeps_no_capability_alive() {
+        if !needs::root() {
+            return;
+        }
+        let call = Call { number: libc::SYS_prctl, argument: None, errno: libc::EPERM };
+        let sandboxed = || {
+            let _ = drop_unused(false);
+            (left(CapSet::Effective), left(CapSet::Permitted))
+        };
+        let (effective, permitted) = denied::without(call, sandboxed);
+        assert!(effective.is_empty() && permitted.is_empty(), "{effective:?} {permitted:?}");
+    }
+
+    #[test]
+    fn a_sandbox_that_denies_capset_is_reported_with_the_remedy() {
+        if !needs::root() {
+            return;
+        }
+        let call = Call { number: libc::SYS_capset, argument: None, errno: libc::EPERM };
+        let step = denied::without(call, || drop_unused(false));
+        assert!(step.reason.is_some_and(|reason| reason.contains("SystemCallFilter=capset")));
+    }
+}

@@ -113,6 +113,29 @@ fn raise_descriptors() {
     }
 }
 
+/// The least `RLIMIT_NOFILE` that leaves room for launches: 64 descriptors for sockets, logs, the control plane and prepared
+/// launches, and three for each of 64 launches at once.
+const LEAST_DESCRIPTORS: u64 = 256;
+
+/// The limit of descriptors leaves no room for launches.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error(
+    "the limit of file descriptors is {0}, and the daemon needs at least {LEAST_DESCRIPTORS}: raise RLIMIT_NOFILE (systemd: \
+     LimitNOFILE={LEAST_DESCRIPTORS}; a shell: ulimit -n {LEAST_DESCRIPTORS})"
+)]
+pub struct FewDescriptors(u64);
+
+/// Checks the limit, which [`process`] has raised as far as it goes.
+///
+/// # Errors
+/// [`FewDescriptors`].
+pub fn enough_descriptors() -> Result<(), FewDescriptors> {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((limit, _)) if limit < LEAST_DESCRIPTORS => Err(FewDescriptors(limit)),
+        _ => Ok(()),
+    }
+}
+
 /// Asks the kernel whether it took hold.
 fn undumpable() -> nix::Result<()> {
     prctl::set_dumpable(false)?;
@@ -178,10 +201,13 @@ fn prepare_random_numbers() {
 fn secret_pages(memory: &SecretMemory) -> Step {
     match (memory.backing(), memory.fallback_reason()) {
         (Backing::MemfdSecret, _) => Step::achieved_by("memfd_secret"),
-        (Backing::Mlock, Some(reason)) => {
-            Step::missing(format!("mlock instead of memfd_secret: {}", chain(reason)))
+        (Backing::Mlock, reason) => {
+            let reason = reason.map(|reason| format!(": {}", chain(reason))).unwrap_or_default();
+            let gaps = memory.gaps();
+            let without =
+                if gaps.is_empty() { String::new() } else { format!("; without {}", gaps.join(", ")) };
+            Step::missing(format!("mlock instead of memfd_secret{reason}{without}"))
         }
-        (Backing::Mlock, None) => Step::missing("mlock instead of memfd_secret"),
     }
 }
 

@@ -22,6 +22,9 @@ pub enum MemoryError {
          SystemCallFilter=memfd_secret)"
     )]
     Forbidden,
+    /// The configuration asks for `mlock(2)`.
+    #[error("memory.require = \"mlock\" asks for it")]
+    Chosen,
     /// The limit of locked memory is exhausted.
     #[error(
         "{len} bytes of memory cannot be locked: the limit is {limit}; raise RLIMIT_MEMLOCK (systemd: LimitMEMLOCK=) \

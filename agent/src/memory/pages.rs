@@ -4,14 +4,15 @@
 //! owner of its address range, from `mmap(2)` to `munmap(2)`, and everything else reaches the range through it.
 #![allow(unsafe_code, reason = "mapping, locking and lending memory is what this module is for")]
 
+use std::collections::BTreeSet;
 use std::ffi::c_void;
 use std::fmt;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -24,11 +25,27 @@ use super::MemoryError;
 
 /// How many bytes are locked right now, in all mappings of one [`SecretMemory`](super::SecretMemory).
 #[derive(Debug, Default)]
-pub(super) struct Account(AtomicUsize);
+pub(super) struct Account {
+    bytes: AtomicUsize,
+    refused: Mutex<BTreeSet<&'static str>>,
+}
 
 impl Account {
     pub(super) fn bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The advice about these pages that the kernel did not take.
+    pub(super) fn refused(&self) -> Vec<&'static str> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    /// Whether the kernel took the advice called `name`. The pages are locked and wiped without it.
+    fn note(&self, name: &'static str, outcome: Result<(), Errno>) -> bool {
+        if outcome.is_err() {
+            self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+        }
+        outcome.is_ok()
     }
 }
 
@@ -57,18 +74,21 @@ impl LockedPages {
         Ok((Self::new(mapping, account), descriptor))
     }
 
-    /// Anonymous pages: `mlock(2)`, out of core dumps, zeros in a forked child. `len` is a multiple of the page size.
+    /// Anonymous pages: `mlock(2)`, out of core dumps, zeros in a forked child or not there; only the lock is indispensable. `len` is a multiple of the page size.
     pub(super) fn anonymous(len: NonZeroUsize, account: &Arc<Account>) -> Result<Self, MemoryError> {
         let fail = |call| move |errno| MemoryError::from_call(call, len.get(), errno);
         let mapping = Mapping::anonymous(len).map_err(fail("mmap"))?;
-        mapping.advise(MmapAdvise::MADV_DONTDUMP).map_err(fail("madvise"))?;
-        mapping.advise(MmapAdvise::MADV_WIPEONFORK).map_err(fail("madvise"))?;
+        // gVisor knows not all of them. The process dumps no core and starts no child, so none is worth having no daemon.
+        account.note("MADV_DONTDUMP", mapping.advise(MmapAdvise::MADV_DONTDUMP));
+        if !account.note("MADV_WIPEONFORK", mapping.advise(MmapAdvise::MADV_WIPEONFORK)) {
+            account.note("MADV_DONTFORK", mapping.advise(MmapAdvise::MADV_DONTFORK));
+        }
         mapping.lock().map_err(fail("mlock"))?;
         Ok(Self::new(mapping, account))
     }
 
     fn new(mapping: Mapping, account: &Arc<Account>) -> Self {
-        account.0.fetch_add(mapping.len.get(), Ordering::Relaxed);
+        account.bytes.fetch_add(mapping.len.get(), Ordering::Relaxed);
         Self { mapping, account: Arc::clone(account), wipe: true }
     }
 
@@ -97,7 +117,7 @@ impl Drop for LockedPages {
         if self.wipe {
             self.bytes_mut().zeroize();
         }
-        self.account.0.fetch_sub(self.mapping.len.get(), Ordering::Relaxed);
+        self.account.bytes.fetch_sub(self.mapping.len.get(), Ordering::Relaxed);
     }
 }
 
@@ -297,6 +317,17 @@ mod tests {
         // The second page is past the end of the file: touched from here it would be SIGBUS, as over the lock limit.
         let mut mapping = Mapping::shared(&descriptor, two_pages).unwrap();
         assert_eq!(mapping.touch(&zeros), Err(Errno::EFAULT));
+    }
+
+    #[test]
+    fn a_kernel_without_wipe_on_fork_still_locks_memory_and_the_gap_is_known() {
+        let account = Arc::default();
+        let made = crate::denied::without(
+            crate::denied::Call { number: libc::SYS_madvise, argument: Some((2, 18)), errno: libc::EINVAL },
+            || LockedPages::anonymous(page(), &account),
+        );
+        assert!(made.unwrap().bytes().iter().all(|byte| *byte == 0));
+        assert_eq!(account.refused(), ["MADV_WIPEONFORK"]);
     }
 
     #[test]

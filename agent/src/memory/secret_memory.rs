@@ -41,6 +41,8 @@ pub enum Requirement {
     /// `memfd_secret(2)` where it can be had, else `mlock(2)`.
     #[default]
     Any,
+    /// `mlock(2)` always: a machine that hibernates cannot do so while `memfd_secret(2)` is in use.
+    Mlock,
 }
 
 impl Requirement {
@@ -50,6 +52,7 @@ impl Requirement {
         match self {
             Self::MemfdSecret => "memfd_secret",
             Self::Any => "any",
+            Self::Mlock => "mlock",
         }
     }
 }
@@ -81,10 +84,13 @@ impl SecretMemory {
     /// [`MemoryError::Required`] where `requirement` is not met; the error of `mlock(2)` where not even the fallback
     /// works: secrets are never held in memory that could be swapped.
     pub fn probe(requirement: Requirement, limit: usize) -> Result<Self, MemoryError> {
+        if requirement == Requirement::Mlock {
+            return Self::mlock(limit, MemoryError::Chosen);
+        }
         match (Self::memfd_secret(limit), requirement) {
             (Ok(memory), _) => Ok(memory),
             (Err(reason), Requirement::MemfdSecret) => Err(MemoryError::Required(Box::new(reason))),
-            (Err(reason), Requirement::Any) => Self::mlock(limit, reason),
+            (Err(reason), Requirement::Any | Requirement::Mlock) => Self::mlock(limit, reason),
         }
     }
 
@@ -124,6 +130,12 @@ impl SecretMemory {
             Source::MemfdSecret(_) => None,
             Source::Mlock(reason) => Some(reason),
         }
+    }
+
+    /// The protections of the pages that this kernel does not have, by the names of madvise(2).
+    #[must_use]
+    pub fn gaps(&self) -> Vec<&'static str> {
+        self.0.account.refused()
     }
 
     /// The most that one bundle may take, in bytes.
