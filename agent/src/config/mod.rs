@@ -13,12 +13,14 @@ mod settings;
 pub use mistake::{Mistake, Mistakes};
 pub use settings::{Log, Memory, Overrides, Server, Settings, Sockets, admin_beside};
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use mistake::Collector;
+use nix::libc::O_NONBLOCK;
+use nix::unistd::geteuid;
 
 use crate::policy::Policy;
 
@@ -83,16 +85,29 @@ fn read(path: &Path, mistakes: &mut Collector) -> String {
     }
 }
 
-/// Who may change this file may grant themselves every secret.
+/// A user who may change this file may grant themselves every secret. So the file that is checked is the one that is read, and
+/// another user's file is refused even if it is the one under that name now. A FIFO is opened without waiting for its writer.
 fn read_trusted(path: &Path) -> io::Result<String> {
-    let metadata = fs::metadata(path)?;
-    if metadata.mode() & 0o022 != 0 {
-        return Err(io::Error::other("other users may change it: chmod go-w it"));
+    let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    let owner = metadata.uid();
+    let refused = if !metadata.is_file() {
+        Some("it is no regular file".to_owned())
+    } else if owner != 0 && owner != geteuid().as_raw() {
+        Some(format!("uid {owner} owns it: chown it to root or to the daemon's user"))
+    } else if metadata.mode() & 0o022 != 0 {
+        Some("other users may change it: chmod go-w it".to_owned())
+    } else if metadata.len() > MAX_FILE_LEN {
+        Some("it has more than 1 MiB: is it the right file?".to_owned())
+    } else {
+        None
+    };
+    if let Some(reason) = refused {
+        return Err(io::Error::other(reason));
     }
-    if metadata.len() > MAX_FILE_LEN {
-        return Err(io::Error::other("it has more than 1 MiB: is it the right file?"));
-    }
-    fs::read_to_string(path)
+    let mut text = String::new();
+    file.take(MAX_FILE_LEN).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 #[cfg(test)]

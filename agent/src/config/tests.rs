@@ -1,5 +1,6 @@
 //! Whole configuration files.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
@@ -171,4 +172,29 @@ fn a_file_that_others_may_change_is_refused() {
 fn a_file_that_is_not_there_is_named() {
     let error = load(Some(Path::new("/nowhere/agent.toml")), &Overrides::default()).unwrap_err();
     assert!(error.to_string().starts_with("/nowhere/agent.toml: the file cannot be used"), "{error}");
+}
+
+#[test]
+fn a_configuration_that_is_no_regular_file_is_refused_without_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("agent.toml");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    for path in [fifo.as_path(), dir.path()] {
+        let error = load(Some(path), &Overrides::default()).unwrap_err().to_string();
+        assert!(error.contains("it is no regular file"), "{error}");
+    }
+}
+
+#[test]
+fn a_configuration_of_another_user_is_refused() {
+    if !crate::needs::root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.toml");
+    fs::write(&path, "").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::chown(&path, Some(4_711), None).unwrap();
+    let error = load(Some(&path), &Overrides::default()).unwrap_err().to_string();
+    assert!(error.contains("uid 4711 owns it: chown it"), "{error}");
 }
