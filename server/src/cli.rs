@@ -150,11 +150,16 @@ pub enum KeysCommand {
     ///
     /// Wraps every key under the new one and puts the new one in the place of the old one's file. Done again, it ends a
     /// rotation that was interrupted. Afterwards back the new key up, and keep the old one for as long as backups from
-    /// before.
+    /// before. The accounts' own keys stay the same without --rekey.
     Rotate {
         /// The new key's file, made where there is none, mode 0600
         #[arg(long, value_name = "FILE")]
         new_master_key: PathBuf,
+        /// Also make new keys for all accounts and seal every value anew, after a master key got into the wrong hands
+        ///
+        /// Voids join tokens that were not used yet, and retries of writes from before are refused. Done again, it continues.
+        #[arg(long)]
+        rekey: bool,
     },
 }
 

@@ -31,8 +31,8 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Backup { to } => state::backup(&cli.place, &to).await,
         Command::Restore { from } => state::restore(&cli.place, &from).await,
         Command::Keys(KeysCommand::Init) => state::make_master_key(&cli.place),
-        Command::Keys(KeysCommand::Rotate { new_master_key }) => {
-            state::rotate(&cli.place, &new_master_key).await
+        Command::Keys(KeysCommand::Rotate { new_master_key, rekey }) => {
+            state::rotate(&cli.place, &new_master_key, rekey).await
         }
         Command::Dev(addresses) => serving::dev(&cli.place, addresses).await,
         Command::Operator(command) => operate(&cli.place, command).await,

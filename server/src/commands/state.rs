@@ -64,11 +64,17 @@ pub(super) async fn restore(place: &Place, from: &Path) -> Result<(), Failure> {
     print_line(line.as_bytes())
 }
 
-pub(super) async fn rotate(place: &Place, new: &Path) -> Result<(), Failure> {
-    let new = absolute(new)?;
-    let count = upkeep::rotate(&state(place)?, &new, &operator::actor()).await.map_err(Failure::Upkeep)?;
+pub(super) async fn rotate(place: &Place, new: &Path, rekey: bool) -> Result<(), Failure> {
+    let (state, new, actor) = (state(place)?, absolute(new)?, operator::actor());
+    let done = if rekey {
+        let rekeyed = upkeep::rotate_and_rekey(&state, &new, &actor).await.map_err(Failure::Upkeep)?;
+        format!("made {} account keys and sealed {} values anew", rekeyed.0, rekeyed.1)
+    } else {
+        let count = upkeep::rotate(&state, &new, &actor).await.map_err(Failure::Upkeep)?;
+        format!("wrapped {count} records anew")
+    };
     let line = format!(
-        "wrapped {count} records anew: back {} up and remove it there; keep the old key as long as backups from before\n",
+        "{done}: back {} up and remove it there; keep the old key as long as backups from before\n",
         new.display()
     );
     print_line(line.as_bytes())

@@ -25,6 +25,8 @@ pub struct ValueLocation<'a> {
 pub struct AccountKey {
     account: AccountId,
     cipher: CipherKey,
+    /// While the account is re-keyed: records that are still under its last key open too.
+    previous: Option<CipherKey>,
     fingerprints: hmac::Key,
     join_secrets: hmac::Key,
 }
@@ -34,9 +36,15 @@ impl AccountKey {
         Self {
             account,
             cipher: CipherKey::new(key),
+            previous: None,
             fingerprints: derived(key, b"devbox-secrets request fingerprints"),
             join_secrets: derived(key, b"devbox-secrets join secrets"),
         }
+    }
+
+    /// As [`AccountKey::new`], for an account that is being re-keyed.
+    pub(super) fn following(account: AccountId, key: &[u8; KEY_LEN], previous: &[u8; KEY_LEN]) -> Self {
+        Self { previous: Some(CipherKey::new(previous)), ..Self::new(account, key) }
     }
 
     /// The stored form of what a request asked: `digest` is SHA-256 of all of it.
@@ -73,7 +81,33 @@ impl AccountKey {
     /// # Errors
     /// [`CryptoError::Open`] where it was sealed for another account, secret or version.
     pub fn open(&self, location: ValueLocation<'_>, record: Vec<u8>) -> Result<SecretBytes, CryptoError> {
-        self.cipher.open(&self.additional_data(location), record)
+        let data = self.additional_data(location);
+        let Some(previous) = &self.previous else { return self.cipher.open(&data, record) };
+        // A failure leaves nothing defined in its buffer. The copy is ciphertext.
+        match self.cipher.open(&data, record.clone()) {
+            Err(CryptoError::Open) => previous.open(&data, record),
+            opened => opened,
+        }
+    }
+
+    /// `record` under the account's current key if it is still under the previous one, else `None`.
+    ///
+    /// # Errors
+    /// As [`AccountKey::open`] and [`AccountKey::seal`].
+    pub fn reseal(
+        &self,
+        location: ValueLocation<'_>,
+        record: Vec<u8>,
+    ) -> Result<Option<Vec<u8>>, CryptoError> {
+        let data = self.additional_data(location);
+        match (self.cipher.open(&data, record.clone()), &self.previous) {
+            (Ok(_), _) => Ok(None),
+            (Err(CryptoError::Open), Some(previous)) => {
+                let value = previous.open(&data, record)?;
+                self.cipher.seal(&data, value.expose_secret()).map(Some)
+            }
+            (Err(error), _) => Err(error),
+        }
     }
 
     /// Decrypts `record` where it stands and says where in it the value is. The caller wipes the buffer.
@@ -85,7 +119,16 @@ impl AccountKey {
         location: ValueLocation<'_>,
         record: &mut [u8],
     ) -> Result<Range<usize>, CryptoError> {
-        self.cipher.open_in_place(&self.additional_data(location), record)
+        let data = self.additional_data(location);
+        let Some(previous) = &self.previous else { return self.cipher.open_in_place(&data, record) };
+        let sealed = record.to_vec();
+        match self.cipher.open_in_place(&data, record) {
+            Err(CryptoError::Open) => {
+                record.copy_from_slice(&sealed);
+                previous.open_in_place(&data, record)
+            }
+            opened => opened,
+        }
     }
 
     /// Length-prefixed, so that no two places share an encoding.

@@ -240,14 +240,50 @@ impl MasterKey {
         self.wrap(&account_purpose(account), &*key)
     }
 
+    /// Begins to re-key `account`: a wrapped record of a new key and of the one in `wrapped`. `None` if that was begun before.
+    ///
+    /// # Errors
+    /// [`CryptoError`].
+    pub fn begin_rekey(&self, account: &AccountId, wrapped: &[u8]) -> Result<Option<Vec<u8>>, CryptoError> {
+        let purpose = account_purpose(account);
+        let key = self.unwrap(&purpose, wrapped)?;
+        let old = match key.expose_secret() {
+            old if old.len() == KEY_LEN => old,
+            both if both.len() == 2 * KEY_LEN => return Ok(None),
+            _ => return Err(CryptoError::Format),
+        };
+        let mut both = Zeroizing::new([0; 2 * KEY_LEN]);
+        fill_random(&mut both[..KEY_LEN])?;
+        both[KEY_LEN..].copy_from_slice(old);
+        self.wrap(&purpose, &*both).map(Some)
+    }
+
+    /// Ends what [`MasterKey::begin_rekey`] began: a wrapped record of the new key alone. `None` if it has ended.
+    ///
+    /// # Errors
+    /// [`CryptoError`].
+    pub fn end_rekey(&self, account: &AccountId, wrapped: &[u8]) -> Result<Option<Vec<u8>>, CryptoError> {
+        let purpose = account_purpose(account);
+        let key = self.unwrap(&purpose, wrapped)?;
+        match key.expose_secret().split_first_chunk::<KEY_LEN>() {
+            Some((_, [])) => Ok(None),
+            Some((new, _)) => self.wrap(&purpose, new).map(Some),
+            None => Err(CryptoError::Format),
+        }
+    }
+
     /// Unwraps `account`'s key.
     ///
     /// # Errors
     /// [`CryptoError`].
     pub fn account_key(&self, account: &AccountId, wrapped: &[u8]) -> Result<AccountKey, CryptoError> {
         let key = self.unwrap(&account_purpose(account), wrapped)?;
-        let key = key.expose_secret().try_into().map_err(|_| CryptoError::Format)?;
-        Ok(AccountKey::new(account.clone(), key))
+        let (key, previous) = key.expose_secret().split_first_chunk().ok_or(CryptoError::Format)?;
+        if previous.is_empty() {
+            return Ok(AccountKey::new(account.clone(), key));
+        }
+        let previous = previous.try_into().map_err(|_| CryptoError::Format)?;
+        Ok(AccountKey::following(account.clone(), key, previous))
     }
 }
 
@@ -310,6 +346,8 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
+    use crate::crypto::ValueLocation;
+    use crate::crypto::id::SecretId;
 
     fn write(path: &Path, content: &[u8]) {
         fs::write(path, content).unwrap();
@@ -391,5 +429,34 @@ mod tests {
         assert!(old.reload(&wrapped).is_some() && MasterKey::load(&file).unwrap().is(&new));
         assert!(!MasterKey::next_file(&file).exists());
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn while_an_account_is_re_keyed_both_its_keys_open_and_the_new_one_seals() {
+        let master = MasterKey::from_bytes(&[1; KEY_LEN], Path::new("/nonexistent"));
+        let (account, secret) = (AccountId::new("acc_1"), SecretId::new("sec_1"));
+        let at = ValueLocation { secret: &secret, version: 1 };
+        let value = SecretBytes::new(b"value".to_vec());
+        let before = master.new_account_key(&account).unwrap();
+        let old = master.account_key(&account, &before).unwrap();
+        let old_record = old.seal(at, &value).unwrap();
+
+        let during = master.begin_rekey(&account, &before).unwrap().unwrap();
+        assert_eq!(master.begin_rekey(&account, &during).unwrap(), None, "an interrupted one goes on");
+        let both = master.account_key(&account, &during).unwrap();
+        assert_eq!(both.open(at, old_record.clone()).unwrap().expose_secret(), b"value");
+        let mut in_place = old_record.clone();
+        let range = both.open_in_place(at, &mut in_place).unwrap();
+        assert_eq!(&in_place[range], b"value");
+        let new_record = both.reseal(at, old_record.clone()).unwrap().unwrap();
+        assert_eq!(both.reseal(at, new_record.clone()).unwrap(), None);
+
+        let after = master.end_rekey(&account, &during).unwrap().unwrap();
+        assert_eq!(master.end_rekey(&account, &after).unwrap(), None);
+        let new = master.account_key(&account, &after).unwrap();
+        assert_eq!(new.open(at, new_record.clone()).unwrap().expose_secret(), b"value");
+        assert_eq!(new.open(at, both.seal(at, &value).unwrap()).unwrap().expose_secret(), b"value");
+        assert_eq!(new.open(at, old_record).err(), Some(CryptoError::Open));
+        assert_eq!(old.open(at, new_record).err(), Some(CryptoError::Open));
     }
 }

@@ -34,6 +34,11 @@ impl Keyring {
 }
 
 impl Registry {
+    /// The master key that `record` is under.
+    pub(super) fn master_of(&self, record: &[u8]) -> Result<Arc<MasterKey>, CryptoError> {
+        self.0.keyring.of(record).ok_or(CryptoError::Open)
+    }
+
     pub(super) async fn account_key(&self, caller: &Caller) -> Result<AccountKey, Refusal> {
         self.unwrapped(caller.account(), &caller.row().wrapped_key).await
     }

@@ -25,6 +25,7 @@ mod peer;
 mod places;
 pub mod rate;
 mod refusal;
+mod rekeying;
 mod retention;
 mod retries;
 mod rotation;

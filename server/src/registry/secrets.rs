@@ -5,8 +5,8 @@ use devbox_secrets_proto::secret::SecretBytes;
 use serde::Serialize;
 
 use super::{Caller, Refusal, Registry, SecretSelector, limits, now_ms};
-use crate::crypto::ValueLocation;
 use crate::crypto::id::SecretId;
+use crate::crypto::{CryptoError, ValueLocation};
 use crate::store::{Action, Page, SealedSecret, Secret, StoreError, TimeMs};
 
 /// A secret without its value. Serialises to the API's `SecretView`.
@@ -71,14 +71,17 @@ impl Registry {
         self.check_capability(caller, Action::SecretCreate, printable(name)).await?;
         limits::secret_name(name)?;
         limits::value(name, &value)?;
-        let secret = self.seal_new(caller, name, value).await?;
-        let audit = caller.done(Action::SecretCreate, secret.secret.id.as_str()).named(name);
+        let (id, version, now) = (SecretId::generate()?, 1, now_ms());
+        let secret = Secret { id, name: name.to_owned(), version, create_time_ms: now, update_time_ms: now };
+        let id = secret.id.clone();
+        let seal = self.seal(caller, &id, &value);
+        let audit = caller.done(Action::SecretCreate, secret.id.as_str()).named(name);
         let request = self.request_key(caller).await?;
         let (account, limits) = (caller.account(), self.limits());
-        match self.store().insert_secret(account, &secret, &limits, &audit, request.as_ref()).await {
+        match self.store().insert_secret(account, &secret, &seal, &limits, &audit, request.as_ref()).await {
             Ok(wakes) => {
                 self.0.changes.publish(caller.account(), wakes);
-                Ok(secret.secret)
+                Ok(secret)
             }
             Err(StoreError::Taken) => Err(name_taken(name)),
             Err(error) => Err(self.write_refusal(error)),
@@ -108,8 +111,7 @@ impl Registry {
     ) -> Result<Secret, Refusal> {
         let Secret { id, name, .. } = self.find_secret(caller, selector, Action::SecretUpdate).await?.secret;
         limits::value(&name, &value)?;
-        let key = self.account_key(caller).await?;
-        let seal = |version| key.seal(ValueLocation { secret: &id, version }, &value);
+        let seal = self.seal(caller, &id, &value);
         let audit = caller.done(Action::SecretUpdate, id.as_str()).named(&name);
         let request = self.request_key(caller).await?;
         let (account, limits) = (caller.account(), self.limits());
@@ -209,18 +211,16 @@ impl Registry {
         found.ok_or_else(unknown_secret)
     }
 
-    /// Encrypts `value`, which ends here.
-    async fn seal_new(
-        &self,
-        caller: &Caller,
-        name: &str,
-        value: SecretBytes,
-    ) -> Result<SealedSecret, Refusal> {
-        let (id, version, now) = (SecretId::generate()?, 1, now_ms());
-        let sealed = self.account_key(caller).await?.seal(ValueLocation { secret: &id, version }, &value)?;
-        drop(value);
-        let secret = Secret { id, name: name.to_owned(), version, create_time_ms: now, update_time_ms: now };
-        Ok(SealedSecret { secret, sealed })
+    /// Encrypts `value` under the key that the account has when it is stored, which may be another one by then.
+    fn seal<'a>(
+        &'a self,
+        caller: &'a Caller,
+        secret: &'a SecretId,
+        value: &'a SecretBytes,
+    ) -> impl Fn(&[u8], u64) -> Result<Vec<u8>, CryptoError> + Send + Sync + 'a {
+        move |wrapped_key, version| {
+            self.key_of(caller.account(), wrapped_key)?.seal(ValueLocation { secret, version }, value)
+        }
     }
 }
 

@@ -114,6 +114,8 @@ actions! {
     ServerStop = "server.stop",
     /// Every key was wrapped under a new master key.
     KeysRotate = "keys.rotate",
+    /// An account has a new key, and its values are sealed under it.
+    KeysRekey = "keys.rekey",
     /// A new devbox CA issues from now on.
     CaRotate = "ca.rotate",
     /// A devbox CA is trusted no more, before its time.

@@ -135,8 +135,8 @@ pub enum Wrapped<'a> {
 /// Wraps a record under another master key.
 pub type RewrapFor<'a> = dyn Fn(Wrapped<'_>, &[u8]) -> Result<Vec<u8>, CryptoError> + Send + Sync + 'a;
 
-/// Seals a value for the version that it will have.
-pub type SealFor<'a> = dyn Fn(u64) -> Result<Vec<u8>, CryptoError> + Send + Sync + 'a;
+/// Seals a value for the version that it will have, under the account's wrapped key as it is in the same transaction.
+pub type SealFor<'a> = dyn Fn(&[u8], u64) -> Result<Vec<u8>, CryptoError> + Send + Sync + 'a;
 
 /// Facts of the whole state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,17 +263,58 @@ pub trait Accounts {
     async fn token_by_hash(&self, hash: TokenHash) -> Result<Option<(Token, Account)>, StoreError>;
 }
 
+/// Makes another wrapped key of an account's; `None` if it stays.
+pub type ChangeKey<'a> = dyn Fn(&[u8]) -> Result<Option<Vec<u8>>, CryptoError> + Send + Sync + 'a;
+
+/// Seals a secret's record anew under the account's wrapped key, which comes first; `None` if it stays.
+pub type ResealFor<'a> =
+    dyn Fn(&[u8], SealedSecret) -> Result<Option<Vec<u8>>, CryptoError> + Send + Sync + 'a;
+
+/// A page of secrets that was looked at to be sealed anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resealed {
+    /// The last name of the page.
+    pub last: String,
+    /// How many values were sealed anew.
+    pub count: u64,
+}
+
+/// Re-keying accounts, in small transactions between those of others.
+#[async_trait]
+pub trait Rekeying {
+    /// Changes an account's wrapped key and voids its join tokens that were not used, in one transaction; false if the key
+    /// stays.
+    async fn begin_rekey(&self, account: &AccountId, change: &ChangeKey<'_>) -> Result<bool, StoreError>;
+
+    /// Seals a few values anew, by name from the one after `after`; `None` if there is none.
+    async fn reseal_secrets(
+        &self,
+        account: &AccountId,
+        after: &str,
+        reseal: &ResealFor<'_>,
+    ) -> Result<Option<Resealed>, StoreError>;
+
+    /// Changes an account's wrapped key, with the audit's row in the same transaction.
+    async fn end_rekey(
+        &self,
+        account: &AccountId,
+        change: &ChangeKey<'_>,
+        audit: &AuditRecord,
+    ) -> Result<(), StoreError>;
+}
+
 /// Secrets of an account.
 #[async_trait]
 pub trait Secrets {
-    /// Adds a secret; returns the account's wakes.
+    /// Adds a secret, whose value `seal` gives; returns the account's wakes.
     ///
     /// # Errors
     /// [`StoreError::Taken`] where the account has one of that name; [`StoreError::OverBudget`].
     async fn insert_secret(
         &self,
         account: &AccountId,
-        secret: &SealedSecret,
+        secret: &Secret,
+        seal: &SealFor<'_>,
         limits: &Limits,
         audit: &AuditRecord,
         request: Option<&RequestKey>,
@@ -514,6 +555,7 @@ pub trait Store:
     + Identities
     + AuditLog
     + Retention
+    + Rekeying
     + fmt::Debug
     + Send
     + Sync
@@ -531,6 +573,7 @@ impl<T> Store for T where
         + Identities
         + AuditLog
         + Retention
+        + Rekeying
         + fmt::Debug
         + Send
         + Sync

@@ -106,7 +106,17 @@ fn sealed(name: &str) -> SealedSecret {
 
 async fn secret(store: &Arc<dyn Store>, account: &AccountId, name: &str) -> SecretId {
     let sealed = sealed(name);
-    store.insert_secret(account, &sealed, &Limits::default(), &done(), None).await.unwrap();
+    store
+        .insert_secret(
+            account,
+            &sealed.secret,
+            &|_, _| Ok(sealed.sealed.clone()),
+            &Limits::default(),
+            &done(),
+            None,
+        )
+        .await
+        .unwrap();
     sealed.secret.id
 }
 
@@ -275,7 +285,7 @@ async fn nothing_of_one_account_is_found_from_another(store: Arc<dyn Store>) {
     for selector in [SecretSelector::Name("KEY"), SecretSelector::Id(secret_id.as_str())] {
         assert_eq!(store.secret(&stranger, selector).await.unwrap(), None);
     }
-    let seal = |_| Ok(vec![]);
+    let seal = |_: &[u8], _| Ok(vec![]);
     assert_eq!(
         store.update_secret(&stranger, &secret_id, &seal, &Limits::default(), &done(), None).await.unwrap(),
         None
@@ -318,9 +328,19 @@ async fn every_write_that_changes_what_devboxes_may_have_wakes_them(store: Arc<d
     store.insert_devbox(&account, &devbox, grant, &Limits::default(), &done(), None).await.unwrap();
     assert_eq!(store.wakes(&account).await.unwrap(), start, "a new devbox changes nothing for the others");
     let revisions = [
-        store.insert_secret(&account, &sealed, &Limits::default(), &done(), None).await.unwrap(),
         store
-            .update_secret(&account, id, &|_| Ok(vec![1]), &Limits::default(), &done(), None)
+            .insert_secret(
+                &account,
+                &sealed.secret,
+                &|_, _| Ok(sealed.sealed.clone()),
+                &Limits::default(),
+                &done(),
+                None,
+            )
+            .await
+            .unwrap(),
+        store
+            .update_secret(&account, id, &|_, _| Ok(vec![1]), &Limits::default(), &done(), None)
             .await
             .unwrap()
             .unwrap()
@@ -340,7 +360,9 @@ async fn names_are_unique_in_an_account_only(store: Arc<dyn Store>) {
     secret(&store, &other, "KEY").await;
     let before = store.wakes(&one).await.unwrap();
     assert!(matches!(
-        store.insert_secret(&one, &sealed("KEY"), &Limits::default(), &done(), None).await,
+        store
+            .insert_secret(&one, &sealed("KEY").secret, &|_, _| Ok(vec![]), &Limits::default(), &done(), None)
+            .await,
         Err(StoreError::Taken)
     ));
     assert_eq!(store.wakes(&one).await.unwrap(), before);
@@ -361,14 +383,14 @@ async fn secrets_are_listed_by_name_and_counted(store: Arc<dyn Store>) {
 async fn an_update_gets_the_next_version_and_nothing_is_written_when_sealing_fails(store: Arc<dyn Store>) {
     let account = account(&store, "acme").await;
     let id = secret(&store, &account, "KEY").await;
-    let seal = |version: u64| Ok(version.to_be_bytes().to_vec());
+    let seal = |_: &[u8], version: u64| Ok(version.to_be_bytes().to_vec());
     let (updated, _) =
         store.update_secret(&account, &id, &seal, &Limits::default(), &done(), None).await.unwrap().unwrap();
     assert_eq!((updated.version, updated.create_time_ms, updated.update_time_ms), (2, 5, 1000));
 
     let before = store.wakes(&account).await.unwrap();
     let failed = store
-        .update_secret(&account, &id, &|_| Err(CryptoError::Seal), &Limits::default(), &done(), None)
+        .update_secret(&account, &id, &|_, _| Err(CryptoError::Seal), &Limits::default(), &done(), None)
         .await;
     assert!(matches!(failed, Err(StoreError::Seal(_))));
     let kept = store.secret(&account, SecretSelector::Name("KEY")).await.unwrap().unwrap();
@@ -384,7 +406,7 @@ async fn updates_at_once_each_get_a_version_of_their_own(store: Arc<dyn Store>) 
         let (store, account, id) = (store.clone(), account.clone(), id.clone());
         updates.spawn(async move {
             store
-                .update_secret(&account, &id, &|_| Ok(vec![]), &Limits::default(), &done(), None)
+                .update_secret(&account, &id, &|_, _| Ok(vec![]), &Limits::default(), &done(), None)
                 .await
                 .unwrap()
                 .unwrap()
@@ -487,7 +509,7 @@ async fn a_value_has_to_fit_under_every_name_that_running_devboxes_have_for_it(s
     register(&store, &account, &long).await;
     let update = async || {
         let sealed = vec![0; sealed_len(max_value_len("A"))];
-        let seal = move |_: u64| Ok(sealed.clone());
+        let seal = move |_: &[u8], _: u64| Ok(sealed.clone());
         store.update_secret(&account, &id, &seal, &Limits::default(), &done(), None).await
     };
     let refused = update().await.unwrap_err();
@@ -514,7 +536,7 @@ async fn the_kept_counts_are_those_of_the_rows(store: Arc<dyn Store>) {
     let of_second = entry("A", "SECOND", sealed("SECOND"));
     assert_eq!(counted().await, of_first(sealed("FIRST")) + of_second);
     let update = async |len: usize| {
-        let seal = move |_: u64| Ok(vec![0; len]);
+        let seal = move |_: &[u8], _: u64| Ok(vec![0; len]);
         store.update_secret(&account, &first, &seal, &Limits::default(), &done(), None).await.unwrap()
     };
     update(1000).await;

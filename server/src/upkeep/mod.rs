@@ -16,7 +16,7 @@ use thiserror::Error;
 pub use backup::backup;
 pub use check::{StateSummary, check};
 pub use restore::restore;
-pub use rotate::rotate;
+pub use rotate::{rotate, rotate_and_rekey};
 
 use crate::app::StartError;
 use crate::config::StateConfig;

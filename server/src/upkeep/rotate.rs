@@ -45,6 +45,25 @@ pub async fn rotate(config: &StateConfig, new: &Path, actor: &Actor) -> Result<u
     Ok(count)
 }
 
+/// As [`rotate`], and then gives every account a new key, under which its values are sealed anew: whoever had the old master key
+/// and a copy of the database opens no later value. Done again, with the same new key too, it ends an interrupted run.
+/// Returns how many accounts and values that were.
+///
+/// # Errors
+/// As [`rotate`].
+pub async fn rotate_and_rekey(
+    config: &StateConfig,
+    new: &Path,
+    actor: &Actor,
+) -> Result<(usize, u64), UpkeepError> {
+    match rotate(config, new, actor).await {
+        Ok(_) | Err(UpkeepError::SameKey(_)) => {}
+        Err(error) => return Err(error),
+    }
+    let registry = open_registry(config, Settings::default()).await.map_err(UpkeepError::Start)?;
+    Ok(registry.rekey_all(actor).await?)
+}
+
 /// Ends a rotation that was interrupted after its records were wrapped: the only copy of their key may be `FILE.next`, which
 /// another rotation would overwrite. Returns whether there was one.
 async fn end_interrupted(registry: &Registry, old: &MasterKey, file: &Path) -> Result<bool, UpkeepError> {

@@ -14,13 +14,13 @@ fn started() -> Continuity {
 }
 
 /// A daemon as far as bundles go.
-struct Daemon {
+pub(super) struct Daemon {
     key: BundleKey,
     peer: DevboxPeer,
 }
 
 impl Daemon {
-    fn new(peer: DevboxPeer) -> Self {
+    pub(super) fn new(peer: DevboxPeer) -> Self {
         Self { key: BundleKey::generate(), peer }
     }
 
@@ -29,7 +29,7 @@ impl Daemon {
         BundleRequest { hpke_public_key, known_revision, wait_ms, continuity: started() }
     }
 
-    async fn fetch(&self, registry: &Registry) -> (u64, Vec<(String, String)>) {
+    pub(super) async fn fetch(&self, registry: &Registry) -> (u64, Vec<(String, String)>) {
         let message = registry.bundle(&self.peer, &self.request(None, 0)).await.unwrap().unwrap();
         self.open(&message)
     }

@@ -6,6 +6,7 @@ mod clones;
 mod devboxes;
 mod enrolment;
 mod open;
+mod rekeying;
 mod retention;
 mod retries;
 mod rotation;

@@ -12,6 +12,7 @@ mod identities;
 mod meta;
 mod receipts;
 mod recorder;
+mod rekeying;
 mod retention;
 mod rows;
 mod secrets;

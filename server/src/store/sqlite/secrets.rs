@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sqlx::{Row, SqliteConnection};
 
 use super::rows::{self, secret_columns};
-use super::{SqliteStore, budgets, receipts};
+use super::{SqliteStore, budgets, receipts, rekeying};
 use crate::config::Limits;
 use crate::crypto::id::{AccountId, SecretId};
 use crate::store::{
@@ -17,27 +17,30 @@ impl Secrets for SqliteStore {
     async fn insert_secret(
         &self,
         account: &AccountId,
-        secret: &SealedSecret,
+        secret: &Secret,
+        seal: &SealFor<'_>,
         limits: &Limits,
         audit: &AuditRecord,
         request: Option<&RequestKey>,
     ) -> Result<u64, StoreError> {
         let mut write = self.begin_once(account, request, audit.time_ms).await?;
+        let key = rekeying::wrapped_key(&mut write, account).await?;
+        let sealed = seal(&key, secret.version).map_err(StoreError::Seal)?;
         sqlx::query(
             "INSERT INTO secrets (account_id, id, name, version, sealed, create_time_ms, update_time_ms)
              VALUES (?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(account.as_str())
-        .bind(secret.secret.id.as_str())
-        .bind(&secret.secret.name)
-        .bind(rows::signed(secret.secret.version)?)
-        .bind(&secret.sealed)
-        .bind(secret.secret.create_time_ms)
-        .bind(secret.secret.update_time_ms)
+        .bind(secret.id.as_str())
+        .bind(&secret.name)
+        .bind(rows::signed(secret.version)?)
+        .bind(sealed)
+        .bind(secret.create_time_ms)
+        .bind(secret.update_time_ms)
         .execute(&mut *write)
         .await?;
         budgets::check_new_secret(&mut write, account, limits).await?;
-        let answer = Answered::Secret(secret.secret.clone());
+        let answer = Answered::Secret(secret.clone());
         receipts::insert(&mut write, account, request, audit.time_ms, &answer).await?;
         self.commit_revision(write, account, audit).await
     }
@@ -72,7 +75,8 @@ impl Secrets for SqliteStore {
         let Some((version, old_len)) = next_version(&mut write, account, id).await? else {
             return Ok(None);
         };
-        let sealed = seal(version).map_err(StoreError::Seal)?;
+        let key = rekeying::wrapped_key(&mut write, account).await?;
+        let sealed = seal(&key, version).map_err(StoreError::Seal)?;
         budgets::check_fits_bindings(&mut write, account, id, sealed.len()).await?;
         let secret = replace(&mut write, id, version, &sealed, audit.time_ms).await?;
         if sealed.len() as u64 > old_len {
