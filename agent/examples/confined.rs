@@ -15,6 +15,7 @@ use std::process::Command;
 
 use devbox_secretsd::harden::{self, Mode, Reach};
 use devbox_secretsd::memory::{Requirement, SecretMemory};
+use devbox_secretsd::telemetry::stderr;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use nix::sys::ptrace;
@@ -53,6 +54,10 @@ fn perform(deed: &str, argument: &str, parent: Pid) -> io::Result<()> {
         "listen" => TcpListener::bind(argument).map(drop),
         "start a thread" => std::thread::spawn(|| ()).join().map_err(|_| io::Error::other("it panicked")),
         "start a process" => Command::new(argument).spawn().map(drop),
+        "panic" => {
+            stderr::take_panics();
+            panic!("as it was asked to")
+        }
         "execute" => Err(Command::new(argument).exec()),
         _ => Ok(attack(deed, parent)?),
     }

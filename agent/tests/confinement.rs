@@ -2,6 +2,8 @@
 //! outside, on a program that confines itself by the daemon's own code (`examples/confined.rs`).
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod support;
+
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
@@ -11,6 +13,8 @@ use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 use nix::sys::signal::Signal;
+
+use support::pipe::full_pipe;
 
 struct Place {
     dir: tempfile::TempDir,
@@ -40,11 +44,15 @@ impl Place {
     }
 
     fn confined(&self, host: &str, deed: &str, argument: &str) -> Output {
+        self.command(host, deed, argument).output().unwrap()
+    }
+
+    fn command(&self, host: &str, deed: &str, argument: &str) -> Command {
         let port = self.server.local_addr().unwrap().port();
         let mut command = Command::new(program());
         command.arg(self.path("etc/agent.toml")).arg(self.path("run/launch.sock"));
         command.arg(format!("https://{host}:{port}")).args([deed, argument]);
-        command.output().unwrap()
+        command
     }
 
     /// By a daemon whose server has an address.
@@ -170,4 +178,15 @@ fn users_of_changed_rules_are_found_and_unknown_ones_are_no_end() {
     let place = Place::new();
     place.assert_done("find a user", "root");
     place.assert_refused("find a user", "nobody-has-this-name-either", "NotFound");
+}
+
+#[test]
+fn a_panic_is_logged_and_ends_the_process_though_its_log_is_not_read() {
+    let place = Place::new();
+    let output = place.perform("panic", "");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(101) && log.contains("as it was asked to"), "{output:?}");
+    let (_unread, pipe) = full_pipe();
+    let status = place.command("127.0.0.1", "panic", "").stderr(pipe).status().unwrap();
+    assert_eq!(status.code(), Some(101));
 }

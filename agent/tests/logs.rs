@@ -21,6 +21,7 @@ use support::PATIENCE;
 use support::control_plane::{ControlPlane, Script, bundle};
 use support::daemon::{Daemon, PROGRAM};
 use support::launch::launch;
+use support::pipe::full_pipe;
 
 /// Enough for their audit to fill a pipe, 64 KiB, several times over.
 const LAUNCHES: usize = 800;
@@ -123,21 +124,11 @@ async fn lines_for_a_reader_that_has_gone_are_counted() {
 
 #[test]
 fn a_failed_start_ends_though_its_message_is_not_read() {
-    let (_unread, mut pipe) = io::pipe().unwrap();
-    fill(&mut pipe);
+    let (_unread, pipe) = full_pipe();
     let started = Instant::now();
     let status = Command::new(PROGRAM).args(["run", "--config", "/nowhere"]).stderr(pipe).status().unwrap();
     assert_eq!(status.code(), Some(2));
     assert!(started.elapsed() < PATIENCE);
-}
-
-/// Until a write of one byte would block.
-fn fill(pipe: &mut io::PipeWriter) {
-    use nix::fcntl::{FcntlArg, OFlag, fcntl};
-    fcntl(&*pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
-    while pipe.write(&[b'x'; 4_096]).is_ok() {}
-    while pipe.write(b"x").is_ok() {}
-    fcntl(&*pipe, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
 }
 
 #[tokio::test]

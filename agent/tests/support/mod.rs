@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod launch;
 #[path = "../../src/needs.rs"]
 pub mod needs;
+pub mod pipe;
 
 use std::time::Duration;
 
