@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::UnixListener;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -227,13 +227,12 @@ impl App {
             (self.launch_socket, self.admin_socket);
         // The file is removed when its handle is dropped: at the end.
         let (units_listener, _units_file) = self.units_socket.unzip();
-        let (close, closing) = oneshot::channel::<()>();
-        let closed = async { drop(closing.await) };
-        let launches = tokio::spawn(launch::serve(launch_listener, self.launches, closed));
+        let (close, closing) = watch::channel(());
+        let closed =
+            |mut closing: watch::Receiver<()>| async move { while closing.changed().await.is_ok() {} };
+        let launches = tokio::spawn(launch::serve(launch_listener, self.launches, closed(closing.clone())));
         tokio::spawn(admin::server::serve(admin_listener, self.admin));
-        if let Some(listener) = units_listener {
-            tokio::spawn(self.units.serve(listener));
-        }
+        let units = units_listener.map(|listener| tokio::spawn(self.units.serve(listener, closed(closing))));
         let vault = Arc::clone(&self.life.vault);
         tokio::spawn(guard::watch(Arc::clone(&vault), Arc::clone(&self.life.progress), self.alarm));
         let log = self.life.machine.log();
@@ -247,8 +246,15 @@ impl App {
         service_manager::stopping();
         drop(close);
         vault.lose(Loss::Stopping, "the daemon is stopping: start it again");
-        if timeout(STOP_PATIENCE, launches).await.is_err() {
-            warn!("launches were still under way at the end");
+        let ended = async {
+            // A task that panicked has ended as well.
+            let _ = launches.await;
+            if let Some(units) = units {
+                let _ = units.await;
+            }
+        };
+        if timeout(STOP_PATIENCE, ended).await.is_err() {
+            warn!("launches or credentials were still under way at the end");
         }
         outcome
     }

@@ -19,10 +19,13 @@ pub mod rules;
 #[cfg(test)]
 mod tests;
 
+use std::io;
+use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::select;
 use tokio::sync::Semaphore;
@@ -36,6 +39,7 @@ use self::passing::Passing;
 use self::refusal::Refusal;
 use self::report::{report_refused, report_served};
 use self::rules::CredentialRules;
+use crate::descriptor::{Owned, wait_for};
 use crate::freshness::Freshness;
 use crate::memory::{Generation, Vault};
 use crate::metrics::Metrics;
@@ -43,7 +47,7 @@ use crate::peer::{Cgroups, Peer};
 use crate::telemetry::chain;
 
 /// Answers under way at once. The others wait in the kernel's queue.
-const PLACES: usize = 32;
+const PLACES: u32 = 32;
 /// Pause after a failed accept, so that exhausted descriptors do not make a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -96,34 +100,61 @@ impl Credentials {
         self.rules.store(Arc::new(rules));
     }
 
-    /// Serves `listener` for ever.
-    pub async fn serve(self: Arc<Self>, listener: UnixListener) {
-        let places = Arc::new(Semaphore::new(PLACES));
-        let mut passing = Passing::new(&self.vault, self.patience.passing);
-        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            let stream = self.accept(&listener, &mut passing).await;
-            let credentials = Arc::clone(&self);
-            tokio::spawn(async move {
-                credentials.answer(stream).await;
-                drop(place);
-            });
+    /// Serves `listener` until `shutdown`; then accepts no more, and ends when the answers under way are sent.
+    pub async fn serve(self: Arc<Self>, listener: UnixListener, shutdown: impl Future<Output = ()>) {
+        let places = Arc::new(Semaphore::new(PLACES as usize));
+        select! {
+            () = shutdown => {}
+            error = Arc::clone(&self).accept_all(listener, &places) => error!(%error, "units are not served any more"),
         }
+        // A connection that is closed without a byte would be an empty credential.
+        let _ = places.acquire_many(PLACES).await;
     }
 
-    /// The next connection that can be answered.
-    async fn accept(&self, listener: &UnixListener, passing: &mut Passing<'_>) -> UnixStream {
+    /// Ends only if the socket cannot be used at all.
+    async fn accept_all(self: Arc<Self>, listener: UnixListener, places: &Arc<Semaphore>) -> io::Error {
+        let listener = match listener.into_std().and_then(wait_for) {
+            Ok(listener) => listener,
+            Err(error) => return error,
+        };
+        let mut passing = Passing::new(&self.vault, self.patience.passing);
+        while let Ok(place) = Arc::clone(places).acquire_owned().await {
+            match self.accept(&listener, &mut passing).await {
+                Ok(stream) => {
+                    let credentials = Arc::clone(&self);
+                    tokio::spawn(async move {
+                        credentials.answer(stream).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    error!(%error, "a credential cannot be answered");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        io::ErrorKind::BrokenPipe.into()
+    }
+
+    /// The next connection, accepted once it can be answered without any wait.
+    async fn accept(
+        &self,
+        listener: &AsyncFd<Owned<StdListener>>,
+        passing: &mut Passing<'_>,
+    ) -> io::Result<UnixStream> {
         loop {
+            let mut waiting = listener.readable().await?;
             passing.ended().await;
-            select! {
-                biased;
-                () = passing.began() => {}
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => return stream,
-                    Err(error) => {
-                        error!(%error, "a credential cannot be answered");
-                        sleep(ACCEPT_PAUSE).await;
-                    }
-                },
+            // The answer itself looks again; then there is nothing left to wait for.
+            let confirmed = self.freshness.current(&self.vault).await;
+            drop(confirmed);
+            if passing.is_on() {
+                continue;
+            }
+            if let Ok(accepted) = waiting.try_io(|listener| listener.get_ref().0.accept()) {
+                let (stream, _) = accepted?;
+                stream.set_nonblocking(true)?;
+                return UnixStream::from_std(stream);
             }
         }
     }

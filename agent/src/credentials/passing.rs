@@ -38,11 +38,9 @@ impl<'v> Passing<'v> {
         }
     }
 
-    /// Waits until a state begins that units had better wait out.
-    pub(super) async fn began(&mut self) {
-        while self.until().is_none() {
-            let _ = self.changes.changed().await;
-        }
+    /// Whether units had better wait.
+    pub(super) fn is_on(&mut self) -> bool {
+        self.until().is_some()
     }
 
     /// Until when units wait, if they do.

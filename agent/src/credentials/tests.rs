@@ -22,6 +22,7 @@ const STRANGER: u32 = 65_534;
 struct Served {
     directory: tempfile::TempDir,
     vault: Arc<Vault>,
+    socket: StdListener,
 }
 
 impl Served {
@@ -31,19 +32,36 @@ impl Served {
     }
 
     fn start_with(patience: Patience) -> Self {
+        let served = Self::start_stopped();
+        let listener = UnixListener::from_std(served.listener()).unwrap();
+        tokio::spawn(Arc::new(served.credentials(patience)).serve(listener, std::future::pending()));
+        served
+    }
+
+    /// A socket that nobody serves yet.
+    fn start_stopped() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let cgroup = directory.path().join("system.slice/app.service");
         std::fs::create_dir_all(&cgroup).unwrap();
         std::fs::write(cgroup.join("cgroup.procs"), format!("{}\n", std::process::id())).unwrap();
         let vault = Arc::new(Vault::new("still starting"));
+        let socket = StdListener::bind(directory.path().join("sock")).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self { directory, vault, socket }
+    }
+
+    /// What the service manager passes to each daemon: the same socket.
+    fn listener(&self) -> StdListener {
+        self.socket.try_clone().unwrap()
+    }
+
+    fn credentials(&self, patience: Patience) -> Credentials {
         let config = CredentialRuleConfig { unit: "app.service".into(), env: vec!["DB_*".into()] };
         let rules = CredentialRules::new(vec![CredentialRule::from_config(&config).unwrap()]);
-        let mut credentials = Credentials::new(Arc::clone(&vault), rules);
-        credentials.cgroups = Cgroups::at(directory.path());
+        let mut credentials = Credentials::new(Arc::clone(&self.vault), rules);
+        credentials.cgroups = Cgroups::at(self.directory.path());
         credentials.patience = patience;
-        let listener = UnixListener::bind(directory.path().join("sock")).unwrap();
-        tokio::spawn(Arc::new(credentials).serve(listener));
-        Self { directory, vault }
+        credentials
     }
 
     fn ready(self) -> Self {
@@ -230,6 +248,57 @@ async fn each_state_that_may_pass_has_patience_of_its_own() {
         served.vault.lose(loss, "still");
         assert!(is_refusal(&served.ask(&address("app.service", "db_pass")).await, "still"), "{loss:?}");
     }
+}
+
+/// Serves on a runtime of its own, which ends without a word to anybody, as a killed daemon does.
+fn serve_and_die(credentials: Credentials, listener: StdListener) {
+    let die = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = UnixListener::from_std(listener).unwrap();
+            let serving = Arc::new(credentials).serve(listener, std::future::pending());
+            let _ = timeout(Duration::from_millis(200), serving).await;
+        });
+    };
+    std::thread::spawn(die).join().unwrap();
+}
+
+#[tokio::test]
+async fn a_unit_that_waits_for_anything_is_answered_by_the_next_daemon_if_this_one_dies() {
+    if !needs::root() {
+        return;
+    }
+    let served = Served::start_stopped();
+    let unconfirmed = served.credentials(PATIENCE).checked_by(Arc::new(Freshness::new()));
+    let served = served.ready();
+    let mut unit = served.connect_as(&address("app.service", "db_pass"));
+    serve_and_die(unconfirmed, served.listener());
+    let listener = UnixListener::from_std(served.listener()).unwrap();
+    tokio::spawn(Arc::new(served.credentials(PATIENCE)).serve(listener, std::future::pending()));
+    let mut answer = Vec::new();
+    unit.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"s3cret\n");
+}
+
+#[tokio::test]
+async fn an_answer_under_way_is_sent_whole_before_the_daemon_stops() {
+    if !needs::root() {
+        return;
+    }
+    let served = Served::start_stopped().ready();
+    let listener = UnixListener::from_std(served.listener()).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let shutdown = async { drop(stopped.await) };
+    let serving = tokio::spawn(Arc::new(served.credentials(PATIENCE)).serve(listener, shutdown));
+    let mut slow = served.connect_as(&address("forged.service", "DB_PASS"));
+    slow.read_u8().await.unwrap();
+    drop(stop);
+    tokio::task::yield_now().await;
+    assert!(!serving.is_finished(), "it waits for the answer");
+    let mut answer = Vec::new();
+    slow.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.len() > TOO_LONG, "{} bytes", answer.len());
+    serving.await.unwrap();
 }
 
 #[tokio::test]
