@@ -12,13 +12,17 @@ use hyper::body::Body as _;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use super::connection::Connection;
 use super::error::ApiError;
 use super::json::{Object, parse};
+use super::load::BodyMemory;
 use super::observe::own_request_id;
 use crate::registry::{Caller, Retry};
 
 /// Longest body, in bytes: the longest value fits, JSON-escaped.
 pub(super) const MAX_BODY_LEN: usize = 1024 * 1024;
+/// Most memory that is taken before a byte has come, in bytes.
+const FIRST_LEN: usize = 16 * 1024;
 /// Longest time for a body to arrive.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -82,7 +86,9 @@ fn object<T: Object>(bytes: &[u8]) -> Result<T, ApiError> {
 /// The whole body, which is JSON by its content type where there is one.
 async fn json_bytes(request: Request, max_len: usize) -> Result<Zeroizing<Vec<u8>>, ApiError> {
     let (parts, body) = request.into_parts();
-    let bytes = timeout(BODY_TIMEOUT, collect(body, max_len)).await.map_err(|_| too_slow())??;
+    let connection = parts.extensions.get::<Arc<Connection>>().ok_or_else(ApiError::internal)?;
+    let memory = BodyMemory::new(Arc::clone(&connection.load));
+    let bytes = timeout(BODY_TIMEOUT, collect(body, max_len, memory)).await.map_err(|_| too_slow())??;
     if !bytes.is_empty() && !is_json(&parts.headers) {
         return Err(ApiError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -93,13 +99,19 @@ async fn json_bytes(request: Request, max_len: usize) -> Result<Zeroizing<Vec<u8
     Ok(bytes)
 }
 
-/// Collects at most `max_len` bytes, whatever the announced length.
-async fn collect(mut body: Body, max_len: usize) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+/// Collects at most `max_len` bytes, whatever the announced length. Memory is taken as bytes arrive, not as they are announced.
+async fn collect(
+    mut body: Body,
+    max_len: usize,
+    mut memory: BodyMemory,
+) -> Result<Zeroizing<Vec<u8>>, ApiError> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > max_len {
         return Err(too_large(max_len));
     }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(announced));
+    let first = announced.min(FIRST_LEN);
+    memory.grow_to(first)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(first));
     while let Some(frame) = body.frame().await {
         let frame =
             frame.map_err(|_| ApiError::invalid("incomplete_body", "the body ended early: send it again"))?;
@@ -107,20 +119,22 @@ async fn collect(mut body: Body, max_len: usize) -> Result<Zeroizing<Vec<u8>>, A
         if bytes.len() + data.len() > max_len {
             return Err(too_large(max_len));
         }
-        append(&mut bytes, data);
+        append(&mut bytes, data, &mut memory)?;
     }
     Ok(bytes)
 }
 
 /// Appends, moving to a larger buffer where needed; the old one is wiped.
-fn append(bytes: &mut Zeroizing<Vec<u8>>, data: &[u8]) {
+fn append(bytes: &mut Zeroizing<Vec<u8>>, data: &[u8], memory: &mut BodyMemory) -> Result<(), ApiError> {
     let needed = bytes.len() + data.len();
     if needed > bytes.capacity() {
+        memory.grow_to(needed.next_power_of_two())?;
         let mut larger = Zeroizing::new(Vec::with_capacity(needed.next_power_of_two()));
         larger.extend_from_slice(bytes);
         *bytes = larger;
     }
     bytes.extend_from_slice(data);
+    Ok(())
 }
 
 fn too_large(max_len: usize) -> ApiError {
@@ -151,6 +165,10 @@ mod tests {
     use hyper::body::{Bytes, Frame};
 
     use super::*;
+
+    fn memory() -> BodyMemory {
+        BodyMemory::new(Arc::default())
+    }
 
     #[test]
     fn json_is_known_by_its_essence() {
@@ -187,17 +205,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_does_not_say_how_long_it_is_has_the_same_limit() {
-        let whole = collect(Body::new(Unannounced(8)), 8).await.ok();
+        let whole = collect(Body::new(Unannounced(8)), 8, memory()).await.ok();
         assert_eq!(whole.map(|bytes| bytes.len()), Some(8));
-        let refused = collect(Body::new(Unannounced(9)), 8).await.err();
+        let refused = collect(Body::new(Unannounced(9)), 8, memory()).await.err();
         assert_eq!(refused.map(|error| error.into_response().status()), Some(StatusCode::PAYLOAD_TOO_LARGE));
     }
 
     #[test]
     fn appending_keeps_every_byte() {
-        let mut bytes = Zeroizing::new(Vec::new());
+        let (mut bytes, mut memory) = (Zeroizing::new(Vec::new()), memory());
         for chunk in [&b"abc"[..], b"", b"defghij", &[b'x'; 100]] {
-            append(&mut bytes, chunk);
+            append(&mut bytes, chunk, &mut memory).unwrap();
         }
         assert_eq!(bytes[..12], *b"abcdefghijxx");
         assert_eq!(bytes.len(), 110);

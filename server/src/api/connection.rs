@@ -24,6 +24,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::load::Load;
 use crate::shutdown::Shutdown;
 
 /// Longest time from a connection's start to its first request, and to the end of each request's header.
@@ -58,6 +59,8 @@ pub(super) struct Connection {
     pub(super) certificate: Option<CertificateDer<'static>>,
     /// Dropped with the connection: who looks at it knows that the connection has ended.
     pub(super) line: Arc<()>,
+    /// The work of its listener.
+    pub(super) load: Arc<Load>,
     closing: AtomicBool,
     close: Notify,
     in_flight: AtomicUsize,
@@ -68,11 +71,16 @@ pub(super) struct Connection {
 struct InFlight(Arc<Connection>);
 
 impl Connection {
-    pub(super) fn new(remote: SocketAddr, certificate: Option<CertificateDer<'static>>) -> Arc<Self> {
+    pub(super) fn new(
+        remote: SocketAddr,
+        certificate: Option<CertificateDer<'static>>,
+        load: Arc<Load>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             remote,
             certificate,
             line: Arc::new(()),
+            load,
             closing: AtomicBool::new(false),
             close: Notify::new(),
             in_flight: AtomicUsize::new(0),

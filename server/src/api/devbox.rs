@@ -24,7 +24,7 @@ use super::delivery;
 use super::error::ApiError;
 use super::json::{Field, Object};
 use super::observe::CallerId;
-use super::public::{finish, named, take_bearer};
+use super::public::{failed, finish, named, take_bearer};
 use crate::registry::{DevboxPeer, Registry};
 use crate::shutdown::Shutdown;
 
@@ -102,6 +102,8 @@ impl<S: Sync> FromRequestParts<S> for JoinBearer {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let connection = parts.extensions.get::<Arc<Connection>>().ok_or_else(ApiError::internal)?;
+        connection.load.check_failures(Some(connection.remote.ip()), None)?;
         take_bearer(&mut parts.headers).map(Self).ok_or_else(|| {
             ApiError::unauthenticated("send the join token, once: `Authorization: Bearer <join token>`")
         })
@@ -135,14 +137,18 @@ async fn enroll(
 ) -> Result<Answer<IssuedIdentity>, ApiError> {
     // The join token was in the header, so it is in the connection's buffer.
     connection.close_after_answer();
-    Ok(Answer(context.registry.enroll(&token, &body.csr, Some(connection.remote.ip())).await?))
+    let _place = connection.load.request(None)?;
+    let enrolled = context.registry.enroll(&token, &body.csr, Some(connection.remote.ip())).await;
+    enrolled.map(Answer).map_err(|refusal| failed(refusal, &connection))
 }
 
 async fn renew(
     State(context): State<Context>,
+    Extension(connection): Extension<Arc<Connection>>,
     Peer(peer): Peer,
     JsonObject(body): JsonObject<Csr>,
 ) -> Result<Answer<IssuedIdentity>, ApiError> {
+    let _place = connection.load.request(None)?;
     Ok(Answer(context.registry.renew(&peer, &body.csr).await?))
 }
 

@@ -55,6 +55,26 @@ impl ApiError {
         }
     }
 
+    /// The same request is taken after `wait`.
+    pub(super) fn retry_later(
+        status: StatusCode,
+        code: &'static str,
+        message: &'static str,
+        wait: Duration,
+    ) -> Self {
+        Self { retry_after: Some(wait), ..Self::new(status, code, message) }
+    }
+
+    /// 503: every connection to the database is in use.
+    fn busy_store() -> Self {
+        let message = "the database is busy: try again";
+        let code = "database_busy";
+        Self {
+            of_store: true,
+            ..Self::retry_later(StatusCode::SERVICE_UNAVAILABLE, code, message, Duration::from_secs(1))
+        }
+    }
+
     /// 404 for a path that is no route.
     pub(super) fn unknown_route() -> Self {
         Self::new(
@@ -83,6 +103,9 @@ impl From<Refusal> for ApiError {
         };
         if let Some(detail) = refusal.detail() {
             tracing::error!(code = refusal.code(), detail = chain(detail), "request failed");
+        }
+        if refusal.detail().and_then(|detail| detail.downcast_ref()).is_some_and(StoreError::is_busy) {
+            return Self::busy_store();
         }
         let of_store = refusal.detail().is_some_and(|detail| detail.is::<StoreError>());
         let (retry_after, budget) = (refusal.retry_after(), refusal.budget());

@@ -21,6 +21,7 @@ use tokio_rustls::server::TlsStream;
 use super::admission::{Admission, Full, Place, network};
 use super::connection::{self, Connection};
 use super::liveness;
+use super::load::Load;
 use super::observe::Observer;
 use super::parse_errors::ParseErrors;
 use super::sampled::Sampled;
@@ -92,6 +93,7 @@ impl Listener {
             router: self.router,
             privacy: self.privacy,
             metrics: self.metrics,
+            load: Arc::new(Load::new(Arc::clone(&self.limits))),
             limits: self.limits,
             addresses: Admission::default(),
             certificates: Admission::default(),
@@ -127,6 +129,7 @@ struct Gate {
     privacy: BodyPrivacy,
     metrics: Arc<Metrics>,
     limits: LimitSource,
+    load: Arc<Load>,
     addresses: Admission<IpAddr>,
     certificates: Admission<CertificateDer<'static>>,
     refusals: Sampled,
@@ -181,7 +184,11 @@ impl Gate {
         let _ = stream.set_nodelay(true);
         let _ = liveness::end_when_unheard(&stream);
         let acceptor = match &self.transport {
-            Transport::Plain => return self.converse(stream, Connection::new(remote, None), &shutdown).await,
+            Transport::Plain => {
+                return self
+                    .converse(stream, Connection::new(remote, None, Arc::clone(&self.load)), &shutdown)
+                    .await;
+            }
             Transport::Tls(source) => source.acceptor(),
         };
         let Some(stream) = self.handshake(&acceptor, stream, remote).await else { return };
@@ -193,7 +200,7 @@ impl Gate {
         if matches!(place, Some(Err(_))) {
             return self.refuse(remote, "max_connections_per_certificate");
         }
-        self.converse(stream, Connection::new(remote, certificate), &shutdown).await;
+        self.converse(stream, Connection::new(remote, certificate, Arc::clone(&self.load)), &shutdown).await;
     }
 
     async fn converse<S>(&self, stream: S, connection: Arc<Connection>, shutdown: &Shutdown)

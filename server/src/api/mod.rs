@@ -19,6 +19,7 @@ mod host;
 mod json;
 pub mod listener;
 mod liveness;
+mod load;
 mod observe;
 pub mod openapi;
 mod parse_errors;

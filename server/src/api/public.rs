@@ -1,6 +1,5 @@
 //! The public listener: one table of routes. A route is open or takes a bearer token, and the table says which.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -19,7 +18,7 @@ use super::error::ApiError;
 use super::host::require_host;
 use super::observe::{CallerId, Observer, RouteTemplate, observe};
 use super::{devboxes, openapi, secrets};
-use crate::registry::{Caller, Registry, Scope};
+use crate::registry::{Caller, Refusal, RefusalKind, Registry, Scope};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,8 +121,10 @@ async fn authorize(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let remote = request.extensions().get::<Arc<Connection>>().map(|connection| connection.remote.ip());
-    let caller = match identify(&registry, request.headers_mut(), remote).await {
+    let Some(connection) = request.extensions().get::<Arc<Connection>>().cloned() else {
+        return ApiError::internal().into_response();
+    };
+    let caller = match identify(&registry, request.headers_mut(), &connection).await {
         Ok(caller) => Arc::new(caller),
         Err(error) => return error.into_response(),
     };
@@ -131,6 +132,10 @@ async fn authorize(
         return ApiError::from(refusal).into_response();
     }
     let id = CallerId(caller.account().to_string());
+    let _place = match connection.load.request(Some(id.0.clone())) {
+        Ok(place) => place,
+        Err(error) => return error.into_response(),
+    };
     request.extensions_mut().insert(caller);
     let mut response = next.run(request).await;
     response.extensions_mut().insert(id);
@@ -140,14 +145,33 @@ async fn authorize(
 async fn identify(
     registry: &Registry,
     headers: &mut HeaderMap,
-    remote: Option<IpAddr>,
+    connection: &Connection,
 ) -> Result<Caller, ApiError> {
     let token = take_bearer(headers).ok_or_else(|| {
         ApiError::unauthenticated(
             "send an API token, once: `Authorization: Bearer dbs_...` (token create makes one)",
         )
     })?;
-    Ok(registry.authenticate(&token, remote).await?)
+    let (load, remote) = (&connection.load, Some(connection.remote.ip()));
+    load.check_failures(remote, Some(&token))?;
+    match registry.authenticate(&token, remote).await {
+        Ok(caller) => {
+            load.succeeded(&token);
+            Ok(caller)
+        }
+        Err(refusal) => {
+            load.forget(&token);
+            Err(failed(refusal, connection))
+        }
+    }
+}
+
+/// Counts a refusal that says that nobody knows the caller.
+pub(super) fn failed(refusal: Refusal, connection: &Connection) -> ApiError {
+    if refusal.kind() == RefusalKind::Unauthenticated {
+        connection.load.failed(Some(connection.remote.ip()));
+    }
+    refusal.into()
 }
 
 /// Takes the bearer token (RFC 6750 section 2.1) out of the headers, so that nothing behind sees it. None where there is

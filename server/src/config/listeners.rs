@@ -14,7 +14,7 @@ pub struct ListenerLimits {
     pub connections_per_address: usize,
     /// Connections with one devbox certificate.
     pub connections_per_certificate: usize,
-    /// Failed authentications and TLS handshakes a second from one address.
+    /// Failed authentications a second from one address; ten times as many at once.
     pub failures_per_second: u32,
     /// Requests in work at once; held bundle requests do not count.
     pub requests: usize,

@@ -41,7 +41,7 @@ pub enum InvalidToken {
 }
 
 /// SHA-256 of a token: what is stored and looked up. It is no secret.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TokenHash([u8; 32]);
 
 impl TokenHash {

@@ -121,6 +121,14 @@ pub enum StoreError {
     Database(#[source] sqlx::Error),
 }
 
+impl StoreError {
+    /// Whether no connection to the database became free in time: the same request may do a moment later.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::PoolTimedOut))
+    }
+}
+
 /// A record under the master key, by its place.
 #[derive(Debug, Clone, Copy)]
 pub enum Wrapped<'a> {

@@ -6,7 +6,8 @@ use devbox_secrets_server::config::{Config, Exempt, ListenerLimits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::support::{TestServer, get};
+use crate::devbox_listener::{enrolled, enrolment};
+use crate::support::{TestServer, csr, get};
 
 /// Changes the public listener's limits; loopback addresses count like any other.
 fn limited(change: impl FnOnce(&mut ListenerLimits)) -> impl FnOnce(&mut Config) {
@@ -53,5 +54,105 @@ async fn an_address_without_connections_left_is_refused_and_another_one_is_serve
     assert_counted(
         &server,
         "connections_refused_total{listener=\"api\",reason=\"max_connections_per_address\"} 1",
+    );
+}
+
+/// An authorised request as it goes over the wire, with the beginning of a body that is announced as longer.
+fn unfinished_post(token: &str, announced: usize, sent: usize) -> String {
+    format!(
+        "POST /v1/secrets HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\ncontent-length: {announced}\r\n\r\n{}",
+        " ".repeat(sent)
+    )
+}
+
+fn get_with(token: &str) -> String {
+    format!(
+        "GET /v1/secrets HTTP/1.1\r\nhost: a\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\r\n"
+    )
+}
+
+/// Calls until the answer contains `part`, or a generous deadline has passed.
+async fn until<F: Future<Output = String>>(part: &str, call: impl Fn() -> F) -> String {
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let answer = call().await;
+        if answer.contains(part) {
+            return answer;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "no {part:?}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_guesser_is_stopped_and_good_tokens_go_on_from_its_address_and_from_others() {
+    let server = TestServer::start_with(limited(|limits| limits.failures_per_second = 1)).await;
+    let from_elsewhere =
+        async |token: &str| exchange(connect_from_elsewhere(server.bound.api).await, &get_with(token)).await;
+    assert!(from_elsewhere(&server.token).await.starts_with("HTTP/1.1 200 "));
+    let refused =
+        until("\"code\":\"max_failures_per_second_per_address\"", || from_elsewhere("dbs_guess")).await;
+    assert!(refused.starts_with("HTTP/1.1 429 ") && refused.contains("retry-after: "), "{refused}");
+    assert!(from_elsewhere(&server.token).await.starts_with("HTTP/1.1 200 "));
+    server.call(get("/v1/secrets")).await.expect(200);
+}
+
+#[tokio::test]
+async fn guessed_join_tokens_are_stopped_by_address() {
+    let server = TestServer::start_with(|config| {
+        config.devbox.limits.exempt.loopback = false;
+        config.devbox.limits.failures_per_second = 1;
+    })
+    .await;
+    let (_, csr) = csr("dbx_none");
+    let guess = async || {
+        let answer = server.devbox_call(server.anonymous(), enrolment("guess", &csr)).await.unwrap();
+        answer.text("code")
+    };
+    assert_eq!(guess().await, "invalid_join_token");
+    until("max_failures_per_second_per_address", guess).await;
+}
+
+#[tokio::test]
+async fn an_account_with_all_its_requests_in_work_is_refused_by_name() {
+    let server = TestServer::start_with(limited(|limits| limits.requests_per_account = 1)).await;
+    let mut held = TcpStream::connect(server.bound.api).await.unwrap();
+    held.write_all(unfinished_post(&server.token, 100, 1).as_bytes()).await.unwrap();
+    let call = async || {
+        exchange(TcpStream::connect(server.bound.api).await.unwrap(), &get_with(&server.token)).await
+    };
+    let refused = until("\"code\":\"max_requests_per_account\"", call).await;
+    assert!(refused.starts_with("HTTP/1.1 429 ") && refused.contains("retry-after: 1"), "{refused}");
+    drop(held);
+    until("HTTP/1.1 200 ", call).await;
+}
+
+#[tokio::test]
+async fn bodies_over_the_budget_are_refused_by_name_and_other_requests_are_served() {
+    let server = TestServer::start_with(limited(|limits| limits.body_bytes = 80_000)).await;
+    let mut held = TcpStream::connect(server.bound.api).await.unwrap();
+    held.write_all(unfinished_post(&server.token, 60_000, 50_000).as_bytes()).await.unwrap();
+    let whole = unfinished_post(&server.token, 20_000, 20_000);
+    let call = async || exchange(TcpStream::connect(server.bound.api).await.unwrap(), &whole).await;
+    let refused = until("\"code\":\"max_body_bytes\"", call).await;
+    assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("retry-after: 1"), "{refused}");
+    server.call(get("/v1/secrets")).await.expect(200);
+    drop(held);
+    until("\"code\":\"invalid_body\"", call).await;
+}
+
+#[tokio::test]
+async fn a_certificate_without_connections_left_is_refused_and_another_devbox_is_served() {
+    let server = TestServer::start_with(|config| config.devbox.limits.connections_per_certificate = 1).await;
+    let (_, greedy) = enrolled(&server).await;
+    let (_, other) = enrolled(&server).await;
+    // Enrolment ends its connection, and had no certificate.
+    let mut held = server.tls(greedy.clone()).await.unwrap();
+    held.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    assert!(held.read(&mut [0; 1_024]).await.unwrap() > 0);
+    assert!(server.devbox_call(greedy, get("/")).await.is_err(), "closed without an answer");
+    server.devbox_call(other, get("/")).await.unwrap().expect(404);
+    assert_counted(
+        &server,
+        "connections_refused_total{listener=\"devbox\",reason=\"max_connections_per_certificate\"} 1",
     );
 }

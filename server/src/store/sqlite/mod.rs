@@ -42,6 +42,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
 /// How long a write waits for another process's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a request waits for a connection before it is refused as one too many.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
 const READERS: u32 = 4;
 
 /// The state in one SQLite file.
@@ -179,6 +182,7 @@ fn pool(size: u32) -> PoolOptions<Sqlite> {
     PoolOptions::new()
         .min_connections(size)
         .max_connections(size)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
