@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tracing::warn;
@@ -19,6 +20,9 @@ const MAX_DEPTH: usize = 8;
 const MAX_BYTES: usize = 1 << 20;
 /// What the event loop makes itself when none wait: about half a millisecond's work, in bytes.
 const MADE_AT_ONCE: usize = 128 << 10;
+/// How long no launch may have come before more are prepared, unless few are left: page set-up would take the processor from the
+/// launch that has just been answered.
+const QUIET: Duration = Duration::from_millis(3);
 const STACK_SIZE: usize = 128 << 10;
 
 /// A few [`LaunchPages`], each large enough for everything that is held.
@@ -42,6 +46,8 @@ struct Shelf {
     orders: VecDeque<Order>,
     /// Size of each prepared one, in bytes; 0: none are wanted.
     size: usize,
+    /// When a launch last came for pages.
+    taken: Option<Instant>,
     /// Making one failed, and nothing was taken since.
     stalled: bool,
     /// The failure was told, and none was made since.
@@ -116,6 +122,7 @@ impl Pool {
         let fits = shelf.ready.front().is_some_and(|pages| pages.size() >= len);
         let pages = if fits { shelf.ready.pop_front() } else { None };
         shelf.stalled = false;
+        shelf.taken = Some(Instant::now());
         let low = shelf.ready.len() <= shelf.depth() / 2;
         drop(shelf);
         if low {
@@ -147,8 +154,14 @@ impl Shelf {
         MAX_BYTES.checked_div(self.size).map_or(0, |depth| depth.min(MAX_DEPTH))
     }
 
-    fn is_content(&self) -> bool {
-        !self.closed && self.orders.is_empty() && (self.stalled || self.ready.len() >= self.depth())
+    /// How long until one more is prepared; none if none is wanted.
+    fn until_preparing(&self) -> Option<Duration> {
+        if self.stalled || self.ready.len() >= self.depth() {
+            return None;
+        }
+        let is_urgent = self.ready.len() <= self.depth() / 4;
+        let quiet = self.taken.filter(|_| !is_urgent).map_or(QUIET, |taken| taken.elapsed());
+        Some(QUIET.saturating_sub(quiet))
     }
 }
 
@@ -159,14 +172,21 @@ impl Shared {
 
     /// Waits until there is something to do. A launch that waits comes before those that may come.
     fn next(&self) -> Work {
-        let mut shelf = self
-            .wanted
-            .wait_while(self.lock(), |shelf| shelf.is_content())
-            .unwrap_or_else(PoisonError::into_inner);
-        match shelf.orders.pop_front() {
-            _ if shelf.closed => Work::Stop,
-            Some(order) => Work::Serve(order),
-            None => Work::Prepare(shelf.size),
+        let mut shelf = self.lock();
+        loop {
+            if shelf.closed {
+                return Work::Stop;
+            }
+            if let Some(order) = shelf.orders.pop_front() {
+                return Work::Serve(order);
+            }
+            shelf = match shelf.until_preparing() {
+                None => self.wanted.wait(shelf).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return Work::Prepare(shelf.size),
+                Some(pause) => {
+                    self.wanted.wait_timeout(shelf, pause).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
     }
 
