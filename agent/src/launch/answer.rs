@@ -8,13 +8,12 @@ use std::time::Duration;
 use devbox_launch_proto::{Answer, AnswerHeader, HEADER_LEN};
 use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, shutdown};
-use tokio::net::UnixStream;
 use tokio::select;
 use tokio::time::sleep;
 use tracing::debug;
 
 use super::LaunchState;
-use super::at_once::{send, send_now};
+use super::at_once::{Stream, send, send_now};
 use super::failure::Failure;
 use super::places::Place;
 use super::refusal::Refusal;
@@ -69,7 +68,7 @@ enum Unsent {
 
 impl Reply<'_> {
     /// Names only, nothing secret.
-    pub(super) async fn send_names(&self, stream: &UnixStream) -> Result<Answer, Failure> {
+    pub(super) async fn send_names(&self, stream: &Stream) -> Result<Answer, Failure> {
         let names = self.selection.names(self.generation);
         let len = names.iter().map(|name| name.len() + 1).sum();
         let header = header(Answer::Names, names.len(), len)?.encode();
@@ -87,7 +86,7 @@ impl Reply<'_> {
     /// Variables: by descriptor, or inline where none is wanted or to be had.
     pub(super) async fn send(
         &self,
-        stream: &UnixStream,
+        stream: &Stream,
         inline: bool,
         place: &mut Place,
         state: &LaunchState,
@@ -112,7 +111,7 @@ impl Reply<'_> {
 
     async fn send_pages(
         &self,
-        stream: &UnixStream,
+        stream: &Stream,
         header: AnswerHeader,
         place: &mut Place,
         pool: &Pool,
@@ -132,12 +131,7 @@ impl Reply<'_> {
     }
 
     /// Ends early, and with it the hold on these secrets, when they are replaced or lost.
-    async fn send_inline(
-        &self,
-        stream: &UnixStream,
-        header: AnswerHeader,
-        vault: &Vault,
-    ) -> Result<(), Failure> {
+    async fn send_inline(&self, stream: &Stream, header: AnswerHeader, vault: &Vault) -> Result<(), Failure> {
         let mut changes = vault.changes();
         let header = header.encode();
         let mut slices = self.selection.slices(self.generation);
@@ -160,7 +154,7 @@ impl Reply<'_> {
 }
 
 /// Tells why not, and that this is all. It fits the socket's buffer; where that is full, nobody reads.
-pub(super) fn send_refusal(stream: &UnixStream, refusal: &Refusal) {
+pub(super) fn send_refusal(stream: &Stream, refusal: &Refusal) {
     let Ok(header) = header(Answer::Error(refusal.code), 0, refusal.text().len()) else { return };
     let header = header.encode();
     // A peer that is gone cannot be told.
@@ -169,7 +163,7 @@ pub(super) fn send_refusal(stream: &UnixStream, refusal: &Refusal) {
 }
 
 /// There is no more to come. The connection stays until what was sent is read: a launcher that reads to the end finds it here.
-pub(super) fn end(stream: &UnixStream) {
+pub(super) fn end(stream: &Stream) {
     // Only a connection that is gone cannot be shut down.
     let _ = shutdown(stream.as_raw_fd(), Shutdown::Write);
 }
@@ -183,7 +177,7 @@ fn header(answer: Answer, count: usize, len: usize) -> Result<AnswerHeader, Refu
 
 /// The header and the descriptor in one message.
 async fn send_descriptor(
-    stream: &UnixStream,
+    stream: &Stream,
     header: AnswerHeader,
     descriptor: BorrowedFd<'_>,
 ) -> Result<(), Unsent> {
@@ -198,7 +192,7 @@ async fn send_descriptor(
     }
 }
 
-async fn write_all(stream: &UnixStream, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+async fn write_all(stream: &Stream, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
     while !slices.is_empty() {
         let written = send(stream, &slices[..slices.len().min(MAX_SLICES)], &[]).await?;
         IoSlice::advance_slices(&mut slices, written);

@@ -4,44 +4,80 @@
 //! such a launch all turns of the event loop but the one that brought it.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, OnceLock};
 
 use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
 use tokio::io::Interest;
-use tokio::net::UnixStream;
+use tokio::io::unix::AsyncFd;
+
+/// A connection, which the event loop learns of only if it has to wait: for most it costs no call, and wakes nobody.
+#[derive(Debug)]
+pub(super) struct Stream {
+    waiting: OnceLock<AsyncFd<Arc<UnixStream>>>,
+    /// Every call on it says that it must not block.
+    socket: Arc<UnixStream>,
+}
+
+impl Stream {
+    pub(super) fn new(socket: UnixStream) -> Self {
+        Self { waiting: OnceLock::new(), socket: Arc::new(socket) }
+    }
+
+    /// Makes a call that succeeds at some time, as soon as it does.
+    async fn retry<T>(&self, interest: Interest, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.waiting()?.async_io(interest, |_| call()).await
+            }
+            done => done,
+        }
+    }
+
+    fn waiting(&self) -> io::Result<&AsyncFd<Arc<UnixStream>>> {
+        if let Some(waiting) = self.waiting.get() {
+            return Ok(waiting);
+        }
+        let waiting = in_event_loop(Arc::clone(&self.socket))?;
+        Ok(self.waiting.get_or_init(|| waiting))
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// Has the event loop watch `socket`.
+#[allow(
+    deprecated,
+    reason = "the successor is unsafe, for owners that close early; those of the library that come here do not"
+)]
+pub(super) fn in_event_loop<T: AsRawFd + AsFd>(socket: T) -> io::Result<AsyncFd<T>> {
+    AsyncFd::new(socket)
+}
 
 /// Receives at least one byte; 0 at the end.
-pub(super) async fn receive(stream: &UnixStream, room: &mut [u8]) -> io::Result<usize> {
-    let mut call = || recv(stream.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT).map_err(io::Error::from);
-    match call() {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            stream.async_io(Interest::READABLE, call).await
-        }
-        done => done,
-    }
+pub(super) async fn receive(stream: &Stream, room: &mut [u8]) -> io::Result<usize> {
+    let call = || recv(stream.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT).map_err(io::Error::from);
+    stream.retry(Interest::READABLE, call).await
 }
 
 /// Sends some bytes, and `descriptors` with the first of them.
-pub(super) async fn send(
-    stream: &UnixStream,
-    bytes: &[IoSlice<'_>],
-    descriptors: &[RawFd],
-) -> io::Result<usize> {
-    let call = || send_now(stream, bytes, descriptors);
-    match call() {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            stream.async_io(Interest::WRITABLE, call).await
-        }
-        done => done,
-    }
+pub(super) async fn send(stream: &Stream, bytes: &[IoSlice<'_>], descriptors: &[RawFd]) -> io::Result<usize> {
+    stream.retry(Interest::WRITABLE, || send_now(stream, bytes, descriptors)).await
 }
 
 /// Sends what the socket's buffer takes.
-pub(super) fn send_now(
-    stream: &UnixStream,
-    bytes: &[IoSlice<'_>],
-    descriptors: &[RawFd],
-) -> io::Result<usize> {
+pub(super) fn send_now(stream: &Stream, bytes: &[IoSlice<'_>], descriptors: &[RawFd]) -> io::Result<usize> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     let rights = [ControlMessage::ScmRights(descriptors)];
     let control = if descriptors.is_empty() { &[][..] } else { &rights };

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use devbox_launch_proto::MAX_WAIT_MS;
-use tokio::net::UnixStream;
 use tokio::select;
 use tokio::time::timeout;
 
 use super::LaunchState;
 use super::answer::{Reply, end, send_refusal};
-use super::at_once::receive;
+use super::at_once::{Stream, receive};
 use super::decision::Decision;
 use super::failure::Failure;
 use super::places::Place;
@@ -27,12 +26,7 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(2);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Serves one connection, and says how it ended. The place is free when its answer is read.
-pub(super) async fn serve_connection(
-    stream: UnixStream,
-    peer: Peer,
-    mut place: Place,
-    state: Arc<LaunchState>,
-) {
+pub(super) async fn serve_connection(stream: Stream, peer: Peer, mut place: Place, state: Arc<LaunchState>) {
     let started = Instant::now();
     let connection = Connection { stream: &stream, peer, accepted: BootTime::now() };
     let mut facts = Facts::of(peer);
@@ -51,7 +45,7 @@ pub(super) async fn serve_connection(
 
 /// One launcher.
 struct Connection<'a> {
-    stream: &'a UnixStream,
+    stream: &'a Stream,
     peer: Peer,
     accepted: BootTime,
 }
@@ -101,7 +95,7 @@ async fn decide(
 }
 
 async fn answer(
-    stream: &UnixStream,
+    stream: &Stream,
     place: &mut Place,
     state: &LaunchState,
     decision: &Decision,
@@ -134,7 +128,7 @@ fn is_held(request: &Request, loss: Loss) -> bool {
 
 /// Waits for secrets, as long as the request allows and the peer is there.
 async fn wait_for_secrets(
-    stream: &UnixStream,
+    stream: &Stream,
     state: &LaunchState,
     request: &Request,
 ) -> Result<Arc<Generation>, Failure> {
@@ -161,7 +155,7 @@ async fn secrets(state: &LaunchState, request: &Request) -> Result<Arc<Generatio
 }
 
 /// Ends when the peer closes its end, or sends what no launcher sends.
-async fn hung_up(stream: &UnixStream) {
+async fn hung_up(stream: &Stream) {
     // Whatever came, an end, a byte or an error: there is no launcher any more.
     let _ = receive(stream, &mut [0]).await;
 }

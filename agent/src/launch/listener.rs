@@ -1,18 +1,22 @@
-//! Takes connections in, one task each, and turns away whom no place is left for.
+//! Takes connections in, and turns away whom no place is left for.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::Interest;
+use tokio::net::UnixListener;
 use tokio::select;
 use tokio::time::sleep;
 use tracing::error;
 
 use super::LaunchState;
 use super::answer::send_refusal;
+use super::at_once::{Stream, in_event_loop};
 use super::connection::serve_connection;
 use super::places::{Place, Places};
 use super::refusal::Refusal;
@@ -30,7 +34,7 @@ pub async fn serve(listener: UnixListener, state: Arc<LaunchState>, shutdown: im
     let shutdown = pin!(shutdown);
     select! {
         () = shutdown => {}
-        () = accept_all(&listener, &state) => {}
+        () = accept_all(listener, &state) => {}
         () = keep_pool_sized(&state) => {}
         () = state.unread.watch(state.vault.changes(), &state.metrics) => {}
     }
@@ -49,24 +53,32 @@ async fn keep_pool_sized(state: &LaunchState) {
     }
 }
 
-async fn accept_all(listener: &UnixListener, state: &Arc<LaunchState>) {
+/// Returns only if the event loop takes no listener at all.
+async fn accept_all(listener: UnixListener, state: &Arc<LaunchState>) {
+    let listener = match listener.into_std().and_then(in_event_loop) {
+        Ok(listener) => listener,
+        Err(error) => return error!(%error, "no launch can be accepted"),
+    };
     let mut busy = BusyLog::default();
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => admit(stream, state, &mut busy),
+        match listener.async_io(Interest::READABLE, |listener| listener.accept()).await {
+            Ok((socket, _)) => admit(Stream::new(socket), state, &mut busy).await,
             Err(error) => recover(&error).await,
         }
     }
 }
 
-fn admit(stream: UnixStream, state: &Arc<LaunchState>, busy: &mut BusyLog) {
+/// Serves a connection at once as far as it can be: the request is usually there. What has to wait becomes a task.
+async fn admit(stream: Stream, state: &Arc<LaunchState>, busy: &mut BusyLog) {
     let Ok(peer) = Peer::of(&stream) else { return };
     let relation = state.policy.load().relation(peer);
-    match find_place(&state.places, state, peer, relation) {
-        Some(place) => {
-            tokio::spawn(serve_connection(stream, peer, place, Arc::clone(state)));
-        }
-        None => turn_away(stream, state, peer, relation, busy),
+    let Some(place) = find_place(&state.places, state, peer, relation) else {
+        return turn_away(stream, state, peer, relation, busy);
+    };
+    let mut launch = Box::pin(serve_connection(stream, peer, place, Arc::clone(state)));
+    let waits = poll_fn(|context| Poll::Ready(launch.as_mut().poll(context).is_pending()));
+    if waits.await {
+        tokio::spawn(launch);
     }
 }
 
@@ -80,7 +92,7 @@ fn find_place(places: &Arc<Places>, state: &LaunchState, peer: Peer, relation: R
 }
 
 /// Refuses a launch, and says so unless too many do not read even that.
-fn turn_away(stream: UnixStream, state: &LaunchState, peer: Peer, relation: Relation, busy: &mut BusyLog) {
+fn turn_away(stream: Stream, state: &LaunchState, peer: Peer, relation: Relation, busy: &mut BusyLog) {
     let refusal = Refusal::busy(peer.uid);
     if let Some(place) = find_place(&state.turned_away, state, peer, relation) {
         send_refusal(&stream, &refusal);

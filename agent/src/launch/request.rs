@@ -1,9 +1,8 @@
 //! Reads one request, and no byte more than it says it has.
 
 use devbox_launch_proto::{ErrorCode, HEADER_LEN, InvalidRequest, RequestHeader};
-use tokio::net::UnixStream;
 
-use super::at_once::receive;
+use super::at_once::{Stream, receive};
 use super::failure::Failure;
 use super::refusal::Refusal;
 
@@ -28,7 +27,7 @@ impl Request {
     }
 
     /// Reads the header, then as much as it announces.
-    pub(super) async fn read(stream: &UnixStream) -> Result<Self, Failure> {
+    pub(super) async fn read(stream: &Stream) -> Result<Self, Failure> {
         let mut small = [0; SMALL];
         let mut filled = 0;
         let header = loop {
@@ -52,7 +51,7 @@ impl Request {
     }
 }
 
-async fn read_large(stream: &UnixStream, start: &[u8], len: usize) -> Result<Vec<u8>, Failure> {
+async fn read_large(stream: &Stream, start: &[u8], len: usize) -> Result<Vec<u8>, Failure> {
     let mut body = start.to_vec();
     while body.len() < len {
         let filled = body.len();
@@ -64,7 +63,7 @@ async fn read_large(stream: &UnixStream, start: &[u8], len: usize) -> Result<Vec
 }
 
 /// At least one byte.
-async fn read_some(stream: &UnixStream, room: &mut [u8]) -> Result<usize, Failure> {
+async fn read_some(stream: &Stream, room: &mut [u8]) -> Result<usize, Failure> {
     match receive(stream, room).await? {
         0 => Err(Failure::Gone),
         read => Ok(read),

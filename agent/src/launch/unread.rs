@@ -15,12 +15,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::net::UnixStream;
 use tokio::select;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
 use super::answer::GRACE;
+use super::at_once::Stream;
 use super::places::Place;
 use super::report::report_withdrawn;
 use crate::memory::{Generation, SentPages, has_read_all};
@@ -54,7 +54,7 @@ struct Answers {
 /// One answer. The place is free after its connection is closed.
 #[derive(Debug)]
 pub(super) struct Sent {
-    stream: UnixStream,
+    stream: Stream,
     content: Content,
     peer: Peer,
     at: Instant,
@@ -117,14 +117,7 @@ impl Why {
 
 impl Unread {
     /// Keeps an answer until it is read.
-    pub(super) fn keep(
-        &self,
-        stream: UnixStream,
-        peer: Peer,
-        place: Place,
-        content: Content,
-        metrics: &Metrics,
-    ) {
+    pub(super) fn keep(&self, stream: Stream, peer: Peer, place: Place, content: Content, metrics: &Metrics) {
         if matches!(content, Content::Harmless) && has_read_all(&stream) {
             return;
         }
