@@ -68,7 +68,11 @@ fn an_account_gets_tokens_that_are_shown_once() {
     let state = State::new();
     let account = state.json("account create acme", b"");
     assert_eq!(account["devbox_capability"], true);
+    let scoped = "token create --account acme --name scoped --scope secrets:read --scope audit";
+    assert_eq!(state.json(scoped, b"")["scopes"], serde_json::json!(["secrets:read", "audit"]));
     let token = state.json("token create --account acme --name ci --expires 30d", b"");
+    let all_but_admin = serde_json::json!(["secrets:read", "secrets:write", "devboxes", "audit"]);
+    assert_eq!(token["scopes"], all_but_admin);
     assert!(token["token"].as_str().unwrap().starts_with("dbs_"));
     assert!(token["expire_time_ms"].as_i64() > token["create_time_ms"].as_i64());
     let listed = state.text("token list --account acme");

@@ -193,8 +193,11 @@ impl Registry {
     async fn publish_others_writes(&self) -> Result<(), StoreError> {
         self.follow_rotation().await?;
         self.follow_authorities().await?;
-        for account in self.0.changes.waited_for() {
-            let wakes = self.store().wakes(&account).await?;
+        let waited_for = self.0.changes.waited_for();
+        if waited_for.is_empty() {
+            return Ok(());
+        }
+        for (account, wakes) in self.store().wakes(&waited_for).await? {
             self.0.changes.publish(&account, wakes);
         }
         Ok(())

@@ -241,8 +241,8 @@ pub trait Accounts {
         audit: &AuditRecord,
     ) -> Result<Option<u64>, StoreError>;
 
-    /// How often the account's held requests had to look again; 0 where there is no such account.
-    async fn wakes(&self, id: &AccountId) -> Result<u64, StoreError>;
+    /// How often the held requests of each of `ids` had to look again, in one read; accounts that do not exist are absent.
+    async fn wakes(&self, ids: &[AccountId]) -> Result<Vec<(AccountId, u64)>, StoreError>;
 
     /// Adds an API token.
     ///

@@ -65,6 +65,7 @@ run_on! { sqlite:
     each_write_leaves_one_audit_row,
     rows_recorded_at_once_are_all_there,
     a_change_by_another_connection_is_noticed,
+    the_watcher_pauses_under_load_and_misses_no_change,
 }
 
 fn record(action: Action) -> AuditRecord {
@@ -102,6 +103,10 @@ fn sealed(name: &str) -> SealedSecret {
     let id = SecretId::generate().unwrap();
     let secret = Secret { id, name: name.to_owned(), version: 1, create_time_ms: 5, update_time_ms: 5 };
     SealedSecret { secret, sealed: format!("sealed {name}").into_bytes() }
+}
+
+async fn wakes_of(store: &Arc<dyn Store>, account: &AccountId) -> u64 {
+    store.wakes(std::slice::from_ref(account)).await.unwrap().remove(0).1
 }
 
 async fn secret(store: &Arc<dyn Store>, account: &AccountId, name: &str) -> SecretId {
@@ -211,14 +216,14 @@ async fn an_authority_is_deleted_unless_it_issues_and_everybody_looks_again(stor
     store.begin_state(b"key id, check", b"A", b"key id, A").await.unwrap();
     store.insert_authority(b"B", b"key id, B", 5000, 1, &record(Action::CaRotate)).await.unwrap();
     let [newer, older] = store.authorities().await.unwrap().try_into().unwrap();
-    let wakes = store.wakes(&account).await.unwrap();
+    let wakes = wakes_of(&store, &account).await;
     let delete = async |number| store.delete_authority(number, &record(Action::CaRetire)).await.unwrap();
     assert!(!delete(newer.number).await, "it issues");
-    assert_eq!(store.wakes(&account).await.unwrap(), wakes);
+    assert_eq!(wakes_of(&store, &account).await, wakes);
     assert!(delete(older.number).await);
     assert!(!delete(older.number).await);
     assert_eq!(trust(&store).await, [(b"B".to_vec(), None)]);
-    assert_eq!(store.wakes(&account).await.unwrap(), wakes + 1);
+    assert_eq!(wakes_of(&store, &account).await, wakes + 1);
     let newest = store.audit(None, 2).await.unwrap().into_iter().map(|entry| entry.action);
     assert_eq!(newest.collect::<Vec<_>>(), ["ca.retire", "ca.rotate"]);
 }
@@ -280,7 +285,7 @@ async fn nothing_of_one_account_is_found_from_another(store: Arc<dyn Store>) {
     register(&store, &owner, &devbox).await;
     let (token, hash) = token(&owner);
     store.insert_token(&token, hash, &Limits::default(), &done()).await.unwrap();
-    let before = store.wakes(&owner).await.unwrap();
+    let before = wakes_of(&store, &owner).await;
 
     for selector in [SecretSelector::Name("KEY"), SecretSelector::Id(secret_id.as_str())] {
         assert_eq!(store.secret(&stranger, selector).await.unwrap(), None);
@@ -310,7 +315,7 @@ async fn nothing_of_one_account_is_found_from_another(store: Arc<dyn Store>) {
     assert!(store.tokens(&stranger).await.unwrap().is_empty());
     assert_eq!(store.revoke_token(&stranger, &token.id, &done()).await.unwrap(), None);
 
-    assert_eq!(store.wakes(&owner).await.unwrap(), before);
+    assert_eq!(wakes_of(&store, &owner).await, before);
     assert!(store.secret(&owner, SecretSelector::Name("KEY")).await.unwrap().is_some());
     // A binding that names another account's secret gives nothing.
     let thief = self::devbox(Some(&[("KEY", &secret_id)]));
@@ -320,13 +325,13 @@ async fn nothing_of_one_account_is_found_from_another(store: Arc<dyn Store>) {
 
 async fn every_write_that_changes_what_devboxes_may_have_wakes_them(store: Arc<dyn Store>) {
     let (account, other) = (account(&store, "acme").await, account(&store, "other").await);
-    let start = store.wakes(&account).await.unwrap();
+    let start = wakes_of(&store, &account).await;
     let sealed = sealed("KEY");
     let id = &sealed.secret.id;
     let devbox = devbox(None);
     let grant = JoinGrant { hash: JoinSecret::generate().unwrap().hash(), expire_time_ms: 1 };
     store.insert_devbox(&account, &devbox, grant, &Limits::default(), &done(), None).await.unwrap();
-    assert_eq!(store.wakes(&account).await.unwrap(), start, "a new devbox changes nothing for the others");
+    assert_eq!(wakes_of(&store, &account).await, start, "a new devbox changes nothing for the others");
     let revisions = [
         store
             .insert_secret(
@@ -349,23 +354,28 @@ async fn every_write_that_changes_what_devboxes_may_have_wakes_them(store: Arc<d
         store.delete_secret(&account, id, &done(), None).await.unwrap().unwrap(),
     ];
     assert_eq!(revisions, [start + 1, start + 2, start + 3, start + 4]);
-    assert_eq!(store.wakes(&account).await.unwrap(), start + 4);
-    assert_eq!(store.wakes(&other).await.unwrap(), start);
-    assert_eq!(store.wakes(&AccountId::new("acc_none")).await.unwrap(), 0);
+    assert_eq!(wakes_of(&store, &account).await, start + 4);
+    assert_eq!(wakes_of(&store, &other).await, start);
+    let ids = [account.clone(), AccountId::new("acc_none"), other.clone()];
+    let mut found = store.wakes(&ids).await.unwrap();
+    found.sort();
+    let mut expected = vec![(account, start + 4), (other, start)];
+    expected.sort();
+    assert_eq!(found, expected);
 }
 
 async fn names_are_unique_in_an_account_only(store: Arc<dyn Store>) {
     let (one, other) = (account(&store, "one").await, account(&store, "other").await);
     secret(&store, &one, "KEY").await;
     secret(&store, &other, "KEY").await;
-    let before = store.wakes(&one).await.unwrap();
+    let before = wakes_of(&store, &one).await;
     assert!(matches!(
         store
             .insert_secret(&one, &sealed("KEY").secret, &|_, _| Ok(vec![]), &Limits::default(), &done(), None)
             .await,
         Err(StoreError::Taken)
     ));
-    assert_eq!(store.wakes(&one).await.unwrap(), before);
+    assert_eq!(wakes_of(&store, &one).await, before);
 }
 
 async fn secrets_are_listed_by_name_and_counted(store: Arc<dyn Store>) {
@@ -388,14 +398,14 @@ async fn an_update_gets_the_next_version_and_nothing_is_written_when_sealing_fai
         store.update_secret(&account, &id, &seal, &Limits::default(), &done(), None).await.unwrap().unwrap();
     assert_eq!((updated.version, updated.create_time_ms, updated.update_time_ms), (2, 5, 1000));
 
-    let before = store.wakes(&account).await.unwrap();
+    let before = wakes_of(&store, &account).await;
     let failed = store
         .update_secret(&account, &id, &|_, _| Err(CryptoError::Seal), &Limits::default(), &done(), None)
         .await;
     assert!(matches!(failed, Err(StoreError::Seal(_))));
     let kept = store.secret(&account, SecretSelector::Name("KEY")).await.unwrap().unwrap();
     assert_eq!((kept.secret, kept.sealed), (updated, 2u64.to_be_bytes().to_vec()));
-    assert_eq!(store.wakes(&account).await.unwrap(), before);
+    assert_eq!(wakes_of(&store, &account).await, before);
 }
 
 async fn updates_at_once_each_get_a_version_of_their_own(store: Arc<dyn Store>) {
@@ -619,7 +629,7 @@ async fn a_new_join_token_takes_the_last_ones_place_and_ends_certificates_when_r
     assert!(renewed("0f", "04").await.is_none(), "another devbox's");
     assert_eq!(store.check_join(&devbox.id, first, 1).await.unwrap(), Err(JoinRefusal::Unknown));
 
-    let wakes = store.wakes(&account).await.unwrap();
+    let wakes = wakes_of(&store, &account).await;
     let issued = IssuedCertificate { not_after_time_ms: 6000, ..certificate("02") };
     assert_eq!(store.redeem_join(&devbox.id, hash, &issued, &done()).await.unwrap(), Ok(Some(wakes + 1)));
     assert_eq!(end(&devbox.id, "01").await, Some(0), "ended, by any clock");
@@ -636,7 +646,7 @@ async fn a_devboxs_standing_says_all_that_decides_about_its_bundle(store: Arc<dy
     let other = devbox(None);
     register(&store, &account, &other).await;
     let devbox = joined(&store, &account, &certificate("0a")).await;
-    let wakes = store.wakes(&account).await.unwrap();
+    let wakes = wakes_of(&store, &account).await;
     let mut expected = Standing {
         account: account.clone(),
         status: DevboxStatus::Running,
@@ -704,4 +714,25 @@ async fn a_change_by_another_connection_is_noticed(store: Arc<dyn Store>) {
     });
     account(&store, "acme").await;
     watching.await.unwrap().unwrap();
+}
+
+async fn the_watcher_pauses_under_load_and_misses_no_change(store: Arc<dyn Store>) {
+    store.changed().await.unwrap();
+    let id = account(&store, "acme").await;
+    let looks = async {
+        let (start, mut looks) = (std::time::Instant::now(), 0_u32);
+        while start.elapsed() < std::time::Duration::from_secs(1) {
+            store.changed().await.unwrap();
+            looks += 1;
+        }
+        looks
+    };
+    let load = async {
+        for number in 0.. {
+            secret(&store, &id, &format!("KEY_{number}")).await;
+        }
+    };
+    let looks = tokio::select! { looks = looks => looks, () = load => 0 };
+    // One more than four a second for the one that is under way at the end.
+    assert!((1..=6).contains(&looks), "{looks} looks in a second");
 }

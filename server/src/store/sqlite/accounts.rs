@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 
 use super::rows::{self, account_columns};
 use super::{SqliteStore, tokens};
@@ -67,10 +68,17 @@ impl Accounts for SqliteStore {
         self.commit_wake(write, id, audit).await.map(Some)
     }
 
-    async fn wakes(&self, id: &AccountId) -> Result<u64, StoreError> {
-        let query = sqlx::query("SELECT wakes FROM accounts WHERE id = ?").bind(id.as_str());
-        let row = query.fetch_optional(&self.readers).await?;
-        row.map_or(Ok(0), |row| rows::unsigned(row.try_get(0)?))
+    async fn wakes(&self, ids: &[AccountId]) -> Result<Vec<(AccountId, u64)>, StoreError> {
+        let ids: Vec<&str> = ids.iter().map(AccountId::as_str).collect();
+        let ids = serde_json::to_string(&ids).map_err(|_| StoreError::Damaged("a list of ids"))?;
+        let query = sqlx::query(
+            "SELECT accounts.id, wakes FROM json_each(?) AS one JOIN accounts ON accounts.id = one.value",
+        );
+        let found = query.bind(ids).fetch_all(&self.readers).await?;
+        let row = |row: &SqliteRow| {
+            Ok((AccountId::new(row.try_get::<String, _>(0)?), rows::unsigned(row.try_get(1)?)?))
+        };
+        found.iter().map(row).collect()
     }
 
     async fn insert_token(

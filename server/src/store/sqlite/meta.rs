@@ -1,43 +1,11 @@
-//! Facts of the whole state, and noticing others' writes.
-
-use std::time::Duration;
+//! Facts of the whole state.
 
 use async_trait::async_trait;
-use sqlx::{Connection, Row, SqliteConnection};
-use tokio::time::{MissedTickBehavior, interval};
+use sqlx::{Row, SqliteConnection};
 
 use super::SqliteStore;
 use crate::crypto::id::AccountId;
 use crate::store::{AuditRecord, Meta, MetaKey, RewrapFor, StoreError, Wrapped};
-
-/// How often to look whether somebody wrote.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// A connection of its own: `PRAGMA data_version` changes there when any other connection, of this process or another,
-/// has written.
-#[derive(Debug)]
-pub(super) struct Watcher {
-    connection: SqliteConnection,
-    seen: Option<i64>,
-}
-
-impl Watcher {
-    pub(super) fn new(connection: SqliteConnection) -> Self {
-        Self { connection, seen: None }
-    }
-
-    pub(super) async fn close(self) -> Result<(), StoreError> {
-        Ok(self.connection.close().await?)
-    }
-
-    async fn has_changed(&mut self) -> Result<bool, StoreError> {
-        let row = sqlx::query("PRAGMA data_version").fetch_one(&mut self.connection).await?;
-        let version = Some(row.try_get(0)?);
-        let changed = version != self.seen;
-        self.seen = version;
-        Ok(changed)
-    }
-}
 
 #[async_trait]
 impl Meta for SqliteStore {
@@ -79,15 +47,7 @@ impl Meta for SqliteStore {
     }
 
     async fn changed(&self) -> Result<(), StoreError> {
-        let mut watcher = self.watcher.lock().await;
-        let mut looks = interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            looks.tick().await;
-            if watcher.has_changed().await? {
-                return Ok(());
-            }
-        }
+        self.watcher.lock().await.changed().await
     }
 }
 

@@ -19,6 +19,7 @@ mod secrets;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod watcher;
 mod whole;
 
 pub use whole::{Depth, Extent, examine, examine_for_start};
@@ -52,7 +53,7 @@ const READERS: u32 = 4;
 pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
-    watcher: Mutex<meta::Watcher>,
+    watcher: Mutex<watcher::Watcher>,
     recorder: recorder::Recorder,
 }
 
@@ -90,7 +91,8 @@ impl SqliteStore {
 
     async fn over(writer: SqlitePool, reader: SqliteConnectOptions) -> Result<Self, StoreError> {
         let readers = pool(READERS).connect_with(reader.clone()).await?;
-        let watcher = Mutex::new(meta::Watcher::new(reader.connect().await?));
+        let directory = reader.get_filename().parent().unwrap_or(Path::new("."));
+        let watcher = Mutex::new(watcher::Watcher::new(reader.connect().await?, directory));
         let recorder = recorder::Recorder::new(writer.clone());
         Ok(Self { writer, readers, watcher, recorder })
     }

@@ -289,3 +289,20 @@ async fn the_space_of_deleted_rows_goes_back_to_the_disk_in_small_steps() {
     }
     assert!(before < 700, "{before} pages are left");
 }
+
+#[tokio::test]
+async fn another_programs_commit_wakes_an_idle_watcher() {
+    let (_directory, state) = state();
+    let (server, operator) = (open(&state).await.unwrap(), open(&state).await.unwrap());
+    server.changed().await.unwrap();
+    for _ in 0..3 {
+        let written = async {
+            tokio::task::yield_now().await;
+            operator.record(&record()).await.unwrap();
+        };
+        let noticed = tokio::time::timeout(std::time::Duration::from_secs(8), server.changed());
+        // Without the doorbell the next look is ten seconds away.
+        let (noticed, ()) = tokio::join!(noticed, written);
+        noticed.expect("long before the idle look").unwrap();
+    }
+}
