@@ -108,6 +108,11 @@ head -c31 /dev/urandom > /etc/credstore/master-key
 fails devbox-secrets-server.service 'master key'
 cp /machine/master-key /etc/credstore/master-key
 systemctl start devbox-secrets-server.service || fail "the right key does not start it"
+pid=$(property devbox-secrets-server.service MainPID)
+systemctl reload devbox-secrets-server.service || fail "it cannot be reloaded"
+reloaded() { journalctl --sync; journalctl -u devbox-secrets-server.service --grep '"message":"reloaded"' --quiet; }
+eventually "the reload" reloaded
+[ "$(property devbox-secrets-server.service MainPID)" = "$pid" ] || fail "a reload is a restart"
 
 agent <<< 'typing_error = 1'
 fails devbox-secretsd.service typing_error
