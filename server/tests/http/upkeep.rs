@@ -114,6 +114,40 @@ async fn a_devbox_never_takes_a_restored_state_for_what_it_has() {
 }
 
 #[tokio::test]
+async fn a_restored_audit_names_its_gap_and_reuses_no_number_of_a_lost_row() {
+    let (server, state, file) = served().await;
+    server.call(create("KEPT", "v")).await.expect(200);
+    let rows = |state: &Path| -> Vec<serde_json::Value> {
+        let text = succeed(state, &["audit", "export"]);
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    succeed(&state, &["backup", "--to", file.to_str().unwrap()]);
+    server.call(create("LOST", "v")).await.expect(200);
+    let lost = rows(&state).last().unwrap()["sequence"].as_i64().unwrap();
+    let restored = empty_with_key_of(&state, "restored");
+    succeed(&restored, &["restore", "--from", file.to_str().unwrap()]);
+    let rows = rows(&restored);
+    let (last, kept) = (&rows[rows.len() - 1], &rows[rows.len() - 2]);
+    assert_eq!(last["action"], "state.restore");
+    assert!(last["sequence"].as_i64().unwrap() > lost);
+    let gap = format!("a gap after row {}:", kept["sequence"]);
+    assert!(last["reason"].as_str().unwrap().contains(&gap), "{last}");
+    let told = succeed(&restored, &["check"]);
+    assert!(told.contains(&format!("chain ends with row {}", last["sequence"])), "{told}");
+}
+
+#[tokio::test]
+async fn a_row_of_the_audit_that_was_altered_is_named_by_a_check() {
+    let (server, state, _) = served().await;
+    server.call(create("KEY", "v")).await.expect(200);
+    let database = state.join("state.sqlite3");
+    execute(&database, "DROP TRIGGER audit_is_never_updated").await;
+    execute(&database, "UPDATE audit SET actor = 'nobody' WHERE action = 'secret.create'").await;
+    let error = fail(&state, &["check"]);
+    assert!(error.contains("of the audit does not follow on the row before it"), "{error}");
+}
+
+#[tokio::test]
 async fn nothing_is_restored_over_a_state_that_is_served() {
     let (_server, state, file) = served().await;
     succeed(&state, &["backup", "--to", file.to_str().unwrap()]);
