@@ -18,7 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::logs::writer;
 
-/// Upper ends of the buckets of revocation latency, in seconds. The promise is one second.
+/// Upper ends of the buckets of every latency, in seconds. The promise of a revocation is one second.
 const LATENCY_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 /// One request, as it is counted.
@@ -59,10 +59,14 @@ impl ReloadResult {
     }
 }
 
+/// By listener and route.
+type Durations = Family<[(&'static str, &'static str); 2], Histogram, fn() -> Histogram>;
+
 /// The server's counters and gauges.
 pub struct Metrics {
     registry: Registry,
     requests: Family<Request, Counter>,
+    durations: Durations,
     refusals: Family<Refused, Counter>,
     budget_refusals: Family<[(&'static str, &'static str); 1], Counter>,
     held: Gauge,
@@ -83,6 +87,7 @@ impl Default for Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("devbox_secrets_server"),
             requests: Family::default(),
+            durations: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS)),
             refusals: Family::default(),
             budget_refusals: Family::default(),
             held: Gauge::default(),
@@ -106,6 +111,12 @@ impl Metrics {
     fn register(&mut self) {
         let registry = &mut self.registry;
         registry.register("requests", "Answered requests, by route and status", self.requests.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "From a request's header to its answer's, by route; a bundle request is held until there is something new",
+            Unit::Seconds,
+            self.durations.clone(),
+        );
         registry.register("refusals", "Answers with an error, by its code", self.refusals.clone());
         registry.register(
             "budget_refusals",
@@ -152,6 +163,12 @@ impl Metrics {
     /// Counts an answer.
     pub fn answered(&self, request: &Request) {
         self.requests.get_or_create(request).inc();
+    }
+
+    /// Counts how long an answer took.
+    pub fn took(&self, listener: &'static str, route: &'static str, duration: Duration) {
+        let labels = [("listener", listener), ("route", route)];
+        self.durations.get_or_create(&labels).observe(duration.as_secs_f64());
     }
 
     /// Counts an answer that is an error.

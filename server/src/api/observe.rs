@@ -57,11 +57,12 @@ impl Observer {
         metrics.refused(&metrics::Refused { listener, reason: code });
     }
 
-    fn count(&self, response: &Response) {
+    fn count(&self, response: &Response, duration: Duration) {
         let Self { listener, metrics } = self;
         let extensions = response.extensions();
         let route = extensions.get::<RouteTemplate>().map_or("none", |route| route.0);
         metrics.answered(&metrics::Request { listener, route, status: response.status().as_u16() });
+        metrics.took(listener, route, duration);
         let Some(failure) = extensions.get::<Failure>() else { return };
         metrics.refused(&metrics::Refused { listener, reason: failure.code });
         if let Some(budget) = failure.budget {
@@ -84,8 +85,9 @@ pub(super) async fn observe(State(observer): State<Observer>, request: Request, 
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    observer.count(&response);
-    let done = Done { listener: observer.listener, method, remote, duration: started.elapsed() };
+    let duration = started.elapsed();
+    observer.count(&response, duration);
+    let done = Done { listener: observer.listener, method, remote, duration };
     span.in_scope(|| done.log(&response));
     response
 }

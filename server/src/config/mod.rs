@@ -11,6 +11,14 @@
 //! # Needed unless `listen` is a loopback address.
 //! tls_certificate = "/etc/devbox-secrets/api.pem"
 //! tls_key = "/etc/devbox-secrets/api.key"
+//! # Budgets of a listener; [devbox] has them too, but for the last, and max_connections_per_certificate.
+//! max_connections = 8_192
+//! max_connections_per_address = 512
+//! max_failures_per_second_per_address = 10
+//! max_requests = 1_024
+//! max_body_bytes = 268_435_456
+//! exempt_addresses = ["loopback"]
+//! max_requests_per_account = 128
 //!
 //! [devbox]
 //! listen = "0.0.0.0:8443"

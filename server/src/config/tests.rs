@@ -161,3 +161,25 @@ fn a_budget_is_a_positive_number_and_its_mistakes_have_a_line() {
     let found = mistakes(&WHOLE.replace("bundle_bytes = 0x10_0000", "bundle_bytes = 1_000_000_000"));
     assert!(found[0].1.starts_with("[limits] bytes_in_flight: at least 4 times"), "{found:?}");
 }
+
+#[test]
+fn the_budgets_of_the_listeners_are_read() {
+    let text = WHOLE.replace(
+        "[devbox]",
+        "max_connections = 9\nmax_requests_per_account = 3\nexempt_addresses = [\"::ffff:10.0.0.1\"]\n[devbox]\nmax_connections_per_certificate = 2",
+    );
+    let config = Config::parse(&text, None).unwrap();
+    assert_eq!((config.api.limits.connections, config.api.limits.requests_per_account), (9, 3));
+    assert_eq!(config.devbox.limits.connections_per_certificate, 2);
+    let exempt = &config.api.limits.exempt;
+    assert!(exempt.has("10.0.0.1".parse().unwrap()) && !exempt.has("127.0.0.1".parse().unwrap()));
+    assert!(config.devbox.limits.exempt.has("127.0.0.1".parse().unwrap()));
+}
+
+#[test]
+fn a_budget_of_nothing_is_a_mistake() {
+    let found =
+        mistakes(&WHOLE.replace("[devbox]", "max_connections = 0\nexempt_addresses = [\"proxy\"]\n[devbox]"));
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].1.contains("max_connections") && found[1].1.contains("exempt_addresses"), "{found:?}");
+}
