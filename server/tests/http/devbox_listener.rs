@@ -90,6 +90,19 @@ async fn a_held_request_is_answered_as_soon_as_a_secret_changes() {
 }
 
 #[tokio::test]
+async fn a_bundle_of_many_frames_arrives_whole() {
+    let server = TestServer::start().await;
+    let value = "0123456789".repeat(12_000);
+    let body = json!({"name": "A", "value": value}).to_string();
+    server.call(post("/v1/secrets", &body)).await.expect(200);
+    let (id, client) = enrolled(&server).await;
+    let key = BundleKey::generate();
+    let answer = server.devbox_call(client, bundle_request(&key, None, 0)).await.unwrap();
+    assert_eq!(answer.header("content-length"), answer.body.len().to_string());
+    assert_eq!(value_of(&answer, &key, &id).1, value.as_bytes());
+}
+
+#[tokio::test]
 async fn a_stopping_server_renews_no_lease_of_a_held_request() {
     let server = TestServer::start().await;
     let (_, client) = enrolled(&server).await;
