@@ -3,6 +3,9 @@
 //! With `MCL_FUTURE` every later mapping counts against `RLIMIT_MEMLOCK`: under a small limit an allocation would fail in
 //! the middle of a launch, and the secrets' own pages would find no room. So it is taken only where there is plenty.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
 use caps::{CapSet, Capability};
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
@@ -14,6 +17,9 @@ const ENOUGH: u64 = 64 * 1024 * 1024;
 /// The limit from which on the largest bundle of the default `memory.limit`, its successor, the copy for a restart and
 /// the prepared launches have room, in bytes.
 const AMPLE: u64 = 320 * 1024 * 1024;
+
+/// The inode of the user namespace that the machine starts with (`USER_NS_INIT_INO`, `linux/nsfs.h`).
+const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
 pub(super) fn everything() -> Step {
     let limit = match raised_limit() {
@@ -40,8 +46,14 @@ fn raised_limit() -> nix::Result<u64> {
     Ok(if raised.is_ok() { hard } else { soft })
 }
 
+/// The capability counts in the machine's own user namespace only: the kernel asks for it there (`can_do_mlock`).
 fn may_exceed() -> bool {
-    caps::has_cap(None, CapSet::Effective, Capability::CAP_IPC_LOCK).unwrap_or(false)
+    is_in_first_user_namespace()
+        && caps::has_cap(None, CapSet::Effective, Capability::CAP_IPC_LOCK).unwrap_or(false)
+}
+
+fn is_in_first_user_namespace() -> bool {
+    fs::metadata("/proc/self/ns/user").is_ok_and(|namespace| namespace.ino() == FIRST_USER_NAMESPACE)
 }
 
 fn is_plenty(limit: u64, may_exceed: bool) -> bool {
