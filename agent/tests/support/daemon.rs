@@ -46,13 +46,38 @@ impl Daemon {
         Self::begin(url, "", &["--certificate", certificate, "--key", key, "--ca", ca], None, Stdio::piped())
     }
 
+    /// Joins as [`Self::start`] does, on another platform: `platform` is a command that becomes the program named after its
+    /// arguments. The sockets are in `dir`.
+    pub fn on(
+        platform: Command,
+        dir: tempfile::TempDir,
+        url: &ServerUrl,
+        token: &str,
+        more: &[&str],
+    ) -> Self {
+        let more = [&["--join-token-file", "-"], more].concat();
+        Self::spawn(platform, dir, url, token, &more, Stdio::piped())
+    }
+
     fn begin(url: &ServerUrl, token: &str, more: &[&str], notify: Option<&Path>, stderr: Stdio) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut child = Command::new(PROGRAM)
+        // A program that becomes another and changes nothing.
+        let mut command = Command::new("env");
+        command.envs(notify.map(|socket| ("NOTIFY_SOCKET", socket)));
+        Self::spawn(command, tempfile::tempdir().unwrap(), url, token, more, stderr)
+    }
+
+    fn spawn(
+        mut command: Command,
+        dir: tempfile::TempDir,
+        url: &ServerUrl,
+        token: &str,
+        more: &[&str],
+        stderr: Stdio,
+    ) -> Self {
+        let mut child = command
             // An option wins over it.
             .env("RUST_LOG", "trace")
-            .envs(notify.map(|socket| ("NOTIFY_SOCKET", socket)))
-            .args(["run", "--server", &url.to_string()])
+            .args([PROGRAM, "run", "--server", &url.to_string()])
             .arg("--socket")
             .arg(dir.path().join("launch.sock"))
             .args(more)
