@@ -28,6 +28,7 @@ operate() {
     devbox-secrets-server "$@" --config /run/server.toml 2>>/run/operator.log
 }
 operate keys init
+operate init
 operate account create forensics
 devbox-secrets-server serve --config /run/server.toml 2>/run/server.log &
 server=$!

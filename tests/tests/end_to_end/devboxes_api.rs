@@ -50,7 +50,7 @@ async fn bindings_that_cannot_be_are_refused() {
     let api = world.api();
     api.create("THERE", "value").await;
     for (secrets, named) in [
-        (json!({ "DB_PASS": "ABSENT" }), "ABSENT"),
+        (json!({ "DB_PASS": "ABSENT" }), "DB_PASS"),
         (json!({ "bad name": "THERE" }), "name"),
         (json!({ "DB_PASS": 7 }), ""),
         (json!(["THERE"]), ""),
