@@ -79,7 +79,8 @@ async fn takes_over(machine: &mut Machine) {
                 return;
             }
             refused(&answer, IN_USE_ELSEWHERE);
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            // As a daemon backs off: an identity's bundle requests are budgeted.
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
     })
     .await;
