@@ -138,7 +138,7 @@ async fn write_secrets(api: Api, next: Arc<AtomicUsize>, count: usize) -> Enviro
             return written;
         }
         let (name, value) = (format!("SECRET_{number}"), format!("{number}:{}", random_letters(64)));
-        api.create(&name, &value).await;
+        api.create_within_budget(&name, &value).await;
         written.insert(name, value.into_bytes());
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::unistd::Pid;
@@ -11,6 +12,8 @@ use serde_json::{Value, json};
 use super::running::{Running, log_file, log_tail};
 use crate::build::Programs;
 
+/// Time in which a token's budget grows by some requests.
+const BUDGET_PAUSE: Duration = Duration::from_millis(100);
 const ANY_PORT: &str = "127.0.0.1:0";
 
 /// `devbox-secrets-server dev`, ready to serve.
@@ -110,13 +113,20 @@ impl Server {
         Ok(devbox["join_token"].as_str().context("no join_token in the answer")?.to_owned())
     }
 
+    /// Sends the request again while the token's budget of requests is used up.
     fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        let mut answer = ureq::post(format!("{}{path}", self.api))
-            .header("authorization", format!("Bearer {}", self.token))
-            .header("content-type", "application/json")
-            .send(body.to_string())
-            .with_context(|| format!("POST {path}"))?;
-        Ok(serde_json::from_str(&answer.body_mut().read_to_string()?)?)
+        loop {
+            let request = ureq::post(format!("{}{path}", self.api))
+                .header("authorization", format!("Bearer {}", self.token))
+                .header("content-type", "application/json");
+            match request.send(body.to_string()) {
+                Err(ureq::Error::StatusCode(429)) => std::thread::sleep(BUDGET_PAUSE),
+                answer => {
+                    let mut answer = answer.with_context(|| format!("POST {path}"))?;
+                    return Ok(serde_json::from_str(&answer.body_mut().read_to_string()?)?);
+                }
+            }
+        }
     }
 }
 
