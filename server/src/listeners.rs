@@ -135,7 +135,7 @@ impl Reloader {
         &self.registry
     }
 
-    /// Takes up the TLS files, server names, listeners' limits and log level of `config`, all or none. Returns the settings
+    /// Takes up the TLS files, server names, listeners' limits, budgets and log level of `config`, all or none. Returns the settings
     /// that differ from the running server's and need a restart.
     ///
     /// # Errors
@@ -155,6 +155,7 @@ impl Reloader {
         self.tls.devbox.replace(devbox);
         self.limits.api.store(Arc::new(config.api.limits.clone()));
         self.limits.devbox.store(Arc::new(config.devbox.limits.clone()));
+        self.registry.set_limits(config.limits);
         logs::set_level(config.log.level);
         Ok(self.needs_restart(config))
     }
@@ -173,8 +174,7 @@ impl Reloader {
             ),
             ("[admin] listen", old.admin != new.admin),
             ("[retention]", old.retention != new.retention),
-            ("[retention]", old.retention != new.retention),
-            ("[limits]", old.limits != new.limits),
+            ("[limits] bytes_in_flight", old.limits.bytes_in_flight != new.limits.bytes_in_flight),
             ("[log] format", old.log.format != new.log.format),
         ];
         settings.into_iter().filter(|(_, differs)| *differs).map(|(setting, _)| setting).collect()

@@ -161,6 +161,34 @@ async fn a_setting_that_needs_a_restart_is_named() {
 }
 
 #[tokio::test]
+async fn budgets_change_at_once() {
+    let (mut serve, certificate) = Serve::start();
+    let config = serve.file.to_str().unwrap().to_owned();
+    let created = run(&["account", "create", "acme", "--config", &config]);
+    assert!(created.status.success(), "{created:?}");
+    let token = run(&["token", "create", "--account", "acme", "--json", "--config", &config]);
+    let token: Value = serde_json::from_slice(&token.stdout).unwrap();
+    serve.change("[devbox]", "[limits]\nrequests_per_second = 1\nrequests_burst = 1\n[devbox]");
+    serve.reload();
+    serve.wait_for("reloaded");
+    let mut stream = serve.connect(&certificate).await.unwrap();
+    let request = format!(
+        "GET /v1/secrets HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\r\n",
+        token["token"].as_str().unwrap()
+    );
+    // Of a few requests in one second all but the first are too many.
+    let mut answers = String::new();
+    while !answers.contains("HTTP/1.1 429") {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = [0; 2_048];
+        let len = stream.read(&mut answer).await.unwrap();
+        answers.push_str(&String::from_utf8_lossy(&answer[..len]));
+        assert!(answers.len() < 100_000, "no request was too many");
+    }
+    assert!(answers.contains("budget_requests") && answers.starts_with("HTTP/1.1 200"), "{answers}");
+}
+
+#[tokio::test]
 async fn the_log_level_changes_at_once() {
     let (mut serve, certificate) = Serve::start();
     serve.change("[devbox]", "[log]\nlevel = \"warn\"\n[devbox]");
