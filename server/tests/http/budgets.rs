@@ -1,5 +1,6 @@
 //! One address, certificate or account that uses up its budget is refused by name, and others go on.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 
 use devbox_secrets_server::config::{Config, Exempt, ListenerLimits};
@@ -71,8 +72,21 @@ fn get_with(token: &str) -> String {
     )
 }
 
+/// Connections that each began a request and never end it. One that comes while a call is in work may itself be refused, so every
+/// call is preceded by another one.
+#[derive(Default)]
+struct Held(RefCell<Vec<TcpStream>>);
+
+impl Held {
+    async fn add(&self, server: &TestServer, announced: usize, sent: usize) {
+        let mut stream = TcpStream::connect(server.bound.api).await.unwrap();
+        stream.write_all(unfinished_post(&server.token, announced, sent).as_bytes()).await.unwrap();
+        self.0.borrow_mut().push(stream);
+    }
+}
+
 /// Calls until the answer contains `part`, or a generous deadline has passed.
-async fn until<F: Future<Output = String>>(part: &str, call: impl Fn() -> F) -> String {
+async fn until(part: &str, call: impl AsyncFn() -> String) -> String {
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
     loop {
         let answer = call().await;
@@ -90,7 +104,8 @@ async fn a_guesser_is_stopped_and_good_tokens_go_on_from_its_address_and_from_ot
         async |token: &str| exchange(connect_from_elsewhere(server.bound.api).await, &get_with(token)).await;
     assert!(from_elsewhere(&server.token).await.starts_with("HTTP/1.1 200 "));
     let refused =
-        until("\"code\":\"max_failures_per_second_per_address\"", || from_elsewhere("dbs_guess")).await;
+        until("\"code\":\"max_failures_per_second_per_address\"", async || from_elsewhere("dbs_guess").await)
+            .await;
     assert!(refused.starts_with("HTTP/1.1 429 ") && refused.contains("retry-after: "), "{refused}");
     assert!(from_elsewhere(&server.token).await.starts_with("HTTP/1.1 200 "));
     server.call(get("/v1/secrets")).await.expect(200);
@@ -115,12 +130,15 @@ async fn guessed_join_tokens_are_stopped_by_address() {
 #[tokio::test]
 async fn an_account_with_all_its_requests_in_work_is_refused_by_name() {
     let server = TestServer::start_with(limited(|limits| limits.requests_per_account = 1)).await;
-    let mut held = TcpStream::connect(server.bound.api).await.unwrap();
-    held.write_all(unfinished_post(&server.token, 100, 1).as_bytes()).await.unwrap();
+    let held = Held::default();
     let call = async || {
         exchange(TcpStream::connect(server.bound.api).await.unwrap(), &get_with(&server.token)).await
     };
-    let refused = until("\"code\":\"max_requests_per_account\"", call).await;
+    let refused = until("\"code\":\"max_requests_per_account\"", async || {
+        held.add(&server, 100, 1).await;
+        call().await
+    })
+    .await;
     assert!(refused.starts_with("HTTP/1.1 429 ") && refused.contains("retry-after: 1"), "{refused}");
     drop(held);
     until("HTTP/1.1 200 ", call).await;
@@ -129,11 +147,14 @@ async fn an_account_with_all_its_requests_in_work_is_refused_by_name() {
 #[tokio::test]
 async fn bodies_over_the_budget_are_refused_by_name_and_other_requests_are_served() {
     let server = TestServer::start_with(limited(|limits| limits.body_bytes = 80_000)).await;
-    let mut held = TcpStream::connect(server.bound.api).await.unwrap();
-    held.write_all(unfinished_post(&server.token, 60_000, 50_000).as_bytes()).await.unwrap();
+    let held = Held::default();
     let whole = unfinished_post(&server.token, 20_000, 20_000);
     let call = async || exchange(TcpStream::connect(server.bound.api).await.unwrap(), &whole).await;
-    let refused = until("\"code\":\"max_body_bytes\"", call).await;
+    let refused = until("\"code\":\"max_body_bytes\"", async || {
+        held.add(&server, 60_000, 50_000).await;
+        call().await
+    })
+    .await;
     assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("retry-after: 1"), "{refused}");
     server.call(get("/v1/secrets")).await.expect(200);
     drop(held);
