@@ -18,6 +18,7 @@ use devbox_secretsd::app::{App, Beginning};
 use devbox_secretsd::config::{self, Settings};
 use devbox_secretsd::harden::{self, Hardening};
 use devbox_secretsd::identity::token;
+use devbox_secretsd::memory::share_one_arena;
 use devbox_secretsd::peer::Process;
 use devbox_secretsd::policy::Explanation;
 use devbox_secretsd::reload::Counts;
@@ -56,6 +57,8 @@ impl<E: Error> From<E> for Failure {
 }
 
 fn main() -> ExitCode {
+    // Before memory is locked, and before there is a second thread.
+    share_one_arena();
     let hardening = harden::process();
     stderr::take_panics();
     let outcome = match Command::parse().action {

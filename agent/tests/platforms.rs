@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 use support::PATIENCE;
+use support::authority::Life;
 use support::control_plane::{ControlPlane, bundle};
 use support::daemon::{Daemon, PROGRAM};
 use support::launch::launch;
@@ -197,4 +198,34 @@ async fn without_memfd_secret_and_the_keyring_a_launch_is_served_and_both_are_na
     assert!(!report.restart.identity && report.restart.secrets_revision.is_none());
     platform.daemon.until_logged("the kernel keyring of this user cannot be used").await;
     platform.assert_serves().await;
+}
+
+/// A field of `/proc/PID/status`, in KiB.
+fn kib(daemon: &Daemon, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let value = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    value.trim_start_matches(':').split_ascii_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// With every kind of thread at work: one looks up the server's name, one looks at programs, one prepares launches.
+#[tokio::test]
+async fn a_daemon_whose_memory_is_locked_locks_less_than_32_mib() {
+    let plane = ControlPlane::start_as("localhost", Life::NORMAL, bundle(1, &[("API_KEY", "canary")])).await;
+    let dir = folder(None);
+    let config = dir.path().join("agent.toml");
+    let program = std::env::current_exe().unwrap();
+    std::fs::write(&config, format!("[[rule]]\nany = true\nexecutable = {program:?}\nenv = [\"*\"]\n"))
+        .unwrap();
+    let url = format!("https://localhost:{}", plane.address.port()).parse().unwrap();
+    let token = plane.authority.token().expose_token().to_string();
+    let mut command = Command::new("env");
+    command.args(["-u", "MALLOC_ARENA_MAX"]);
+    let daemon = Daemon::on(command, dir, &url, &token, &["--config", config.to_str().unwrap()]);
+    let report = daemon.until_ready().await;
+    launch(&daemon.launch_socket()).await.unwrap();
+    if !report.hardening.memory_locked.achieved {
+        return needs::skipped("64 MiB of RLIMIT_MEMLOCK or CAP_IPC_LOCK, so that all memory is locked");
+    }
+    let locked = kib(&daemon, "VmLck");
+    assert!((1..32 * 1024).contains(&locked), "{locked} KiB");
 }

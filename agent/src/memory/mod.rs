@@ -7,9 +7,11 @@
 //! - [`LaunchPages`] is a mapping whose descriptor goes to one launch; [`Pool`] makes some ahead. [`SentPages`] are those of an
 //!   answer that may not have been read yet ([`has_read_all`]).
 //! - [`Inherited`] are the descriptors that the service manager passed.
+//! - [`share_one_arena`] keeps the allocator from using up the limit of locked memory.
 //!
-//! All of the daemon's `unsafe` is in this module's `pages.rs`, `inherited.rs` and `unread.rs`; the rest of it is safe code.
+//! All of the daemon's `unsafe` is in this module's `arenas.rs`, `pages.rs`, `inherited.rs` and `unread.rs`; the rest of it is safe code.
 
+mod arenas;
 mod error;
 mod generation;
 mod inherited;
@@ -25,6 +27,7 @@ pub(crate) mod test_support;
 #[cfg(test)]
 mod tests;
 
+pub use arenas::share_one_arena;
 pub use error::{LockLimit, MemoryError};
 pub use generation::{BlankGeneration, Generation, GenerationError, Variable};
 pub use inherited::Inherited;
