@@ -8,12 +8,12 @@
 //! | read `/run/systemd/userdb` | users whom systemd makes for a unit have their names there (nss-systemd(8)) |
 //! | read where `resolv.conf` really is | the server's name. Not where it is an address |
 //! | read `/proc` and `/sys/fs/cgroup` | who a peer is |
-//! | remove files from the sockets' folders | the sockets, at the end |
+//! | remove files from the sockets' folders and what is below them | the sockets, at the end. A rule holds for a whole tree, so give the sockets a folder of their own |
 //! | connect to the server's TCP port | the control plane |
 //! | connect to TCP port 53 | a long DNS answer. Not where the server is an address |
 //!
 //! Everything else is refused: writing, executing, making anything in a file system, listening on TCP, signals to
-//! processes outside, abstract Unix sockets outside.
+//! processes outside, abstract Unix sockets outside. Unix sockets with a path are not restricted: see [`super::seccomp`].
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

@@ -3,6 +3,10 @@
 //!
 //! Not among them, so that whoever takes over the process cannot: start a program or a process, trace or signal another
 //! one, listen, open a file for writing, mount, change user or namespace, load code, use io_uring.
+//!
+//! That holds in full for the unit's own user only. connect(2) is among them, and neither this list nor Landlock
+//! restricts the path of a Unix socket: a daemon that runs as root can still ask PID 1, D-Bus or a container engine to
+//! start a program.
 
 use libc::c_long;
 use seccompiler::BackendError;
