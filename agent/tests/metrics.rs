@@ -362,3 +362,12 @@ async fn who_quiesces_and_who_resumes_is_told() {
         assert!(event["pid"].as_u64() > Some(0));
     }
 }
+
+#[tokio::test]
+async fn a_daemon_at_rest_counts_no_look_up() {
+    let program = std::env::current_exe().unwrap();
+    let rule = format!("[[rule]]\nany = true\nexecutable = {program:?}\nenv = [\"*\"]\n");
+    let served = Served::start(&rule, &[]).await;
+    assert_eq!(served.launch(&[]), Ok(()));
+    served.until_counted("devbox_secretsd_look_ups", 0).await;
+}

@@ -35,6 +35,7 @@ fn present(admin: &Admin) -> Present {
         certificate_end_ms: progress.certificate.map(|validity| validity.not_after_ms),
         bytes_locked: admin.memory.bytes_locked() as u64,
         connections: admin.launches.connections() as u64,
+        look_ups: admin.launches.look_ups() as u64,
         audit_dropped: audit::dropped(),
         log_dropped: stderr::lost(),
         started_ms: admin.started_ms,

@@ -109,6 +109,12 @@ impl LaunchState {
         LaunchCounts { served, refused, abandoned }
     }
 
+    /// Threads that look at a process right now.
+    #[must_use]
+    pub fn look_ups(&self) -> usize {
+        self.examiner.busy()
+    }
+
     /// How many connections there are right now.
     #[must_use]
     pub fn connections(&self) -> usize {

@@ -36,6 +36,8 @@ pub struct Present {
     pub bytes_locked: u64,
     /// Connections of launchers.
     pub connections: u64,
+    /// Threads that look at a launcher's process. One that is stuck stays among them.
+    pub look_ups: u64,
     /// Audit events that reached neither the journal nor standard error.
     pub audit_dropped: u64,
     /// Other lines of the log that standard error did not take.
@@ -98,6 +100,8 @@ impl Present {
 
     fn encode_process(&self, gauges: &mut Gauges<'_>) -> fmt::Result {
         gauges.one("launch_connections", "Connections of launchers right now", self.connections)?;
+        let help = "Threads that look at a launcher's process right now; a stuck one stays among them";
+        gauges.one("look_ups", help, self.look_ups)?;
         let help = "When the daemon started, in seconds since 1970";
         gauges.one("start_timestamp_seconds", help, seconds(self.started_ms))?;
         let help = "Audit events that neither the journal nor standard error took";

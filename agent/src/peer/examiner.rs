@@ -93,6 +93,12 @@ impl Examiner {
         }
     }
 
+    /// How many threads look at a process right now. One whose file system does not answer stays among them.
+    #[must_use]
+    pub fn busy(&self) -> usize {
+        self.queue.get().and_then(Option::as_ref).map_or(0, |queue| queue.lock().busy())
+    }
+
     #[cfg(test)]
     pub(crate) fn is_started(&self) -> bool {
         self.queue.get().is_some()
@@ -144,7 +150,7 @@ impl Queue {
     fn forget_abandoned(&self) -> usize {
         let mut state = self.lock();
         state.forget_abandoned();
-        state.workers - state.idle
+        state.busy()
     }
 
     /// Starts one more thread unless one is idle or there are [`MAX_WORKERS`]. Without it, questions wait.
@@ -195,6 +201,10 @@ impl Queue {
 }
 
 impl State {
+    fn busy(&self) -> usize {
+        self.workers - self.idle
+    }
+
     fn forget_abandoned(&mut self) {
         self.jobs.retain(|job| !job.answer.is_closed());
     }
@@ -290,6 +300,7 @@ mod tests {
         let executable = examine(&examiner, &found, &ask_found).await.executable;
         assert!(executable.as_ref().is_ok_and(|found| found.digest.is_ok()), "{executable:?}");
         assert!(threads(&examiner) >= 4, "each stuck look-up has its thread");
+        assert!(examiner.busy() >= 3, "each stuck look-up is counted");
         // Neither is asked of a file system that no rule names.
         let unnamed = examine(&examiner, &lost, &ask_found).await.executable;
         assert!(unnamed.is_ok_and(|found| found.digest == Err(Obstacle::NotAsked)));
@@ -302,6 +313,12 @@ mod tests {
             }
         };
         timeout(Duration::from_secs(60), ended).await.expect("the threads that were stuck end");
+        let idle = async {
+            while examiner.busy() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(60), idle).await.expect("no look-up is counted any more");
     }
 
     #[tokio::test]
