@@ -33,7 +33,7 @@ const AFTER_SLOW: Duration = Duration::from_millis(500);
 /// Confirming polls in a row that were too slow, after which the network is taken for slow and the lease decides.
 const MAX_SLOW: u32 = 2;
 
-/// What is known of the control plane's last word. Written by the poller and its connection, read by launches.
+/// The state of the last exchange with the control plane. Written by the poller and its connection, read by launches.
 #[derive(Debug)]
 pub struct Freshness {
     state: Mutex<State>,
@@ -98,7 +98,7 @@ impl Freshness {
         Self { state: Mutex::new(state), changes: watch::Sender::new(()), wanted: Notify::new() }
     }
 
-    /// What `vault` holds, once it is known to be current or the control plane is known to be away.
+    /// Returns the secrets of `vault` once they are known to be current or the control plane is known to be away.
     ///
     /// # Errors
     /// [`Unavailable`].
@@ -173,7 +173,7 @@ impl Freshness {
     /// The answer's header has been read.
     pub(crate) fn arrives(&self) {
         self.change(|state| {
-            // What is read after it may have been sent after a stall.
+            // An answer read after it may have been sent after a stall.
             state.arrived_after = state.heard_after;
             if let Phase::Held { .. } = state.phase {
                 state.knows(state.arrived_after);

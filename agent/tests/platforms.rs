@@ -97,7 +97,7 @@ fn without(calls: &[i64]) -> Command {
     command
 }
 
-/// What `status --json` prints for `user` once the daemon is ready.
+/// The output of `status --json` for `user` once the daemon is ready.
 async fn status_as(socket: &Path, user: Option<u32>) -> Report {
     let ready = async {
         loop {

@@ -1,4 +1,4 @@
-//! What every program of ours runs on.
+//! The ground that every program of ours runs on.
 //!
 //! - [`log_writer`]: standard error behind a bounded queue, so that no log line ever blocks the program;
 //! - [`secret_file`]: which permissions keep a secret file from others.

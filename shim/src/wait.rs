@@ -25,7 +25,7 @@ const MOST_WITHDRAWALS: u32 = 8;
 #[derive(Debug)]
 pub struct Wait<Clock> {
     clock: Clock,
-    /// What the daemon may take in one attempt.
+    /// Time that the daemon may take in one attempt.
     wait_ms: u32,
     /// The end of a wait that the user asked for.
     deadline_ms: Option<u64>,
@@ -33,7 +33,7 @@ pub struct Wait<Clock> {
     withdrawals: u32,
 }
 
-/// What one attempt may take.
+/// Time limits of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
     /// How long the daemon may hold the request, in milliseconds.
@@ -52,7 +52,7 @@ impl<Clock: Fn() -> u64> Wait<Clock> {
         Self { clock, wait_ms, deadline_ms, pause_ms: FIRST_PAUSE_MS, withdrawals: 0 }
     }
 
-    /// What the next attempt may take. The last one of a wait has no time left: it only asks once more, and why not.
+    /// Time limits of the next attempt. The last one of a wait has no time left: it only asks once more, and why not.
     pub fn attempt(&self) -> Attempt {
         match self.left_ms() {
             None => Attempt { wait_ms: self.wait_ms, patient: false },
@@ -79,7 +79,7 @@ impl<Clock: Fn() -> u64> Wait<Clock> {
         Some(self.left_ms().map_or(pause_ms, |left_ms| pause_ms.min(left_ms)))
     }
 
-    /// What is left of a wait that the user asked for, in milliseconds.
+    /// Time left of the wait that the user asked for, in milliseconds.
     fn left_ms(&self) -> Option<u32> {
         let left_ms = self.deadline_ms?.saturating_sub((self.clock)());
         Some(u32::try_from(left_ms).unwrap_or(self.wait_ms).min(self.wait_ms))

@@ -54,7 +54,7 @@ pub struct Machine {
     root: TempDir,
     /// The folder of the system, whose `/usr` it has.
     system: PathBuf,
-    /// What is installed over that `/usr`.
+    /// Files installed over that `/usr`.
     usr: TempDir,
 }
 

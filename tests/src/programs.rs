@@ -1,5 +1,5 @@
 //! Where the programs under test are: beside the test executable, built in the same profile, or in the folder that
-//! [`FOLDER`] names. Only the shim is always the release build: without libc, as it is shipped, it exists in no other profile.
+//! `FOLDER` names. Only the shim is always the release build: without libc, as it is shipped, it exists in no other profile.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -6,7 +6,7 @@
 //!
 //! A connection is accepted only when it can be answered: one that waits in the kernel's queue survives a restart of this
 //! daemon, while one that was accepted and then lost would be an empty credential. So units wait in that queue through each
-//! state that may pass ([`passing`]), and a stopping daemon accepts none.
+//! state that may pass (`passing`), and a stopping daemon accepts none.
 
 pub mod address;
 mod answer;

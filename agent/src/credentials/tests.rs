@@ -50,7 +50,7 @@ impl Served {
         Self { directory, vault, socket }
     }
 
-    /// What the service manager passes to each daemon: the same socket.
+    /// The socket that the service manager passes to each daemon.
     fn listener(&self) -> StdListener {
         self.socket.try_clone().unwrap()
     }

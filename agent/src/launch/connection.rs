@@ -120,7 +120,7 @@ fn is_held(request: &Request, loss: Loss) -> bool {
     header.wait_ms > 0
         && match loss {
             Loss::Starting | Loss::Quiesced => true,
-            // Whoever did not ask to wait learns at once that the control plane is away.
+            // A launch that did not ask to wait learns at once that the control plane is away.
             Loss::Stale => header.flags.patient,
             Loss::Revoked | Loss::Cloned | Loss::Stopping => false,
         }

@@ -16,7 +16,7 @@ use crate::peer::{Facts, Peer, UnitName};
 use crate::policy::Policy;
 use crate::telemetry::audit::{Kind, TARGET};
 
-/// What a crowd of launches causes is logged this often at most: a flood must not fill the log.
+/// Shortest interval between log lines about many launches: a flood must not fill the log.
 pub(super) const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a launch got.

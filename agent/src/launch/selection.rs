@@ -17,7 +17,7 @@ const MAX_SUMMARY: usize = 4_096;
 
 /// How many of the largest variables a message names.
 const NAMED: usize = 5;
-/// What `execve(2)` counts for a string besides its bytes.
+/// Bytes that `execve(2)` counts for a string besides its own: a pointer and a NUL.
 const POINTER_LEN: usize = size_of::<usize>();
 
 /// Variables of one generation, in ascending order of the name under which each is injected.

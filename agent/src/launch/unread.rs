@@ -61,7 +61,7 @@ pub(super) struct Sent {
     place: Place,
 }
 
-/// What was sent.
+/// The answer as it was sent.
 #[derive(Debug)]
 pub(super) enum Content {
     /// Variables, by descriptor.
@@ -73,7 +73,7 @@ pub(super) enum Content {
     },
     /// Variables, by value.
     Inline,
-    /// Nothing secret, or variables that are withdrawn.
+    /// The answer holds no secret, or its variables are withdrawn.
     Harmless,
 }
 
@@ -211,7 +211,7 @@ impl Unread {
 }
 
 impl Sent {
-    /// None once the launcher has read its answer, or has gone.
+    /// `None` once the launcher has read its answer or has gone.
     fn unless_read(mut self, metrics: &Metrics) -> Option<Self> {
         if has_read_all(&self.stream) {
             self.delivered();

@@ -108,7 +108,7 @@ impl Machine {
         Self { path: path.to_owned(), known, log }
     }
 
-    /// What has changed. Two system calls, and three more once a second; a new generation is reported once.
+    /// Reports a change of the machine. Two system calls, and three more once a second; a new generation is reported once.
     #[must_use]
     pub fn change(&self) -> Option<Change> {
         if self.log.as_ref().is_some_and(KernelLog::tells_of_a_new_generation) {

@@ -18,7 +18,7 @@ use super::{Backing, LaunchPages, MemoryError, SecretMemory};
 const MAX_DEPTH: usize = 8;
 /// Most bytes that wait at a time. Where one launch needs more, none wait.
 const MAX_BYTES: usize = 1 << 20;
-/// What the event loop makes itself when none wait: about half a millisecond's work, in bytes.
+/// Largest set that the event loop makes itself when none is prepared, in bytes: about half a millisecond's work.
 const MADE_AT_ONCE: usize = 128 << 10;
 /// How long no launch may have come before more are prepared, unless few are left: page set-up would take the processor from the
 /// launch that has just been answered.
@@ -62,7 +62,7 @@ struct Order {
     customer: oneshot::Sender<Result<LaunchPages, MemoryError>>,
 }
 
-/// What the thread does next.
+/// The thread's next step.
 #[derive(Debug)]
 enum Work {
     Serve(Order),

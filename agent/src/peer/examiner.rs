@@ -75,7 +75,7 @@ impl Examiner {
         self.queue();
     }
 
-    /// What is to be known of `process`; unknown if it has ended meanwhile.
+    /// Examines `process`; its facts are unknown if it has ended meanwhile.
     pub async fn examine(&self, peer: Peer, process: Process, questions: Questions) -> Facts {
         let Some(queue) = self.queue() else { return Facts::unknown(peer, Obstacle::NoExaminer) };
         let (answer, answered) = oneshot::channel();

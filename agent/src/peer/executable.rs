@@ -31,7 +31,7 @@ pub struct Executable {
 }
 
 impl Executable {
-    /// What `process` runs, as far as `questions` ask. The path comes first, and its file system is asked only if a question
+    /// Looks up the executable of `process`, as far as `questions` ask. The path comes first, and its file system is asked only if a question
     /// names it, for any user can run a program from one that never answers. `before_file` is called before that.
     pub(super) fn of(
         process: &Process,

@@ -41,7 +41,7 @@ pub struct Grants<'a> {
     rules: Vec<&'a Rule>,
 }
 
-/// What rules have to do with a user, by its numbers alone.
+/// How rules relate to a user, by its numbers alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
     /// No rule could be about it.
@@ -75,7 +75,7 @@ impl Policy {
         (!questions.is_empty()).then_some(questions)
     }
 
-    /// What the rules have to do with the user that `peer` is.
+    /// How the rules relate to the user that `peer` is.
     #[must_use]
     pub fn relation(&self, peer: Peer) -> Relation {
         let about = || self.rules.iter().filter(|rule| rule.could_be_about(peer));

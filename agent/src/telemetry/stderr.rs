@@ -1,6 +1,6 @@
 //! The process's standard error. Every line of the log passes a bounded queue, so no caller ever waits for its reader.
 //!
-//! Lines that are lost are counted: those of the audit ([`audit_lost`]) apart from the others ([`lost`]).
+//! Lines that are lost are counted: those of the audit (`audit_lost`) apart from the others (`lost`).
 
 use std::fs::File;
 use std::io;
@@ -51,7 +51,7 @@ pub fn last_words(text: &str) {
 /// Waits until everything queued is written, for a second at most.
 pub fn flush() {
     let is_written = LINES.flush(Duration::ZERO);
-    // What is lost here has no other place to go.
+    // A line lost here has no other place to go.
     if !is_written && start().is_ok() {
         let _ = LINES.flush(LAST_LINES);
     }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::PATIENCE;
 
-/// What a launch of everything gets (`NAME=VALUE`, each with a NUL after it), or why it is refused.
+/// Launches with everything and returns its variables (`NAME=VALUE`, each followed by a NUL), or the refusal.
 pub async fn launch(socket: &Path) -> Result<String, ErrorCode> {
     let mut stream = connect(socket).await;
     timeout(PATIENCE, answer(&mut stream)).await.expect("a launch gets no answer")
@@ -24,7 +24,7 @@ pub async fn connect(socket: &Path) -> UnixStream {
     stream
 }
 
-/// What it gets, or why it is refused.
+/// Returns the variables, or the refusal.
 pub async fn answer(stream: &mut UnixStream) -> Result<String, ErrorCode> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();

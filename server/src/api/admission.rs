@@ -82,7 +82,7 @@ fn lock<K>(counts: &Mutex<Counts<K>>) -> MutexGuard<'_, Counts<K>> {
     counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What counts as one address: an IPv4 address, or an IPv6 /64, which is the least that one customer gets (RFC 6177).
+/// The unit that limits count: an IPv4 address, or an IPv6 /64, which is the least that one customer gets (RFC 6177).
 pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),

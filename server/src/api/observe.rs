@@ -1,4 +1,4 @@
-//! What surrounds every request: an id, one line in the log, common headers.
+//! The frame of every request: an id, one line in the log, common headers.
 //!
 //! The line has the method, the route's template (never the path or query that was sent), the status, the time taken, the
 //! account or devbox, and the request's id.

@@ -35,7 +35,7 @@ pub(super) struct ParseErrors<S> {
     left_to_drop: usize,
 }
 
-/// What leaves in the place of hyper's reply.
+/// The bytes that replace hyper's reply.
 #[derive(Debug)]
 struct Reply {
     bytes: Vec<u8>,

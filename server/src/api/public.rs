@@ -25,7 +25,7 @@ use crate::registry::{Caller, Refusal, RefusalKind, Registry, Scope};
 pub enum Access {
     /// Everybody.
     Open,
-    /// Who sends an API token of this scope.
+    /// The caller sends an API token of this scope.
     Bearer(Scope),
 }
 

@@ -76,7 +76,7 @@ impl SilentTerminal {
 
 impl Drop for SilentTerminal {
     fn drop(&mut self) {
-        // What was typed and not read is a part of the value: it does not go to the shell. A terminal that hung up needs
+        // Unread input is a part of the value: it does not go to the shell. A terminal that hung up needs
         // nothing.
         let _ = tcsetattr(&self.input, SetArg::TCSAFLUSH, &self.before);
     }

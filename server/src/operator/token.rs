@@ -35,7 +35,7 @@ enum TokenCommand {
         /// When it ends, from now: 90s, 15m, 24h, 30d. Without: never
         #[arg(long, value_name = "SPAN", value_parser = parse_duration)]
         expires: Option<Duration>,
-        /// What it may be used for: secrets:read, secrets:write, devboxes, audit or admin; may be repeated. Without: all but
+        /// Scopes of the token: secrets:read, secrets:write, devboxes, audit or admin; may be repeated. Without: all but
         /// admin. With `devboxes` a holder can read values, by a devbox of his own
         #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<Scope>,

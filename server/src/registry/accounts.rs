@@ -11,7 +11,7 @@ use crate::store::{Account, Action, Actor, Scopes, StoreError, TimeMs};
 /// The account that `dev` works in.
 const DEVELOPMENT_ACCOUNT: &str = "dev";
 
-/// What `dev` calls its tokens.
+/// The name of the tokens that `dev` makes.
 const DEVELOPMENT_TOKEN: &str = "dev";
 
 /// An account, for people.

@@ -12,7 +12,7 @@ use crate::store::{AuditRecord, Budget};
 /// Of an account's audit rows of deliveries, how many parts of the whole one devbox may take.
 const DEVBOX_SHARE: u32 = 10;
 
-/// What is limited in time.
+/// Work that is limited by rate.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
     requests: RateLimiter<TokenId>,
@@ -40,7 +40,7 @@ impl Budget {
         }
     }
 
-    /// What is used up, how much there is, and the setting in `[limits]`.
+    /// The budget that is used up, its size, and its setting in `[limits]`.
     fn described(self, limits: &Limits) -> (&'static str, u64, &'static str) {
         match self {
             Self::Secrets => ("secrets in this account", limits.secrets, "secrets_per_account"),

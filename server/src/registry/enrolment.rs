@@ -71,7 +71,7 @@ impl Registry {
         let audit = attempt.clone().done().because(format!("serial {}", signed.record.serial));
         let renewed = self.store().insert_certificate(devbox, peer.serial(), &signed.record, &audit).await?;
         if let Some(Renewed { wakes }) = renewed {
-            // Whoever holds a request with the certificate that ended looks again, and is refused.
+            // A held request of the certificate that ended looks again, and is refused.
             if let Some(wakes) = wakes {
                 self.0.changes.publish(&account, wakes);
             }

@@ -21,7 +21,7 @@ pub struct TokenView {
     pub expire_time_ms: Option<TimeMs>,
     /// Since when it is refused.
     pub revoke_time_ms: Option<TimeMs>,
-    /// What it may be used for.
+    /// Its scopes.
     pub scopes: Scopes,
 }
 

@@ -102,7 +102,7 @@ actions! {
     StateBackup = "state.backup",
     /// The state was restored from a copy.
     StateRestore = "state.restore",
-    /// What had ended long ago was deleted: certificates, join tokens, receipts, devboxes.
+    /// Rows that ended long ago were deleted: certificates, join tokens, receipts, devboxes.
     StatePrune = "state.prune",
     /// Old rows of the audit may be deleted from now on.
     AuditPrune = "audit.prune",

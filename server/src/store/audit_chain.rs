@@ -13,7 +13,7 @@ pub const HASH_LEN: usize = 32;
 /// A row's hash.
 pub type AuditHash = [u8; HASH_LEN];
 
-/// What the first row follows on.
+/// The hash that the first row follows.
 pub const CHAIN_START: AuditHash = [0; HASH_LEN];
 
 /// The hash of `entry` after a row with the hash `previous`.

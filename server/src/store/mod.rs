@@ -513,7 +513,7 @@ pub trait AuditLog {
     async fn delete_audit_beneath_floor(&self) -> Result<u64, StoreError>;
 }
 
-/// What ends, and is kept for a while after.
+/// Kinds of rows that end and are kept for a while after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// Certificates that are no longer valid.

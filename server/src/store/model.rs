@@ -89,7 +89,7 @@ pub struct Token {
     pub expire_time_ms: Option<TimeMs>,
     /// Since when it is refused.
     pub revoke_time_ms: Option<TimeMs>,
-    /// What it may be used for.
+    /// Its scopes.
     pub scopes: Scopes,
 }
 
@@ -241,7 +241,7 @@ pub struct IssuedCertificate {
     pub not_after_time_ms: TimeMs,
 }
 
-/// What a renewal did.
+/// The effect of a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Renewed {
     /// The account's wakes, if the renewal ended a third certificate, which somebody may be using.

@@ -1,4 +1,4 @@
-//! What an API token may be used for.
+//! Scopes: the operations that an API token is good for.
 
 use std::fmt;
 use std::str::FromStr;

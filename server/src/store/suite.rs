@@ -532,7 +532,7 @@ async fn a_value_has_to_fit_under_every_name_that_running_devboxes_have_for_it(s
     assert!(matches!(refused, Err(StoreError::TooLongFor { env, .. }) if env == "LONGER"));
 }
 
-/// What a write of one more byte than counted so far would be refused for.
+/// The refusal of a write of one more byte than counted so far.
 async fn the_kept_counts_are_those_of_the_rows(store: Arc<dyn Store>) {
     let account = account(&store, "acme").await;
     let (first, second) = (secret(&store, &account, "FIRST").await, secret(&store, &account, "SECOND").await);

@@ -19,7 +19,7 @@ use crate::crypto::open_to_others;
 /// Longest file that is read, in bytes: a chain of many certificates is a tenth of it.
 const MAX_FILE_LEN: u64 = 1024 * 1024;
 
-/// What a file should hold.
+/// The expected content of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// A certificate chain.
@@ -50,7 +50,7 @@ pub enum FileError {
     /// The file cannot be read.
     #[error("{setting} {} cannot be read: does it exist, and may this user read it?", path.display(), setting = content.setting())]
     Read {
-        /// What it should hold.
+        /// The expected content.
         content: Content,
         /// The file.
         path: PathBuf,
@@ -69,7 +69,7 @@ pub enum FileError {
     /// The file is empty.
     #[error("{setting} {} is empty: write the {label} into it, as PEM", path.display(), setting = content.setting(), label = content.label())]
     Empty {
-        /// What it should hold.
+        /// The expected content.
         content: Content,
         /// The file.
         path: PathBuf,
@@ -77,7 +77,7 @@ pub enum FileError {
     /// The file is too large.
     #[error("{setting} {} is longer than 1 MiB: it is no {label}", path.display(), setting = content.setting(), label = content.label())]
     TooLong {
-        /// What it should hold.
+        /// The expected content.
         content: Content,
         /// The file.
         path: PathBuf,
@@ -85,7 +85,7 @@ pub enum FileError {
     /// The file is DER.
     #[error("{setting} {} is DER, not PEM: convert it with {command}", path.display(), setting = content.setting(), command = from_der(*content))]
     Der {
-        /// What it should hold.
+        /// The expected content.
         content: Content,
         /// The file.
         path: PathBuf,
@@ -99,9 +99,9 @@ pub enum FileError {
     /// A file for the other one.
     #[error("{setting} {} holds a {found}: are tls_certificate and tls_key exchanged?", path.display(), setting = content.setting())]
     Exchanged {
-        /// What it should hold.
+        /// The expected content.
         content: Content,
-        /// What it holds.
+        /// The content found.
         found: &'static str,
         /// The file.
         path: PathBuf,
@@ -109,7 +109,7 @@ pub enum FileError {
     /// The file is something else, or damaged.
     #[error("{setting} {} holds no readable {label}: write it as PEM, from \"-----BEGIN\" to \"-----END\"", path.display(), setting = content.setting(), label = content.label())]
     Malformed {
-        /// What it should hold.
+        /// The expected content.
         content: Content,
         /// The file.
         path: PathBuf,

@@ -52,7 +52,7 @@ pub enum TlsError {
 /// TLS of the public listener, from files.
 #[derive(Debug)]
 pub struct PublicTls {
-    /// What the listener serves with.
+    /// The listener's TLS configuration.
     pub config: ServerConfig,
     /// The earliest end of a certificate in the chain.
     pub not_after: Option<SystemTime>,
@@ -131,7 +131,7 @@ fn builder() -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, rustls::Error
     ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13])
 }
 
-/// What both listeners do. Without session storage and tickets every connection is a whole handshake: no key of an earlier one
+/// Settings of both listeners. Without session storage and tickets every connection is a whole handshake: no key of an earlier one
 /// stays in memory.
 fn finish(mut config: ServerConfig) -> ServerConfig {
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

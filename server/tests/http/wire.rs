@@ -1,4 +1,4 @@
-//! What is no HTTP request is refused, in the format of every other error.
+//! Malformed requests are refused in the format of every other error.
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -16,7 +16,7 @@ use super::kernel::{self, Strings};
 
 /// Room for most paths: more would be another page of the stack to touch.
 const USUAL_PATH: usize = 256;
-/// What runs scripts without a `#!` line.
+/// The shell that runs scripts without a `#!` line.
 const SHELL: &CStr = c"/bin/sh";
 /// How a program's file begins: elf(5).
 const ELF: &[u8; 4] = b"\x7fELF";

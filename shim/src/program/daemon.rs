@@ -58,7 +58,7 @@ pub(crate) fn patiently<T>(
     }
 }
 
-/// What one launch asks, as often as it is asked.
+/// The question of one launch, as often as it is asked.
 pub(crate) struct Client<'o, A> {
     options: &'o Options<'static, A>,
     path: &'static [u8],

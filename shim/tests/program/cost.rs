@@ -1,4 +1,4 @@
-//! What a launch costs beside the second `execve(2)`.
+//! The cost of a launch beside the second `execve(2)`.
 
 use std::process::Command;
 

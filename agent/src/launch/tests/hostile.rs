@@ -135,7 +135,7 @@ fn a_reader_that_reads_nothing_is_cut_off_while_others_are_served() {
     server.wait_for_connections(0);
 }
 
-/// What `act` does as `uid`, on a thread of its own.
+/// Runs `act` as `uid`, on a thread of its own.
 fn as_user<'a, T: Send + 'a>(
     scope: &'a std::thread::Scope<'a, '_>,
     uid: u32,

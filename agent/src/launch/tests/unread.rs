@@ -23,7 +23,7 @@ fn has_descriptors(server: &Server) -> bool {
     has
 }
 
-/// What a launcher finds that reads now, at last.
+/// Reads the answer at last, as a late launcher does.
 fn found(stream: &BlockingStream) -> Vec<u8> {
     let (header, descriptor) = receive_header(stream).unwrap();
     let pages = LockedPages::received(&descriptor.unwrap(), header.len as usize).unwrap();

@@ -96,7 +96,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// What `log` brings to standard error while the journal is at `journal`.
+    /// Returns the lines that `log` brings to standard error while the journal is at `journal`.
     fn logged(journal: &Path, log: impl FnOnce()) -> Vec<String> {
         let stderr = LogWriter::new();
         let layer = JournalLayer::at(journal, stderr.clone());

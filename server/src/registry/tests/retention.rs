@@ -2,7 +2,7 @@ use super::*;
 use crate::config::RetentionConfig;
 use crate::store::AuditPage;
 
-/// What is kept for so long that nothing of a test has ended.
+/// A retention so long that no row of a test has expired.
 fn keep() -> RetentionConfig {
     RetentionConfig::default()
 }

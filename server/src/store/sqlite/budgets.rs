@@ -10,7 +10,7 @@ use crate::crypto::id::{AccountId, DevboxId, SecretId};
 use crate::crypto::sealed_len;
 use crate::store::{Budget, Devbox, StoreError, TimeMs};
 
-/// What an account uses.
+/// An account's use of its budgets.
 struct Usage {
     secrets: u64,
     value_bytes: u64,

@@ -120,7 +120,7 @@ pub enum Extent {
     Part,
 }
 
-/// Looks the database over as [`Depth::Quick`] does, within [`START_STEPS`] and [`START_TIME`]: a start does not take longer
+/// Looks the database over as [`Depth::Quick`] does, within `START_STEPS` and `START_TIME`: a start does not take longer
 /// because a state grows.
 ///
 /// # Errors
