@@ -27,11 +27,37 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Joins the server with `join_token`, which goes in by standard input.
+    /// Joins the server with `join_token`, which goes in by standard input. The daemon's own user may have everything.
     pub fn start(programs: &Programs, directory: &Path, server: &Server, join_token: &str) -> Result<Self> {
-        let socket = directory.join("launch.sock");
         let mut command = Command::new(&programs.daemon);
-        command.args(["run", "--server", &server.devbox, "--join-token-file", "-"]);
+        command.arg("run");
+        Self::join(programs, directory, server, join_token, command)
+    }
+
+    /// The same, with `configuration` as its file.
+    pub fn start_with(
+        programs: &Programs,
+        directory: &Path,
+        server: &Server,
+        join_token: &str,
+        configuration: &str,
+    ) -> Result<Self> {
+        let file = directory.join("agent.toml");
+        std::fs::write(&file, configuration)?;
+        let mut command = Command::new(&programs.daemon);
+        command.arg("run").arg("--config").arg(file);
+        Self::join(programs, directory, server, join_token, command)
+    }
+
+    fn join(
+        programs: &Programs,
+        directory: &Path,
+        server: &Server,
+        join_token: &str,
+        mut command: Command,
+    ) -> Result<Self> {
+        let socket = directory.join("launch.sock");
+        command.args(["--server", &server.devbox, "--join-token-file", "-"]);
         command.arg("--socket").arg(&socket);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log_file(directory, "daemon.log")?);
         let started = Instant::now();
@@ -59,6 +85,12 @@ impl Daemon {
         let output = command.args(["status", "--json", "--admin-socket"]).arg(admin).output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
         Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// A sample of the metrics, 0 if there is none yet. `sample`: its name without the daemon's prefix, with its labels.
+    pub fn metric(&self, sample: &str) -> Result<u64> {
+        let metrics = ask(&self.socket.with_file_name("admin.sock"), "/metrics")?;
+        super::sample(&metrics, &format!("devbox_secretsd_{sample}"))
     }
 
     /// The revision that it holds, from the admin socket itself: cheaper than [`Self::status`].

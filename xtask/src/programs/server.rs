@@ -3,20 +3,24 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::running::{Running, log_file, log_tail};
-use crate::build::Programs;
+use crate::build::{Programs, succeed};
 
 /// Time in which a token's budget grows by some requests.
 const BUDGET_PAUSE: Duration = Duration::from_millis(100);
 const ANY_PORT: &str = "127.0.0.1:0";
+const CONFIGURATION: &str = "server.toml";
+const LOG: &str = "server.log";
+const READY_DEADLINE: Duration = Duration::from_secs(30);
 
-/// `devbox-secrets-server dev`, ready to serve.
+/// `devbox-secrets-server dev` or `serve`, ready to serve.
 #[derive(Debug)]
 pub struct Server {
     running: Running,
@@ -49,13 +53,13 @@ impl Server {
         for (option, address) in ["--api", "--devbox", "--admin"].into_iter().zip(addresses) {
             command.args([option, address]);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file(directory, "server.log")?);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file(directory, LOG)?);
         let mut running = Running::start(&mut command)?;
         let stdout = running.0.stdout.take().context("the server has no standard output")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let ready: Value = serde_json::from_str(&line)
-            .with_context(|| format!("the server did not start:\n{}", log_tail(directory, "server.log")))?;
+            .with_context(|| format!("the server did not start:\n{}", log_tail(directory, LOG)))?;
         let field = |name: &str| -> Result<String> {
             Ok(ready[name].as_str().with_context(|| format!("no {name} in the ready line"))?.to_owned())
         };
@@ -63,9 +67,58 @@ impl Server {
         Ok(Self { running, api, devbox, admin, token })
     }
 
+    /// Starts `serve` for a new account on free loopback ports, with its state in `directory` and `limits` as the keys of
+    /// `[limits]`. No address is exempt from its budget, loopback addresses neither.
+    pub fn serve(programs: &Programs, directory: &Path, account: &str, limits: &str) -> Result<Self> {
+        configure(directory, limits)?;
+        let operate = |arguments: &[&str]| succeed(operator(programs, directory).args(arguments));
+        operate(&["keys", "init"])?;
+        operate(&["init"])?;
+        let token = create_account(programs, directory, account)?;
+        let mut command = operator(programs, directory);
+        command.arg("serve").stdin(Stdio::null()).stderr(log_file(directory, LOG)?);
+        let mut running = Running::start(&mut command)?;
+        let [api, devbox, admin] = bound(&mut running, directory)?;
+        Ok(Self { running, api, devbox, admin, token })
+    }
+
+    /// A token of another new account of a server that [`Self::serve`] started in `directory`.
+    pub fn create_account(&self, programs: &Programs, directory: &Path, name: &str) -> Result<String> {
+        create_account(programs, directory, name)
+    }
+
+    /// Has a server that [`Self::serve`] started in `directory` take up other `[limits]`, and waits until it has.
+    pub fn reload(&self, directory: &Path, limits: &str) -> Result<()> {
+        const DONE: &str = "reloads_total{result=\"done\"}";
+        let before = self.metric(DONE)?;
+        configure(directory, limits)?;
+        kill(self.pid(), Signal::SIGHUP)?;
+        let asked = Instant::now();
+        while self.metric(DONE)? == before {
+            if asked.elapsed() > READY_DEADLINE {
+                bail!("the server did not reload:\n{}", log_tail(directory, LOG));
+            }
+            std::thread::sleep(BUDGET_PAUSE);
+        }
+        Ok(())
+    }
+
     /// The process id.
     pub fn pid(&self) -> Pid {
         self.running.pid()
+    }
+
+    /// A sample of the metrics, 0 if there is none yet. `sample`: its name without the server's prefix, with its labels.
+    pub fn metric(&self, sample: &str) -> Result<u64> {
+        let metrics = ureq::get(format!("{}/metrics", self.admin)).call()?.body_mut().read_to_string()?;
+        super::sample(&metrics, &format!("devbox_secrets_server_{sample}"))
+    }
+
+    /// Lists the account's secrets.
+    pub fn list_secrets(&self) -> Result<()> {
+        let request = ureq::get(format!("{}/v1/secrets", self.api));
+        request.header("authorization", format!("Bearer {}", self.token)).call()?.body_mut().read_to_vec()?;
+        Ok(())
     }
 
     /// Stores a secret over the Secrets API.
@@ -92,9 +145,7 @@ impl Server {
 
     /// How many bundle requests wait for a change.
     pub fn held_requests(&self) -> Result<usize> {
-        let metrics = ureq::get(format!("{}/metrics", self.admin)).call()?.body_mut().read_to_string()?;
-        let held = metrics.lines().find_map(|line| line.strip_prefix("devbox_secrets_server_held_requests "));
-        held.context("the metrics have no held requests")?.parse().context("no number of held requests")
+        Ok(usize::try_from(self.metric("held_requests")?)?)
     }
 
     /// Registers a devbox that gets every secret of the account; returns its join token.
@@ -128,6 +179,58 @@ impl Server {
             }
         }
     }
+}
+
+fn configure(directory: &Path, limits: &str) -> Result<()> {
+    let place = directory.display();
+    let configuration = format!(
+        "[state]\ndirectory = \"{place}/state\"\nmaster_key_file = \"{place}/master.key\"\n\
+         [api]\nlisten = \"{ANY_PORT}\"\nexempt_addresses = []\n\
+         [devbox]\nlisten = \"{ANY_PORT}\"\nserver_names = [\"127.0.0.1\"]\nexempt_addresses = []\n\
+         [admin]\nlisten = \"{ANY_PORT}\"\n[limits]\n{limits}"
+    );
+    Ok(std::fs::write(directory.join(CONFIGURATION), configuration)?)
+}
+
+fn operator(programs: &Programs, directory: &Path) -> Command {
+    let mut command = Command::new(&programs.server);
+    command.arg("--config").arg(directory.join(CONFIGURATION)).stdout(Stdio::null());
+    command
+}
+
+/// Creates an account and returns a token of it.
+fn create_account(programs: &Programs, directory: &Path, name: &str) -> Result<String> {
+    succeed(operator(programs, directory).args(["account", "create", name]))?;
+    let mut create = operator(programs, directory);
+    create
+        .args(["token", "create", "--account", name, "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit());
+    let created: Value = serde_json::from_slice(&create.output()?.stdout).context("no token was created")?;
+    Ok(created["token"].as_str().context("no token was created")?.to_owned())
+}
+
+/// The URLs of API, devbox and admin listener, which `serve` logs in this order when it is ready.
+fn bound(running: &mut Running, directory: &Path) -> Result<[String; 3]> {
+    let started = Instant::now();
+    while started.elapsed() < READY_DEADLINE {
+        if let Some(urls) = urls(&std::fs::read_to_string(directory.join(LOG))?) {
+            return Ok(urls);
+        }
+        if running.0.try_wait()?.is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    bail!("the server did not start:\n{}", log_tail(directory, LOG))
+}
+
+fn urls(log: &str) -> Option<[String; 3]> {
+    let line =
+        log.split_inclusive('\n').find(|line| line.ends_with('\n') && line.contains(" devbox https://"))?;
+    let is_around = |c: char| c == '"' || c.is_whitespace();
+    let urls = line.split(is_around).filter(|word| word.contains("://")).map(str::to_owned);
+    urls.collect::<Vec<_>>().try_into().ok()
 }
 
 /// Host and port of a URL without a path.
