@@ -48,9 +48,10 @@ enum Task {
         #[arg(long, value_name = "N", default_value_t = 60)]
         seconds: u64,
     },
-    /// Measure launches, throughput, memory, boot and size, as ratios against baselines of the same run, and a fleet.
+    /// Measure launches, throughput, memory, boot and size, as ratios against baselines of the same run, a fleet, and budgets
+    /// under attack.
     ///
-    /// Builds the release profile first. Prints tables and draws target/bench/launch.svg. Options: `cargo xtask bench --help`.
+    /// Builds the release profile first. Prints tables and draws target/bench/launch.svg. Parts: launch, fleet, budget. Options: `cargo xtask bench --help`.
     #[command(disable_help_flag = true)]
     Bench {
         /// Options of the bench

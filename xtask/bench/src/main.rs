@@ -1,9 +1,11 @@
-//! `cargo xtask bench`: what a launch costs, beside what it replaces, and what many devboxes cost a server, in one run.
+//! `cargo xtask bench`: what a launch costs, beside what it replaces, what many devboxes cost a server, and what one party's work costs
+//! while another is over its budgets, in one run.
 //!
 //! Every time is a ratio to a baseline measured in turns with it, because machines are noisy: a launch against a bare
 //! `execve` of the same command with the same environment, the daemon against a bare echo on the same kind of socket.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks to its terminal")]
 
+mod budget;
 mod figures;
 mod fleet;
 mod launches;
@@ -23,6 +25,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use serde_json::json;
 
+use budget::Helper;
 use figures::median;
 use process::resident_bytes;
 use xtask::build::{self, Profile, Programs};
@@ -50,14 +53,16 @@ const LAUNCH_CPU: usize = 1;
 /// Where the daemon runs while its throughput is measured, and the echo that it is compared with.
 const SERVER_CPU: usize = 0;
 
-/// Measure launches, throughput, memory, boot and size, as ratios against baselines of the same run, and a fleet.
+/// Measure launches, throughput, memory, boot and size, as ratios against baselines of the same run, a fleet, and budgets under attack.
 #[derive(Debug, Parser)]
-#[command(bin_name = "cargo xtask bench")]
+#[command(bin_name = "cargo xtask bench", disable_help_subcommand = true)]
 struct Options {
+    #[command(subcommand)]
+    helper: Option<Helper>,
     /// Also write every figure to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Only this part [default: both]
+    /// Only this part [default: all]
     #[arg(long)]
     part: Option<Part>,
     /// Launches of each kind and size
@@ -66,6 +71,9 @@ struct Options {
     /// Most devboxes on one server; fewer where it breaks before
     #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = at_least_one)]
     fleet: usize,
+    /// Rounds of work at rest and under each attack on a budget
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
+    rounds: usize,
 }
 
 /// Some of the benchmarks.
@@ -75,6 +83,8 @@ enum Part {
     Launch,
     /// Many devboxes on one server.
     Fleet,
+    /// One account's and one user's work while another uses its budgets up; the users need root.
+    Budget,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -82,7 +92,12 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    let options = Options::parse();
+    let outcome = match &options.helper {
+        Some(helper) => budget::help(helper),
+        None => run(&options),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
@@ -104,6 +119,11 @@ fn run(options: &Options) -> Result<()> {
         let directory = directory.path().join("fleet");
         std::fs::create_dir(&directory)?;
         figures["fleet"] = fleet::measure(&programs, &directory, options.fleet)?;
+    }
+    if is_asked(Part::Budget) {
+        let directory = directory.path().join("budget");
+        std::fs::create_dir(&directory)?;
+        figures["budget"] = budget::measure(&programs, &directory, options.rounds)?;
     }
     if let Some(file) = &options.json {
         std::fs::write(file, format!("{figures:#}\n")).with_context(|| file.display().to_string())?;

@@ -59,7 +59,8 @@ fn rate(exchange: impl Fn() -> Result<()> + Sync) -> Result<f64> {
     Ok(f64::from(total) / started.elapsed().as_secs_f64())
 }
 
-fn request(buffer: &mut [u8; 64]) -> Result<&[u8]> {
+/// A request for everything.
+pub(super) fn request(buffer: &mut [u8; 64]) -> Result<&[u8]> {
     let builder = RequestBuilder::new(buffer, Flags::default(), 0).ok().context("the request has no room")?;
     Ok(builder.finish())
 }

@@ -21,11 +21,11 @@ const BUNDLE_LIMIT: usize = 1 << 20;
 /// Open files of this process besides a connection for each devbox.
 const OTHER_FILES: u64 = 256;
 /// Until a bundle has come to every devbox.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Devboxes that hold the same revision.
 #[derive(Debug)]
-pub(super) struct Crowd {
+pub(crate) struct Crowd {
     runtime: Runtime,
     url: ServerUrl,
     memory: SecretMemory,
@@ -35,12 +35,12 @@ pub(super) struct Crowd {
     sender: Sender<Arrival>,
     arrivals: Receiver<Arrival>,
     /// What every devbox holds or is about to.
-    pub(super) revision: u64,
+    pub(crate) revision: u64,
 }
 
 impl Crowd {
     /// Registers and enrols `count` devboxes, of which none polls yet.
-    pub(super) fn join(server: &Server, count: usize) -> Result<Self> {
+    pub(crate) fn join(server: &Server, count: usize) -> Result<Self> {
         raise_open_files(count)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let url: ServerUrl = server.devbox.parse()?;
@@ -54,12 +54,12 @@ impl Crowd {
     }
 
     /// How many devboxes poll.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.devboxes.len()
     }
 
     /// Lets more devboxes poll, `count` in all, and waits for their first bundles.
-    pub(super) fn grow(&mut self, count: usize) -> Result<()> {
+    pub(crate) fn grow(&mut self, count: usize) -> Result<()> {
         let known = self.len();
         let left =
             self.identities.len().checked_sub(count - known).context("too few devboxes have joined")?;
@@ -74,12 +74,12 @@ impl Crowd {
     }
 
     /// Leaves only the first `count` devboxes.
-    pub(super) fn shrink(&mut self, count: usize) {
+    pub(crate) fn shrink(&mut self, count: usize) {
         self.devboxes.truncate(count);
     }
 
     /// Waits until every devbox holds [`Self::revision`]: how long after `since` each one did, in milliseconds.
-    pub(super) fn gather(&self, since: Instant) -> Result<Vec<f64>> {
+    pub(crate) fn gather(&self, since: Instant) -> Result<Vec<f64>> {
         let arrivals = self.await_arrivals(self.len(), self.revision)?;
         let delay = |arrival: &Arrival| milliseconds(arrival.at.saturating_duration_since(since));
         Ok(arrivals.iter().map(delay).collect())

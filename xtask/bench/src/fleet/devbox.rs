@@ -14,32 +14,32 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 /// As the daemon's own settings have it.
-pub(super) const PACE: Pace =
+pub(crate) const PACE: Pace =
     Pace { poll_wait: Duration::from_secs(30), max_stale: Duration::from_secs(3_600) };
 
 /// A devbox holds a new generation, and has wiped the one before.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Arrival {
-    pub(super) at: Instant,
-    pub(super) revision: u64,
+pub(crate) struct Arrival {
+    pub(crate) at: Instant,
+    pub(crate) revision: u64,
 }
 
 /// A devbox that polls until it is dropped.
 #[derive(Debug)]
-pub(super) struct Devbox {
+pub(crate) struct Devbox {
     task: JoinHandle<()>,
     progress: Arc<Progress>,
 }
 
 /// A certificate for a join token.
-pub(super) async fn join(url: ServerUrl, token: String) -> Result<Identity> {
+pub(crate) async fn join(url: ServerUrl, token: String) -> Result<Identity> {
     let token = JoinToken::parse(token.as_bytes())?;
     enroll::redeem(&url, &token).await.context("a devbox could not join")
 }
 
 impl Devbox {
     /// Polls on `runtime` as `identity`, and tells `arrivals` of each generation.
-    pub(super) fn start(
+    pub(crate) fn start(
         runtime: &Handle,
         url: ServerUrl,
         identity: Identity,
@@ -60,7 +60,7 @@ impl Devbox {
     }
 
     /// What fails at present.
-    pub(super) fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<String> {
         self.progress.snapshot().failure.map(|failure| failure.message)
     }
 }

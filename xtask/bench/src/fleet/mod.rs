@@ -4,8 +4,8 @@
 //! - [`devbox`]: one of them, the daemon's own poller; [`crowd`]: many, in this process, so that both ends share the machine;
 //! - [`waves`]: a write and its way into each; [`idle`]: what they cost between two; [`herd`]: the server is killed, and everybody comes back.
 
-mod crowd;
-mod devbox;
+pub(super) mod crowd;
+pub(super) mod devbox;
 mod herd;
 mod idle;
 mod waves;
