@@ -64,10 +64,11 @@ async fn launch(
     let mut decision = decide(connection, state, seen).await?;
     let generation = match state.freshness.current(&state.vault).await {
         Err(unavailable) if is_held(&request, unavailable.loss) => {
-            let generation = wait_for_secrets(connection.stream, state, &request).await?;
+            drop(wait_for_secrets(connection.stream, state, &request).await?);
             // Rules may have been reloaded meanwhile, and the process may be another program by now.
             decision = decide(connection, state, seen).await?;
-            generation
+            // The look at the process may have taken seconds, in which a secret was deleted.
+            state.freshness.current(&state.vault).await.map_err(Refusal::from)?
         }
         held => held.map_err(Refusal::from)?,
     };

@@ -210,6 +210,35 @@ impl State {
     }
 }
 
+/// An examiner without threads, whose questions are answered when a test says so.
+#[cfg(test)]
+pub(crate) struct ByHand(Arc<Queue>);
+
+#[cfg(test)]
+impl ByHand {
+    pub(crate) fn examiner() -> (Examiner, Self) {
+        let cgroups = Cgroups::of_this_machine();
+        let (state, changed, remembered) = (Mutex::default(), Condvar::new(), Mutex::default());
+        let queue = Arc::new(Queue { state, changed, cgroups: cgroups.clone(), remembered });
+        let mut examiner = Examiner::new(cgroups);
+        examiner.queue = OnceLock::from(Some(Arc::clone(&queue)));
+        (examiner, Self(queue))
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.lock().jobs.len()
+    }
+
+    /// Answers the next question. Returns whether there was one.
+    pub(crate) fn look(&self) -> bool {
+        let job = self.0.lock().jobs.pop_front();
+        job.is_some_and(|Job { peer, process, questions, answer }| {
+            let (cgroups, remembered) = (&self.0.cgroups, &self.0.remembered);
+            answer.send(Facts::learn(peer, &process, &questions, cgroups, remembered, || {})).is_ok()
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File, OpenOptions};

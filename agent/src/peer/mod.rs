@@ -22,6 +22,8 @@ mod tests;
 
 pub use cgroups::Cgroups;
 pub use digest::{Digest, InvalidDigest};
+#[cfg(test)]
+pub(crate) use examiner::ByHand;
 pub use examiner::Examiner;
 pub use executable::Executable;
 pub use facts::{ExecutableQuestion, Facts, Learned, Questions};

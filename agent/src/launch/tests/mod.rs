@@ -60,11 +60,15 @@ impl Server {
     }
 
     fn in_units(memory: SecretMemory, policy: Policy, cgroups: Cgroups) -> Self {
+        Self::examined_by(memory, policy, Examiner::new(cgroups))
+    }
+
+    fn examined_by(memory: SecretMemory, policy: Policy, examiner: Examiner) -> Self {
         let directory = tempfile::tempdir().unwrap();
         open_to_all(directory.path());
         let vault = Arc::new(Vault::new("still enrolling: wait"));
         let state = LaunchState::new(Arc::clone(&vault), memory.clone(), policy).unwrap();
-        let state = Arc::new(state.examined_by(Examiner::new(cgroups)));
+        let state = Arc::new(state.examined_by(examiner));
         let (stop, stopped) = oneshot::channel::<()>();
         let path = directory.path().join("launch.sock");
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();

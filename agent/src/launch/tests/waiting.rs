@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::memory::Loss;
+use crate::peer::ByHand;
 
 const LONG: u32 = 600_000;
 
@@ -105,4 +106,27 @@ fn a_rule_taken_away_during_the_wait_counts() {
     server.state.set_policy(Policy::default());
     server.hold(1, &[("A", b"one")]);
     assert_eq!(receive(&stream).code(), ErrorCode::Denied);
+}
+
+#[test]
+fn secrets_replaced_while_a_waiting_launcher_is_looked_at_again_are_not_served() {
+    let memory = SecretMemory::probe(Requirement::Any, LIMIT).unwrap();
+    let executable = std::env::current_exe().unwrap();
+    let rule = format!("uid = {}\nexecutable = {executable:?}\nenv = ['*']", geteuid());
+    let (examiner, by_hand) = ByHand::examiner();
+    let server = Server::examined_by(memory, policy(&[&rule]), examiner);
+    let look = || wait_until("a question", || by_hand.look());
+    let stream = waiting_launch(&server);
+    look();
+    // Another launch, answered after the first one began to wait.
+    let other = server.connect();
+    send(&other, &request(Flags::default(), 0, &[]));
+    look();
+    assert_eq!(receive(&other).code(), ErrorCode::NotReady);
+
+    server.hold(1, &[("A", b"deleted")]);
+    wait_until("the second question", || by_hand.waiting() == 1);
+    server.hold(2, &[("B", b"two")]);
+    look();
+    assert_eq!(receive(&stream).strings(), b"B=two\0");
 }
