@@ -234,9 +234,13 @@ impl Freshness {
         });
     }
 
-    /// There is a connection. Its owner calls [`Self::disconnected`] before it is closed.
+    /// There is a connection. Its owner calls [`Self::disconnected`] before it is closed. A poll that was about to be sent over
+    /// the one before is not held: a launch does not take a silent handshake for a server that has nothing to say.
     pub(crate) fn connected(&self, socket: RawFd) {
         let mut state = self.state();
+        if let Phase::Held { .. } = state.phase {
+            state.phase = Phase::Between;
+        }
         state.socket = Some(socket);
         state.empty_at = None;
         state.heard_after = None;
@@ -384,6 +388,18 @@ mod tests {
         freshness.arrives();
         assert_eq!(freshness.answered(None, WAIT), WAIT);
         assert!(is_current(&freshness));
+    }
+
+    #[test]
+    fn a_connection_that_takes_the_place_of_another_holds_no_poll_yet() {
+        let (freshness, ours, _server) = held();
+        freshness.state().known_at = Some(ago(2 * RECENT));
+        assert!(is_current(&freshness), "the server holds a poll");
+        freshness.disconnected();
+        drop(ours);
+        let (ours, _server) = connection();
+        freshness.connected(ours.as_raw_fd());
+        assert!(!is_current(&freshness));
     }
 
     #[test]
