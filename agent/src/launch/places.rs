@@ -135,6 +135,12 @@ impl Places {
         self.lock().iter().map(|taken| taken.places.taken).sum()
     }
 
+    /// How many bytes are counted.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.lock().iter().map(|taken| taken.bytes.taken).sum()
+    }
+
     fn lock(&self) -> MutexGuard<'_, [Taken; 4]> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -298,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn withdrawn_bytes_count_no_more_though_the_place_does() {
+    fn released_bytes_count_no_more_though_the_place_does() {
         let places = places();
         let mut place = places.take(1, Relation::Named).unwrap();
         assert!(place.hold(32 * MIB));

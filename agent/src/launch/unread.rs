@@ -58,7 +58,7 @@ pub(super) struct Sent {
     content: Content,
     peer: Peer,
     at: Instant,
-    place: Place,
+    _place: Place,
 }
 
 /// The answer as it was sent.
@@ -121,7 +121,7 @@ impl Unread {
         if matches!(content, Content::Harmless) && has_read_all(&stream) {
             return;
         }
-        let sent = Sent { stream, content, peer, at: Instant::now(), place };
+        let sent = Sent { stream, content, peer, at: Instant::now(), _place: place };
         let mut answers = self.lock();
         let was_empty = answers.sent.is_empty();
         let oldest = LOOKS.min(answers.sent.len());
@@ -241,13 +241,12 @@ impl Sent {
         }
     }
 
-    /// Wipes the pages. The place stays, for the kernel keeps the message.
+    /// Wipes the pages. The place stays, with its bytes: the kernel keeps the message, and with it the memory of the pages.
     fn withdraw(&mut self, why: Why, metrics: &Metrics) {
         if matches!(self.content, Content::Harmless) {
             return;
         }
         self.content = Content::Harmless;
-        self.place.release();
         report_withdrawn(metrics, self.peer, why);
     }
 }

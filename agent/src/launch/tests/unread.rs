@@ -71,8 +71,10 @@ fn unread_answers_are_wiped_when_their_secrets_are_revoked_or_replaced() {
     server.wait_until_nothing_is_locked();
     assert!(server.metric(&format!("{outdated}2\n")));
     assert_eq!(server.state.connections(), 1, "the kernel still has the message");
+    assert_eq!(server.state.places.bytes(), 6, "and with it the memory");
     assert_eq!(found(&stream), [0; 6]);
     server.wait_for_connections(0);
+    assert_eq!(server.state.places.bytes(), 0);
 }
 
 #[test]
