@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::geteuid;
 
+use crate::peer::household;
 use crate::policy::Relation;
 
 /// Most connections at a time.
@@ -28,9 +29,6 @@ const DESCRIPTORS_A_PLACE: usize = 2;
 const MAX_BYTES: usize = 64 << 20;
 /// The part of the limit of locked memory that answers may take: the rest is for the secrets themselves.
 const PART_OF_LOCK_LIMIT: usize = 4;
-/// Subordinate uids begin here on every distribution (`SUB_UID_MIN`, login.defs(5)) and come in ranges of this length.
-const FIRST_SUBORDINATE: u32 = 100_000;
-const SUBORDINATE_RANGE: u32 = 65_536;
 
 /// Each pool's share of all places, in sixteenths, and of all bytes, in quarters. No stranger is given a variable.
 const SHARES: [(Pool, usize, usize); 4] =
@@ -209,15 +207,6 @@ impl Budget {
     }
 }
 
-/// Whom a uid stands for where no rule names it: itself, or the first of its range of subordinate uids. Ranges that begin
-/// elsewhere than on a multiple of their length count as two users.
-fn household(uid: u32) -> u32 {
-    match uid.checked_sub(FIRST_SUBORDINATE) {
-        Some(offset) => uid - offset % SUBORDINATE_RANGE,
-        None => uid,
-    }
-}
-
 /// `usize::MAX` for no limit.
 fn limit(resource: Resource) -> usize {
     let Ok((soft, _)) = getrlimit(resource) else { return usize::MAX };
@@ -229,6 +218,7 @@ mod tests {
     use super::*;
 
     const OWN: u32 = 990;
+    const SUBORDINATE: std::ops::Range<u32> = 100_000..165_536;
     const MIB: usize = 1 << 20;
 
     fn places() -> Arc<Places> {
@@ -254,7 +244,7 @@ mod tests {
             [(Relation::None, Relation::Possible), (Relation::Possible, Relation::Possible)]
         {
             let places = places();
-            let agent = [1_000].into_iter().chain(FIRST_SUBORDINATE..FIRST_SUBORDINATE + SUBORDINATE_RANGE);
+            let agent = [1_000].into_iter().chain(SUBORDINATE);
             let crowd: Vec<_> = agent.flat_map(|uid| flood(&places, uid, relation)).collect();
             assert!(crowd.len() < 384, "{}", crowd.len());
             assert!(flood(&places, 1_001, other).len() >= 48, "a user that a rule could be about");

@@ -5,8 +5,11 @@
 //! the process is put into a Landlock domain, it stays outside: from inside, no process's executable can be seen. Before it asks
 //! a file system it starts a spare, which stays outside as well, so that a look-up that is stuck costs its own launch only. At
 //! rest there is one thread: a second one that finds no work ends.
+//!
+//! A user can have its look-ups stuck on purpose. So a user may have one more under way, and one more that waits, while it has
+//! fewer than are free: half of them, and there is always one for the next.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
@@ -16,6 +19,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::digest::Remembered;
+use super::namespace::household;
 use super::{Cgroups, Facts, Obstacle, Peer, Process, Questions};
 
 /// A thread's stack, in bytes.
@@ -27,8 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Most threads: all but one may be stuck.
 const MAX_WORKERS: usize = 8;
 
-/// Most questions that wait for a thread. Each holds a descriptor.
-const MAX_QUEUED: usize = 256;
+/// Most questions that wait for a thread: half of them are one user's at most. Each holds a descriptor.
+const MAX_QUEUED: usize = 512;
 
 /// Answers questions about processes.
 #[derive(Debug)]
@@ -60,6 +64,8 @@ struct State {
     jobs: VecDeque<Job>,
     workers: usize,
     idle: usize,
+    /// Questions under way, by user.
+    under_way: HashMap<u32, usize>,
     is_closed: bool,
 }
 
@@ -134,11 +140,12 @@ impl Queue {
 
     /// Whether there was room.
     fn push(&self, job: Job) -> bool {
+        let user = job.user();
         let mut state = self.lock();
-        if state.jobs.len() >= MAX_QUEUED {
+        if !state.has_room(user) {
             state.forget_abandoned();
         }
-        let has_room = state.jobs.len() < MAX_QUEUED;
+        let has_room = state.has_room(user);
         if has_room {
             state.jobs.push_back(job);
             self.changed.notify_one();
@@ -170,28 +177,41 @@ impl Queue {
 
     fn work(self: Arc<Self>) {
         while let Some(job) = self.next() {
-            // The launch may have gone.
-            if job.answer.is_closed() {
-                continue;
-            }
-            let Job { peer, process, questions, answer } = job;
-            let before_file = || self.start_spare();
-            let facts =
-                Facts::learn(peer, &process, &questions, &self.cgroups, &self.remembered, before_file);
-            let _ = answer.send(facts);
+            let user = job.user();
+            self.answer(job);
+            self.lock().end(user);
         }
+    }
+
+    fn answer(self: &Arc<Self>, job: Job) {
+        // The launch may have gone.
+        if job.answer.is_closed() {
+            return;
+        }
+        let Job { peer, process, questions, answer } = job;
+        let before_file = || self.start_spare();
+        let facts = Facts::learn(peer, &process, &questions, &self.cgroups, &self.remembered, before_file);
+        let _ = answer.send(facts);
     }
 
     /// The next job; `None` if this thread is to end: the examiner is gone, or another thread is idle already.
     fn next(&self) -> Option<Job> {
         let mut state = self.lock();
         loop {
-            if state.is_closed || (state.jobs.is_empty() && state.idle > 0) {
+            if state.is_closed {
                 state.workers -= 1;
                 return None;
             }
-            if let Some(job) = state.jobs.pop_front() {
+            if let Some(job) = state.begin() {
+                // The end of a look-up may have made room for two users.
+                if !state.jobs.is_empty() {
+                    self.changed.notify_one();
+                }
                 return Some(job);
+            }
+            if state.idle > 0 {
+                state.workers -= 1;
+                return None;
             }
             state.idle += 1;
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -200,7 +220,39 @@ impl Queue {
     }
 }
 
+impl Job {
+    /// Whom it counts for.
+    fn user(&self) -> u32 {
+        household(self.peer.uid)
+    }
+}
+
 impl State {
+    /// Whether one more question of `user` may wait.
+    fn has_room(&self, user: u32) -> bool {
+        let waiting = self.jobs.iter().filter(|job| job.user() == user).count();
+        waiting < MAX_QUEUED - self.jobs.len()
+    }
+
+    /// Takes the oldest question whose user may have one more under way.
+    fn begin(&mut self) -> Option<Job> {
+        let free = MAX_WORKERS - self.under_way.values().sum::<usize>();
+        let may_begin = |job: &Job| self.under_way.get(&job.user()).is_none_or(|mine| *mine < free);
+        let at = if free > 0 { self.jobs.iter().position(may_begin)? } else { return None };
+        let job = self.jobs.remove(at)?;
+        *self.under_way.entry(job.user()).or_default() += 1;
+        Some(job)
+    }
+
+    fn end(&mut self, user: u32) {
+        if let Some(mine) = self.under_way.get_mut(&user) {
+            *mine -= 1;
+            if *mine == 0 {
+                self.under_way.remove(&user);
+            }
+        }
+    }
+
     fn busy(&self) -> usize {
         self.workers - self.idle
     }
@@ -350,19 +402,44 @@ mod tests {
         timeout(Duration::from_secs(60), idle).await.expect("no look-up is counted any more");
     }
 
+    #[test]
+    fn no_user_has_all_threads_and_the_questions_of_others_overtake_its_own() {
+        let queue = Queue::idle();
+        let process = || Process::with_id(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let peer = process().owner().unwrap();
+        let mut waiting = Vec::new();
+        // Two uids of one range of subordinate uids are one user.
+        for uid in [[100_001; MAX_WORKERS], [100_002; MAX_WORKERS]].concat().into_iter().chain([7, 8]) {
+            let (answer, answered) = oneshot::channel();
+            waiting.push(answered);
+            let peer = Peer { uid, ..peer };
+            let questions = Questions::default();
+            assert!(queue.push(Job { peer, process: process(), questions, answer }));
+        }
+        let begin = || queue.lock().begin().map(|job| job.peer.uid);
+        let begun: Vec<_> = std::iter::from_fn(begin).collect();
+        assert_eq!(begun, [100_001, 100_001, 100_001, 100_001, 7, 8]);
+        for _ in 0..2 {
+            queue.lock().end(household(100_001));
+        }
+        assert_eq!(begin(), Some(100_001), "look-ups that end make room for others");
+    }
+
     #[tokio::test]
     async fn questions_that_wait_are_bounded_and_dropped_with_their_launch() {
         let queue = Queue::idle();
         let process = || Process::with_id(i32::try_from(std::process::id()).unwrap()).unwrap();
         let peer = process().owner().unwrap();
         let mut waiting = Vec::new();
-        let mut push = || {
+        let mut push = |uid| {
             let (answer, answered) = oneshot::channel();
             waiting.push(answered);
+            let peer = Peer { uid, ..peer };
             queue.push(Job { peer, process: process(), questions: Questions::default(), answer })
         };
-        assert!((0..MAX_QUEUED).all(|_| push()));
-        assert!(!push(), "there is no thread, so all of them wait");
+        assert!((0..MAX_QUEUED / 2).all(|_| push(1)));
+        assert!(!push(1), "there is no thread, so all of them wait");
+        assert!(push(2), "another user's question has room");
         waiting.clear();
         queue.forget_abandoned();
         assert!(queue.lock().jobs.is_empty());

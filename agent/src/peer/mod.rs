@@ -27,7 +27,7 @@ pub(crate) use examiner::ByHand;
 pub use examiner::Examiner;
 pub use executable::Executable;
 pub use facts::{ExecutableQuestion, Facts, Learned, Questions};
-pub use namespace::{is_anonymous_group, is_anonymous_user};
+pub use namespace::{household, is_anonymous_group, is_anonymous_user};
 pub use obstacle::Obstacle;
 pub use process::Process;
 pub use unit::{InvalidUnitName, InvalidUnitPattern, UnitName, UnitPattern};

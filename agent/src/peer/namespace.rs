@@ -11,6 +11,10 @@ const ALL_IDS: u64 = 0xffff_ffff;
 /// The kernel's default (`DEFAULT_OVERFLOWUID`).
 const DEFAULT: u32 = 65_534;
 
+/// Subordinate uids begin here on every distribution (`SUB_UID_MIN`, login.defs(5)) and come in ranges of this length.
+const FIRST_SUBORDINATE: u32 = 100_000;
+const SUBORDINATE_RANGE: u32 = 65_536;
+
 /// Whether `uid` may be any user that the daemon's user namespace does not map.
 #[must_use]
 pub fn is_anonymous_user(uid: u32) -> bool {
@@ -23,6 +27,16 @@ pub fn is_anonymous_user(uid: u32) -> bool {
 pub fn is_anonymous_group(gid: u32) -> bool {
     static GROUPS: LazyLock<Option<u32>> = LazyLock::new(|| anonymous("gid"));
     *GROUPS == Some(gid)
+}
+
+/// The user that a uid counts for: itself, or the first of its range of subordinate uids. Ranges that begin
+/// elsewhere than on a multiple of their length count as two users.
+#[must_use]
+pub fn household(uid: u32) -> u32 {
+    match uid.checked_sub(FIRST_SUBORDINATE) {
+        Some(offset) => uid - offset % SUBORDINATE_RANGE,
+        None => uid,
+    }
 }
 
 /// `None` if every id is mapped. A map that cannot be read counts as one that leaves ids out.
