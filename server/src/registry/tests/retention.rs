@@ -49,6 +49,25 @@ async fn a_devbox_that_was_shut_down_is_deleted_with_all_that_is_its_own_after_i
 }
 
 #[tokio::test]
+async fn a_devbox_whose_join_token_was_deleted_long_after_its_use_gets_a_new_one() {
+    let world = World::new().await;
+    let caller = world.caller("acme").await;
+    let (devbox, _) = world.joined(&caller, &[]).await;
+    // As if the token's time had passed: its end is part of what retention looks at.
+    let database =
+        sqlx::SqlitePool::connect(&format!("sqlite:{}", world.state.database().display())).await.unwrap();
+    let ended =
+        sqlx::query("UPDATE join_tokens SET expire_time_ms = 0, use_time_ms = 0").execute(&database).await;
+    assert_eq!(ended.unwrap().rows_affected(), 1);
+    world.registry.prune(&keep_nothing()).await.unwrap();
+    let left: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM join_tokens").fetch_one(&database).await.unwrap();
+    assert_eq!(left, 0);
+    let token = world.registry.new_join_token(&caller, devbox.id.as_str()).await.unwrap();
+    world.enrol(&token).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_certificate_that_was_ended_early_is_remembered_for_its_longest_life() {
     let world = World::new().await;
     let caller = world.caller("acme").await;

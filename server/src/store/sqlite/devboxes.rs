@@ -98,9 +98,12 @@ impl Devboxes for SqliteStore {
         request: Option<&RequestKey>,
     ) -> Result<bool, StoreError> {
         let mut write = self.begin_once(account, request, audit.time_ms).await?;
+        // The last one's row is there no more once retention has deleted it.
         let query = sqlx::query(
-            "UPDATE join_tokens SET hash = ?, expire_time_ms = ?, use_time_ms = NULL WHERE devbox_id =
-             (SELECT id FROM devboxes WHERE account_id = ? AND id = ? AND status = 'running')",
+            "INSERT INTO join_tokens (devbox_id, hash, expire_time_ms)
+             SELECT id, ?, ? FROM devboxes WHERE account_id = ? AND id = ? AND status = 'running'
+             ON CONFLICT (devbox_id) DO UPDATE
+             SET hash = excluded.hash, expire_time_ms = excluded.expire_time_ms, use_time_ms = NULL",
         );
         let query = query.bind(join.hash.as_bytes()).bind(join.expire_time_ms);
         let query = query.bind(account.as_str()).bind(issue.devbox.as_str());
