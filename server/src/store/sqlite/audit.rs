@@ -45,12 +45,17 @@ impl AuditLog for SqliteStore {
 
     async fn raise_audit_floor(&self, sequence: i64, audit: &AuditRecord) -> Result<bool, StoreError> {
         let mut write = self.begin().await?;
-        if floor(&mut write).await?.sequence >= sequence {
+        let floor = floor(&mut write).await?;
+        if floor.sequence >= sequence {
             return Ok(false);
         }
         let query = sqlx::query("SELECT hash FROM audit WHERE sequence < ? ORDER BY sequence DESC LIMIT 1");
         let last = query.bind(sequence).fetch_optional(&mut *write).await?;
-        let hash: Option<Vec<u8>> = last.map(|row| row.try_get(0)).transpose()?.flatten();
+        // Between both floors there may be no row: a restore leaves a gap in the numbers.
+        let hash: Option<Vec<u8>> = match last {
+            Some(row) => row.try_get(0)?,
+            None => floor.hash.map(|hash| hash.to_vec()),
+        };
         insert(&mut write, audit).await?;
         let update = sqlx::query("UPDATE audit_floor SET sequence = ?, hash = ?").bind(sequence).bind(hash);
         update.execute(&mut *write).await?;

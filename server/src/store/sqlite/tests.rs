@@ -126,6 +126,21 @@ async fn the_audits_chain_goes_on_over_batches_restarts_and_a_prune() {
     }
 }
 
+#[tokio::test]
+async fn the_audits_chain_goes_on_over_two_prunes_in_the_gap_of_a_restore() {
+    let (_directory, state) = state();
+    let store = open(&state).await.unwrap();
+    store.record(&record()).await.unwrap();
+    store.leap_ahead(&record()).await.unwrap();
+    for floor in [500, 600] {
+        let prune = AuditRecord { action: Action::AuditPrune, object: floor.to_string(), ..record() };
+        assert!(store.raise_audit_floor(floor, &prune).await.unwrap());
+        while store.delete_audit_beneath_floor().await.unwrap() > 0 {}
+        let floor = store.audit_floor().await.unwrap();
+        assert!(is_chained(&store, floor).await, "{floor:?}");
+    }
+}
+
 async fn is_chained(store: &SqliteStore, floor: AuditFloor) -> bool {
     let page = AuditPage::OldestAfter(floor.sequence - 1);
     let rows = store.audit_page(None, page, 10_000).await.unwrap();
