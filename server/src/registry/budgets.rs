@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::audit::Attempt;
+use super::peer::Source;
 use super::rate::RateLimiter;
-use super::{Refusal, Registry};
+use super::{DevboxPeer, Refusal, Registry};
 use crate::config::{Limits, Rate};
 use crate::crypto::id::{AccountId, DevboxId, TokenId};
 use crate::store::{AuditRecord, Budget};
@@ -12,11 +13,13 @@ use crate::store::{AuditRecord, Budget};
 /// Of an account's audit rows of deliveries, how many parts of the whole one devbox may take.
 const DEVBOX_SHARE: u32 = 10;
 
-/// Work that is limited by rate.
+/// Work that is limited by rate. Before a devbox is admitted its requests count for their source: copies of its identity, and
+/// certificates of it that were ended, cannot use up the rates of the devbox itself.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
     requests: RateLimiter<TokenId>,
-    bundles: RateLimiter<DevboxId>,
+    bundles: RateLimiter<Source>,
+    renewal_requests: RateLimiter<Source>,
     renewals: RateLimiter<DevboxId>,
     devbox_rows: RateLimiter<DevboxId>,
     account_rows: RateLimiter<AccountId>,
@@ -89,17 +92,23 @@ impl Registry {
     }
 
     /// 429 for a devbox that asks for bundles more often than its rate.
-    pub(super) fn check_bundle_rate(&self, devbox: &DevboxId) -> Result<(), Refusal> {
-        let taken = self.0.rates.bundles.take(devbox, self.limits().bundles);
+    pub(super) fn check_bundle_rate(&self, peer: &DevboxPeer) -> Result<(), Refusal> {
+        let taken = self.0.rates.bundles.take(&peer.source(), self.limits().bundles);
         taken.map_err(|wait| self.too_often(Budget::Bundles, wait))
     }
 
     /// How long an answer has to wait so that the devbox's next request is within its rate.
-    pub(super) fn bundle_pace(&self, devbox: &DevboxId) -> Duration {
-        self.0.rates.bundles.wait(devbox, self.limits().bundles)
+    pub(super) fn bundle_pace(&self, peer: &DevboxPeer) -> Duration {
+        self.0.rates.bundles.wait(&peer.source(), self.limits().bundles)
     }
 
-    /// 429 for a devbox that renews its certificate more often than its rate.
+    /// 429 for a certificate that asks for its renewal more often than the rate, before it is looked for.
+    pub(super) fn check_renewal_request_rate(&self, peer: &DevboxPeer) -> Result<(), Refusal> {
+        let taken = self.0.rates.renewal_requests.take(&peer.source(), self.limits().renewals);
+        taken.map_err(|wait| self.too_often(Budget::Renewals, wait))
+    }
+
+    /// 429 for an admitted devbox that renews its certificate more often than its rate, whichever certificate it shows.
     pub(super) fn check_renewal_rate(&self, devbox: &DevboxId) -> Result<(), Refusal> {
         let taken = self.0.rates.renewals.take(devbox, self.limits().renewals);
         taken.map_err(|wait| self.too_often(Budget::Renewals, wait))

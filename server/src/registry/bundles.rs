@@ -39,7 +39,7 @@ impl Registry {
         let public_key = decode_key(&request.hpke_public_key)?;
         let deadline = Instant::now() + Duration::from_millis(u64::from(request.wait_ms.min(MAX_WAIT_MS)));
         let link = Link::parse(&request.continuity)?;
-        self.check_bundle_rate(peer.devbox_id())?;
+        self.check_bundle_rate(peer)?;
         let looked = self.0.changes.moment();
         let (mut standing, mut turn) = self.begin(peer, link).await?;
         let mut held = None;
@@ -53,7 +53,7 @@ impl Registry {
                 () = turn.ended() => {}
             }
             // Many changes in a short time become one answer, so that the daemon's next request is within its rate.
-            tokio::time::sleep(self.bundle_pace(peer.devbox_id())).await;
+            tokio::time::sleep(self.bundle_pace(peer)).await;
             standing = self.admit_here(peer).await?;
             turn.check()?;
         }

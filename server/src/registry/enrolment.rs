@@ -59,10 +59,11 @@ impl Registry {
     /// 403 for a stranger's certificate, a devbox that is shut down, an identity that is in use elsewhere, or a request for
     /// another devbox; 400 for a malformed request. Audited.
     pub async fn renew(&self, peer: &DevboxPeer, csr_pem: &str) -> Result<IssuedIdentity, Refusal> {
-        self.check_renewal_rate(peer.devbox_id())?;
+        self.check_renewal_request_rate(peer)?;
         let account = self.admit(peer, Action::DevboxRenew).await?.account;
         self.refuse_renewal_elsewhere(peer, &account).await?;
         let devbox = peer.devbox_id();
+        self.check_renewal_rate(devbox)?;
         let attempt = attempt(&account, devbox, Action::DevboxRenew, peer.remote());
         let signed = match self.check_request(csr_pem, devbox) {
             Ok(request) => self.sign(devbox, &request)?,

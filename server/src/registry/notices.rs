@@ -45,7 +45,7 @@ impl Notice {
 }
 
 /// The address that counts: an IPv6 address without its host part. An IPv4 address may arrive mapped into IPv6.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
         v4 @ IpAddr::V4(_) => v4,

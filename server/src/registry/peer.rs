@@ -9,6 +9,7 @@ use x509_parser::prelude::FromDer;
 
 use super::audit::Attempt;
 use super::caller::no_devbox_capability;
+use super::notices::network;
 use super::{Refusal, Registry, now_ms};
 use crate::crypto::id::{AccountId, DevboxId, hex};
 use crate::store::{Action, Actor, DevboxStatus, Standing};
@@ -22,6 +23,13 @@ pub struct DevboxPeer {
     issuer: Vec<u8>,
     remote: Option<IpAddr>,
     line: Weak<()>,
+}
+
+/// One certificate at one address, as notices count addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Source {
+    serial: String,
+    remote: Option<IpAddr>,
 }
 
 impl DevboxPeer {
@@ -61,6 +69,10 @@ impl DevboxPeer {
     /// Its certificate's, lowercase hexadecimal.
     pub(super) fn serial(&self) -> &str {
         &self.serial
+    }
+
+    pub(super) fn source(&self) -> Source {
+        Source { serial: self.serial.clone(), remote: self.remote.map(network) }
     }
 
     pub(super) fn remote(&self) -> Option<IpAddr> {

@@ -208,3 +208,38 @@ async fn the_deliveries_of_one_devbox_cannot_fill_the_audit() {
         |row: &&&AuditEntry| row.reason.as_deref().is_some_and(|reason| reason.contains("not listed"));
     assert_eq!(deliveries.iter().filter(unlisted).count(), 1);
 }
+
+#[tokio::test]
+async fn ended_certificates_and_copies_elsewhere_use_up_nothing_of_the_devboxs_rates() {
+    let limits = Limits { bundles: TWICE_AN_HOUR, renewals: TWICE_AN_HOUR, ..Limits::default() };
+    let (world, busy, _) = world(limits).await;
+    let (devbox, ended) = world.joined(&busy, &[]).await;
+    let token = world.registry.new_join_token(&busy, devbox.id.as_str()).await.unwrap();
+    let identity = world.enrol(&token).await.unwrap();
+    let (line, csr) = (std::sync::Arc::new(()), csr(devbox.id.as_str()));
+    let peer = world.peer(&identity).on(&line);
+    fetch(&world, &peer).await.unwrap();
+    let copy = world.peer_at(&identity, 9);
+    for stranger in [&ended, &copy] {
+        for _ in 0..2 {
+            assert_eq!(
+                world.registry.renew(stranger, &csr).await.unwrap_err().kind(),
+                RefusalKind::Forbidden
+            );
+        }
+        let over = (RefusalKind::RateLimited, "budget_renewals");
+        assert_eq!(refusal(world.registry.renew(stranger, &csr).await), over);
+    }
+    for over in [RefusalKind::Forbidden, RefusalKind::Forbidden, RefusalKind::RateLimited] {
+        assert_eq!(fetch(&world, &ended).await.unwrap_err().kind(), over);
+    }
+    fetch(&world, &peer).await.unwrap();
+    let renewed = world.peer(&world.registry.renew(&peer, &csr).await.unwrap());
+    let renewed = world.peer(&world.registry.renew(&renewed.on(&line), &csr).await.unwrap());
+    let refused = world.registry.renew(&renewed.on(&line), &csr).await;
+    assert_eq!(
+        refusal(refused),
+        (RefusalKind::RateLimited, "budget_renewals"),
+        "a new certificate is no new budget"
+    );
+}
