@@ -1,5 +1,5 @@
 //! The body of a delivered bundle. A devbox that does not read holds the bundle's memory, and its share of the bytes in
-//! flight, for a limited time only.
+//! flight, for a limited time only, and until it asks again.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ const FRAME_LEN: usize = 64 * 1024;
 /// How long a devbox may take to read its bundle.
 const TIME_TO_READ: Duration = Duration::from_secs(60);
 
-/// The bundle was not read in time; the connection ends.
+/// The bundle was not read in time, or the devbox has asked again; the connection ends.
 #[derive(Debug, Error)]
 #[error("the devbox did not read its bundle in time")]
 struct TooSlow;
@@ -42,12 +42,15 @@ pub(super) fn body(bundle: Delivery) -> Body {
 
 impl Sending {
     fn new(bundle: Delivery, time: Duration) -> Self {
-        let len = bundle.len();
+        let (len, ended) = (bundle.len(), bundle.ended());
         let bundle = Arc::new(Mutex::new(Some(bundle)));
         let expiring = Arc::clone(&bundle);
         // A body is polled only while its connection takes bytes, so that the expiry needs a task of its own.
         let expiry = tokio::spawn(async move {
-            tokio::time::sleep(time).await;
+            tokio::select! {
+                () = tokio::time::sleep(time) => {}
+                () = ended => {}
+            }
             expiring.lock().unwrap_or_else(PoisonError::into_inner).take();
         });
         Self { bundle, len, sent: 0, expiry: expiry.abort_handle() }

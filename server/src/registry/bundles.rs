@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::audit::Attempt;
-use super::continuity::Link;
+use super::continuity::{Link, in_use};
+use super::in_flight::Share;
 use super::peer::shut_down;
 use super::places::Turn;
 use super::{Delivery, DevboxPeer, Refusal, RefusalKind, Registry};
@@ -57,7 +58,7 @@ impl Registry {
             standing = self.admit_here(peer).await?;
             turn.check()?;
         }
-        self.deliver(peer, &standing, public_key).await.map(Some)
+        self.deliver(peer, &standing, turn, public_key).await.map(Some)
     }
 
     /// Admits the peer, and lets its request continue. Starts over if its identity moved in between.
@@ -101,11 +102,15 @@ impl Registry {
         &self,
         peer: &DevboxPeer,
         standing: &Standing,
+        mut turn: Turn,
         public_key: Vec<u8>,
     ) -> Result<Delivery, Refusal> {
         self.check_bundle_len(peer, standing).await?;
         let account = &standing.account;
-        let share = self.0.in_flight.take(account, standing.bundle_bytes).await?;
+        let share = match self.0.in_flight.take_now(account, standing.bundle_bytes) {
+            Some(share) => share,
+            None => self.wait_for_share(peer, standing, &mut turn).await?,
+        };
         let mut contents = self.contents(peer, account).await?;
         contents.values.retain(fits_its_name);
         let facts = format!("revision {}, {} values", contents.revision, contents.values.len());
@@ -115,7 +120,23 @@ impl Registry {
         // write nothing, and so renew its lease while the disk is full.
         self.record_delivery(attempt(peer, account), facts).await?;
         self.metrics().bundle_delivered();
-        Ok(Delivery { bundle, _share: share })
+        Ok(Delivery { bundle, turn, _share: share })
+    }
+
+    /// Slow readers of the account can make this take long: whether the devbox still may is asked again.
+    async fn wait_for_share(
+        &self,
+        peer: &DevboxPeer,
+        standing: &Standing,
+        turn: &mut Turn,
+    ) -> Result<Share, Refusal> {
+        let share = tokio::select! {
+            share = self.0.in_flight.take(&standing.account, standing.bundle_bytes) => Some(share?),
+            () = turn.ended() => None,
+        };
+        self.admit_here(peer).await?;
+        turn.check()?;
+        share.ok_or_else(in_use)
     }
 }
 

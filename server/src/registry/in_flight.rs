@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Refusal;
+use super::places::Turn;
 use crate::crypto::id::AccountId;
 
 /// Of the whole, the part of one account.
@@ -41,7 +42,17 @@ pub(super) struct Share {
 #[derive(Debug)]
 pub struct Delivery {
     pub(super) bundle: Vec<u8>,
+    pub(super) turn: Turn,
     pub(super) _share: Share,
+}
+
+impl Delivery {
+    /// Returns once the devbox has asked again or its identity continues elsewhere: of each devbox one bundle is in flight, so
+    /// that a devbox that reads slowly cannot take its account's share from the others.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut turn = self.turn.clone();
+        async move { turn.ended().await }
+    }
 }
 
 impl Deref for Delivery {
@@ -61,14 +72,26 @@ impl InFlight {
 
     /// Waits for the account's turn: first among its own devboxes, then among all.
     pub(super) async fn take(&self, account: &AccountId, bytes: u64) -> Result<Share, Refusal> {
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.share);
-        let own = self.of_account(account);
-        let accounts = Arc::clone(&self.accounts);
-        let mut share = Share { all: None, of_account: None, account: account.clone(), accounts };
+        let (mut share, own, units) = self.begin(account, bytes);
         share.of_account = Some(own.acquire_many_owned(units).await.map_err(Refusal::internal)?);
         let all = Arc::clone(&self.all).acquire_many_owned(units).await;
         share.all = Some(all.map_err(Refusal::internal)?);
         Ok(share)
+    }
+
+    /// As [`Self::take`] if there is nobody to wait for.
+    pub(super) fn take_now(&self, account: &AccountId, bytes: u64) -> Option<Share> {
+        let (mut share, own, units) = self.begin(account, bytes);
+        share.of_account = Some(own.try_acquire_many_owned(units).ok()?);
+        share.all = Some(Arc::clone(&self.all).try_acquire_many_owned(units).ok()?);
+        Some(share)
+    }
+
+    fn begin(&self, account: &AccountId, bytes: u64) -> (Share, Arc<Semaphore>, u32) {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.share);
+        let own = self.of_account(account);
+        let accounts = Arc::clone(&self.accounts);
+        (Share { all: None, of_account: None, account: account.clone(), accounts }, own, units)
     }
 
     fn of_account(&self, account: &AccountId) -> Arc<Semaphore> {

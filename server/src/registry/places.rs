@@ -83,7 +83,7 @@ impl Place {
 }
 
 /// A request's right to be answered: until the identity continues elsewhere, or the same or a later step has come.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Turn(watch::Receiver<()>);
 
 impl Turn {

@@ -243,3 +243,51 @@ async fn ended_certificates_and_copies_elsewhere_use_up_nothing_of_the_devboxs_r
         "a new certificate is no new budget"
     );
 }
+
+/// A bundle request that waits because the account's share of the bytes in flight is taken.
+async fn waiting(world: &World, peer: &DevboxPeer) -> tokio::task::JoinHandle<Result<usize, Refusal>> {
+    let (registry, state, peer) = (world.registry.clone(), world.state.clone(), peer.clone());
+    let directory = tempfile::tempdir().unwrap();
+    let asking = World { registry, state, _directory: directory };
+    let held = tokio::spawn(async move { fetch(&asking, &peer).await });
+    while world.registry.0.places.len() == 0 {
+        tokio::task::yield_now().await;
+    }
+    held
+}
+
+#[tokio::test]
+async fn a_request_that_waited_for_its_share_is_admitted_again() {
+    let (world, busy, _) = world(Limits::default()).await;
+    let (_, peer) = world.joined(&busy, &[]).await;
+    let share = world.registry.0.in_flight.take(busy.account(), u64::MAX).await.unwrap();
+    let held = waiting(&world, &peer).await;
+    world.registry.set_devbox_capability(&Actor::Server, "busy", false).await.unwrap();
+    drop(share);
+    assert_eq!(refusal(held.await.unwrap()), (RefusalKind::Forbidden, "no_devbox_capability"));
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_its_share_ends_when_the_devbox_joins_anew() {
+    let (world, busy, _) = world(Limits::default()).await;
+    let (devbox, peer) = world.joined(&busy, &[]).await;
+    let _share = world.registry.0.in_flight.take(busy.account(), u64::MAX).await.unwrap();
+    let held = waiting(&world, &peer).await;
+    let token = world.registry.new_join_token(&busy, devbox.id.as_str()).await.unwrap();
+    world.enrol(&token).await.unwrap();
+    assert_eq!(refusal(held.await.unwrap()), (RefusalKind::Forbidden, "certificate_expired"));
+}
+
+#[tokio::test]
+async fn a_delivery_ends_when_its_devbox_asks_again() {
+    let (world, busy, _) = world(Limits::default()).await;
+    let (_, peer) = world.joined(&busy, &[]).await;
+    let hpke_public_key = STANDARD.encode(BundleKey::generate().public_key());
+    let continuity = Continuity { boot: "b".repeat(BOOT_LEN), after: None, step: "5".repeat(STEP_LEN) };
+    let request = BundleRequest { hpke_public_key, known_revision: None, wait_ms: 0, continuity };
+    let first = world.registry.bundle(&peer, &request).await.unwrap().unwrap();
+    let second = world.registry.bundle(&peer, &request).await.unwrap().unwrap();
+    first.ended().await;
+    let in_flight = tokio::time::timeout(Duration::ZERO, second.ended()).await;
+    assert!(in_flight.is_err(), "the newest goes on");
+}
