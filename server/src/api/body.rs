@@ -21,8 +21,8 @@ use crate::registry::{Caller, Retry};
 
 /// Longest body, in bytes: the longest value fits, JSON-escaped.
 pub(super) const MAX_BODY_LEN: usize = 1024 * 1024;
-/// Most memory that is taken before a byte has come, in bytes.
-const FIRST_LEN: usize = 16 * 1024;
+/// Least memory for a body of which a byte has come, in bytes.
+const FIRST_LEN: usize = 512;
 /// Longest time for a body to arrive.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -87,7 +87,7 @@ fn object<T: Object>(bytes: &[u8]) -> Result<T, ApiError> {
 async fn json_bytes(request: Request, max_len: usize) -> Result<Zeroizing<Vec<u8>>, ApiError> {
     let (parts, body) = request.into_parts();
     let connection = parts.extensions.get::<Arc<Connection>>().ok_or_else(ApiError::internal)?;
-    let memory = BodyMemory::new(Arc::clone(&connection.load));
+    let memory = BodyMemory::new(Arc::clone(&connection.load), Some(connection.remote.ip()));
     let bytes = timeout(BODY_TIMEOUT, collect(body, max_len, memory)).await.map_err(|_| too_slow())??;
     if !bytes.is_empty() && !is_json(&parts.headers) {
         return Err(ApiError::new(
@@ -109,9 +109,7 @@ async fn collect(
     if announced > max_len {
         return Err(too_large(max_len));
     }
-    let first = announced.min(FIRST_LEN);
-    memory.grow_to(first)?;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(first));
+    let mut bytes = Zeroizing::new(Vec::new());
     while let Some(frame) = body.frame().await {
         let frame =
             frame.map_err(|_| ApiError::invalid("incomplete_body", "the body ended early: send it again"))?;
@@ -128,8 +126,9 @@ async fn collect(
 fn append(bytes: &mut Zeroizing<Vec<u8>>, data: &[u8], memory: &mut BodyMemory) -> Result<(), ApiError> {
     let needed = bytes.len() + data.len();
     if needed > bytes.capacity() {
-        memory.grow_to(needed.next_power_of_two())?;
-        let mut larger = Zeroizing::new(Vec::with_capacity(needed.next_power_of_two()));
+        let capacity = needed.next_power_of_two().max(FIRST_LEN);
+        memory.grow_to(capacity)?;
+        let mut larger = Zeroizing::new(Vec::with_capacity(capacity));
         larger.extend_from_slice(bytes);
         *bytes = larger;
     }
@@ -167,7 +166,7 @@ mod tests {
     use super::*;
 
     fn memory() -> BodyMemory {
-        BodyMemory::new(Arc::default())
+        BodyMemory::new(Arc::default(), None)
     }
 
     #[test]

@@ -137,8 +137,10 @@ async fn enroll(
 ) -> Result<Answer<IssuedIdentity>, ApiError> {
     // The join token was in the header, so it is in the connection's buffer.
     connection.close_after_answer();
+    let remote = Some(connection.remote.ip());
+    let _turn = connection.load.authenticating(remote, None).await?;
     let _place = connection.load.request(None)?;
-    let enrolled = context.registry.enroll(&token, &body.csr, Some(connection.remote.ip())).await;
+    let enrolled = context.registry.enroll(&token, &body.csr, remote).await;
     enrolled.map(Answer).map_err(|refusal| failed(refusal, &connection))
 }
 

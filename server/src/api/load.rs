@@ -1,16 +1,17 @@
 //! The work that a listener has taken on, and the budgets in front of it: failed authentications by address, requests by account,
 //! bytes of bodies. What is refused here has cost no look at the database.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use devbox_secrets_proto::secret::SecretBytes;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::admission::{Admission, Full, Place, network};
+use super::body::MAX_BODY_LEN;
 use super::error::ApiError;
 use super::listener::LimitSource;
 use crate::config::{ListenerLimits, Rate};
@@ -22,19 +23,62 @@ const FAILURE_BURST_SECONDS: u32 = 10;
 /// Tokens that are remembered as good, by their hashes.
 const MOST_KNOWN: usize = 16_384;
 
+/// Most authentications at once of tokens that were not good before. Failures are counted after they happen, so that any number
+/// of guesses that arrive together would pass.
+const MOST_STRANGERS: usize = 32;
+/// Of the bytes of bodies, the part of one address.
+const ADDRESS_SHARE: usize = 4;
+
 /// The work of one listener.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Load {
     limits: LimitSource,
     requests: Admission<String>,
-    body_bytes: AtomicUsize,
+    bodies: Mutex<Bodies>,
     failures: RateLimiter<IpAddr>,
+    strangers: Semaphore,
     known: Mutex<HashSet<TokenHash>>,
+}
+
+/// Bytes of bodies in memory.
+#[derive(Debug, Default)]
+struct Bodies {
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self::new(LimitSource::default())
+    }
 }
 
 impl Load {
     pub(super) fn new(limits: LimitSource) -> Self {
-        Self { limits, ..Self::default() }
+        Self {
+            limits,
+            requests: Admission::default(),
+            bodies: Mutex::default(),
+            failures: RateLimiter::default(),
+            strangers: Semaphore::new(MOST_STRANGERS),
+            known: Mutex::default(),
+        }
+    }
+
+    /// Waits for the turn of an authentication that may fail, unless `token` was good before. Refuses as
+    /// [`Self::check_failures`], also for what failed during the wait.
+    pub(super) async fn authenticating(
+        &self,
+        remote: Option<IpAddr>,
+        token: Option<&SecretBytes>,
+    ) -> Result<Option<SemaphorePermit<'_>>, ApiError> {
+        if token.is_some_and(|token| self.is_known(token)) {
+            return Ok(None);
+        }
+        self.check_failures(remote, token)?;
+        let turn = self.strangers.acquire().await.map_err(|_| ApiError::internal())?;
+        self.check_failures(remote, token)?;
+        Ok(Some(turn))
     }
 
     /// A place for a request in work, of `account` once that is known.
@@ -105,6 +149,10 @@ impl Load {
         ApiToken::hash_presented(token).is_ok_and(|hash| self.known().contains(&hash))
     }
 
+    fn bodies(&self) -> MutexGuard<'_, Bodies> {
+        self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn known(&self) -> MutexGuard<'_, HashSet<TokenHash>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,25 +176,27 @@ fn busy(code: &'static str, message: &'static str) -> ApiError {
 #[derive(Debug)]
 pub(super) struct BodyMemory {
     load: Arc<Load>,
+    address: Option<IpAddr>,
     bytes: usize,
 }
 
 impl BodyMemory {
-    pub(super) fn new(load: Arc<Load>) -> Self {
-        Self { load, bytes: 0 }
+    /// For a body that comes from `remote`.
+    pub(super) fn new(load: Arc<Load>, remote: Option<IpAddr>) -> Self {
+        let address = counted(&load.limits.load(), remote);
+        Self { load, address, bytes: 0 }
     }
 
     /// Takes memory until there are `bytes` of it.
     ///
     /// # Errors
-    /// 503 while the bodies of other requests have it all.
+    /// 503 while the bodies of other requests have it all, or those of the address its part.
     pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), ApiError> {
         let more = bytes.saturating_sub(self.bytes);
         let limit = self.load.limits.load().body_bytes;
-        let taken = self.load.body_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-            held.checked_add(more).filter(|held| *held <= limit)
-        });
-        taken.map_err(|_| busy("max_body_bytes", "the server has as many bytes of requests as it takes"))?;
+        if !self.load.bodies().take(more, self.address, limit) {
+            return Err(busy("max_body_bytes", "the server has as many bytes of requests as it takes"));
+        }
         self.bytes += more;
         Ok(())
     }
@@ -154,7 +204,34 @@ impl BodyMemory {
 
 impl Drop for BodyMemory {
     fn drop(&mut self) {
-        self.load.body_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.load.bodies().give_back(self.bytes, self.address);
+    }
+}
+
+impl Bodies {
+    /// Whether `more` bytes were within `limit`, and within the part of `address`.
+    fn take(&mut self, more: usize, address: Option<IpAddr>, limit: usize) -> bool {
+        let share = (limit / ADDRESS_SHARE).max(MAX_BODY_LEN);
+        let held = address.map_or(0, |address| self.by_address.get(&address).copied().unwrap_or(0));
+        if self.total + more > limit || (address.is_some() && held + more > share) {
+            return false;
+        }
+        self.total += more;
+        if let Some(address) = address.filter(|_| more > 0) {
+            self.by_address.insert(address, held + more);
+        }
+        true
+    }
+
+    fn give_back(&mut self, bytes: usize, address: Option<IpAddr>) {
+        self.total -= bytes;
+        let Some(address) = address else { return };
+        if let Some(held) = self.by_address.get_mut(&address) {
+            *held -= bytes;
+            if *held == 0 {
+                self.by_address.remove(&address);
+            }
+        }
     }
 }
 
@@ -171,16 +248,53 @@ mod tests {
         Arc::new(Load::new(Arc::new(ArcSwap::from_pointee(limits))))
     }
 
+    fn address(host: u8) -> Option<IpAddr> {
+        Some([192, 0, 2, host].into())
+    }
+
     #[test]
     fn bodies_over_the_budget_are_refused_until_others_have_gone() {
         let load = load(|limits| limits.body_bytes = 100);
-        let mut first = BodyMemory::new(Arc::clone(&load));
+        let mut first = BodyMemory::new(Arc::clone(&load), address(1));
         first.grow_to(60).unwrap();
         first.grow_to(80).unwrap();
-        let mut second = BodyMemory::new(Arc::clone(&load));
+        let mut second = BodyMemory::new(Arc::clone(&load), address(2));
         assert!(second.grow_to(21).is_err());
         drop(first);
         second.grow_to(100).unwrap();
+    }
+
+    #[test]
+    fn the_bodies_of_one_address_leave_room_for_others() {
+        let load = load(|limits| limits.body_bytes = 8 * MAX_BODY_LEN);
+        let body = |host| {
+            let mut memory = BodyMemory::new(Arc::clone(&load), address(host));
+            memory.grow_to(MAX_BODY_LEN).map(|()| memory)
+        };
+        let held = [body(1).unwrap(), body(1).unwrap()];
+        assert!(body(1).is_err());
+        body(2).unwrap();
+        drop(held);
+        body(1).unwrap();
+        assert!(load.bodies().by_address.is_empty() && load.bodies().total == 0);
+    }
+
+    #[tokio::test]
+    async fn guesses_that_arrive_together_are_refused_like_those_that_arrive_one_by_one() {
+        let load = load(|limits| limits.failures_per_second = 1);
+        let mut guesses = tokio::task::JoinSet::new();
+        for _ in 0..1_000 {
+            let load = Arc::clone(&load);
+            guesses.spawn(async move {
+                let Ok(_turn) = load.authenticating(address(1), None).await else { return 0 };
+                tokio::task::yield_now().await;
+                load.failed(address(1));
+                1
+            });
+        }
+        let looks: usize = guesses.join_all().await.into_iter().sum();
+        assert!(looks <= FAILURE_BURST_SECONDS as usize + MOST_STRANGERS, "{looks}");
+        assert!(load.authenticating(address(2), None).await.is_ok());
     }
 
     #[test]

@@ -153,14 +153,17 @@ async fn identify(
         )
     })?;
     let (load, remote) = (&connection.load, Some(connection.remote.ip()));
-    load.check_failures(remote, Some(&token))?;
+    let _turn = load.authenticating(remote, Some(&token)).await?;
     match registry.authenticate(&token, remote).await {
         Ok(caller) => {
             load.succeeded(&token);
             Ok(caller)
         }
         Err(refusal) => {
-            load.forget(&token);
+            // A token that is used too often, or that a busy database did not find, is good all the same.
+            if refusal.kind() == RefusalKind::Unauthenticated {
+                load.forget(&token);
+            }
             Err(failed(refusal, connection))
         }
     }

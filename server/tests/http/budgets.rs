@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 
-use devbox_secrets_server::config::{Config, Exempt, ListenerLimits};
+use devbox_secrets_server::config::{Config, Exempt, ListenerLimits, Rate};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -109,6 +109,22 @@ async fn a_guesser_is_stopped_and_good_tokens_go_on_from_its_address_and_from_ot
     assert!(refused.starts_with("HTTP/1.1 429 ") && refused.contains("retry-after: "), "{refused}");
     assert!(from_elsewhere(&server.token).await.starts_with("HTTP/1.1 200 "));
     server.call(get("/v1/secrets")).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_token_that_is_used_too_often_stays_known_as_good() {
+    let server = TestServer::start_with(|config| {
+        limited(|limits| limits.failures_per_second = 1)(config);
+        config.limits.requests = Rate { interval: std::time::Duration::from_secs(3600), burst: 1 };
+    })
+    .await;
+    let from_elsewhere =
+        async |token: &str| exchange(connect_from_elsewhere(server.bound.api).await, &get_with(token)).await;
+    assert!(from_elsewhere(&server.token).await.starts_with("HTTP/1.1 200 "));
+    assert!(from_elsewhere(&server.token).await.contains("budget_requests"));
+    until("max_failures_per_second_per_address", async || from_elsewhere("dbs_guess").await).await;
+    let answer = from_elsewhere(&server.token).await;
+    assert!(answer.contains("budget_requests"), "refused for its own use, not for the guesser: {answer}");
 }
 
 #[tokio::test]
