@@ -45,3 +45,29 @@ fn the_document_says_who_needs_a_token_and_what_is_answered_without() {
         assert_eq!(operation["responses"]["401"].is_object(), !open, "{}", route.path);
     }
 }
+
+#[test]
+fn the_document_names_every_refusal_that_waiting_helps_against() {
+    let document = document();
+    let responses = &document["components"]["responses"];
+    for (response, codes) in [
+        (
+            "RateLimited",
+            &["budget_requests", "max_requests_per_account", "max_failures_per_second_per_address"][..],
+        ),
+        ("Busy", &["max_requests", "max_body_bytes", "database_busy", "too_many_connections"]),
+    ] {
+        let description = responses[response]["description"].as_str().unwrap();
+        for code in codes {
+            assert!(description.contains(code), "{response}: {code}");
+        }
+        assert!(responses[response]["headers"]["Retry-After"].is_object(), "{response}");
+    }
+    for route in routes().iter().filter(|route| route.access != Access::Open) {
+        let operation = &document["paths"][route.path][route.method.as_str().to_lowercase()];
+        for (status, response) in [("429", "RateLimited"), ("503", "Busy")] {
+            let expected = format!("#/components/responses/{response}");
+            assert_eq!(operation["responses"][status]["$ref"], json!(expected), "{} {status}", route.path);
+        }
+    }
+}
