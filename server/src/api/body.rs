@@ -8,7 +8,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::Body as _;
+use hyper::body::{Body as _, Bytes};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -23,6 +23,9 @@ use crate::registry::{Caller, Retry};
 pub(super) const MAX_BODY_LEN: usize = 1024 * 1024;
 /// Least memory for a body of which a byte has come, in bytes.
 const FIRST_LEN: usize = 512;
+/// Most bytes of a body over the limit that are read and dropped before it is refused, and the longest time for that.
+const MAX_DISCARDED: usize = 4 * 1024 * 1024;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest time for a body to arrive.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -107,6 +110,7 @@ async fn collect(
 ) -> Result<Zeroizing<Vec<u8>>, ApiError> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > max_len {
+        discard(&mut body).await;
         return Err(too_large(max_len));
     }
     let mut bytes = Zeroizing::new(Vec::new());
@@ -115,11 +119,27 @@ async fn collect(
             frame.map_err(|_| ApiError::invalid("incomplete_body", "the body ended early: send it again"))?;
         let data = frame.data_ref().map_or(&[][..], |data| data);
         if bytes.len() + data.len() > max_len {
+            discard(&mut body).await;
             return Err(too_large(max_len));
         }
         append(&mut bytes, data, &mut memory)?;
     }
     Ok(bytes)
+}
+
+/// Reads on without keeping a byte. A connection that is closed with unread input is reset, and the reset can overtake the answer
+/// (RFC 9112, section 9.6): the client would see a broken pipe and not the refusal.
+async fn discard(body: &mut Body) {
+    let reading = async {
+        let mut read = 0;
+        while read < MAX_DISCARDED
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            read += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    // A slower or longer body is refused without its end.
+    let _ = timeout(DISCARD_TIMEOUT, reading).await;
 }
 
 /// Appends, moving to a larger buffer where needed; the old one is wiped.
