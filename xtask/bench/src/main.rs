@@ -169,8 +169,13 @@ impl Bench<'_> {
         self.daemons += 1;
         let directory = self.directory.join(format!("devbox-{}", self.daemons));
         std::fs::create_dir(&directory)?;
+        let devbox = format!("bench-{}", self.daemons);
         let names: Vec<String> = (0..count).map(name).collect();
-        let join_token = self.server.create_bound_devbox(&format!("bench-{}", self.daemons), &names)?;
+        // MANY are more bindings than one registration may have, and all the secrets there are.
+        let join_token = match count {
+            MANY => self.server.create_devbox(&devbox)?,
+            _ => self.server.create_bound_devbox(&devbox, &names)?,
+        };
         let daemon = Daemon::start(self.programs, &directory, self.server, &join_token)?;
         pin(daemon.pid(), cpu)?;
         Ok(daemon)
