@@ -81,11 +81,14 @@ journalctl --unit devbox-secrets-suspend.service --grep 'join token was not acce
   fail "why it did not resume is not in the journal"
 refused 'could not resume' as agent devbox-exec -- true
 
-# A daemon that does not run is not started to be quiesced.
+# A stopped daemon is not started in order to be quiesced. The sleeping script must not ask its sockets: that starts it.
 systemctl reset-failed
+printf '#!/bin/bash\n' > /machine/asleep
 systemctl stop devbox-secretsd.service
-systemctl start machine-sleep.service
-[ "$(property devbox-secretsd.service MainPID)" = 0 ] || fail "started by the sleep"
+stopped=$(property devbox-secretsd.service InvocationID)
+systemctl start machine-sleep.service || fail "the machine could not sleep without the daemon"
+eventually "the sleep to be over" sleep_is_over
+[ "$(property devbox-secretsd.service InvocationID)" = "$stopped" ] || fail "the daemon was started by the sleep"
 "#
     );
     let machine = machine.file("/etc/systemd/system/machine-sleep.service", SLEEP);
