@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::access::peer::{Cgroups, Examiner};
 use crate::admin::{self, Admin};
 use crate::alarm::Alarm;
 use crate::config::{self, Settings};
@@ -25,7 +26,6 @@ use crate::launch::{self, LaunchState};
 use crate::machine::Machine;
 use crate::memory::{Inherited, Loss, MemoryError, SecretMemory, Vault};
 use crate::metrics::Metrics;
-use crate::peer::{Cgroups, Examiner};
 use crate::reload::{Reload, Sources};
 use crate::restart::{self, Kept, Store};
 use crate::socket::{self, Audience, SocketError, SocketFile};

@@ -9,11 +9,12 @@
 //! - [`restart`]: what a successor finds in the service manager's store;
 //! - [`memory`]: the only pages that hold a plaintext; [`launch`]: what a launch asks and gets;
 //! - [`credentials`]: what systemd asks for on behalf of a unit, and gets;
-//! - [`policy`]: who may have what; [`peer`]: who asks, as the kernel says it;
+//! - [`access`]: which process may have which variables: its peer and the policy;
 //! - [`admin`]: health and status on a local socket; [`telemetry`]: logs, the audit and the service manager;
 //! - [`metrics`]: what operators see in numbers; [`reload`]: changed rules;
 //! - [`harden`]: closes the process before it reads a secret; [`socket`]: Unix sockets.
 
+pub mod access;
 pub mod admin;
 pub mod alarm;
 pub mod app;
@@ -34,8 +35,6 @@ pub mod metrics;
 #[cfg(test)]
 mod needs;
 mod off_thread;
-pub mod peer;
-pub mod policy;
 pub mod reload;
 pub mod restart;
 pub mod socket;

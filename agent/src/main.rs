@@ -11,6 +11,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use devbox_secretsd::access::peer::Process;
+use devbox_secretsd::access::policy::Explanation;
 use devbox_secretsd::admin::client::AskError;
 use devbox_secretsd::admin::resumed::until_resumed;
 use devbox_secretsd::admin::{Report, client, explain, table};
@@ -19,8 +21,6 @@ use devbox_secretsd::config::{self, Settings};
 use devbox_secretsd::harden::{self, Hardening};
 use devbox_secretsd::identity::token;
 use devbox_secretsd::memory::share_one_arena;
-use devbox_secretsd::peer::Process;
-use devbox_secretsd::policy::Explanation;
 use devbox_secretsd::reload::Counts;
 use devbox_secretsd::telemetry::log::{self, Format};
 use devbox_secretsd::telemetry::{chain, journal, stderr};

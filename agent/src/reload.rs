@@ -7,11 +7,11 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tracing::{error, info};
 
+use crate::access::peer::Peer;
 use crate::config::{self, Mistakes, Overrides};
 use crate::credentials::Credentials;
 use crate::launch::LaunchState;
 use crate::off_thread::off_thread;
-use crate::peer::Peer;
 use crate::telemetry::audit::{Kind, TARGET};
 
 /// Where the daemon's settings come from.

@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::explain;
-use crate::peer::Peer;
+use crate::access::peer::Peer;
 
 /// Time for the whole question.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use crate::access::peer::{Cgroups, Examiner, Peer, Process};
+use crate::access::policy::Explanation;
 use crate::config::Rules;
-use crate::peer::{Cgroups, Examiner, Peer, Process};
-use crate::policy::Explanation;
 
 /// The question about `peer`, as a request's target.
 #[must_use]

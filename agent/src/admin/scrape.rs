@@ -9,9 +9,9 @@ use super::Admin;
 use super::reply::{json, refusal};
 use super::report::State;
 use super::status::state_of;
+use crate::access::peer::Peer;
 use crate::memory::Holding;
 use crate::metrics::{MEDIA_TYPE, Present};
-use crate::peer::Peer;
 use crate::reload::Reload;
 use crate::telemetry::{audit, stderr};
 

@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 
 use super::Admin;
 use super::reply::stranger;
-use crate::peer::Peer;
+use crate::access::peer::Peer;
 use crate::telemetry::audit::{Kind, TARGET};
 use crate::telemetry::chain;
 

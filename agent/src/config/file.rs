@@ -10,12 +10,12 @@ use super::document::{Document, Section};
 use super::identity::{self, FromIdentity};
 use super::mistake::Collector;
 use super::{quantity, rules};
+use crate::access::peer::is_anonymous_user;
+use crate::access::policy::Policy;
 use crate::control_plane::ServerUrl;
 use crate::credentials::rules::CredentialRules;
 use crate::harden::Mode;
 use crate::memory::Requirement;
-use crate::peer::is_anonymous_user;
-use crate::policy::Policy;
 use crate::telemetry::log::{self, Format};
 
 /// What may stand at the top of the file.

@@ -22,7 +22,7 @@ use mistake::Collector;
 use nix::libc::O_NONBLOCK;
 use nix::unistd::geteuid;
 
-use crate::policy::Policy;
+use crate::access::policy::Policy;
 
 /// Read where no other file is named, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/devbox-secrets/agent.toml";

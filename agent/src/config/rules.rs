@@ -6,8 +6,8 @@ use toml::de::{DeValue, ValueDeserializer};
 
 use super::document::{Document, one_line};
 use super::mistake::Collector;
+use crate::access::policy::{Policy, RuleConfig};
 use crate::credentials::rules::{CredentialRule, CredentialRuleConfig, CredentialRules};
-use crate::policy::{Policy, RuleConfig};
 
 /// All `[[rule]]`s. A file without one grants nothing to nobody. None where a rule is a mistake.
 pub(super) fn read(document: &Document<'_>, mistakes: &mut Collector) -> Option<Policy> {

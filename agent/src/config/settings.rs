@@ -10,12 +10,12 @@ use super::file::FromFile;
 use super::identity;
 use super::mistake::Collector;
 use super::quantity::print_size;
+use crate::access::policy::{Policy, table};
 use crate::control_plane::ServerUrl;
 use crate::credentials::rules::CredentialRules;
 use crate::harden::Mode;
 use crate::identity::Source;
 use crate::memory::Requirement;
-use crate::policy::{Policy, table};
 use crate::telemetry::log::{self, Format};
 
 /// How long secrets are served without the control plane, if nothing else is said.

@@ -5,7 +5,7 @@
 
 use thiserror::Error;
 
-use crate::peer::UnitName;
+use crate::access::peer::UnitName;
 
 /// Longest credential name, in bytes: a file's (`NAME_MAX`).
 const MAX_CREDENTIAL_LEN: usize = 255;

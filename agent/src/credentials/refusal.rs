@@ -3,8 +3,8 @@
 use thiserror::Error;
 
 use super::address::InvalidAddress;
+use crate::access::peer::UnitName;
 use crate::memory::Unavailable;
-use crate::peer::UnitName;
 
 /// Why a unit does not get a credential.
 #[derive(Debug, Error)]

@@ -4,9 +4,9 @@ use tracing::{info, warn};
 
 use super::address::Question;
 use super::refusal::Refusal;
+use crate::access::peer::{Peer, UnitName};
 use crate::memory::Generation;
 use crate::metrics::Metrics;
-use crate::peer::{Peer, UnitName};
 use crate::telemetry::audit::{Kind, TARGET};
 use crate::telemetry::chain;
 

@@ -6,9 +6,9 @@ use devbox_launch_proto::ErrorCode;
 
 use super::refusal::Refusal;
 use super::selection::{Selection, select};
+use crate::access::peer::Facts;
+use crate::access::policy::Policy;
 use crate::memory::Generation;
-use crate::peer::Facts;
-use crate::policy::Policy;
 
 /// A policy and a process that at least one of its rules is about.
 pub(super) struct Decision {

@@ -1,8 +1,8 @@
 //! Says what a process would get if it launched now.
 
 use super::LaunchState;
-use crate::peer::{Peer, Process};
-use crate::policy::Explanation;
+use crate::access::peer::{Peer, Process};
+use crate::access::policy::Explanation;
 
 impl LaunchState {
     /// What the policy in force decides about `peer`, from what this daemon can see of it, and about each variable that is

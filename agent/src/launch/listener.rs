@@ -22,8 +22,8 @@ use super::places::{Place, Places};
 use super::refusal::Refusal;
 use super::report::{LOG_INTERVAL, report_busy};
 use super::unread::Content;
-use crate::peer::Peer;
-use crate::policy::Relation;
+use crate::access::peer::Peer;
+use crate::access::policy::Relation;
 
 /// Pause after a failed accept, so that exhausted descriptors do not make a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

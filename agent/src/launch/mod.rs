@@ -30,11 +30,11 @@ use self::answer::WhyInline;
 use self::places::Places;
 use self::report::Seldom;
 use self::unread::{Unread, Why};
+use crate::access::peer::{Cgroups, Examiner};
+use crate::access::policy::Policy;
 use crate::freshness::Freshness;
 use crate::memory::{Pool, SecretMemory, Vault};
 use crate::metrics::Metrics;
-use crate::peer::{Cgroups, Examiner};
-use crate::policy::Policy;
 
 pub use listener::serve;
 

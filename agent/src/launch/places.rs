@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::geteuid;
 
-use crate::peer::household;
-use crate::policy::Relation;
+use crate::access::peer::household;
+use crate::access::policy::Relation;
 
 /// Most connections at a time.
 const MAX_PLACES: usize = 1_024;

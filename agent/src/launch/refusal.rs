@@ -2,8 +2,8 @@
 
 use devbox_launch_proto::{ErrorCode, LARGEST_ROOM, MAX_ERROR_LEN};
 
+use crate::access::peer::{Peer, is_anonymous_user};
 use crate::memory::Unavailable;
-use crate::peer::{Peer, is_anonymous_user};
 
 /// Longest part of a name from a request that a message repeats, in characters.
 const MAX_QUOTED: usize = 128;

@@ -11,9 +11,9 @@ use super::answer::{Reply, WhyInline};
 use super::failure::Failure;
 use super::refusal::Refusal;
 use super::unread::Why;
+use crate::access::peer::{Facts, Peer, UnitName};
+use crate::access::policy::Policy;
 use crate::metrics::Metrics;
-use crate::peer::{Facts, Peer, UnitName};
-use crate::policy::Policy;
 use crate::telemetry::audit::{Kind, TARGET};
 
 /// Shortest interval between log lines about many launches: a flood must not fill the log.

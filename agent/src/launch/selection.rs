@@ -8,9 +8,9 @@ use devbox_launch_proto::{Item, Items, LARGEST_ROOM};
 use devbox_secrets_proto::name::{InvalidVariable, MAX_ARG_STRLEN, check_name};
 
 use super::refusal::{Refusal, quoted};
+use crate::access::peer::Peer;
+use crate::access::policy::{Grants, is_guarded};
 use crate::memory::Generation;
-use crate::peer::Peer;
-use crate::policy::{Grants, is_guarded};
 
 /// How long the audit's list of names may become before it ends, in bytes.
 const MAX_SUMMARY: usize = 4_096;
@@ -343,9 +343,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::access::peer::Facts;
+    use crate::access::policy::{Policy, RuleConfig};
     use crate::memory::test_support::{SealedBundle, memories};
-    use crate::peer::Facts;
-    use crate::policy::{Policy, RuleConfig};
 
     const PEER: Peer = Peer { uid: 1000, gid: 100, pid: 1 };
 

@@ -23,9 +23,9 @@ use super::answer::GRACE;
 use super::at_once::Stream;
 use super::places::Place;
 use super::report::report_withdrawn;
+use crate::access::peer::Peer;
 use crate::memory::{Generation, SentPages, has_read_all};
 use crate::metrics::Metrics;
-use crate::peer::Peer;
 
 /// Variables have to be read in this time.
 const DEADLINE: Duration = Duration::from_secs(5);

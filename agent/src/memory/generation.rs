@@ -11,8 +11,8 @@ use devbox_secrets_proto::seal::{Label, Opener, SealError};
 use thiserror::Error;
 
 use super::{BootTime, LockedPages, MemoryError, SecretMemory};
+use crate::access::policy::is_guarded;
 use crate::metrics::Stopwatch;
-use crate::policy::is_guarded;
 
 /// Why a bundle did not become a generation. Names variables, never values.
 #[derive(Debug, Error)]

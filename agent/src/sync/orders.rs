@@ -8,10 +8,10 @@ use devbox_secrets_proto::join_token::JoinToken;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::access::peer::Peer;
 use crate::identity::{self, Credentials, CredentialsError, Source};
 use crate::memory::{Holding, Vault};
 use crate::off_thread::off_thread;
-use crate::peer::Peer;
 
 /// Orders that wait for the one before.
 const WAITING: usize = 4;

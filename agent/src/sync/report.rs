@@ -4,9 +4,9 @@ use std::fmt::Display;
 
 use tracing::info;
 
+use crate::access::peer::Peer;
 use crate::identity::Identity;
 use crate::memory::Generation;
-use crate::peer::Peer;
 use crate::telemetry::audit::{Kind, TARGET};
 
 /// Longest list of names in one event, in bytes: a longer one takes several.

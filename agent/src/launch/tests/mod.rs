@@ -21,11 +21,11 @@ use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
 use super::{LaunchState, serve};
+use crate::access::peer::{Cgroups, Examiner};
+use crate::access::policy::{Policy, RuleConfig};
 use crate::memory::test_support::{LIMIT, SealedBundle, adopt, wait_until};
 use crate::memory::{BootTime, LockedPages, MemoryError, Requirement, SecretMemory, Vault};
 use crate::metrics::Present;
-use crate::peer::{Cgroups, Examiner};
-use crate::policy::{Policy, RuleConfig};
 
 /// More than any answer or cut-off takes: what takes longer never comes.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -5,7 +5,7 @@ use std::fs::File;
 use tracing_subscriber::fmt;
 
 use super::*;
-use crate::peer::{Digest, Peer};
+use crate::access::peer::{Digest, Peer};
 use crate::telemetry::test_support::Log;
 
 fn own_pid() -> i32 {
@@ -84,8 +84,8 @@ fn the_user_is_told_the_rule_to_write_and_only_the_audit_log_why_others_do_not_m
     use super::super::decision::Decision;
     use super::super::failure::Failure;
     use super::super::report::report;
+    use crate::access::peer::Facts;
     use crate::metrics::Metrics;
-    use crate::peer::Facts;
 
     let peer = Peer { uid: 1000, gid: 100, pid: 7 };
     let rules = Arc::new(policy(&["name = 'ci'\nuid = 4711\nenv = ['*']"]));

@@ -1,8 +1,8 @@
 //! Launches that come before the first secrets.
 
 use super::*;
+use crate::access::peer::ByHand;
 use crate::memory::Loss;
-use crate::peer::ByHand;
 
 const LONG: u32 = 600_000;
 

@@ -23,7 +23,9 @@ use thiserror::Error;
 
 use super::glob::{Glob, InvalidGlob};
 use super::{Policy, Rule, RuleLabel};
-use crate::peer::{InvalidDigest, InvalidUnitPattern, UnitPattern, is_anonymous_group, is_anonymous_user};
+use crate::access::peer::{
+    InvalidDigest, InvalidUnitPattern, UnitPattern, is_anonymous_group, is_anonymous_user,
+};
 
 /// One `[[rule]]`, before its names are looked up.
 #[derive(Debug, Clone, Deserialize)]

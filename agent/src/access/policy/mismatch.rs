@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::peer::{Digest, Obstacle, UnitName, UnitPattern};
+use crate::access::peer::{Digest, Obstacle, UnitName, UnitPattern};
 
 /// Longest path of a process's own choice that is repeated, in characters as they are shown: each rule may repeat it, and the audit
 /// takes no event of any length.

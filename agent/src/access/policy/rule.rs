@@ -5,7 +5,7 @@ use std::fmt;
 use super::glob::Glob;
 use super::is_guarded;
 use super::mismatch::Mismatch;
-use crate::peer::{Digest, ExecutableQuestion, Facts, Peer, Questions, UnitPattern};
+use crate::access::peer::{Digest, ExecutableQuestion, Facts, Peer, Questions, UnitPattern};
 
 /// One rule, checked. It is about a process if all that it says of one holds.
 #[derive(Debug, Clone, Default)]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::table::columns;
 use super::{Policy, Rule, is_guarded};
-use crate::peer::{Facts, Learned, Obstacle};
+use crate::access::peer::{Facts, Learned, Obstacle};
 
 /// The decision about one process, with all its reasons. No value, and no name that the devbox does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

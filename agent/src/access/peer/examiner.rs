@@ -301,8 +301,8 @@ mod tests {
     use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
     use super::*;
+    use crate::access::peer::ExecutableQuestion;
     use crate::needs;
-    use crate::peer::ExecutableQuestion;
 
     /// A FUSE file system whose server never answers, over `folder`.
     struct Silent<'a> {

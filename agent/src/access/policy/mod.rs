@@ -24,7 +24,7 @@ pub use rule::{Rule, RuleLabel};
 
 use std::fmt;
 
-use crate::peer::{Facts, Peer, Questions, UnitPattern};
+use crate::access::peer::{Facts, Peer, Questions, UnitPattern};
 
 /// Most rules that [`Policy::why_not`] gives a reason for, and [`Policy::about`] names.
 const MAX_REASONS: usize = 16;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::peer::{Digest, Executable, Learned, Obstacle, UnitName};
+use crate::access::peer::{Digest, Executable, Learned, Obstacle, UnitName};
 
 const DIGEST: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 

@@ -1,0 +1,7 @@
+//! Which process may have which variables.
+//!
+//! - [`peer`]: the process at the other end of a socket, by what the kernel reports about it;
+//! - [`policy`]: the rules, and what they grant a process.
+
+pub mod peer;
+pub mod policy;
