@@ -7,8 +7,8 @@
 //! - [`freshness`]: whether it is current, checked before each answer;
 //! - [`machine`]: whether this is still the machine that it started on;
 //! - [`restart`]: what a successor finds in the service manager's store;
-//! - [`memory`]: the only pages that hold a plaintext; [`launch`]: what a launch asks and gets;
-//! - [`credentials`]: what systemd asks for on behalf of a unit, and gets;
+//! - [`memory`]: the only pages that hold a plaintext;
+//! - [`local_api`]: the sockets for launches and for systemd's credentials;
 //! - [`access`]: which process may have which variables: its peer and the policy;
 //! - [`admin`]: health and status on a local socket; [`telemetry`]: logs, the audit and the service manager;
 //! - [`metrics`]: what operators see in numbers; [`reload`]: changed rules;
@@ -20,7 +20,6 @@ pub mod alarm;
 pub mod app;
 pub mod config;
 pub mod control_plane;
-pub mod credentials;
 #[cfg(test)]
 mod denied;
 mod descriptor;
@@ -28,7 +27,7 @@ mod file_events;
 pub mod freshness;
 pub mod harden;
 pub mod identity;
-pub mod launch;
+pub mod local_api;
 pub mod machine;
 pub mod memory;
 pub mod metrics;

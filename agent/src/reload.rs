@@ -9,8 +9,8 @@ use tracing::{error, info};
 
 use crate::access::peer::Peer;
 use crate::config::{self, Mistakes, Overrides};
-use crate::credentials::Credentials;
-use crate::launch::LaunchState;
+use crate::local_api::credentials::Credentials;
+use crate::local_api::launch::LaunchState;
 use crate::off_thread::off_thread;
 use crate::telemetry::audit::{Kind, TARGET};
 

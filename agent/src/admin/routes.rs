@@ -16,7 +16,7 @@ use super::{explain, token};
 use crate::access::peer::Peer;
 use crate::control_plane::ServerUrl;
 use crate::harden::Hardening;
-use crate::launch::LaunchState;
+use crate::local_api::launch::LaunchState;
 use crate::machine::Machine;
 use crate::memory::{Holding, SecretMemory, Vault};
 use crate::reload::Reload;

@@ -13,8 +13,8 @@ use super::{quantity, rules};
 use crate::access::peer::is_anonymous_user;
 use crate::access::policy::Policy;
 use crate::control_plane::ServerUrl;
-use crate::credentials::rules::CredentialRules;
 use crate::harden::Mode;
+use crate::local_api::credentials::rules::CredentialRules;
 use crate::memory::Requirement;
 use crate::telemetry::log::{self, Format};
 

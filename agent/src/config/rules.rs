@@ -7,7 +7,7 @@ use toml::de::{DeValue, ValueDeserializer};
 use super::document::{Document, one_line};
 use super::mistake::Collector;
 use crate::access::policy::{Policy, RuleConfig};
-use crate::credentials::rules::{CredentialRule, CredentialRuleConfig, CredentialRules};
+use crate::local_api::credentials::rules::{CredentialRule, CredentialRuleConfig, CredentialRules};
 
 /// All `[[rule]]`s. A file without one grants nothing to nobody. None where a rule is a mistake.
 pub(super) fn read(document: &Document<'_>, mistakes: &mut Collector) -> Option<Policy> {

@@ -12,9 +12,9 @@ use super::mistake::Collector;
 use super::quantity::print_size;
 use crate::access::policy::{Policy, table};
 use crate::control_plane::ServerUrl;
-use crate::credentials::rules::CredentialRules;
 use crate::harden::Mode;
 use crate::identity::Source;
+use crate::local_api::credentials::rules::CredentialRules;
 use crate::memory::Requirement;
 use crate::telemetry::log::{self, Format};
 

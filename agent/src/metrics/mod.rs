@@ -20,8 +20,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::credentials;
-use crate::launch;
+use crate::local_api::credentials;
+use crate::local_api::launch;
 use crate::memory::Loss;
 use crate::sync::SyncError;
 

@@ -1,7 +1,7 @@
 //! The address from which systemd asks for a credential. Anybody can bind such an address.
 
 use devbox_secretsd::access::peer::{UnitName, UnitPattern};
-use devbox_secretsd::credentials::address::Question;
+use devbox_secretsd::local_api::credentials::address::Question;
 
 use crate::assert_message;
 

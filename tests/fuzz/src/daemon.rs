@@ -10,7 +10,7 @@ use std::time::Duration;
 use devbox_secrets_proto::bundle::{Bundle, BundleWriter};
 use devbox_secrets_proto::seal::{BundleKey, Context, Label, Sealer};
 use devbox_secretsd::access::policy::{Policy, RuleConfig};
-use devbox_secretsd::launch::{LaunchState, serve};
+use devbox_secretsd::local_api::launch::{LaunchState, serve};
 use devbox_secretsd::memory::{BootTime, Generation, Requirement, SecretMemory, Vault};
 use tokio::runtime::{Builder, Runtime};
 
