@@ -25,7 +25,10 @@ const CEILINGS: &[(&str, usize)] = &[
 ];
 
 /// Sentences that break the rule for a reason: the end of the path, a part of the line, the reason.
-const EXCEPTIONS: &[(&str, &str, &str)] = &[("tree/prose.rs", "", "it names the words that it looks for")];
+const EXCEPTIONS: &[(&str, &str, &str)] = &[
+    ("tree/prose.rs", "", "it names the words that it looks for"),
+    ("CONTRIBUTING.md", "| the log level is none", "an example of the fault"),
+];
 
 /// The words with which no sentence begins: its subject is a noun.
 const SUBJECTS: [&str; 6] = ["What", "Whoever", "Who", "Nothing", "Nobody", "None"];
