@@ -20,7 +20,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// Times that something ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Ends {
-    /// After this time of [`BootTime`](crate::memory::BootTime).
+    /// After this time of [`BootTime`](crate::sys::BootTime).
     pub(crate) lease: Option<Duration>,
     /// At this time of the calendar clock, in milliseconds since the epoch.
     pub(crate) calendar_ms: Option<i64>,
@@ -86,7 +86,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::identity::certificate::now_ms;
+    use crate::sys::now_ms;
 
     const SOON: Duration = Duration::from_millis(30);
 

@@ -18,7 +18,6 @@ use crate::config::{self, Settings};
 use crate::file_events::FileEvents;
 use crate::freshness::Freshness;
 use crate::harden::{self, Hardening, Reach};
-use crate::identity::certificate::now_ms;
 use crate::identity::enroll::EnrollError;
 use crate::identity::{self, Credentials, CredentialsError, Spent};
 use crate::local_api::credentials;
@@ -31,6 +30,7 @@ use crate::restart::{self, Kept, Store};
 use crate::socket::{self, Audience, SocketError, SocketFile};
 use crate::sync::orders::Arriving;
 use crate::sync::{Life, Orders, Pace, Progress, guard};
+use crate::sys::now_ms;
 use crate::telemetry::{chain, service_manager, stderr};
 
 /// Time for launches under way when the daemon stops.

@@ -22,7 +22,8 @@ use nix::sys::socket::{MsgFlags, recv};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use crate::memory::{BootTime, Generation, Unavailable, Vault};
+use crate::memory::{Generation, Unavailable, Vault};
+use crate::sys::BootTime;
 
 /// An answer that is not older needs no confirmation: promise P6 allows a second from a deletion to its effect.
 const RECENT: Duration = Duration::from_secs(1);

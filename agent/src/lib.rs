@@ -39,5 +39,6 @@ pub mod restart;
 pub mod socket;
 mod stamp;
 pub mod sync;
+pub mod sys;
 pub mod telemetry;
 mod wildcard;

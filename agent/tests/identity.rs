@@ -4,9 +4,9 @@
 mod support;
 
 use devbox_secretsd::control_plane::{Client, TransportError};
-use devbox_secretsd::identity::certificate::now_ms;
 use devbox_secretsd::identity::enroll::{EnrollError, redeem, renew};
 use devbox_secretsd::identity::files::{self, Files};
+use devbox_secretsd::sys::now_ms;
 use devbox_secretsd::telemetry::chain;
 use hyper::StatusCode;
 

@@ -343,7 +343,7 @@ async fn a_certificate_that_is_replaced_before_its_end_leaves_no_gap() {
     files.issue(&plane.authority, DEVBOX, Life::NORMAL);
     let report = daemon.until(|report| report.certificate_expires_ms > Some(end)).await;
     assert_eq!(report.state, State::Ready);
-    daemon.until(|_| devbox_secretsd::identity::certificate::now_ms() > end).await;
+    daemon.until(|_| devbox_secretsd::sys::now_ms() > end).await;
     assert_eq!(daemon.until(|_| true).await.state, State::Ready);
     assert!(!daemon.log().contains("secrets wiped"));
 }

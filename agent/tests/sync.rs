@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use devbox_secretsd::alarm::Alarm;
-use devbox_secretsd::identity::certificate::now_ms;
 use devbox_secretsd::identity::enroll::redeem;
 use devbox_secretsd::memory::{Holding, Loss, Requirement, SecretMemory, Vault};
 use devbox_secretsd::sync::{Pace, Poller, Progress, guard};
+use devbox_secretsd::sys::now_ms;
 use hyper::StatusCode;
 use rustls::NamedGroup;
 use tokio::time::{sleep, timeout};
@@ -108,7 +108,7 @@ async fn an_unchanged_bundle_renews_the_lease() {
     let plane = ControlPlane::start(bundle(1, &[("A", "one")])).await;
     let mut half = join(&plane, HOUR).await;
     half.poller.turn().await;
-    assert!(half.vault.renew_lease(devbox_secretsd::memory::BootTime::now() + Duration::from_secs(60)));
+    assert!(half.vault.renew_lease(devbox_secretsd::sys::BootTime::now() + Duration::from_secs(60)));
     half.poller.turn().await;
     assert!(half.vault.lease_left() > Duration::from_secs(3_000));
     assert_eq!(half.revision(), Some(1));

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Write};
 use super::report::{CloneDetection, Report, Restart, Variable};
 use crate::config::quantity::print_size;
 use crate::harden::Step;
-use crate::identity::certificate::now_ms;
+use crate::sys::now_ms;
 
 /// Prints a report as aligned lines, then one line a variable.
 #[must_use]

@@ -1,6 +1,6 @@
 //! What the devbox's own certificate says: which devbox, and for how long.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
@@ -81,13 +81,6 @@ fn devbox_of(uri: &str) -> Option<String> {
     let (_domain, id) = uri.strip_prefix("spiffe://")?.split_once(DEVBOX_PATH)?;
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
     (!id.is_empty() && id.bytes().all(plain)).then(|| id.to_owned())
-}
-
-/// The time of day, in milliseconds since the epoch.
-#[must_use]
-pub fn now_ms() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -6,13 +6,14 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use devbox_secrets_proto::bundle::{Bundle, Entry};
+use devbox_secrets_proto::guarded::is_guarded;
 use devbox_secrets_proto::name::{InvalidVariable, check_value};
 use devbox_secrets_proto::seal::{Label, Opener, SealError};
 use thiserror::Error;
 
-use super::{BootTime, LockedPages, MemoryError, SecretMemory};
-use crate::access::policy::is_guarded;
+use super::{LockedPages, MemoryError, SecretMemory};
 use crate::metrics::Stopwatch;
+use crate::sys::BootTime;
 
 /// Why a bundle did not become a generation. Names variables, never values.
 #[derive(Debug, Error)]

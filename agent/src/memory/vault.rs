@@ -9,8 +9,9 @@ use devbox_launch_proto::ErrorCode;
 use tokio::sync::watch;
 use tracing::info;
 
-use super::{BootTime, Generation};
+use super::Generation;
 use crate::machine::{Change, Machine};
+use crate::sys::BootTime;
 use crate::telemetry::audit::{Kind, TARGET};
 
 /// Why the daemon holds no secrets.

@@ -11,7 +11,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::image::ImageId;
-use crate::memory::BootTime;
+use crate::sys::BootTime;
 
 /// Length of a key, in bytes.
 const KEY_LEN: usize = 32;

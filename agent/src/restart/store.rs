@@ -15,10 +15,10 @@ use super::medium::{self, MediumError};
 use super::record::{self, IdentityRecord, InvalidRecord, SecretsRecord};
 use super::waiting::{Images, WaitingRoom};
 use crate::control_plane::ServerUrl;
-use crate::identity::certificate::now_ms;
 use crate::identity::{Credentials, Identity, InvalidIdentity};
 use crate::machine;
-use crate::memory::{BootTime, Generation, GenerationError, SecretMemory};
+use crate::memory::{Generation, GenerationError, SecretMemory};
+use crate::sys::{BootTime, now_ms};
 use crate::telemetry::{chain, service_manager};
 
 /// Why an image is not kept, or not taken over.

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::memory::BootTime;
+use crate::sys::BootTime;
 
 /// What waits right now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -16,8 +16,8 @@ use super::Progress;
 use crate::alarm::{Alarm, Ends};
 use crate::descriptor::{Owned, wait_for};
 use crate::identity::Validity;
-use crate::identity::certificate::now_ms;
 use crate::memory::{Holding, Loss, Vault};
+use crate::sys::now_ms;
 use crate::telemetry::service_manager;
 
 /// Between two looks, should the kernel refuse a timer.

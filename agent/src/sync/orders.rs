@@ -155,8 +155,8 @@ mod tests {
     use tokio::task::yield_now;
 
     use super::*;
-    use crate::memory::BootTime;
     use crate::memory::test_support::{SealedBundle, memories};
+    use crate::sys::BootTime;
 
     const OPERATOR: Peer = Peer { uid: 0, gid: 0, pid: 1 };
 

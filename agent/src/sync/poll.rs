@@ -27,10 +27,10 @@ use super::renewal::Renewal;
 use super::report::report_renewal;
 use crate::control_plane::{Backoff, Client, Post, ServerUrl};
 use crate::freshness::Freshness;
-use crate::identity::certificate::now_ms;
 use crate::identity::{Identity, enroll};
 use crate::memory::{Holding, SecretMemory, Vault};
 use crate::restart::Store;
+use crate::sys::now_ms;
 use crate::telemetry::chain;
 
 pub use failure::tell_waiting_launches;

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::identity::certificate::now_ms;
 use crate::identity::{Identity, Validity};
-use crate::memory::BootTime;
 use crate::metrics::Metrics;
+use crate::sys::{BootTime, now_ms};
 
 /// What fails, and since when.
 #[derive(Debug, Clone, PartialEq, Eq)]

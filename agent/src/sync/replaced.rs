@@ -7,11 +7,11 @@ use tokio::select;
 use tokio::sync::watch::Receiver;
 use tracing::{error, info, warn};
 
-use crate::identity::certificate::now_ms;
 use crate::identity::files::{self, Files, FilesError};
 use crate::identity::{Identity, Source};
 use crate::off_thread::off_thread;
 use crate::stamp::Stamp;
+use crate::sys::now_ms;
 use crate::telemetry::chain;
 
 /// The files of one devbox's identity, as they were last read.

@@ -11,7 +11,8 @@ use devbox_secrets_proto::bundle::{Bundle, BundleWriter};
 use devbox_secrets_proto::seal::{BundleKey, Context, Label, Sealer};
 use devbox_secretsd::access::policy::{Policy, RuleConfig};
 use devbox_secretsd::local_api::launch::{LaunchState, serve};
-use devbox_secretsd::memory::{BootTime, Generation, Requirement, SecretMemory, Vault};
+use devbox_secretsd::memory::{Generation, Requirement, SecretMemory, Vault};
+use devbox_secretsd::sys::BootTime;
 use tokio::runtime::{Builder, Runtime};
 
 /// What the policy grants.

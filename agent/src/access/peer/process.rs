@@ -13,7 +13,7 @@ use nix::sys::socket::sockopt::PeerPidfd;
 use nix::sys::stat::Mode;
 
 use super::{Obstacle, Peer};
-use crate::memory::BootTime;
+use crate::sys::BootTime;
 
 /// Milliseconds of a clock tick of proc(5) (`USER_HZ` is 100 on every architecture that this is built for).
 const TICK_MS: u64 = 10;

@@ -13,8 +13,8 @@ use nix::unistd::{getegid, geteuid};
 use tempfile::TempDir;
 
 use super::*;
-use crate::memory::BootTime;
 use crate::needs::skipped;
+use crate::sys::BootTime;
 
 /// Where [`connects_and_leaves_its_connection_to_a_child`] connects.
 const SOCKET: &str = "DEVBOX_TEST_SOCKET";

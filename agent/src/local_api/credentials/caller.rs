@@ -5,7 +5,7 @@ use tokio::net::UnixStream;
 use super::address::Question;
 use super::refusal::Refusal;
 use crate::access::peer::{Cgroups, Learned, Obstacle, Peer, Process};
-use crate::memory::BootTime;
+use crate::sys::BootTime;
 
 /// The question on `stream`, once it is certain that systemd asks it, on behalf of the unit that it names: the peer is
 /// root, and in that unit's own cgroup.

@@ -11,9 +11,10 @@ use tokio::io::AsyncReadExt;
 
 use super::rules::{CredentialRule, CredentialRuleConfig};
 use super::*;
+use crate::memory::Loss;
 use crate::memory::test_support::{SealedBundle, become_user, memories};
-use crate::memory::{BootTime, Loss};
 use crate::needs;
+use crate::sys::BootTime;
 
 /// More than systemd takes: what makes a unit's start fail.
 const TOO_LONG: usize = 1 << 20;

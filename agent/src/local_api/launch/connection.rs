@@ -18,7 +18,8 @@ use super::report::{Served, report};
 use super::request::Request;
 use super::unread::Content;
 use crate::access::peer::{Facts, Peer, Process};
-use crate::memory::{BootTime, Generation, Loss};
+use crate::memory::{Generation, Loss};
+use crate::sys::BootTime;
 
 /// A request has to be there in this time.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(2);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::memory::BootTime;
+use crate::sys::BootTime;
 
 /// Times and bounds of the poll.
 #[derive(Debug, Clone, Copy)]

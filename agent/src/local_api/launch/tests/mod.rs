@@ -24,8 +24,9 @@ use super::{LaunchState, serve};
 use crate::access::peer::{Cgroups, Examiner};
 use crate::access::policy::{Policy, RuleConfig};
 use crate::memory::test_support::{LIMIT, SealedBundle, adopt, wait_until};
-use crate::memory::{BootTime, LockedPages, MemoryError, Requirement, SecretMemory, Vault};
+use crate::memory::{LockedPages, MemoryError, Requirement, SecretMemory, Vault};
 use crate::metrics::Present;
+use crate::sys::BootTime;
 
 /// More than any answer or cut-off takes: what takes longer never comes.
 const PATIENCE: Duration = Duration::from_secs(20);
