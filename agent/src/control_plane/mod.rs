@@ -1,7 +1,7 @@
 //! How the daemon speaks to the control plane: one HTTP/1.1 connection over TLS 1.3, kept while it works.
 //!
 //! - [`url`]: where it is;
-//! - [`tls`]: what every connection to it must be;
+//! - [`tls`]: what every connection to it must be; [`pin`]: how the first one trusts the server, by a join token;
 //! - [`client`]: one request at a time, each with a deadline and a bound on its answer; `link`: what carries it;
 //!   [`reply`], [`error`]: its ends;
 //! - [`backoff`]: how long to wait after a failure.
@@ -11,6 +11,7 @@ pub mod client;
 pub mod error;
 mod link;
 mod liveness;
+pub mod pin;
 pub mod reply;
 pub mod tls;
 pub mod url;

@@ -16,7 +16,7 @@ use rustls::{
     SignatureScheme,
 };
 
-use crate::identity::pin::WrongPin;
+use super::pin::WrongPin;
 
 /// The only application protocol (RFC 7301).
 const ALPN: &[u8] = b"http/1.1";

@@ -11,8 +11,8 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::pin::PinnedCa;
 use super::{Identity, InvalidIdentity};
+use crate::control_plane::pin::PinnedCa;
 use crate::control_plane::{Client, Post, Refusal, Reply, ServerUrl, TransportError, tls};
 
 /// Time for the server to answer.

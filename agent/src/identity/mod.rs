@@ -7,7 +7,6 @@ pub mod certificate;
 pub mod enroll;
 pub mod files;
 pub mod join;
-pub mod pin;
 pub mod spent;
 pub mod token;
 

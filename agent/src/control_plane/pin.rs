@@ -1,6 +1,6 @@
-//! Trust from a join token: the server is the right one when its chain holds the CA with the pinned SHA-256 and its own
-//! certificate, checked as for any server (name, time, purpose, signatures), leads to that CA and no other. The server is
-//! told which CA that is ([`ca_name`]): it may have several.
+//! Trust from a join token. The server's chain must hold the CA with the pinned SHA-256, and its own certificate, checked as
+//! for any server (name, time, purpose, signatures), must lead to that CA and no other. The client names that CA to the
+//! server ([`ca_name`]), which may have several.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use rustls::{
 };
 use thiserror::Error as ThisError;
 
-use crate::control_plane::tls;
+use super::tls;
 
 /// No certificate in the server's chain has the pinned fingerprint.
 #[derive(Debug, ThisError, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl PinnedCa {
         Self { fingerprint, name, provider: tls::provider() }
     }
 
-    /// A fingerprint is public: there is no need for constant time.
+    /// A fingerprint is public, so the comparison need not take constant time.
     fn is_pinned(&self, certificate: &CertificateDer<'_>) -> bool {
         digest(&SHA256, certificate).as_ref() == self.fingerprint
     }
