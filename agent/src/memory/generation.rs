@@ -12,7 +12,6 @@ use devbox_secrets_proto::seal::{Label, Opener, SealError};
 use thiserror::Error;
 
 use super::{LockedPages, MemoryError, SecretMemory};
-use crate::metrics::Stopwatch;
 use crate::sys::BootTime;
 
 /// Why a bundle did not become a generation. Names variables, never values.
@@ -62,8 +61,19 @@ pub struct Generation {
     revision: u64,
     guarded: bool,
     since: BootTime,
-    /// After the pages: dropped, and so stopped, when they are wiped.
-    leaving: OnceLock<Stopwatch>,
+    /// Declared after the pages, because fields are dropped in order: it runs once they are wiped.
+    on_wiped: OnceLock<OnDrop>,
+}
+
+/// Runs when it is dropped.
+struct OnDrop(Option<Box<dyn FnOnce() + Send + Sync>>);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        if let Some(run) = self.0.take() {
+            run();
+        }
+    }
 }
 
 /// What is known of a variable besides its value.
@@ -105,8 +115,8 @@ impl Generation {
     }
 
     fn whole(pages: LockedPages, len: usize, index: Index, revision: u64, guarded: bool) -> Self {
-        let (since, leaving) = (BootTime::now(), OnceLock::new());
-        Self { pages, len, index: index.shrunk(), revision, guarded, since, leaving }
+        let since = BootTime::now();
+        Self { pages, len, index: index.shrunk(), revision, guarded, since, on_wiped: OnceLock::new() }
     }
 
     /// The bundle's revision.
@@ -121,11 +131,11 @@ impl Generation {
         BootTime::now().since(self.since)
     }
 
-    /// It is about to be replaced or revoked: `stopwatch` stops when its pages are wiped. The first one counts.
-    pub fn leave(&self, stopwatch: Stopwatch) {
-        // A second one stops here and now, uncounted.
-        if let Err(second) = self.leaving.set(stopwatch) {
-            second.forget();
+    /// Calls `run` when the pages are wiped. Only the first call counts: a generation is replaced or revoked once, and
+    /// later calls come while its last readers still hold it.
+    pub fn on_wiped(&self, run: impl FnOnce() + Send + Sync + 'static) {
+        if let Err(mut second) = self.on_wiped.set(OnDrop(Some(Box::new(run)))) {
+            second.0 = None;
         }
     }
 
@@ -401,6 +411,20 @@ mod tests {
             drop(generation);
             assert_eq!(memory.bytes_locked(), 0);
         }
+    }
+
+    #[test]
+    fn the_first_observer_of_a_wipe_runs_once_the_pages_are_gone() {
+        let sealed = SealedBundle::new(1, &[("A", b"one")]);
+        let memory = &memories()[0];
+        let generation = sealed.open(memory).unwrap();
+        let (wiped, observed) = std::sync::mpsc::channel();
+        let locked = memory.clone();
+        generation.on_wiped(move || wiped.send(locked.bytes_locked()).unwrap());
+        generation.on_wiped(|| panic!("the second observer"));
+        assert!(observed.try_recv().is_err());
+        drop(generation);
+        assert_eq!(observed.try_recv(), Ok(0));
     }
 
     #[test]

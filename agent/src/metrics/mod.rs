@@ -5,10 +5,8 @@
 //! a peer or the control plane sent.
 
 mod present;
-mod stopwatch;
 
 pub use present::Present;
-pub use stopwatch::Stopwatch;
 
 use std::fmt;
 use std::time::Instant;
@@ -190,10 +188,12 @@ impl Metrics {
         self.poll_latency.observe(arrived.elapsed().as_secs_f64());
     }
 
-    /// Runs until what is replaced or revoked by the answer that came at `arrived` is wiped.
+    /// Returns the call that observes how long a revocation took: to be made when the pages are wiped that the answer of
+    /// `arrived` replaces or revokes.
     #[must_use]
-    pub fn until_wiped(&self, arrived: Instant) -> Stopwatch {
-        Stopwatch::since(arrived, self.revocation_latency.clone())
+    pub fn revoked(&self, arrived: Instant) -> impl FnOnce() + Send + Sync + use<> {
+        let latency = self.revocation_latency.clone();
+        move || latency.observe(arrived.elapsed().as_secs_f64())
     }
 
     /// Counts an attempt to synchronise that failed: one of [`SyncError::KINDS`], `join` or `renewal`.

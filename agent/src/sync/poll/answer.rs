@@ -60,7 +60,7 @@ impl Poller<'_> {
     /// What is held is about to go, by the answer that came at `arrived`.
     pub(super) fn retire(&self, arrived: Instant) {
         if let Ok(held) = self.vault.current() {
-            held.leave(self.progress.metrics().until_wiped(arrived));
+            held.on_wiped(self.progress.metrics().revoked(arrived));
         }
     }
 
