@@ -24,12 +24,12 @@ use crate::local_api::credentials;
 use crate::local_api::launch::{self, LaunchState};
 use crate::machine::Machine;
 use crate::memory::{Inherited, Loss, MemoryError, SecretMemory, Vault};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Reasons};
 use crate::reload::{Reload, Sources};
 use crate::restart::{self, Kept, Store};
 use crate::socket::{self, Audience, SocketError, SocketFile};
 use crate::sync::orders::Arriving;
-use crate::sync::{Life, Orders, Pace, Progress, guard};
+use crate::sync::{Life, Orders, Pace, Progress, SyncError, guard};
 use crate::sys::now_ms;
 use crate::telemetry::{chain, service_manager, stderr};
 
@@ -41,6 +41,14 @@ const UNITS_SOCKET: &str = "/run/devbox-secrets/credentials.sock";
 
 /// What launches are told before the first attempt to join has ended.
 const STARTING: &str = "the daemon is starting and has no secrets yet: try again, or wait with --wait";
+
+/// The words of the parts that count, for counters that are there from the start.
+const REASONS: Reasons = Reasons {
+    withdrawals: &launch::WITHDRAWALS,
+    inline: &launch::INLINE_REASONS,
+    credential_refusals: &credentials::REFUSALS,
+    sync_failures: &SyncError::KINDS,
+};
 
 /// Why the daemon does not start.
 #[derive(Debug, Error)]
@@ -145,7 +153,7 @@ impl App {
         if let Some(secrets) = kept.secrets {
             vault.replace(secrets.generation, secrets.lease);
         }
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics::new(REASONS));
         let freshness = Arc::new(Freshness::new());
         let units = credentials::Credentials::new(Arc::clone(&vault), settings.credential_rules);
         let units = Arc::new(units.counted_in(Arc::clone(&metrics)).checked_by(Arc::clone(&freshness)));

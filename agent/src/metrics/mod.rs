@@ -18,10 +18,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::local_api::credentials;
-use crate::local_api::launch;
 use crate::memory::Loss;
-use crate::sync::SyncError;
 
 /// The media type of [`Metrics::text`]: OpenMetrics 1.0.0, section 4.1, which Prometheus reads.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -33,6 +30,19 @@ const LATENCY_BUCKETS: [f64; 11] = [0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 
 
 /// A counter for each word.
 type ByWord = Family<[(&'static str, &'static str); 1], Counter>;
+
+/// The reasons that other parts count by. Each part keeps its own list; here each word gets a counter at 0.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reasons {
+    /// Why answers to launches are withdrawn.
+    pub withdrawals: &'static [&'static str],
+    /// Why launches are answered by value.
+    pub inline: &'static [&'static str],
+    /// Why units' credentials are refused, apart from [`Loss`].
+    pub credential_refusals: &'static [&'static str],
+    /// Why synchronisation fails.
+    pub sync_failures: &'static [&'static str],
+}
 
 /// The daemon's counters. No count takes an allocation.
 pub struct Metrics {
@@ -52,18 +62,29 @@ pub struct Metrics {
 }
 
 impl Default for Metrics {
+    /// A counter of [`Reasons`] appears at its first event.
     fn default() -> Self {
+        Self::new(Reasons::default())
+    }
+}
+
+impl Metrics {
+    /// Counters for all of `reasons`.
+    #[must_use]
+    pub fn new(reasons: Reasons) -> Self {
+        let words = |words: &'static [&'static str]| words.iter().copied();
+        let losses = Loss::ALL.map(Loss::word);
         let mut metrics = Self {
             registry: Registry::with_prefix(PREFIX),
             launches: Counter::default(),
             launch_refusals: at_zero("reason", launch_refusals()),
             abandoned: Counter::default(),
-            withdrawn: at_zero("reason", launch::WITHDRAWALS),
-            inline: at_zero("reason", launch::INLINE_REASONS),
+            withdrawn: at_zero("reason", words(reasons.withdrawals)),
+            inline: at_zero("reason", words(reasons.inline)),
             credentials: Counter::default(),
-            credential_refusals: at_zero("reason", credential_refusals()),
+            credential_refusals: at_zero("reason", words(reasons.credential_refusals).chain(losses)),
             polls: at_zero("answer", ["changed", "unchanged"]),
-            sync_failures: at_zero("kind", SyncError::KINDS.into_iter().chain(["join", "renewal"])),
+            sync_failures: at_zero("kind", words(reasons.sync_failures).chain(["join", "renewal"])),
             renewals: Counter::default(),
             poll_latency: Histogram::new(LATENCY_BUCKETS),
             revocation_latency: Histogram::new(LATENCY_BUCKETS),
@@ -78,10 +99,6 @@ impl Default for Metrics {
 fn launch_refusals() -> impl Iterator<Item = &'static str> {
     let codes = ErrorCode::ALL.into_iter().filter(|code| *code != ErrorCode::NotReady);
     codes.map(ErrorCode::word).chain(Loss::ALL.map(Loss::word))
-}
-
-fn credential_refusals() -> impl Iterator<Item = &'static str> {
-    credentials::REFUSALS.into_iter().chain(Loss::ALL.map(Loss::word))
 }
 
 fn at_zero(label: &'static str, words: impl IntoIterator<Item = &'static str>) -> ByWord {
@@ -196,7 +213,7 @@ impl Metrics {
         move || latency.observe(arrived.elapsed().as_secs_f64())
     }
 
-    /// Counts an attempt to synchronise that failed: one of [`SyncError::KINDS`], `join` or `renewal`.
+    /// Counts an attempt to synchronise that failed: one of [`Reasons::sync_failures`], `join` or `renewal`.
     pub fn sync_failed(&self, kind: &'static str) {
         self.sync_failures.get_or_create(&[("kind", kind)]).inc();
     }
@@ -233,7 +250,13 @@ mod tests {
 
     #[test]
     fn every_reason_is_there_from_the_start() {
-        let text = Metrics::default().text(Present::default()).unwrap();
+        let reasons = Reasons {
+            withdrawals: &["deadline"],
+            inline: &["in_flight"],
+            credential_refusals: &["not_systemd"],
+            sync_failures: &["rollback"],
+        };
+        let text = Metrics::new(reasons).text(Present::default()).unwrap();
         for line in [
             "devbox_secretsd_launches_total 0\n",
             "devbox_secretsd_launch_refusals_total{reason=\"denied\"} 0\n",
