@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::harden::Hardening;
+use crate::machine::CloneDetection;
 
 /// In which state the daemon is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -62,18 +63,6 @@ pub struct Memory {
     pub bytes_locked: usize,
     /// Most that one bundle may take, in bytes.
     pub limit: usize,
-}
-
-/// By what the daemon would notice that this machine is a copy of another. The control plane sees one identity in two places
-/// in any case.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CloneDetection {
-    /// Another machine-id(5).
-    pub machine_id: bool,
-    /// Another boot, without one of this process: it was restored from a checkpoint. Not under the unit, which hides the boot's identity.
-    pub boot_id: bool,
-    /// Another VM generation ID: the hypervisor has one, and the daemon can read the kernel's log (Linux 5.18 or later).
-    pub vm_generation: bool,
 }
 
 /// What waits in the service manager's file-descriptor store: a restart needs no control plane for it.

@@ -2,9 +2,10 @@
 
 use std::fmt::{self, Display, Write};
 
-use super::report::{CloneDetection, Report, Restart, Variable};
+use super::report::{Report, Restart, Variable};
 use crate::config::quantity::print_size;
 use crate::harden::Step;
+use crate::machine::CloneDetection;
 use crate::sys::now_ms;
 
 /// Prints a report as aligned lines, then one line a variable.

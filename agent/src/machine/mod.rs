@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::admin::report::CloneDetection;
+use serde::{Deserialize, Serialize};
 
 use id::IdFile;
 use kernel_log::KernelLog;
@@ -55,6 +55,18 @@ impl Change {
              token of its own (devbox-secretsd resume --join-token-file FILE)"
         )
     }
+}
+
+/// The signs by which the daemon would notice that this machine is a copy of another. The control plane sees one identity in
+/// two places in any case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloneDetection {
+    /// Another machine-id(5).
+    pub machine_id: bool,
+    /// Another boot under a process that was restored from a checkpoint. Not under the unit, which hides the boot id.
+    pub boot_id: bool,
+    /// Another VM generation ID: the hypervisor has one, and the daemon can read the kernel's log (Linux 5.18 or later).
+    pub vm_generation: bool,
 }
 
 /// The machine as the daemon knows it.
