@@ -12,7 +12,7 @@ use crate::rust_text::{self, Words};
 
 /// How many faults each folder may still have. `.` is the root of the checkout. A folder without a row may have none.
 const CEILINGS: &[(&str, usize)] = &[
-    (".", 21),
+    (".", 2),
     ("agent", 340),
     ("common", 5),
     ("docs", 27),
