@@ -1,16 +1,13 @@
 //! Wires the parts: state, keys, registry, and the two listeners, bound before anybody is told that they are.
 
-use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::{Config, RetentionConfig, StateConfig};
 use crate::crypto::{MasterKey, MasterKeyError};
-use crate::listeners::{Listeners, Reloader};
+use crate::listeners::{Bound, ListenError, Listeners, Reloader};
 use crate::registry::{Access, Action, OpenError, Registry, Settings, server_facts};
 use crate::shutdown::Shutdown;
 use crate::store::{Extent, ServeClaim, StateDirectory, StateError, StoreError, examine_for_start};
-use crate::tls::TlsError;
 use thiserror::Error;
 
 /// Why the server does not start.
@@ -34,28 +31,9 @@ pub enum StartError {
     /// The state does not open.
     #[error("the state does not open")]
     Open(#[source] OpenError),
-    /// A listener has no TLS.
-    #[error("the {listener} listener has no TLS")]
-    Tls {
-        /// Which one.
-        listener: &'static str,
-        /// Why.
-        #[source]
-        source: TlsError,
-    },
-    /// An address is not to be had.
-    #[error(
-        "the {listener} listener cannot use {address}: is another process on it, does this machine have it?"
-    )]
-    Bind {
-        /// Which one.
-        listener: &'static str,
-        /// The address that was asked for.
-        address: SocketAddr,
-        /// What the kernel said.
-        #[source]
-        source: std::io::Error,
-    },
+    /// A listener cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
 }
 
 /// Whether a missing master key is made.
@@ -65,41 +43,6 @@ pub enum KeyPolicy {
     Load,
     /// It lies in the state directory, and is made with a new state: for `dev`.
     Own,
-}
-
-/// Where the server listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bound {
-    /// The public listener.
-    pub api: SocketAddr,
-    /// Whether it speaks TLS.
-    pub api_tls: bool,
-    /// The devbox listener; it speaks TLS.
-    pub devbox: SocketAddr,
-    /// The admin listener, where there is one.
-    pub admin: Option<SocketAddr>,
-}
-
-impl Bound {
-    /// The public listener's URL.
-    #[must_use]
-    pub fn api_url(&self) -> String {
-        let scheme = if self.api_tls { "https" } else { "http" };
-        format!("{scheme}://{}", self.api)
-    }
-
-    /// The devbox listener's URL.
-    #[must_use]
-    pub fn devbox_url(&self) -> String {
-        format!("https://{}", self.devbox)
-    }
-}
-
-impl fmt::Display for Bound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "api {} devbox {}", self.api_url(), self.devbox_url())?;
-        self.admin.map_or(Ok(()), |admin| write!(f, " admin http://{admin}"))
-    }
 }
 
 /// A server that is bound and not yet serving.

@@ -1,14 +1,23 @@
 //! The control plane of Devbox Secrets: the Secrets API, encryption at rest, devbox identities, sealed bundles.
 //!
-//! Three layers, each knowing only the next: HTTP ([`api`]) → decisions ([`registry`]) → SQL ([`store`]).
+//! The modules, from the top down; each uses only those below it (`tests/tests/tree/module_order.rs` checks this):
 //!
-//! - [`crypto`]: the keys that values and private keys are stored under, API tokens, identifiers;
-//! - [`store`]: what is kept, behind one trait; SQL nowhere else;
-//! - [`registry`]: who may do what, and what is written down about it;
-//! - [`operator`]: the operators' subcommands; [`upkeep`]: those that are about the whole state.
-//!
-//! Around them: [`cli`] and [`config`] say what to do, [`commands`] does it, [`harden`] protects the process, [`app`] wires the parts, [`listeners`] binds
-//! and reloads, [`tls`] and [`shutdown`] are shared by the listeners of [`api`], [`logs`] tells what happened, [`metrics`] counts it.
+//! - [`commands`]: runs one subcommand
+//! - [`upkeep`]: the subcommands on the whole state: check, backup, restore, rotate
+//! - [`cli`]: the command line, `--help` and the exit codes
+//! - [`operator`]: the operators' subcommands: accounts, tokens, secrets, devboxes, CAs, audit
+//! - [`app`]: wires the parts of a server
+//! - [`listeners`]: binds the listeners of a configuration, and reloads them
+//! - [`api`]: HTTP: routes, requests, responses
+//! - [`tls`]: TLS of the listeners
+//! - [`registry`]: decides who may do what, and records it
+//! - [`metrics`]: counters and gauges
+//! - [`store`]: keeps the state behind one trait; SQL is nowhere else
+//! - [`crypto`]: the keys that values and private keys are stored under, API tokens, identifiers
+//! - [`config`]: the configuration file
+//! - [`logs`]: writes logs to standard error
+//! - [`harden`]: protects the process before it reads a secret
+//! - [`shutdown`]: the signal that the server is stopping
 #![forbid(unsafe_code)]
 
 pub mod api;

@@ -1,19 +1,83 @@
 //! The listeners of a configuration: bound once, and brought up to date by a reload.
 
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use thiserror::Error;
 use tokio::net::TcpListener;
 
 use crate::api::listener::{BodyPrivacy, LimitSource, Listener, Transport};
 use crate::api::{admin, devbox, public};
-use crate::app::{Bound, StartError};
 use crate::config::{Config, ListenerLimits};
 use crate::logs;
 use crate::registry::Registry;
 use crate::shutdown::Shutdown;
-use crate::tls::{self, PublicTls, TlsSource};
+use crate::tls::{self, PublicTls, TlsError, TlsSource};
+
+/// Why a listener does not open or is not reloaded.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    /// TLS cannot be set up.
+    #[error("the {listener} listener has no TLS")]
+    Tls {
+        /// `api` or `devbox`.
+        listener: &'static str,
+        /// The reason.
+        #[source]
+        source: TlsError,
+    },
+    /// The address is unavailable.
+    #[error(
+        "the {listener} listener cannot use {address}: is another process on it, does this machine have it?"
+    )]
+    Bind {
+        /// `api`, `devbox` or `admin`.
+        listener: &'static str,
+        /// The configured address.
+        address: SocketAddr,
+        /// The kernel's error.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Where the server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// The public listener.
+    pub api: SocketAddr,
+    /// Whether it speaks TLS.
+    pub api_tls: bool,
+    /// The devbox listener; it speaks TLS.
+    pub devbox: SocketAddr,
+    /// The admin listener, where there is one.
+    pub admin: Option<SocketAddr>,
+}
+
+impl Bound {
+    /// The public listener's URL.
+    #[must_use]
+    pub fn api_url(&self) -> String {
+        let scheme = if self.api_tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.api)
+    }
+
+    /// The devbox listener's URL.
+    #[must_use]
+    pub fn devbox_url(&self) -> String {
+        format!("https://{}", self.devbox)
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "api {} devbox {}", self.api_url(), self.devbox_url())?;
+        self.admin.map_or(Ok(()), |admin| write!(f, " admin http://{admin}"))
+    }
+}
 
 /// All listeners of a server.
 #[derive(Debug)]
@@ -29,12 +93,12 @@ impl Listeners {
     /// Binds the listeners of `config`.
     ///
     /// # Errors
-    /// [`StartError`]: an address or a certificate cannot be used.
+    /// [`ListenError`]: an address or a certificate cannot be used.
     pub(crate) async fn bind(
         config: &Config,
         registry: &Registry,
         shutdown: &Shutdown,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, ListenError> {
         let tls = ListenerTls::start(config, registry)?;
         let api_transport = tls.api.clone().map_or(Transport::Plain, Transport::Tls);
         let limits = LimitSources::new(config);
@@ -68,8 +132,8 @@ impl Listeners {
     }
 }
 
-async fn bind(listener: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source| StartError::Bind { listener, address, source };
+async fn bind(listener: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), ListenError> {
+    let failed = |source| ListenError::Bind { listener, address, source };
     let tcp = TcpListener::bind(address).await.map_err(failed)?;
     let bound = tcp.local_addr().map_err(failed)?;
     Ok((tcp, bound))
@@ -97,7 +161,7 @@ struct ListenerTls {
 }
 
 impl ListenerTls {
-    fn start(config: &Config, registry: &Registry) -> Result<Self, StartError> {
+    fn start(config: &Config, registry: &Registry) -> Result<Self, ListenError> {
         let public = config.api.tls.as_ref().map(tls::public_tls).transpose().map_err(of("api"))?;
         if let Some(end) = public.as_ref().and_then(|public| public.not_after) {
             registry.metrics().certificate_ends("api", end);
@@ -107,8 +171,8 @@ impl ListenerTls {
     }
 }
 
-fn of(listener: &'static str) -> impl Fn(tls::TlsError) -> StartError {
-    move |source| StartError::Tls { listener, source }
+fn of(listener: &'static str) -> impl Fn(TlsError) -> ListenError {
+    move |source| ListenError::Tls { listener, source }
 }
 
 /// Brings a running server up to date with its configuration. Connections stay, with what they began with.
@@ -139,8 +203,8 @@ impl Reloader {
     /// that differ from the running server's and need a restart.
     ///
     /// # Errors
-    /// [`StartError::Tls`]; the server goes on with what it had.
-    pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, StartError> {
+    /// [`ListenError::Tls`]; the server goes on with what it had.
+    pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, ListenError> {
         let _running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let files = config.api.tls.as_ref().filter(|_| self.tls.api.is_some());
         let public = files.map(tls::reloaded_public_tls).transpose().map_err(of("api"))?;

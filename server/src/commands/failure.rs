@@ -9,6 +9,7 @@ use crate::cli::Exit;
 use crate::config::ConfigError;
 use crate::crypto::MasterKeyError;
 use crate::harden::HardenError;
+use crate::listeners::ListenError;
 use crate::operator::OperatorError;
 use crate::registry::{OpenError, Refusal};
 use crate::store::StateError;
@@ -75,7 +76,7 @@ fn needs_the_operator(error: &StartError) -> bool {
         error,
         StartError::State(StateError::Missing { .. })
             | StartError::MasterKey(_)
-            | StartError::Tls { listener: "api", .. }
+            | StartError::Listen(ListenError::Tls { listener: "api", .. })
             | StartError::Open(
                 OpenError::MasterKey(_) | OpenError::OtherMasterKey { .. } | OpenError::LostMasterKey { .. }
             )

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use devbox_secrets_server::app::{App, Bound, KeyPolicy};
+use devbox_secrets_server::app::{App, KeyPolicy};
 use devbox_secrets_server::config::Config;
+use devbox_secrets_server::listeners::Bound;
 use devbox_secrets_server::registry::Registry;
 use devbox_secrets_server::shutdown::{ShutdownTrigger, shutdown_signal};
 use http_body_util::{BodyExt, Full};
