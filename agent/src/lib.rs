@@ -1,18 +1,27 @@
 //! `devbox-secretsd`: the privileged daemon in a devbox. It fetches the devbox's sealed bundle from the control plane,
 //! holds the plaintext in locked memory, and hands each launch what the policy grants its process.
 //!
-//! - [`config`]: the configuration file, checked whole; [`app`]: the parts, wired;
-//! - [`identity`]: who this devbox is to the control plane; [`control_plane`]: the connection to it;
-//! - [`sync`]: keeps the bundle current, and ends service when it cannot;
-//! - [`freshness`]: whether it is current, checked before each answer;
-//! - [`machine`]: whether this is still the machine that it started on;
-//! - [`restart`]: what a successor finds in the service manager's store;
-//! - [`memory`]: the only pages that hold a plaintext;
-//! - [`local_api`]: the sockets for launches and for systemd's credentials;
-//! - [`access`]: which process may have which variables: its peer and the policy;
-//! - [`admin`]: health and status on a local socket; [`telemetry`]: logs, the audit and the service manager;
-//! - [`metrics`]: what operators see in numbers; [`reload`]: changed rules;
-//! - [`harden`]: closes the process before it reads a secret; [`socket`]: Unix sockets.
+//! The modules, from the top down; each uses only those below it (`tests/tests/tree/module_order.rs` checks this):
+//!
+//! - [`app`]: wires the parts
+//! - [`admin`]: health, status and metrics on a local socket
+//! - [`reload`]: puts changed rules into force
+//! - [`config`]: the configuration file, checked whole
+//! - [`sync`]: keeps the bundle current, and ends service when it cannot
+//! - [`local_api`]: the sockets for launches and for systemd's credentials
+//! - [`restart`]: keeps the state for a successor in the service manager's store
+//! - [`harden`]: closes the process before it reads a secret
+//! - [`identity`]: this devbox's certificate and key
+//! - [`control_plane`]: the connection to the server
+//! - [`freshness`]: checks before each response that the bundle is current
+//! - [`metrics`]: counters and gauges
+//! - [`access`]: decides which variables a process may have, from its peer and the policy
+//! - [`memory`]: the only pages that hold a plaintext
+//! - [`machine`]: whether this is still the machine that the daemon started on
+//! - [`telemetry`]: logs, the audit and the service manager
+//! - [`alarm`], `file_events`, `off_thread`, [`socket`], `descriptor`: timers, files, threads and sockets
+//! - [`sys`]: what is shaped by the kernel
+//! - `stamp`, `wildcard`: file versions and patterns
 
 pub mod access;
 pub mod admin;

@@ -1,8 +1,10 @@
-//! The checkout itself: its words, its documents, and the help that its programs print.
+//! The checkout itself: its words, its documents, the help that its programs print, and the order of its modules.
 //!
 //! A subject alone: `cargo test --workspace --test tree prose::`.
 #![allow(clippy::unwrap_used, reason = "a broken expectation is a failed test")]
 
 mod files;
+mod module_order;
 mod prose;
 mod rust_text;
+mod source;
