@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -28,68 +28,79 @@ pub enum Protocol {
     Http2,
 }
 
-/// An answer, read whole.
+/// A response, read to its end.
 #[derive(Debug)]
 pub struct Answer {
     /// The status code.
-    pub status: u16,
+    pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
     /// The body.
-    pub body: Vec<u8>,
+    pub body: Bytes,
 }
 
 impl Answer {
     async fn read(response: Response<Incoming>) -> hyper::Result<Self> {
         let (head, body) = response.into_parts();
-        let body = body.collect().await?.to_bytes().to_vec();
-        Ok(Self { status: head.status.as_u16(), headers: head.headers, body })
+        Ok(Self { status: head.status, headers: head.headers, body: body.collect().await?.to_bytes() })
     }
 
     /// The body as text.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub fn body_text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// The body as JSON.
     ///
     /// # Panics
-    /// Where it is none.
+    /// If it is not JSON.
     #[must_use]
+    #[track_caller]
     pub fn json(&self) -> Value {
-        let what = || panic!("status {} without JSON: {:?}", self.status, self.text());
-        serde_json::from_slice(&self.body).unwrap_or_else(|_| what())
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// A header's value.
+    /// A field of the body, which is a JSON object, as text.
+    ///
+    /// # Panics
+    /// If there is no such field, or it is not text.
     #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
+    #[track_caller]
+    pub fn text(&self, field: &str) -> String {
+        self.json()[field].as_str().unwrap_or_else(|| panic!("no {field} in {self:?}")).to_owned()
     }
 
-    /// The body as JSON, once the status is `status`.
-    ///
-    /// # Panics
-    /// Where it is another.
-    #[track_caller]
-    pub fn expect(&self, status: u16) -> Value {
-        assert_eq!(self.status, status, "{}", self.text());
-        self.json()
+    /// A header's value; empty if the header is missing.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// The message of an error of this status, after a look at the shape that every error has.
+    /// This answer, if its status is `status` and an error has the form that every error has.
     ///
     /// # Panics
-    /// Where it is not such an error.
+    /// If not.
     #[track_caller]
-    pub fn refusal(&self, status: u16) -> String {
-        let body = self.expect(status);
-        let object = body.as_object().expect("an error is an object");
-        let keys: Vec<&str> = object.keys().map(String::as_str).collect();
-        assert_eq!(keys, ["code", "message"], "{body}");
-        assert!(object["code"].as_str().is_some_and(|code| !code.is_empty()), "{body}");
-        object["message"].as_str().expect("a message is text").to_owned()
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{self:?}");
+        if status >= 400 {
+            let body = self.json();
+            let object = body.as_object().expect("an error is an object");
+            assert!(object.keys().eq(["code", "message"]), "{self:?}");
+            let texts = object.values().filter_map(Value::as_str);
+            assert_eq!(texts.filter(|text| !text.is_empty()).count(), 2, "{self:?}");
+        }
+        self
+    }
+
+    /// The message of an error with this status.
+    ///
+    /// # Panics
+    /// If this is not such an error.
+    #[track_caller]
+    pub fn refusal(self, status: u16) -> String {
+        self.expect(status).text("message")
     }
 }
 
@@ -123,6 +134,18 @@ impl Connection {
                 tokio::spawn(driver);
                 Ok(Self::Http2(sender))
             }
+        }
+    }
+
+    /// Another handle of the same HTTP/2 connection, for requests at the same time.
+    ///
+    /// # Panics
+    /// On an HTTP/1.1 connection, which takes one request after the other.
+    #[must_use]
+    pub fn multiplexed(&self) -> Self {
+        match self {
+            Self::Http1(_) => panic!("HTTP/1.1 takes one request after the other"),
+            Self::Http2(sender) => Self::Http2(sender.clone()),
         }
     }
 
@@ -228,7 +251,7 @@ impl Api {
     /// Creates a secret.
     pub async fn create(&self, name: &str, value: &str) -> Value {
         let body = serde_json::json!({ "name": name, "value": value });
-        self.post("/v1/secrets", &body).await.expect(200)
+        self.post("/v1/secrets", &body).await.expect(200).json()
     }
 
     /// Creates a secret, and sends the request again when its token's budget of requests is used up, after the time that the
@@ -238,10 +261,10 @@ impl Api {
         loop {
             let answer = self.post("/v1/secrets", &body).await;
             if answer.status != 429 {
-                return answer.expect(200);
+                return answer.expect(200).json();
             }
-            let seconds = answer.header("retry-after").and_then(|value| value.parse().ok());
-            let pause = Duration::from_secs(seconds.expect("a 429 names the time"));
+            let seconds = answer.header("retry-after").parse().expect("a 429 names the time");
+            let pause = Duration::from_secs(seconds);
             tokio::time::sleep(pause).await;
         }
     }
@@ -249,12 +272,12 @@ impl Api {
     /// Gives a secret another value.
     pub async fn update(&self, name: &str, value: &str) -> Value {
         let body = serde_json::json!({ "value": value });
-        self.post(&format!("/v1/secrets/{name}"), &body).await.expect(200)
+        self.post(&format!("/v1/secrets/{name}"), &body).await.expect(200).json()
     }
 
     /// Deletes a secret.
     pub async fn delete(&self, name: &str) -> Value {
-        self.post_empty(&format!("/v1/secrets/{name}/delete")).await.expect(200)
+        self.post_empty(&format!("/v1/secrets/{name}/delete")).await.expect(200).json()
     }
 }
 

@@ -175,7 +175,11 @@ impl Daemon {
     /// # Panics
     /// Where it does not answer.
     pub async fn status(&self) -> Value {
-        client::get_unix(&self.admin_socket, "/status").await.expect("the admin socket answers").expect(200)
+        client::get_unix(&self.admin_socket, "/status")
+            .await
+            .expect("the admin socket answers")
+            .expect(200)
+            .json()
     }
 
     /// Waits until `/status` is as wanted, and returns it.

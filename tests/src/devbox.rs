@@ -165,7 +165,7 @@ impl Listener {
     /// Where the server refuses.
     pub async fn enrolled(&self, join_token: &str, devbox_id: &str) -> Self {
         let applicant = Applicant::new(devbox_id);
-        let answer = self.enroll(join_token, &applicant).await.expect(200);
+        let answer = self.enroll(join_token, &applicant).await.expect(200).json();
         let issued = serde_json::from_value(answer).expect("the answer is an identity");
         self.identity(applicant.issued(&issued))
     }

@@ -66,7 +66,7 @@ impl Machine {
     /// A connection that is closed instead of an answer.
     pub async fn ask(&mut self, known: Option<u64>, wait_ms: u32) -> io::Result<Answer> {
         let answer = self.ask_in_vain(known, wait_ms).await?;
-        if (200..300).contains(&answer.status) {
+        if answer.status.is_success() {
             self.link.after = Some(std::mem::replace(&mut self.link.step, fresh_step()));
         }
         Ok(answer)

@@ -73,7 +73,7 @@ impl World {
     /// # Panics
     /// Where the server refuses it.
     pub async fn devbox_with(&self, body: &Value) -> Devbox {
-        let view = self.api().post("/v1/devboxes", body).await.expect(200);
+        let view = self.api().post("/v1/devboxes", body).await.expect(200).json();
         let field = |name: &str| view[name].as_str().expect("id and join_token are text").to_owned();
         Devbox { id: field("id"), join_token: field("join_token") }
     }

@@ -1,9 +1,8 @@
 //! What monitoring sees.
 
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::support::{Answer, Http, TestServer, get, post, send};
+use crate::support::{Answer, Protocol, TestServer, get, post, send};
 
 async fn monitored() -> TestServer {
     TestServer::start_with(|config| config.admin = Some("127.0.0.1:0".parse().unwrap())).await
@@ -11,7 +10,7 @@ async fn monitored() -> TestServer {
 
 async fn ask(server: &TestServer, path: &str) -> Answer {
     let stream = TcpStream::connect(server.bound.admin.unwrap()).await.unwrap();
-    send(Http::One, TokioIo::new(stream), get(path).request("localhost")).await.unwrap()
+    send(Protocol::Http1, stream, get(path)).await.unwrap()
 }
 
 async fn metric(server: &TestServer, name: &str) -> Option<f64> {

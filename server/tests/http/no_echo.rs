@@ -69,7 +69,7 @@ fn check(runtime: &tokio::runtime::Runtime, server: &TestServer, text: &str, is_
         let anonymous = call.headers.iter().any(|(name, _)| *name == "authorization");
         let answer = runtime.block_on(async {
             if anonymous {
-                server.call_by(crate::support::Http::One, call).await
+                server.call_by(crate::support::Protocol::Http1, call).await
             } else {
                 server.call(call).await
             }

@@ -6,14 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use devbox_secrets_server::config::TlsFiles;
-use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{HandshakeKind, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::support::{Http, TestServer, get, send, tls_client};
+use crate::support::{Protocol, TestServer, get, send, tls_client};
 
 /// A certificate for `localhost` and its key, as files.
 pub(crate) fn self_signed(directory: &Path) -> (TlsFiles, CertificateDer<'static>) {
@@ -31,7 +30,7 @@ async fn the_protocol_is_chosen_by_alpn() {
     let (files, certificate) = self_signed(directory.path());
     let server = TestServer::start_with(|config| config.api.tls = Some(files)).await;
     assert!(server.bound.api_url().starts_with("https://"));
-    for (offered, http) in [(&b"h2"[..], Http::Two), (b"http/1.1", Http::One)] {
+    for (offered, http) in [(&b"h2"[..], Protocol::Http2), (b"http/1.1", Protocol::Http1)] {
         let mut roots = RootCertStore::empty();
         roots.add(certificate.clone()).unwrap();
         let mut config = tls_client(roots).with_no_client_auth();
@@ -41,7 +40,7 @@ async fn the_protocol_is_chosen_by_alpn() {
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(offered));
         let call = get("/v1/secrets").header("authorization", &format!("Bearer {}", server.token));
-        send(http, TokioIo::new(stream), call.request("localhost")).await.unwrap().expect(200);
+        send(http, stream, call).await.unwrap().expect(200);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The Secrets API over real HTTP/1.1 and h2c: each operation, each status.
 
-use crate::support::{Answer, Call, Http, TestServer, get, post};
+use crate::support::{Answer, Call, Protocol, TestServer, get, post};
 use devbox_secrets_server::api::public::{Access, routes};
 use devbox_secrets_server::config::{Limits, Rate};
 use devbox_secrets_server::registry::{Actor, Scope};
@@ -187,7 +187,7 @@ async fn every_route_but_the_open_ones_refuses_whoever_shows_no_valid_token() {
             let call =
                 Call { method: if route.method == "GET" { "GET" } else { "POST" }, ..post(&path, "{}") };
             let call = token.into_iter().fold(call, |call, token| call.header("authorization", token));
-            let answer = server.call_by(Http::One, call).await;
+            let answer = server.call_by(Protocol::Http1, call).await;
             match route.access {
                 Access::Open => assert_eq!(answer.status, 200, "{path}"),
                 Access::Bearer(_) => {
@@ -205,7 +205,7 @@ async fn every_route_but_the_open_ones_refuses_whoever_shows_no_valid_token() {
 async fn authorization_is_decided_before_the_body_is_looked_at() {
     let server = TestServer::start().await;
     for body in ["not json", "{}", &"x".repeat(2 * 1024 * 1024)] {
-        server.call_by(Http::One, post("/v1/secrets", body)).await.expect(401);
+        server.call_by(Protocol::Http1, post("/v1/secrets", body)).await.expect(401);
     }
 }
 
@@ -241,11 +241,11 @@ async fn an_account_without_the_devbox_capability_is_refused_everywhere() {
 async fn h2c_with_prior_knowledge_is_served_like_http_1() {
     let server = TestServer::start().await;
     let bearer = format!("Bearer {}", server.token);
-    let call = |call: Call| server.call_by(Http::Two, call.header("authorization", &bearer));
+    let call = |call: Call| server.call_by(Protocol::Http2, call.header("authorization", &bearer));
     is_view(&call(secret("A", &"v".repeat(100_000))).await.expect(200), "A");
     is_view(&call(get("/v1/secrets/A")).await.expect(200), "A");
     call(get("/v1/secrets/B")).await.expect(404);
-    server.call_by(Http::Two, get("/v1/secrets")).await.expect(401);
+    server.call_by(Protocol::Http2, get("/v1/secrets")).await.expect(401);
 }
 
 /// Each of them tells its connection to end; none may cut off another.
@@ -332,10 +332,10 @@ async fn each_route_needs_its_scope_and_a_refusal_names_it() {
         let method = if route.method == "GET" { "GET" } else { "POST" };
         let call = |bearer: &str| get(&path).method(method).header("authorization", bearer);
         let others: Vec<Scope> = Scope::ALL.into_iter().filter(|scope| *scope != needed).collect();
-        let refused = server.call_by(Http::One, call(&scoped(&others).await)).await.expect(403);
+        let refused = server.call_by(Protocol::Http1, call(&scoped(&others).await)).await.expect(403);
         assert_eq!(refused.text("code"), "missing_scope", "{path}");
         assert!(refused.text("message").contains(needed.as_str()), "{path}: {}", refused.text("message"));
-        let allowed = server.call_by(Http::One, call(&scoped(&[needed]).await)).await;
+        let allowed = server.call_by(Protocol::Http1, call(&scoped(&[needed]).await)).await;
         assert_ne!(allowed.status, 403, "{path}: {allowed:?}");
     }
 }

@@ -9,17 +9,14 @@ use devbox_secrets_server::config::Config;
 use devbox_secrets_server::listeners::Bound;
 use devbox_secrets_server::registry::Registry;
 use devbox_secrets_server::shutdown::{ShutdownTrigger, shutdown_signal};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::{http1, http2};
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use hyper::rt::{Read, Write};
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+pub(crate) use devbox_secrets_tests::client::{Answer, Connection, Outgoing, Protocol};
+use http_body_util::Full;
+use hyper::Request;
+use hyper::header::{HeaderName, HeaderValue};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsConnector;
@@ -36,14 +33,6 @@ pub(crate) struct TestServer {
     serving: JoinHandle<()>,
 }
 
-/// An answer, read whole.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-}
-
 /// A request in the making.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
@@ -51,13 +40,6 @@ pub(crate) struct Call {
     pub(crate) path: String,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Vec<u8>,
-}
-
-/// Which HTTP to speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Http {
-    One,
-    Two,
 }
 
 impl TestServer {
@@ -87,27 +69,23 @@ impl TestServer {
 
     /// Sends an authorised request over a connection of its own, HTTP/1.1.
     pub(crate) async fn call(&self, call: Call) -> Answer {
-        self.call_by(Http::One, call.header("authorization", &format!("Bearer {}", self.token))).await
+        self.call_by(Protocol::Http1, call.header("authorization", &format!("Bearer {}", self.token))).await
     }
 
     /// Sends `call` as it is.
-    pub(crate) async fn call_by(&self, http: Http, call: Call) -> Answer {
+    pub(crate) async fn call_by(&self, protocol: Protocol, call: Call) -> Answer {
         let stream = TcpStream::connect(self.bound.api).await.unwrap();
-        send(http, TokioIo::new(stream), call.request("localhost")).await.unwrap()
+        send(protocol, stream, call).await.unwrap()
     }
 
     /// Sends all of `calls` at once in one HTTP/2 connection.
     pub(crate) async fn together(&self, calls: Vec<Call>) -> Vec<Answer> {
         let stream = TcpStream::connect(self.bound.api).await.unwrap();
-        let (sender, connection) =
-            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
+        let connection = Connection::new(stream, Protocol::Http2).await.unwrap();
         let mut answers = JoinSet::new();
         for call in calls {
-            let mut sender = sender.clone();
-            answers.spawn(async move {
-                read(sender.send_request(call.request("localhost")).await.unwrap()).await.unwrap()
-            });
+            let mut connection = connection.multiplexed();
+            answers.spawn(async move { connection.send(call.request("localhost")).await.unwrap() });
         }
         answers.join_all().await
     }
@@ -121,9 +99,7 @@ impl TestServer {
     /// Sends `call` to the devbox listener.
     pub(crate) async fn devbox_call(&self, config: ClientConfig, call: Call) -> Result<Answer, String> {
         let stream = self.tls(config).await.map_err(|error| error.to_string())?;
-        send(Http::One, TokioIo::new(stream), call.request("localhost"))
-            .await
-            .map_err(|error| error.to_string())
+        send(Protocol::Http1, stream, call).await.map_err(|error| error.to_string())
     }
 
     /// What a client trusts that was given the CA.
@@ -185,7 +161,7 @@ impl Call {
         self
     }
 
-    pub(crate) fn request(self, host: &str) -> Request<Full<Bytes>> {
+    pub(crate) fn request(self, host: &str) -> Outgoing {
         let uri = format!("http://{host}{}", self.path);
         let mut request =
             Request::builder().method(self.method).uri(uri).body(Full::from(self.body)).unwrap();
@@ -198,54 +174,12 @@ impl Call {
     }
 }
 
-impl Answer {
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-
-    pub(crate) fn text(&self, field: &str) -> String {
-        self.json()[field].as_str().unwrap_or_else(|| panic!("no {field} in {self:?}")).to_owned()
-    }
-
-    pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
-    }
-
-    /// Fails unless the status is `status` and, for an error, the body is of the promised form.
-    pub(crate) fn expect(self, status: u16) -> Self {
-        assert_eq!(self.status, status, "{self:?}");
-        if status >= 400 {
-            let body = self.json();
-            assert!(body["code"].is_string() && body["message"].is_string(), "{self:?}");
-            assert_eq!(body.as_object().unwrap().len(), 2, "{self:?}");
-        }
-        self
-    }
-}
-
-pub(crate) async fn send<I>(http: Http, io: I, request: Request<Full<Bytes>>) -> hyper::Result<Answer>
+/// Sends `call` over `stream`, on a connection of its own.
+pub(crate) async fn send<S>(protocol: Protocol, stream: S, call: Call) -> hyper::Result<Answer>
 where
-    I: Read + Write + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let response = match http {
-        Http::One => {
-            let (mut sender, connection) = http1::handshake(io).await?;
-            tokio::spawn(connection);
-            sender.send_request(request).await?
-        }
-        Http::Two => {
-            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
-            tokio::spawn(connection);
-            sender.send_request(request).await?
-        }
-    };
-    read(response).await
-}
-
-async fn read(response: Response<Incoming>) -> hyper::Result<Answer> {
-    let (parts, body) = response.into_parts();
-    let body = body.collect().await?.to_bytes();
-    Ok(Answer { status: parts.status, headers: parts.headers, body })
+    Connection::new(stream, protocol).await?.send(call.request("localhost")).await
 }
 
 /// A key and a request for a certificate, as a daemon makes them.

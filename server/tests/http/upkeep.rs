@@ -12,7 +12,7 @@ use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 use tokio::task::JoinSet;
 
 use crate::program::Dev;
-use crate::support::{Call, Http, TestServer, get, on_disk, post, send};
+use crate::support::{Call, Protocol, TestServer, get, on_disk, post, send};
 
 pub(crate) fn run(state: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_devbox-secrets-server"))
@@ -88,7 +88,7 @@ async fn a_backup_made_beside_a_server_is_private_encrypted_and_restores_to_the_
     let ask = async |path: &str| {
         let call = get(path).header("authorization", &format!("Bearer {token}"));
         let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
-        send(Http::One, hyper_util::rt::TokioIo::new(stream), call.request("localhost")).await.unwrap().status
+        send(Protocol::Http1, stream, call).await.unwrap().status
     };
     assert_eq!(ask("/v1/secrets/KEPT").await, 200, "its tokens are the old ones");
     assert_eq!(ask("/v1/secrets/LATER").await, 404);

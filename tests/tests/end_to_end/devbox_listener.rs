@@ -51,12 +51,12 @@ async fn a_join_token_makes_one_identity_that_renews_and_fetches() {
     let devbox = world.devbox("box").await;
     let enrolled = listener(&world).enrolled(&devbox.join_token, &devbox.id).await;
     let bundle = enrolled.bundle(None).await.unwrap();
-    assert_eq!(bundle.status, 200, "{}", bundle.text());
+    assert_eq!(bundle.status, 200, "{}", bundle.body_text());
     let revision = devbox_secrets_proto::bundle::Bundle::parse(&bundle.body).unwrap().revision;
     assert_eq!(enrolled.bundle(Some(revision)).await.unwrap().status, 204);
 
     let applicant = Applicant::new(&devbox.id);
-    let answer = enrolled.renew(&applicant).await.unwrap().expect(200);
+    let answer = enrolled.renew(&applicant).await.unwrap().expect(200).json();
     let renewed = applicant.issued(&serde_json::from_value(answer).unwrap());
     assert_eq!(listener(&world).identity(renewed).bundle(None).await.unwrap().status, 200);
 }
@@ -108,7 +108,7 @@ async fn a_request_for_another_devboxs_certificate_is_refused() {
     let world = World::start().await;
     let (mine, other) = (world.devbox("mine").await, world.devbox("other").await);
     let answer = listener(&world).enroll(&mine.join_token, &Applicant::new(&other.id)).await;
-    assert!((400..=403).contains(&answer.status), "{}", answer.text());
+    assert!((400..=403).contains(&answer.status.as_u16()), "{}", answer.body_text());
     refusal_is_on_record(&world.server, &mine.id).await;
 }
 
@@ -118,7 +118,7 @@ async fn a_renewal_for_another_devbox_is_refused() {
     let (mine, other) = (world.devbox("mine").await, world.devbox("other").await);
     let enrolled = listener(&world).enrolled(&mine.join_token, &mine.id).await;
     let answer = enrolled.renew(&Applicant::new(&other.id)).await.unwrap();
-    assert!((400..=403).contains(&answer.status), "{}", answer.text());
+    assert!((400..=403).contains(&answer.status.as_u16()), "{}", answer.body_text());
     refusal_is_on_record(&world.server, &mine.id).await;
 }
 

@@ -59,7 +59,7 @@ async fn stored(api: &Api, path: &str, body: &serde_json::Value) -> bool {
         return false;
     };
     let answer = connection.send(api.request(hyper::Method::POST, path, Some(body))).await;
-    answer.is_ok_and(|answer| answer.expect(200).is_object())
+    answer.is_ok_and(|answer| answer.expect(200).json().is_object())
 }
 
 /// Kills the server in the middle of a round's share of the writes.
@@ -111,7 +111,7 @@ async fn the_same_directory_has_the_same_account_a_new_token_and_the_old_one_sti
     assert_eq!(world.server.ready.account, before);
     assert_ne!(world.server.ready.token, old_token);
     for api in [world.api(), world.api().with_token(&old_token)] {
-        assert_eq!(api.get("/v1/secrets/KEPT").await.expect(200), secret);
+        assert_eq!(api.get("/v1/secrets/KEPT").await.expect(200).json(), secret);
     }
 }
 

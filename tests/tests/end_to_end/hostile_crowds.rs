@@ -142,7 +142,7 @@ async fn no_operators_question_is_lost_to_a_crowd() {
     let socket = daemon.admin_socket.clone();
     let crowd = crowd(Dialect::Http, Target::Path(socket.clone()), 8, &secret);
     let good = async || {
-        let status = client::get_unix(&socket, "/status").await.unwrap().expect(200);
+        let status = client::get_unix(&socket, "/status").await.unwrap().expect(200).json();
         assert_eq!(status["state"], "ready");
     };
     none_is_lost(&mut daemon.program, || crowd.command(), good).await;

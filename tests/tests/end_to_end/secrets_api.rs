@@ -25,7 +25,7 @@ fn names(list: &Value) -> Vec<&str> {
 }
 
 async fn list(api: &Api, query: &str) -> Value {
-    api.get(&format!("/v1/secrets{query}")).await.expect(200)
+    api.get(&format!("/v1/secrets{query}")).await.expect(200).json()
 }
 
 #[tokio::test]
@@ -35,7 +35,7 @@ async fn the_five_operations_keep_their_contract_over_both_versions_of_http() {
         let api = world.api().over(protocol);
         let created = api.create("DATABASE_PASSWORD", "first").await;
         check_view(&created, "DATABASE_PASSWORD");
-        assert_eq!(api.get("/v1/secrets/DATABASE_PASSWORD").await.expect(200), created);
+        assert_eq!(api.get("/v1/secrets/DATABASE_PASSWORD").await.expect(200).json(), created);
         assert_eq!(names(&list(&api, "").await), ["DATABASE_PASSWORD"]);
 
         let updated = api.update("DATABASE_PASSWORD", "second").await;
@@ -44,7 +44,7 @@ async fn the_five_operations_keep_their_contract_over_both_versions_of_http() {
             (&updated["id"], &updated["create_time_ms"]),
             (&created["id"], &created["create_time_ms"])
         );
-        assert_eq!(api.get("/v1/secrets/DATABASE_PASSWORD").await.expect(200), updated);
+        assert_eq!(api.get("/v1/secrets/DATABASE_PASSWORD").await.expect(200).json(), updated);
 
         assert_eq!(api.delete("DATABASE_PASSWORD").await, updated);
         api.get("/v1/secrets/DATABASE_PASSWORD").await.refusal(404);
@@ -58,10 +58,10 @@ async fn the_forms_by_id_do_the_same() {
     let api = world.api();
     let created = api.create("BY_ID", "first").await;
     let path = format!("/v1/secrets/id/{}", created["id"].as_str().unwrap());
-    assert_eq!(api.get(&path).await.expect(200), created);
-    let updated = api.post(&format!("{path}/update"), &json!({ "value": "second" })).await.expect(200);
+    assert_eq!(api.get(&path).await.expect(200).json(), created);
+    let updated = api.post(&format!("{path}/update"), &json!({ "value": "second" })).await.expect(200).json();
     check_view(&updated, "BY_ID");
-    assert_eq!(api.post_empty(&format!("{path}/delete")).await.expect(200), updated);
+    assert_eq!(api.post_empty(&format!("{path}/delete")).await.expect(200).json(), updated);
     api.get(&path).await.refusal(404);
 }
 
@@ -71,7 +71,7 @@ async fn secrets_may_be_called_like_the_words_in_the_paths() {
     let api = world.api();
     for name in ["id", "delete", "update"] {
         let created = api.create(name, "first").await;
-        assert_eq!(api.get(&format!("/v1/secrets/{name}")).await.expect(200), created);
+        assert_eq!(api.get(&format!("/v1/secrets/{name}")).await.expect(200).json(), created);
         check_view(&api.update(name, "second").await, name);
         check_view(&api.delete(name).await, name);
     }
@@ -83,10 +83,10 @@ async fn delete_takes_no_body_or_an_empty_object() {
     let api = world.api();
     api.create("ONE", "1").await;
     api.create("TWO", "2").await;
-    check_view(&api.post_empty("/v1/secrets/ONE/delete").await.expect(200), "ONE");
+    check_view(&api.post_empty("/v1/secrets/ONE/delete").await.expect(200).json(), "ONE");
     let refused = api.post("/v1/secrets/TWO/delete", &json!({ "force": true })).await;
     refused.refusal(400);
-    check_view(&api.post("/v1/secrets/TWO/delete", &json!({})).await.expect(200), "TWO");
+    check_view(&api.post("/v1/secrets/TWO/delete", &json!({})).await.expect(200).json(), "TWO");
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn no_answer_has_a_value_in_it() {
 
 #[track_caller]
 fn check_clean(answer: &Answer, canary: &Canary) {
-    assert_eq!(canary.found_in(&answer.body), [""; 0], "{}", answer.text());
+    assert_eq!(canary.found_in(&answer.body), [""; 0], "{}", answer.body_text());
     for (name, value) in &answer.headers {
         assert_eq!(canary.found_in(value.as_bytes()), [""; 0], "{name}");
     }
@@ -193,7 +193,7 @@ fn check_clean(answer: &Answer, canary: &Canary) {
 #[tokio::test]
 async fn the_server_describes_itself() {
     let world = World::start().await;
-    let document = world.api().without_token().get("/openapi.json").await.expect(200);
+    let document = world.api().without_token().get("/openapi.json").await.expect(200).json();
     let paths = document["paths"].as_object().unwrap();
     for path in ["/v1/secrets", "/v1/secrets/{name}", "/v1/secrets/{name}/delete", "/v1/devboxes"] {
         assert!(paths.contains_key(path), "{path}");

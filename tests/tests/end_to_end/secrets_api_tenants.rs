@@ -33,8 +33,8 @@ async fn an_account_cannot_tell_that_anothers_secret_exists() {
             "{path}"
         );
     }
-    assert_eq!(theirs.get("/v1/secrets").await.expect(200)["total_count"], 0);
-    assert_eq!(mine.get("/v1/secrets/SECRET").await.expect(200), secret, "nothing has touched it");
+    assert_eq!(theirs.get("/v1/secrets").await.expect(200).json()["total_count"], 0);
+    assert_eq!(mine.get("/v1/secrets/SECRET").await.expect(200).json(), secret, "nothing has touched it");
 }
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn two_accounts_may_use_one_name() {
     let their_secret = theirs.create("SHARED_NAME", "theirs").await;
     assert_ne!(my_secret["id"], their_secret["id"]);
     theirs.delete("SHARED_NAME").await;
-    assert_eq!(mine.get("/v1/secrets/SHARED_NAME").await.expect(200), my_secret);
+    assert_eq!(mine.get("/v1/secrets/SHARED_NAME").await.expect(200).json(), my_secret);
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn an_account_cannot_see_anothers_devboxes_nor_bind_its_secrets() {
     theirs.get(&format!("/v1/devboxes/{}", devbox.id)).await.refusal(404);
     theirs.post_empty(&format!("/v1/devboxes/{}/shutdown", devbox.id)).await.refusal(404);
     theirs.post_empty(&format!("/v1/devboxes/{}/join_token", devbox.id)).await.refusal(404);
-    assert_eq!(theirs.get("/v1/devboxes").await.expect(200)["total_count"], 0);
+    assert_eq!(theirs.get("/v1/devboxes").await.expect(200).json()["total_count"], 0);
     for name in ["SECRET", secret["id"].as_str().unwrap()] {
         let body = json!({ "name": "theirs", "secrets": { "STOLEN": name } });
         theirs.post("/v1/devboxes", &body).await.refusal(400);

@@ -71,7 +71,7 @@ impl ControlPlane {
         let request = self.api.request(Method::POST, path, Some(body));
         let answer = connection.send(request).await.unwrap();
         self.connections.push(connection);
-        answer.expect(200)
+        answer.expect(200).json()
     }
 
     /// A daemon on this machine, which has fetched its secrets.

@@ -33,7 +33,7 @@ impl Traced {
         let text = |field: &str| ready[field].as_str().unwrap().to_owned();
         let address = text("api").strip_prefix("http://").unwrap().parse().unwrap();
         let api = Api { address, token: Some(text("token")), protocol: Protocol::Http1 };
-        let devbox = api.post("/v1/devboxes", &json!({ "name": "box" })).await.expect(200);
+        let devbox = api.post("/v1/devboxes", &json!({ "name": "box" })).await.expect(200).json();
         let folder = directory.path().join("box");
         let setup = Setup::new(&folder, &text("devbox"), devbox["join_token"].as_str().unwrap());
         let file = directory.path().join("daemon.trace");

@@ -117,8 +117,10 @@ async fn a_calendar_clock_that_jumps_makes_no_lease_longer_or_shorter() {
 async fn poll_is_held(world: &World) {
     let admin = Api { address: world.server.ready.admin_address(), ..world.api().without_token() };
     let is_held = |metrics: &str| metrics.lines().any(|line| line == "devbox_secrets_server_held_requests 1");
-    wait::until("the poll to be held", async || is_held(&admin.get("/metrics").await.text()).then_some(()))
-        .await;
+    wait::until("the poll to be held", async || {
+        is_held(&admin.get("/metrics").await.body_text()).then_some(())
+    })
+    .await;
 }
 
 /// The answer to the held poll came while nobody was there to read it: it says how things were then, not now.

@@ -32,12 +32,12 @@ async fn scene() -> (World, Devbox, Listener) {
 }
 
 fn revision(answer: &Answer) -> u64 {
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.status, 200, "{}", answer.body_text());
     Bundle::parse(&answer.body).unwrap().revision
 }
 
-fn refused(answer: &Answer, code: &str) {
-    assert_eq!(answer.expect(403)["code"], code);
+fn refused(answer: Answer, code: &str) {
+    assert_eq!(answer.expect(403).text("code"), code);
 }
 
 /// The audit's rows with this code, as action, outcome and address.
@@ -64,7 +64,7 @@ async fn is_held(world: &World) {
     let address = world.server.ready.admin.as_ref().unwrap().strip_prefix("http://").unwrap();
     let admin = Api { address: address.parse().unwrap(), ..world.api().without_token() };
     wait::until("the request to be held", async || {
-        let metrics = admin.get("/metrics").await.text();
+        let metrics = admin.get("/metrics").await.body_text();
         metrics.contains("devbox_secrets_server_held_requests 1\n").then_some(())
     })
     .await;
@@ -78,7 +78,7 @@ async fn takes_over(machine: &mut Machine) {
             if answer.status == 200 {
                 return;
             }
-            refused(&answer, IN_USE_ELSEWHERE);
+            refused(answer, IN_USE_ELSEWHERE);
             // As a daemon backs off: an identity's bundle requests are budgeted.
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
@@ -95,13 +95,13 @@ async fn a_copy_of_a_running_machine_is_refused_and_both_are_on_record() {
     // The step that was in the memory both have, and the machine's own.
     assert_eq!(machine.ask(Some(revision), 0).await.unwrap().status, 204);
     assert_eq!(machine.ask(Some(revision), 0).await.unwrap().status, 204);
-    refused(&copy.ask(Some(revision), 0).await.unwrap(), CONTINUED_ELSEWHERE);
+    refused(copy.ask(Some(revision), 0).await.unwrap(), CONTINUED_ELSEWHERE);
     both_are_on_record(&world, CONTINUED_ELSEWHERE).await;
 
     world.api().update("SECRET", "changed").await;
-    refused(&copy.ask(Some(revision), 0).await.unwrap(), CONTINUED_ELSEWHERE);
+    refused(copy.ask(Some(revision), 0).await.unwrap(), CONTINUED_ELSEWHERE);
     copy.restart_daemon();
-    refused(&copy.ask(None, 0).await.unwrap(), IN_USE_ELSEWHERE);
+    refused(copy.ask(None, 0).await.unwrap(), IN_USE_ELSEWHERE);
     assert_eq!(machine.ask(Some(revision), 0).await.unwrap().status, 200);
 }
 
@@ -119,8 +119,8 @@ async fn a_copy_that_holds_the_same_request_gets_no_change_once_the_other_has_go
     assert_eq!(machine.ask(Some(revision), 0).await.unwrap().status, 204);
     assert_eq!(machine.ask(Some(revision), 0).await.unwrap().status, 204);
     let (mut copy, answer) = held.await.unwrap();
-    refused(&answer, IN_USE_ELSEWHERE);
-    refused(&copy.ask(Some(revision), 0).await.unwrap(), CONTINUED_ELSEWHERE);
+    refused(answer, IN_USE_ELSEWHERE);
+    refused(copy.ask(Some(revision), 0).await.unwrap(), CONTINUED_ELSEWHERE);
 }
 
 #[tokio::test]
@@ -157,12 +157,12 @@ async fn waits_for_the_end_of_the_connection(protocol: Protocol) {
     let held = tokio::spawn(async move { machine.ask(Some(revision), 60_000).await });
     is_held(&world).await;
     let mut other = Machine::start(&listener, protocol, ELSEWHERE, 'b').await;
-    refused(&other.ask(None, 0).await.unwrap(), IN_USE_ELSEWHERE);
+    refused(other.ask(None, 0).await.unwrap(), IN_USE_ELSEWHERE);
     both_are_on_record(&world, IN_USE_ELSEWHERE).await;
 
     held.abort();
     takes_over(&mut other).await;
-    refused(&late.ask(Some(revision), 0).await.unwrap(), CONTINUED_ELSEWHERE);
+    refused(late.ask(Some(revision), 0).await.unwrap(), CONTINUED_ELSEWHERE);
 }
 
 #[tokio::test]
@@ -190,7 +190,7 @@ fn a_machine_that_vanished_without_a_word_frees_its_identity() {
         let revision = revision(&machine.ask(None, 0).await.unwrap());
         let _held = tokio::spawn(async move { machine.ask(Some(revision), 60_000).await });
         let mut other = Machine::start(&listener, Protocol::Http1, server_itself(), 'b').await;
-        refused(&other.ask(None, 0).await.unwrap(), IN_USE_ELSEWHERE);
+        refused(other.ask(None, 0).await.unwrap(), IN_USE_ELSEWHERE);
         wire.fault(Fault::Drop);
         takes_over(&mut other).await;
     });
@@ -214,12 +214,12 @@ async fn a_new_join_token_moves_the_identity_and_ends_the_old_certificate_at_onc
     let path = format!("/v1/devboxes/{}/join_token", devbox.id);
     let answer = world.api().post_empty(&path).await;
     assert_eq!(answer.headers[CONNECTION], "close", "its buffers hold the token");
-    let token = answer.expect(200)["join_token"].as_str().unwrap().to_owned();
+    let token = answer.expect(200).json()["join_token"].as_str().unwrap().to_owned();
     let resumed = Listener::new(world.server.ready.devbox_address()).enrolled(&token, &devbox.id).await;
     let (mut machine, answer) = held.await.unwrap();
-    refused(&answer, "certificate_expired");
-    refused(&machine.ask(None, 0).await.unwrap(), "certificate_expired");
-    refused(&listener.renew(&Applicant::new(&devbox.id)).await.unwrap(), "certificate_expired");
+    refused(answer, "certificate_expired");
+    refused(machine.ask(None, 0).await.unwrap(), "certificate_expired");
+    refused(listener.renew(&Applicant::new(&devbox.id)).await.unwrap(), "certificate_expired");
     let mut resumed = Machine::start(&resumed, Protocol::Http1, ELSEWHERE, 'b').await;
     revision(&resumed.ask(None, 0).await.unwrap());
 }

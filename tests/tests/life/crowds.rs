@@ -14,7 +14,7 @@ const DEVBOXES: usize = 30;
 /// What the server has counted, but for held polls that ended unchanged: those come by the clock.
 async fn counted(world: &World) -> Vec<String> {
     let admin = Api { address: world.server.ready.admin_address(), ..world.api().without_token() };
-    let metrics = admin.get("/metrics").await.text();
+    let metrics = admin.get("/metrics").await.body_text();
     let counts = |line: &&str| {
         let ours = ["_requests_total{", "_refusals_total{", "_bundles_total", "_enrolments_total"];
         ours.iter().any(|name| line.contains(name)) && !line.contains("status=\"204\"")

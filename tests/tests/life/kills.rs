@@ -178,7 +178,7 @@ async fn a_server_killed_in_the_middle_of_writes_loses_none_of_them_on_the_way_t
 /// Waits until a launch that waits is in the daemon's hands.
 async fn holds_a_launch(daemon: &Daemon) {
     wait::until("the daemon to hold the launch", async || {
-        let metrics = client::get_unix(&daemon.admin_socket, "/metrics").await.ok()?.text();
+        let metrics = client::get_unix(&daemon.admin_socket, "/metrics").await.ok()?.body_text();
         metrics.contains("\ndevbox_secretsd_launch_connections 1\n").then_some(())
     })
     .await;

@@ -12,7 +12,7 @@ use serde_json::Value;
 async fn metrics(daemon: &Daemon) -> String {
     let answer = client::get_unix(&daemon.admin_socket, "/metrics").await.unwrap();
     assert_eq!(answer.status, 200);
-    answer.text()
+    answer.body_text()
 }
 
 /// Waits until the metrics have this line: a count moves after the answer that it counts.

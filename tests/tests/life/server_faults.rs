@@ -12,8 +12,8 @@ use devbox_secrets_tests::process::{self, Output};
 use devbox_secrets_tests::server::{self, Server};
 use devbox_secrets_tests::world::{self, Devbox, World};
 use devbox_secrets_tests::{needs, require_root};
-use hyper::Method;
 use hyper::header::HeaderValue;
+use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -89,7 +89,7 @@ impl Cramped {
     }
 
     pub(crate) async fn register(&self) -> Devbox {
-        let view = self.server.api().post("/v1/devboxes", &json!({})).await.expect(200);
+        let view = self.server.api().post("/v1/devboxes", &json!({})).await.expect(200).json();
         let text = |field: &str| view[field].as_str().unwrap().to_owned();
         Devbox { id: text("id"), join_token: text("join_token") }
     }
@@ -110,7 +110,7 @@ async fn refusal(state: &Path) -> Output {
     output
 }
 
-async fn try_create(api: &Api, name: &str, value: &str) -> u16 {
+async fn try_create(api: &Api, name: &str, value: &str) -> StatusCode {
     api.post("/v1/secrets", &json!({ "name": name, "value": value })).await.status
 }
 
@@ -144,8 +144,8 @@ async fn a_full_disk_refuses_writes_serves_reads_and_unchanged_polls_and_recover
     for number in 0.. {
         let name = format!("S_{number}");
         match try_create(&api, &name, &"x".repeat(LARGE)).await {
-            200 => acknowledged.push(name),
-            500 => break,
+            StatusCode::OK => acknowledged.push(name),
+            StatusCode::INTERNAL_SERVER_ERROR => break,
             other => panic!("status {other}"),
         }
     }
@@ -213,7 +213,7 @@ async fn a_damaged_database_is_not_served_and_its_backup_is_restored() {
     world.server.operator(&from, b"").await.success();
     let token = world.server.ready.token.clone();
     world.server.start_again().await;
-    assert_eq!(world.api().with_token(&token).get("/v1/secrets/KEPT").await.expect(200), secret);
+    assert_eq!(world.api().with_token(&token).get("/v1/secrets/KEPT").await.expect(200).json(), secret);
 }
 
 #[tokio::test]
@@ -230,9 +230,9 @@ async fn a_database_that_is_damaged_while_it_is_served_gives_errors_and_nobody_e
     corrupt(&world.server.state);
     for number in 0..50 {
         let path = format!("/v1/secrets/S_{number}");
-        assert!([401, 404, 500].contains(&stranger.get(&path).await.status));
+        assert!([401, 404, 500].contains(&stranger.get(&path).await.status.as_u16()));
         let own = api.get(&path).await;
-        assert!([200, 401, 404, 500].contains(&own.status), "{}", own.text());
+        assert!([200, 401, 404, 500].contains(&own.status.as_u16()), "{}", own.body_text());
     }
 }
 
@@ -271,11 +271,11 @@ async fn create_once(api: &Api, name: &str, id: &str) -> Answer {
 async fn a_retry_is_known_for_a_day_also_after_a_restart() {
     let Some(libfaketime) = needs::libfaketime() else { return };
     let mut world = World::start().await;
-    let first = create_once(&world.api(), "KEY", "once").await.expect(200);
+    let first = create_once(&world.api(), "KEY", "once").await.expect(200).json();
     for (clock, status) in [("+1h", 200), ("+23h", 200), ("+25h", 400)] {
         world.server.program.kill();
         world.server.start_again_later(&libfaketime, clock).await;
-        let answer = create_once(&world.api(), "KEY", "once").await.expect(status);
+        let answer = create_once(&world.api(), "KEY", "once").await.expect(status).json();
         assert!(status != 200 || answer == first, "{clock}");
     }
 }
@@ -324,14 +324,14 @@ async fn whatever_moment_the_server_is_killed_at_a_retry_makes_a_write_happen_ex
         for (acknowledged, in_doubt) in kill_in_the_middle(&mut world, round).await {
             let api = world.api();
             for (name, view) in &acknowledged {
-                assert_eq!(&api.get(&format!("/v1/secrets/{name}")).await.expect(200), view);
+                assert_eq!(&api.get(&format!("/v1/secrets/{name}")).await.expect(200).json(), view);
             }
-            let retried = create_once(&api, &in_doubt, &in_doubt).await.expect(200);
-            assert_eq!(create_once(&api, &in_doubt, &in_doubt).await.expect(200), retried);
+            let retried = create_once(&api, &in_doubt, &in_doubt).await.expect(200).json();
+            assert_eq!(create_once(&api, &in_doubt, &in_doubt).await.expect(200).json(), retried);
             count += acknowledged.len() + 1;
         }
     }
-    let listed = world.api().get("/v1/secrets?limit=1").await.expect(200);
+    let listed = world.api().get("/v1/secrets?limit=1").await.expect(200).json();
     assert_eq!(listed["total_count"], count);
     let audit = world.server.operator_json(&["audit", "--limit", "1000000"]).await;
     let done = audit

@@ -44,7 +44,7 @@ impl Certified {
     async fn new(world: &World, devbox: &Devbox) -> Self {
         let applicant = Applicant::new(&devbox.id);
         let listener = Listener::new(world.server.ready.devbox_address());
-        let answer = listener.enroll(&devbox.join_token, &applicant).await.expect(200);
+        let answer = listener.enroll(&devbox.join_token, &applicant).await.expect(200).json();
         let issued: IssuedIdentity = serde_json::from_value(answer).unwrap();
         let folder = world.path().join(random_letters(8));
         fs::create_dir(&folder).unwrap();
