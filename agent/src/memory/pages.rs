@@ -11,9 +11,10 @@ use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use devbox_launch_proto::{WITHDRAWN, marked_len};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mlock, mmap, mmap_anonymous, munmap};
@@ -166,17 +167,25 @@ impl LaunchPages {
         self.descriptor
     }
 
-    /// Passes the descriptor on by `hand_over`, then closes this process's copy. The pages stay mapped, to be wiped if nobody
-    /// reads the message; where it was not sent, they are wiped here.
+    /// Passes the descriptor on by `hand_over`, then closes this process's copy. The first `len` bytes are the strings, the
+    /// next one is their mark. The pages stay mapped, to be withdrawn if no launcher reads the message; they are wiped here
+    /// if `hand_over` fails.
     ///
     /// # Errors
     /// Those of `hand_over`.
+    ///
+    /// # Panics
+    /// If the pages have no room for the mark.
     pub async fn hand_over<E>(
         self,
+        len: usize,
         hand_over: impl AsyncFnOnce(BorrowedFd<'_>) -> Result<(), E>,
     ) -> Result<SentPages, E> {
-        hand_over(self.descriptor.as_fd()).await?;
-        Ok(SentPages(self.pages))
+        let Self { pages, descriptor } = self;
+        assert!(marked_len(len) <= pages.size(), "the pages have room for the mark");
+        let sent = SentPages { pages, len };
+        hand_over(descriptor.as_fd()).await?;
+        Ok(sent)
     }
 
     #[cfg(test)]
@@ -185,15 +194,55 @@ impl LaunchPages {
     }
 }
 
-/// Launch pages whose descriptor was sent, and is closed here. Dropped, they are wiped: an answer that nobody has read is
-/// withdrawn, for the kernel does not take back the descriptor itself.
+/// Launch pages whose descriptor was sent, and is closed here. Dropped, they are marked as withdrawn and wiped, because the
+/// kernel does not take back the descriptor itself.
 #[derive(Debug)]
-pub struct SentPages(LockedPages);
+pub struct SentPages {
+    pages: LockedPages,
+    /// Bytes of the strings; their mark follows.
+    len: usize,
+}
 
 impl SentPages {
     /// The launcher has the descriptor: unmaps the pages, contents kept.
     pub fn release(mut self) {
-        self.0.wipe = false;
+        self.pages.wipe = false;
+    }
+
+    /// Marks the strings as withdrawn, then wipes them unless `has_read` returns that the launcher has its answer. Returns
+    /// whether they were wiped.
+    ///
+    /// The order is the daemon's half of the launch protocol's section on withdrawing: asked before the mark is set,
+    /// `has_read` could be outdated by a launcher that sees neither the mark nor, a moment later, its strings.
+    pub fn withdraw(mut self, has_read: impl FnOnce() -> bool) -> bool {
+        self.mark();
+        if has_read() {
+            self.release();
+            return false;
+        }
+        true
+    }
+
+    fn mark(&mut self) {
+        let mark = &raw mut self.pages.bytes_mut()[self.len];
+        // SAFETY: a byte of this mapping, which nothing borrows until the end of this function; other processes that have
+        // the pages only read this byte, and atomically.
+        let mark = unsafe { AtomicU8::from_ptr(mark) };
+        mark.store(WITHDRAWN, Ordering::SeqCst);
+        // The mark is visible before the kernel is asked about the launcher.
+        fence(Ordering::SeqCst);
+    }
+}
+
+impl Drop for SentPages {
+    fn drop(&mut self) {
+        if std::mem::take(&mut self.pages.wipe) {
+            self.mark();
+            // All but the mark: a launcher that reads zeros has to find it.
+            let (strings, rest) = self.pages.bytes_mut().split_at_mut(self.len);
+            strings.zeroize();
+            rest[1..].zeroize();
+        }
     }
 }
 
@@ -355,29 +404,52 @@ mod tests {
         let witness = Mapping::shared(pages.descriptor(), page()).unwrap();
         let witness = LockedPages::new(witness, &Arc::default());
         pages.bytes_mut()[..6].copy_from_slice(b"canary");
-        let error = pages.hand_over(async |_| Err("the launcher is gone")).await.unwrap_err();
+        let error = pages.hand_over(6, async |_| Err("the launcher is gone")).await.unwrap_err();
         assert_eq!(error, "the launcher is gone");
-        assert!(witness.bytes().iter().all(|byte| *byte == 0));
+        assert_eq!(witness.bytes()[..7], *b"\0\0\0\0\0\0\x01");
+    }
+
+    /// Sent pages with six bytes of strings, and the launcher's mapping of them.
+    async fn sent_canary() -> Option<(SentPages, LockedPages)> {
+        let zeros = File::open("/dev/zero").unwrap();
+        let Ok(made) = LockedPages::secret(page(), &zeros, &Arc::default()) else {
+            skipped("memfd_secret");
+            return None;
+        };
+        let mut pages = LaunchPages::new(made);
+        let launcher = Mapping::shared(pages.descriptor(), page()).unwrap();
+        let launcher = LockedPages::new(launcher, &Arc::default());
+        pages.bytes_mut()[..6].copy_from_slice(b"canary");
+        let sent = pages.hand_over(6, async |_| Ok::<_, Errno>(())).await.unwrap();
+        assert_eq!(launcher.bytes()[..7], *b"canary\0");
+        Some((sent, launcher))
     }
 
     #[tokio::test]
-    async fn sent_pages_are_wiped_unless_the_launcher_has_read() {
-        let zeros = File::open("/dev/zero").unwrap();
+    async fn released_pages_keep_their_strings_and_dropped_ones_only_their_mark() {
+        let Some((sent, launcher)) = sent_canary().await else { return };
+        sent.release();
+        assert_eq!(launcher.bytes()[..7], *b"canary\0");
+        let Some((sent, launcher)) = sent_canary().await else { return };
+        drop(sent);
+        assert_eq!(launcher.bytes()[..7], *b"\0\0\0\0\0\0\x01");
+        assert!(launcher.bytes()[7..].iter().all(|byte| *byte == 0));
+    }
+
+    #[tokio::test]
+    async fn strings_are_marked_before_the_daemon_asks_whether_they_are_read() {
         for is_read in [true, false] {
-            let Ok(made) = LockedPages::secret(page(), &zeros, &Arc::default()) else {
-                return skipped("memfd_secret");
-            };
-            let mut pages = LaunchPages::new(made);
-            let witness = Mapping::shared(pages.descriptor(), page()).unwrap();
-            let witness = LockedPages::new(witness, &Arc::default());
-            pages.bytes_mut()[..6].copy_from_slice(b"canary");
-            let sent = pages.hand_over(async |_| Ok::<_, Errno>(())).await.unwrap();
-            if is_read {
-                sent.release();
-            } else {
-                drop(sent);
-            }
-            assert_eq!(&witness.bytes()[..6] == b"canary", is_read);
+            let Some((sent, launcher)) = sent_canary().await else { return };
+            // The launcher's whole turn at the worst moment: between the mark and the wipe.
+            let seen = std::cell::Cell::new([0; 7]);
+            let wiped = sent.withdraw(|| {
+                seen.set(launcher.bytes()[..7].try_into().unwrap());
+                is_read
+            });
+            assert_eq!(seen.get(), *b"canary\x01", "marked, and not wiped yet");
+            assert_eq!(wiped, !is_read);
+            let left = if is_read { *b"canary\x01" } else { *b"\0\0\0\0\0\0\x01" };
+            assert_eq!(launcher.bytes()[..7], left);
         }
     }
 

@@ -9,6 +9,15 @@ const MAGIC: [u8; 4] = *b"DXAN";
 /// Longest error text, in bytes.
 pub const MAX_ERROR_LEN: u32 = 4_096;
 
+/// The mark of withdrawn strings: the value of the byte after them in the descriptor's file, which is 0 before.
+pub const WITHDRAWN: u8 = 1;
+
+/// Bytes of a descriptor's file for strings of `len` bytes: the strings and their mark.
+#[must_use]
+pub const fn marked_len(len: usize) -> usize {
+    len.saturating_add(1)
+}
+
 /// Why a launch was refused, for programs. The text beside it is for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]

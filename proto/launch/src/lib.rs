@@ -11,11 +11,29 @@
 //!
 //! - *descriptor*: the first byte of the answer carries one descriptor (`SCM_RIGHTS`), a `memfd_secret(2)` made for this
 //!   launch, whose first `length` bytes are `count` strings `NAME=VALUE\0`, in ascending order of name. No payload.
+//!   The byte after the strings is their [mark](WITHDRAWN). A daemon of version 0.1 may send a file without one.
 //! - *inline*: the same `length` bytes follow as payload, where `memfd_secret` is missing or the launcher cannot map it.
 //! - *names*: `length` bytes of `count` strings `NAME\0` follow, in ascending order.
 //! - *error*: `length` bytes of UTF-8 text, one line without control characters, follow: what is wrong and what to do.
 //!
 //! A launcher that waits asks again after an error whose code [may pass](ErrorCode::may_pass), and after a hang-up.
+//!
+//! # Withdrawing a descriptor
+//!
+//! The kernel does not take back a descriptor that was sent, so the daemon withdraws an unread answer by wiping the strings.
+//! The launcher may read the answer at that very moment. These two orders keep it from running a command with wiped strings:
+//!
+//! ```text
+//! daemon                                      launcher
+//! 1. sets the mark; full fence                1. receives the answer
+//! 2. asks whether the answer is unread        2. indexes the strings; full fence
+//! 3. unread: wipes the strings, not the mark  3. reads the mark: set means withdrawn
+//!    read: leaves everything as it is
+//! ```
+//!
+//! If the daemon's step 2 finds the answer unread, the launcher receives it later than the mark was set, so its step 3 finds
+//! the mark. If step 2 finds the answer read, nothing is wiped. The launcher may find the mark all the same, and asks again:
+//! the daemon had a reason to withdraw the strings. The mark is never cleared, because no launcher could tell when.
 //!
 //! A later version keeps the first five bytes of both messages, so that each side can name a mismatch.
 #![no_std]
@@ -25,7 +43,7 @@ mod answer;
 mod request;
 mod variable;
 
-pub use answer::{Answer, AnswerHeader, ErrorCode, InvalidAnswer, MAX_ERROR_LEN};
+pub use answer::{Answer, AnswerHeader, ErrorCode, InvalidAnswer, MAX_ERROR_LEN, WITHDRAWN, marked_len};
 pub use request::{
     Flags, InvalidRequest, Item, Items, MAX_REQUEST_BODY, RequestBuilder, RequestHeader, RequestTooLarge,
 };

@@ -7,6 +7,7 @@ use core::ffi::CStr;
 use devbox_exec::environment::{self, Environment};
 use devbox_exec::failure::{CommandFailure, Failure, SecretsFailure};
 use devbox_exec::limits::{Excess, Largest, SMALLEST_ROOM, needed, room};
+use devbox_exec::payload::InvalidPayload;
 use devbox_exec::search::{DEFAULT_PATH, PATH_MAX, candidate, directories, goes_on, is_path};
 use devbox_launch_proto::MAX_ARG_STRLEN;
 use syscalls::Errno;
@@ -47,7 +48,12 @@ impl Command {
             0 => Failure::Memory(error),
             _ => SecretsFailure::Memory(error).into(),
         })?;
-        let environment = environment::build(inherited.iter(), secrets.payload, secrets.count, table)?;
+        let environment = environment::build(inherited.iter(), secrets.payload, secrets.count, table);
+        // Before the strings are believed or blamed: the daemon may be wiping them meanwhile.
+        if secrets.are_withdrawn() {
+            return Err(InvalidPayload::Withdrawn.into());
+        }
+        let environment = environment?;
         let name = self.arguments.iter().next().unwrap_or_default();
         let launch = Launch { command: self, name, inherited, secrets, environment };
         launch.check_size()?;

@@ -1,11 +1,13 @@
 //! Asks the daemon for the secrets: one request, one answer, and nothing believed before it is checked.
 
+use core::sync::atomic::{AtomicU8, Ordering, fence};
+
 use devbox_exec::address::SocketAddress;
 use devbox_exec::failure::{Failure, SecretsFailure};
 use devbox_exec::options::{Arguments, Options};
 use devbox_exec::payload::check_names;
 use devbox_exec::wait::{Attempt, Wait};
-use devbox_launch_proto::{Answer, AnswerHeader, HEADER_LEN, MAX_REQUEST_BODY};
+use devbox_launch_proto::{Answer, AnswerHeader, HEADER_LEN, MAX_REQUEST_BODY, marked_len};
 use syscalls::Errno;
 
 use super::kernel::{self, Descriptor, Direction, Socket};
@@ -28,10 +30,21 @@ const UNASKED: &str = "is to another question than was asked";
 pub(crate) struct Secrets {
     pub(crate) payload: &'static [u8],
     pub(crate) count: usize,
+    /// The strings' mark; `None` if they are this process's own copy, or come from a daemon that sets none.
+    mark: Option<&'static AtomicU8>,
 }
 
 impl Secrets {
-    pub(crate) const NONE: Self = Self { payload: &[], count: 0 };
+    pub(crate) const NONE: Self = Self { payload: &[], count: 0, mark: None };
+
+    /// Whether the daemon withdraws the strings, so that it may have wiped them. Asked after they were received, the answer
+    /// holds for good: a daemon that sets the mark later finds the answer read, and wipes nothing.
+    pub(crate) fn are_withdrawn(self) -> bool {
+        // The launcher's half of the launch protocol's section on withdrawing: receive, fence, read the mark.
+        fence(Ordering::SeqCst);
+        // Relaxed, because the page is read-only; the fence orders it.
+        self.mark.is_some_and(|mark| mark.load(Ordering::Relaxed) != 0)
+    }
 
     /// The strings, without their NULs.
     pub(crate) fn variables(self) -> impl Iterator<Item = &'static [u8]> {
@@ -140,8 +153,8 @@ impl Reply {
     /// forbids it.
     fn secrets(mut self) -> Result<Option<Secrets>> {
         let count = self.count();
-        let payload = match (self.header.answer, &self.descriptor) {
-            (Answer::Inline, None) => self.payload()?,
+        let (payload, mark) = match (self.header.answer, &self.descriptor) {
+            (Answer::Inline, None) => (&*self.payload()?, None),
             (Answer::Descriptor, Some(descriptor)) => match map(descriptor, self.len()) {
                 Err(SecretsFailure::Talk(..)) => return Ok(None),
                 mapped => mapped?,
@@ -150,7 +163,7 @@ impl Reply {
             (Answer::Descriptor, None) => return Err(SecretsFailure::Descriptor(NO_DESCRIPTOR)),
             _ => return Err(SecretsFailure::Descriptor(UNASKED)),
         };
-        Ok(Some(Secrets { payload, count }))
+        Ok(Some(Secrets { payload, count, mark }))
     }
 
     /// Receives the payload into pages of its own, straight from the socket.
@@ -173,16 +186,21 @@ impl Reply {
     }
 }
 
-/// Maps the first `len` bytes behind the descriptor. Only what the file really has is touched later.
-fn map(descriptor: &Descriptor, len: usize) -> Result<&'static [u8]> {
+/// Maps the first `len` bytes behind the descriptor, and their mark if the file has one. Only what the file really has is
+/// touched later.
+fn map(descriptor: &Descriptor, len: usize) -> Result<(&'static [u8], Option<&'static AtomicU8>)> {
     if len == 0 {
-        return Ok(&[]);
+        return Ok((&[], None));
     }
     let size = descriptor.size().map_err(|error| SecretsFailure::Talk("fstat", error))?;
     if size < len as u64 {
         return Err(SecretsFailure::Descriptor(SHORT_DESCRIPTOR));
     }
-    descriptor.map(len).map_err(|error| SecretsFailure::Talk("mmap", error))
+    let mapped = match size >= marked_len(len) as u64 {
+        true => descriptor.map_marked(len).map(|(strings, mark)| (strings, Some(mark))),
+        false => descriptor.map(len).map(|strings| (strings, None)),
+    };
+    mapped.map_err(|error| SecretsFailure::Talk("mmap", error))
 }
 
 /// A connection, and how long it may take.

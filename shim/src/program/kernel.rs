@@ -7,9 +7,10 @@
 use core::ffi::{CStr, c_char};
 use core::ptr;
 use core::slice;
+use core::sync::atomic::AtomicU8;
 
 use devbox_exec::address::SocketAddress;
-use devbox_launch_proto::LARGEST_ROOM;
+use devbox_launch_proto::{LARGEST_ROOM, marked_len};
 use syscalls::{Errno, Sysno, syscall};
 
 use super::abi::{
@@ -208,13 +209,28 @@ impl Descriptor {
         Ok(u64::try_from(status.size).unwrap_or(0))
     }
 
-    /// Maps the first `len` bytes, not 0, read-only. Shared, because `memfd_secret(2)` knows no other way.
+    /// Maps the first `len` bytes, not 0, read-only.
     pub(crate) fn map(&self, len: usize) -> Result<&'static [u8], Errno> {
-        // SAFETY: a new mapping at an address of the kernel's choice touches no other memory.
-        let address = unsafe { syscall!(Sysno::mmap, 0usize, len, PROT_READ, MAP_SHARED, self.0, 0usize) }?;
-        // SAFETY: `len` bytes of a mapping that is never unmapped. Whoever else has the file could write to it: that is
+        let address = self.map_pages(len)?;
+        // SAFETY: `len` bytes of a mapping that is never unmapped. Other holders of the file could write to it: that is
         // the daemon, which made it for this launch; every use of the bytes stays within `len` whatever they say.
         Ok(unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(address), len) })
+    }
+
+    /// As [`Self::map`], and the byte after those, which the daemon may write to.
+    pub(crate) fn map_marked(&self, len: usize) -> Result<(&'static [u8], &'static AtomicU8), Errno> {
+        let address = self.map_pages(marked_len(len))?;
+        // SAFETY: as in `map`.
+        let bytes = unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(address), len) };
+        // SAFETY: one more byte of the same mapping, outside of `bytes`; this process never writes to it.
+        let mark = unsafe { AtomicU8::from_ptr(ptr::with_exposed_provenance_mut(address + len)) };
+        Ok((bytes, mark))
+    }
+
+    /// The address of a new mapping. Shared, because `memfd_secret(2)` knows no other way.
+    fn map_pages(&self, len: usize) -> Result<usize, Errno> {
+        // SAFETY: a new mapping at an address of the kernel's choice touches no other memory.
+        unsafe { syscall!(Sysno::mmap, 0usize, len, PROT_READ, MAP_SHARED, self.0, 0usize) }
     }
 }
 

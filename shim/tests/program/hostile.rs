@@ -96,6 +96,11 @@ fn secrets_withdrawn_on_their_way_are_asked_for_again() {
     let peer = Peer::new(vec![
         with_descriptor(&[0; 8], 2, 8),
         with_descriptor(b"\0\0\0\0B=2\0", 2, 8),
+        // Marked, and not wiped yet.
+        with_descriptor(b"A=1\0B=2\0\x01", 2, 8),
+        // Wiped but for the mark, and half wiped: never a defect of the daemon.
+        with_descriptor(b"\0\0\0\0\0\0\0\0\x01", 2, 8),
+        with_descriptor(b"A=1\0\0\0\0\0\x01", 2, 8),
         inline(&[("A", "1")]),
     ]);
     let output = run(&mut shim(&peer.socket()), ["--clear-env", "env", "-0"]);

@@ -16,3 +16,4 @@ mod secret_file;
 mod sizes;
 mod streams;
 mod waiting;
+mod withdrawal;

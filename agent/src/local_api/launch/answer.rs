@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use devbox_launch_proto::{Answer, AnswerHeader, HEADER_LEN};
+use devbox_launch_proto::{Answer, AnswerHeader, HEADER_LEN, marked_len};
 use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, shutdown};
 use tokio::select;
@@ -120,13 +120,13 @@ impl Reply<'_> {
         if !place.hold(len) {
             return Err(Unsent::Inline(WhyInline::Share));
         }
-        let mut pages = pool.take(len).await.map_err(|error| {
+        let mut pages = pool.take(marked_len(len)).await.map_err(|error| {
             debug!(%error, "this launch is answered inline");
             Unsent::Inline(WhyInline::Memory)
         })?;
         self.selection.copy_to(self.generation, pages.bytes_mut());
-        let sent =
-            pages.hand_over(async |descriptor| send_descriptor(stream, header, descriptor).await).await?;
+        let send = async |descriptor: BorrowedFd<'_>| send_descriptor(stream, header, descriptor).await;
+        let sent = pages.hand_over(len, send).await?;
         Ok(Content::pages(sent, self.generation))
     }
 

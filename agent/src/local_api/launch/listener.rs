@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use devbox_launch_proto::marked_len;
 use nix::errno::Errno;
 use tokio::io::Interest;
 use tokio::net::UnixListener;
@@ -46,7 +47,7 @@ async fn keep_pool_sized(state: &LaunchState) {
     let mut changes = state.vault.changes();
     loop {
         let len = state.vault.current().map_or(0, |generation| generation.strings().len());
-        state.pool.resize(len);
+        state.pool.resize(if len == 0 { 0 } else { marked_len(len) });
         if changes.changed().await.is_err() {
             return;
         }

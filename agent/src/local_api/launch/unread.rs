@@ -4,12 +4,12 @@
 //! the *daemon*: past `RLIMIT_NOFILE` of them it sends none for anybody (`ETOOMANYREFS`, unix(7)). So an answer keeps its place
 //! until it is read, and no user has more unread answers than places.
 //!
-//! Variables that nobody reads are withdrawn: after a deadline, when their generation is gone, and when the daemon stops. The
-//! kernel takes no descriptor back, but the pages behind it are wiped. Bytes that were sent inline are out of reach: they stay in
-//! the kernel until the launcher reads or closes.
+//! Unread variables are withdrawn after a deadline, when their generation is gone, and when the daemon stops. The kernel takes no
+//! descriptor back, but the pages behind it are marked and wiped ([`SentPages::withdraw`]). Bytes that were sent inline are out
+//! of reach: they stay in the kernel until the launcher reads or closes.
 //!
-//! A launcher reads at once, so nobody waits for each answer: two are looked at whenever one is added, all of them ten times a
-//! second.
+//! A launcher reads at once, so the daemon does not wait for each answer: it looks at two whenever one is added, and at all of
+//! them ten times a second.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -214,19 +214,21 @@ impl Sent {
     /// `None` once the launcher has read its answer or has gone.
     fn unless_read(mut self, metrics: &Metrics) -> Option<Self> {
         if has_read_all(&self.stream) {
-            self.delivered();
+            self.deliver();
             return None;
         }
-        if let Some(why) = self.overdue() {
-            self.withdraw(why, metrics);
-        }
-        Some(self)
+        let is_kept = self.overdue().is_none_or(|why| self.withdraw(why, metrics));
+        is_kept.then_some(self)
     }
 
-    fn delivered(&mut self) {
-        if let Content::Pages { pages, .. } = std::mem::replace(&mut self.content, Content::Harmless) {
+    fn deliver(&mut self) {
+        if let Content::Pages { pages, .. } = self.take_content() {
             pages.release();
         }
+    }
+
+    fn take_content(&mut self) -> Content {
+        std::mem::replace(&mut self.content, Content::Harmless)
     }
 
     fn overdue(&mut self) -> Option<Why> {
@@ -241,21 +243,26 @@ impl Sent {
         }
     }
 
-    /// Wipes the pages. The place stays, with its bytes: the kernel keeps the message, and with it the memory of the pages.
-    fn withdraw(&mut self, why: Why, metrics: &Metrics) {
-        if matches!(self.content, Content::Harmless) {
-            return;
+    /// Wipes the pages unless the launcher reads its answer just now; returns `false` if it does. The place stays, with its
+    /// bytes: the kernel keeps the message, and with it the memory of the pages.
+    fn withdraw(&mut self, why: Why, metrics: &Metrics) -> bool {
+        let is_withdrawn = match self.take_content() {
+            Content::Pages { pages, .. } => pages.withdraw(|| has_read_all(&self.stream)),
+            Content::Inline => true,
+            Content::Harmless => return true,
+        };
+        if is_withdrawn {
+            report_withdrawn(metrics, self.peer, why);
         }
-        self.content = Content::Harmless;
-        report_withdrawn(metrics, self.peer, why);
+        is_withdrawn
     }
 }
 
 impl Drop for Sent {
     /// A launcher that has its answer keeps it.
     fn drop(&mut self) {
-        if matches!(self.content, Content::Pages { .. }) && has_read_all(&self.stream) {
-            self.delivered();
+        if let Content::Pages { pages, .. } = self.take_content() {
+            pages.withdraw(|| has_read_all(&self.stream));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Launchers that do not read their answers.
 
-use devbox_launch_proto::ErrorCode;
+use devbox_launch_proto::{ErrorCode, marked_len};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::*;
@@ -23,11 +23,15 @@ fn has_descriptors(server: &Server) -> bool {
     has
 }
 
-/// Reads the answer at last, as a late launcher does.
+/// Six bytes of strings that were wiped, and their mark.
+const WITHDRAWN: [u8; 7] = *b"\0\0\0\0\0\0\x01";
+
+/// Reads the answer at last, as a late launcher does. Returns the strings with their mark.
 fn found(stream: &BlockingStream) -> Vec<u8> {
     let (header, descriptor) = receive_header(stream).unwrap();
-    let pages = LockedPages::received(&descriptor.unwrap(), header.len as usize).unwrap();
-    pages.bytes()[..header.len as usize].to_vec()
+    let len = marked_len(header.len as usize);
+    let pages = LockedPages::received(&descriptor.unwrap(), len).unwrap();
+    pages.bytes()[..len].to_vec()
 }
 
 #[test]
@@ -64,7 +68,7 @@ fn unread_answers_are_wiped_when_their_secrets_are_revoked_or_replaced() {
     let stream = server.unread(DEFAULT);
     server.hold(2, &[("B", b"two")]);
     wait_until("a withdrawal", || server.metric(&format!("{outdated}1\n")));
-    assert_eq!(found(&stream), [0; 6]);
+    assert_eq!(found(&stream), WITHDRAWN);
 
     let stream = server.unread(DEFAULT);
     server.vault.lose(Loss::Revoked, "the devbox was shut down");
@@ -72,7 +76,7 @@ fn unread_answers_are_wiped_when_their_secrets_are_revoked_or_replaced() {
     assert!(server.metric(&format!("{outdated}2\n")));
     assert_eq!(server.state.connections(), 1, "the kernel still has the message");
     assert_eq!(server.state.places.bytes(), 6, "and with it the memory");
-    assert_eq!(found(&stream), [0; 6]);
+    assert_eq!(found(&stream), WITHDRAWN);
     server.wait_for_connections(0);
     assert_eq!(server.state.places.bytes(), 0);
 }
@@ -85,7 +89,7 @@ fn unread_answers_are_wiped_after_their_deadline() {
     }
     let stream = server.unread(DEFAULT);
     wait_until("a withdrawal", || server.metric("launches_withdrawn_total{reason=\"deadline\"} 1\n"));
-    assert_eq!(found(&stream), [0; 6]);
+    assert_eq!(found(&stream), WITHDRAWN);
     assert_eq!(server.everything().strings(), b"A=one\0");
 }
 
@@ -98,7 +102,7 @@ fn unread_answers_are_wiped_when_the_daemon_stops() {
     let stream = server.unread(DEFAULT);
     drop(server.stop.take());
     server.thread.take().unwrap().join().unwrap();
-    assert_eq!(found(&stream), [0; 6]);
+    assert_eq!(found(&stream), WITHDRAWN);
 }
 
 #[test]
