@@ -204,15 +204,15 @@ fn explain(options: &ExplainOptions) -> Result<(), Failure> {
 async fn explanation(options: &ExplainOptions) -> Result<Explanation, Failure> {
     let peer = Process::with_id(options.pid).and_then(|process| process.owner());
     let peer = peer.map_err(|why| Failure::Runtime(format!("there is no process {}: {why}", options.pid)))?;
-    // Mistakes of a file matter only where it decides.
-    let rules = config::rules_of(options.config.as_deref());
-    let of_file = rules.as_ref().ok().and_then(|rules| rules.admin_socket.clone());
+    // A file's mistakes matter only if no daemon is running.
+    let settings = config::rules_of(options.config.as_deref());
+    let of_file = settings.as_ref().ok().map(|settings| settings.sockets.admin.clone());
     let socket = options.admin_socket.clone().or(of_file).unwrap_or_else(|| DEFAULT_ADMIN_SOCKET.into());
     match client::explain(&socket, peer).await {
         Ok(json) => parse(&String::from_utf8_lossy(&json)),
         Err(AskError::Connect { .. }) => {
-            let rules = rules.map_err(|mistakes| Failure::Usage(mistakes.to_string()))?;
-            Ok(explain::from_file(&rules, &socket, peer).await)
+            let settings = settings.map_err(|mistakes| Failure::Usage(mistakes.to_string()))?;
+            Ok(explain::from_file(&settings, &socket, peer).await)
         }
         Err(error) => Err(error.into()),
     }

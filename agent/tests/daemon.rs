@@ -277,14 +277,14 @@ async fn without_a_daemon_status_says_where_it_asked() {
 }
 
 #[test]
-fn a_configuration_that_is_a_mistake_ends_with_2_and_every_line() {
+fn mistakes_in_a_configuration_exit_with_2_and_print_every_line() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("agent.toml");
     fs::write(&config, "[server]\nurl = \"http://a\"\ncolour = 1\n").unwrap();
     fs::set_permissions(&config, Permissions::from_mode(0o600)).unwrap();
     let output = Command::new(PROGRAM).args(["check", "--config"]).arg(&config).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    for part in ["agent.toml:2:", "agent.toml:3:", "no identity"] {
+    for part in ["agent.toml:2:", "agent.toml:3:", "join_token_file is missing"] {
         assert!(text(&output).contains(part), "{}", text(&output));
     }
 }

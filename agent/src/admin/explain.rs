@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::access::peer::{Cgroups, Examiner, Peer, Process};
 use crate::access::policy::Explanation;
-use crate::config::Rules;
+use crate::config::Settings;
 
 /// The question about `peer`, as a request's target.
 #[must_use]
@@ -25,16 +25,16 @@ pub fn parse(query: &str) -> Option<Peer> {
 }
 
 /// The answer without a daemon: what a configuration file decides, from what this process can see.
-pub async fn from_file(rules: &Rules, admin_socket: &Path, peer: Peer) -> Explanation {
-    let file = rules.file.as_deref().map_or_else(
+pub async fn from_file(settings: &Settings, admin_socket: &Path, peer: Peer) -> Explanation {
+    let file = settings.file.as_deref().map_or_else(
         || "the built-in rule (there is no configuration file)".to_owned(),
         |file| file.display().to_string(),
     );
     let decided_by = format!("{file}; no daemon answers at {}", admin_socket.display());
     let examiner = Examiner::new(Cgroups::of_this_machine());
-    let questions = rules.policy.all_questions();
+    let questions = settings.policy.all_questions();
     let facts = examiner.examine(peer, Process::to_explain(peer.pid), questions).await;
-    Explanation::new(decided_by, &rules.policy, &facts, None::<std::iter::Empty<&str>>)
+    Explanation::new(decided_by, &settings.policy, &facts, None::<std::iter::Empty<&str>>)
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use std::fmt::{self, Display, Write};
 
+use devbox_secrets_common::config::print_size;
+
 use super::report::{Report, Restart, Variable};
-use crate::config::quantity::print_size;
 use crate::harden::Step;
 use crate::machine::CloneDetection;
 use crate::sys::now_ms;

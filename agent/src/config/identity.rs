@@ -1,81 +1,48 @@
-//! Which identity the daemon starts with: one join token, or one certificate with its key and CA.
+//! `[identity]`: one join token, or one certificate with its key and CA.
 
 use std::path::{Path, PathBuf};
 
-use super::document::Document;
-use super::file::absolute;
-use super::mistake::Collector;
+use devbox_secrets_common::config::Section;
+
+use super::sections::absolute;
 use super::settings::Overrides;
 use crate::identity::Source;
 use crate::identity::files::Files;
 
-/// Marks the name of a systemd credential (`$CREDENTIALS_DIRECTORY`, systemd.exec(5)).
+/// Prefix of the name of a systemd credential (`$CREDENTIALS_DIRECTORY`, systemd.exec(5)).
 const CREDENTIAL: &str = "credential:";
 
-/// What `[identity]` says.
-#[derive(Debug, Default, Clone)]
-pub(super) struct FromIdentity {
-    /// Whether the section has any key, were it a mistake.
-    given: bool,
-    token: Option<PathBuf>,
-    certificate: Option<PathBuf>,
-    key: Option<PathBuf>,
-    ca: Option<PathBuf>,
-}
+const KEYS: [&str; 4] = ["join_token_file", "certificate", "key", "ca"];
 
-pub(super) fn read(document: &Document<'_>, mistakes: &mut Collector) -> FromIdentity {
-    let keys = ["join_token_file", "certificate", "key", "ca"];
-    let section = document.section("identity", &keys, mistakes);
-    FromIdentity {
-        given: keys.iter().any(|key| section.has(key)),
-        token: section.parsed("join_token_file", mistakes, path),
-        certificate: section.parsed("certificate", mistakes, path),
-        key: section.parsed("key", mistakes, path),
-        ca: section.parsed("ca", mistakes, path),
+/// The paths of `[identity]`, or of the flags, in the order of [`KEYS`].
+type Paths = [Option<PathBuf>; 4];
+
+/// Any flag replaces the whole section. `None` only after a mistake was reported.
+pub(super) fn read(section: &mut Section<'_, '_>, flags: &Overrides) -> Option<Source> {
+    let from_file = KEYS.map(|key| section.parsed(key, path));
+    let from_flags = [&flags.join_token_file, &flags.certificate, &flags.key, &flags.ca].map(Clone::clone);
+    if from_flags.iter().any(Option::is_some) {
+        return source(from_flags).map_err(|text| section.mistake_outside(text)).ok();
     }
-}
-
-/// The command line's identity as a whole, else the file's.
-pub(super) fn choose(file: FromIdentity, flags: &Overrides, mistakes: &mut Collector) -> Option<Source> {
-    let flags = FromIdentity {
-        given: false,
-        token: flags.join_token_file.clone(),
-        certificate: flags.certificate.clone(),
-        key: flags.key.clone(),
-        ca: flags.ca.clone(),
-    };
-    let chosen = if flags.is_empty() { file } else { flags };
-    match source(&chosen) {
-        Ok(source) => Some(source),
-        // A key that is a mistake has been reported as one.
-        Err(_) if chosen.given && chosen.is_empty() => None,
-        Err(text) => {
-            mistakes.anywhere(text);
-            None
-        }
+    if !KEYS.iter().any(|key| section.has(key)) {
+        section.missing("join_token_file", "write it, or certificate, key and ca, or pass --join-token-file");
     }
-}
-
-impl FromIdentity {
-    fn is_empty(&self) -> bool {
-        [&self.token, &self.certificate, &self.key, &self.ca].iter().all(|path| path.is_none())
+    // The path of a key that is written but not read was reported as a mistake.
+    if from_file.iter().all(Option::is_none) {
+        return None;
     }
+    source(from_file).map_err(|text| section.mistake_outside(text)).ok()
 }
 
-fn source(from: &FromIdentity) -> Result<Source, &'static str> {
-    match (&from.token, &from.certificate, &from.key, &from.ca) {
-        (Some(token), None, None, None) if token == Path::new("-") => Ok(Source::JoinToken(None)),
-        (Some(token), None, None, None) => Ok(Source::JoinToken(Some(token.clone()))),
-        (None, Some(certificate), Some(key), Some(ca)) => {
-            Ok(Source::Files(Files { certificate: certificate.clone(), key: key.clone(), ca: ca.clone() }))
-        }
-        (None, None, None, None) => Err(
-            "no identity: pass --join-token-file, or write [identity] join_token_file, or certificate, key and ca",
-        ),
-        (Some(_), ..) => {
+fn source(paths: Paths) -> Result<Source, &'static str> {
+    match paths {
+        [Some(token), None, None, None] if token == Path::new("-") => Ok(Source::JoinToken(None)),
+        [Some(token), None, None, None] => Ok(Source::JoinToken(Some(token))),
+        [None, Some(certificate), Some(key), Some(ca)] => Ok(Source::Files(Files { certificate, key, ca })),
+        [Some(_), ..] => {
             Err("two identities: give a join token or a certificate with its key and ca, not both")
         }
-        (None, ..) => Err("half an identity: certificate, key and ca go together"),
+        [None, ..] => Err("half an identity: certificate, key and ca go together"),
     }
 }
 
@@ -114,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_credential_is_a_file_of_the_services_own_directory() {
+    fn a_credential_is_a_file_in_the_services_own_directory() {
         let directory = || Some(PathBuf::from("/run/credentials/x"));
         assert_eq!(credential("token", directory()), Ok("/run/credentials/x/token".into()));
         for name in ["", "../token", "a/b", "."] {

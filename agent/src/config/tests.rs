@@ -61,7 +61,7 @@ env = ["DB_*", "TOKEN"]
 "#;
 
 #[test]
-fn a_whole_file_is_taken_up() {
+fn every_key_is_read() {
     let settings = load_text(GOOD).unwrap();
     assert_eq!(settings.server.url.to_string(), "https://secrets.example:8443");
     assert_eq!(settings.server.max_stale.as_secs(), 1_800);
@@ -77,7 +77,7 @@ fn a_whole_file_is_taken_up() {
 }
 
 #[test]
-fn every_mistake_is_told_at_once_with_its_line_and_without_its_value() {
+fn every_mistake_is_reported_at_once_with_its_line_and_without_its_value() {
     let text = r#"[server]
 url = "http://user:hunter2@secrets.example"
 max_stale = "hunter2"
@@ -108,13 +108,14 @@ colour = "red"
 }
 
 #[test]
-fn what_is_no_toml_has_its_line() {
+fn a_syntax_error_has_its_line_and_no_key_is_guessed_to_be_missing() {
     let found = mistakes("[server]\nurl = \"https://a\"\nmax_stale = \n");
     assert!(found.iter().any(|(line, text)| *line == Some(3) && text.starts_with("not TOML")), "{found:?}");
+    assert!(found.iter().all(|(line, _)| line.is_some()), "{found:?}");
 }
 
 #[test]
-fn what_is_missing_says_where_it_could_stand() {
+fn a_missing_key_is_named_with_its_flag() {
     let found = mistakes("");
     assert_eq!(found.len(), 2);
     assert!(found[0].1.contains("--server"), "{found:?}");
@@ -138,7 +139,7 @@ fn a_file_without_rules_grants_nothing_and_no_file_grants_the_own_user() {
     };
     let from_file = load(Some(&file("").path), &flags).unwrap();
     assert!(from_file.policy.rules().is_empty());
-    let without = settings::settle(Default::default(), &flags, &mut Collector::default()).unwrap();
+    let without = load_from(None, &flags).unwrap();
     assert_eq!(without.policy.rules()[0].about(), format!("uid {}", nix::unistd::geteuid()));
 }
 
@@ -169,19 +170,19 @@ fn a_file_that_others_may_change_is_refused() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
+fn an_absent_file_is_named() {
     let error = load(Some(Path::new("/nowhere/agent.toml")), &Overrides::default()).unwrap_err();
     assert!(error.to_string().starts_with("/nowhere/agent.toml: the file cannot be used"), "{error}");
 }
 
 #[test]
-fn a_configuration_that_is_no_regular_file_is_refused_without_waiting() {
+fn a_configuration_that_is_not_a_regular_file_is_refused_without_waiting() {
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("agent.toml");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
     for path in [fifo.as_path(), dir.path()] {
         let error = load(Some(path), &Overrides::default()).unwrap_err().to_string();
-        assert!(error.contains("it is no regular file"), "{error}");
+        assert!(error.contains("it is not a regular file"), "{error}");
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::document::Section;
+use devbox_secrets_common::config::Section;
 
 /// A token bucket: `burst` at once, then one every `interval`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub(super) fn limits(section: &mut Section<'_, '_>) -> Limits {
         bundles: rate(section, SECOND, ["bundles_per_second", "bundles_burst"], default.bundles),
         renewals: rate(section, HOUR, ["renewals_per_hour", "renewals_burst"], default.renewals),
         bytes_in_flight: section.number("bytes_in_flight", default.bytes_in_flight),
-        delivery_rows: section.small_number("delivery_rows_per_minute", default.delivery_rows),
+        delivery_rows: section.number("delivery_rows_per_minute", default.delivery_rows),
     };
     if limits.bytes_in_flight / 4 < limits.bundle_bytes {
         section.mistake(
@@ -104,5 +104,5 @@ pub(super) fn limits(section: &mut Section<'_, '_>) -> Limits {
 fn rate(section: &mut Section<'_, '_>, period: Duration, keys: [&'static str; 2], default: Rate) -> Rate {
     let [count, burst] = keys;
     let usual = u32::try_from(period.as_nanos() / default.interval.as_nanos().max(1)).unwrap_or(u32::MAX);
-    Rate::per(period, section.small_number(count, usual), section.small_number(burst, default.burst))
+    Rate::per(period, section.number(count, usual), section.number(burst, default.burst))
 }

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::document::Section;
+use devbox_secrets_common::config::Section;
 
 /// The budgets of one listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,36 +62,32 @@ impl Exempt {
 /// The keys that both listeners have.
 fn common(section: &mut Section<'_, '_>) -> ListenerLimits {
     let default = ListenerLimits::default();
-    let mut number = |key, default| {
-        let number = section.number(key, u64::try_from(default).unwrap_or(u64::MAX));
-        usize::try_from(number).unwrap_or(usize::MAX)
-    };
     ListenerLimits {
-        connections: number("max_connections", default.connections),
-        connections_per_address: number("max_connections_per_address", default.connections_per_address),
-        requests: number("max_requests", default.requests),
-        body_bytes: number("max_body_bytes", default.body_bytes),
+        connections: section.number("max_connections", default.connections),
+        connections_per_address: section
+            .number("max_connections_per_address", default.connections_per_address),
+        requests: section.number("max_requests", default.requests),
+        body_bytes: section.number("max_body_bytes", default.body_bytes),
         failures_per_second: section
-            .small_number("max_failures_per_second_per_address", default.failures_per_second),
+            .number("max_failures_per_second_per_address", default.failures_per_second),
         exempt: exempt(section).unwrap_or(default.exempt),
         ..default
     }
 }
 
-/// Those of `[api]`.
+/// The budgets of `[api]`.
 pub(super) fn api(section: &mut Section<'_, '_>) -> ListenerLimits {
     let limits = common(section);
-    let default = u64::try_from(limits.requests_per_account).unwrap_or(u64::MAX);
-    let number = section.number("max_requests_per_account", default);
-    ListenerLimits { requests_per_account: usize::try_from(number).unwrap_or(usize::MAX), ..limits }
+    let requests_per_account = section.number("max_requests_per_account", limits.requests_per_account);
+    ListenerLimits { requests_per_account, ..limits }
 }
 
-/// Those of `[devbox]`.
+/// The budgets of `[devbox]`.
 pub(super) fn devbox(section: &mut Section<'_, '_>) -> ListenerLimits {
     let limits = common(section);
-    let default = u64::try_from(limits.connections_per_certificate).unwrap_or(u64::MAX);
-    let number = section.number("max_connections_per_certificate", default);
-    ListenerLimits { connections_per_certificate: usize::try_from(number).unwrap_or(usize::MAX), ..limits }
+    let connections_per_certificate =
+        section.number("max_connections_per_certificate", limits.connections_per_certificate);
+    ListenerLimits { connections_per_certificate, ..limits }
 }
 
 enum Entry {

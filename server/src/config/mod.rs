@@ -31,7 +31,7 @@
 //! [admin]
 //! listen = "127.0.0.1:9464"
 //!
-//! # How long what has ended is kept; "forever" for the audit keeps it until `audit prune`.
+//! # How long ended things are kept; "forever" for the audit keeps it until `audit prune`.
 //! [retention]
 //! audit = "400d"
 //! certificates = "7d"
@@ -48,53 +48,47 @@
 //! bundle_bytes = 8388608
 //! ```
 
-mod document;
-mod duration;
 mod limits;
 mod listeners;
 mod retention;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use devbox_secrets_common::config::{Document, Section, time};
 use rustls::pki_types::ServerName;
 use thiserror::Error;
 
 use crate::logs::{LogConfig, LogFormat, parse_level};
 
-use document::{Document, Section};
-
-pub use document::Mistake;
-pub use duration::parse_duration;
+pub use devbox_secrets_common::config::{Mistake, Mistakes};
 pub use limits::{Limits, Rate};
 pub use listeners::{Exempt, ListenerLimits};
 pub use retention::RetentionConfig;
 
-/// The trust domain where the configuration names none.
+/// The trust domain if the configuration has none.
 pub const DEFAULT_TRUST_DOMAIN: &str = "devbox-secrets.internal";
-/// How long a devbox's certificate lives where the configuration does not say.
+/// A devbox certificate's lifetime if the configuration has none.
 pub const DEFAULT_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 /// File of the master key in a state directory that `dev` made.
 pub const DEV_MASTER_KEY: &str = "master.key";
 
-const SECTIONS: [&str; 7] = ["state", "api", "devbox", "admin", "retention", "log", "limits"];
 const LIFETIMES: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(300)..=Duration::from_secs(30 * 86_400);
 
-/// Everything that the server can be told.
+/// The server's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Where data and master key are.
+    /// Paths of the data and the master key.
     pub state: StateConfig,
     /// The public listener.
     pub api: ApiConfig,
     /// The devbox listener.
     pub devbox: DevboxConfig,
-    /// Where monitoring asks, on a loopback address; none: nowhere.
+    /// The listener for monitoring, on a loopback address, if there is one.
     pub admin: Option<SocketAddr>,
-    /// How long what has ended is kept.
+    /// How long ended things are kept.
     pub retention: RetentionConfig,
     /// Logs.
     pub log: LogConfig,
@@ -116,7 +110,7 @@ pub struct StateConfig {
 pub struct ApiConfig {
     /// Port 0: any free one.
     pub listen: SocketAddr,
-    /// None: plain HTTP, on a loopback address only.
+    /// `None`: plain HTTP, on a loopback address only.
     pub tls: Option<TlsFiles>,
     /// Its budgets.
     pub limits: ListenerLimits,
@@ -140,7 +134,7 @@ pub struct DevboxConfig {
     pub server_names: Vec<String>,
     /// Host part of the devboxes' SPIFFE ids.
     pub trust_domain: String,
-    /// How long a devbox's certificate lives.
+    /// Lifetime of a devbox's certificate.
     pub certificate_lifetime: Duration,
     /// The listener's budgets.
     pub limits: ListenerLimits,
@@ -154,40 +148,18 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: std::io::Error,
     },
     /// The file has mistakes.
-    #[error("the configuration {} has {}:\n{}", path.display(), Count(mistakes.len()), Lines(mistakes))]
-    Mistakes {
-        /// The file.
-        path: PathBuf,
-        /// All of them, in the order of the file.
-        mistakes: Vec<Mistake>,
-    },
-    /// `dev` was told to speak plain HTTP to a network.
+    #[error(transparent)]
+    Mistakes(Mistakes),
+    /// `dev` was given a network address, and speaks plain HTTP.
     #[error(
         "dev speaks plain HTTP and so only listens on a loopback address: use --api 127.0.0.1:PORT (and --admin likewise), or serve with TLS"
     )]
     PlainDev,
-}
-
-struct Count(usize);
-
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 == 1 { f.write_str("1 mistake") } else { write!(f, "{} mistakes", self.0) }
-    }
-}
-
-struct Lines<'a>(&'a [Mistake]);
-
-impl fmt::Display for Lines<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<String> = self.0.iter().map(|mistake| format!("  {mistake}")).collect();
-        f.write_str(&lines.join("\n"))
-    }
 }
 
 impl Config {
@@ -199,10 +171,10 @@ impl Config {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, credentials)
-            .map_err(|mistakes| ConfigError::Mistakes { path: path.to_owned(), mistakes })
+            .map_err(|mistakes| ConfigError::Mistakes(Mistakes { file: Some(path.to_owned()), ..mistakes }))
     }
 
-    /// What `dev` runs with: everything in `state`, plain HTTP on a loopback address, nothing for monitoring.
+    /// The settings of `dev`: everything in `state`, plain HTTP on a loopback address, no monitoring.
     ///
     /// # Errors
     /// [`ConfigError::PlainDev`].
@@ -231,11 +203,11 @@ impl Config {
         })
     }
 
-    /// Parses a whole document.
+    /// Parses a document.
     ///
     /// # Errors
-    /// Every mistake, in the order of the file.
-    pub fn parse(text: &str, credentials: Option<&Path>) -> Result<Self, Vec<Mistake>> {
+    /// All mistakes, in the order of the file.
+    pub fn parse(text: &str, credentials: Option<&Path>) -> Result<Self, Mistakes> {
         let mut document = Document::parse(text);
         let state = document.section("state", |section| state(section, credentials));
         let api = document.section("api", api);
@@ -244,19 +216,15 @@ impl Config {
         let retention = document.section("retention", retention::retention);
         let log = document.section("log", log);
         let limits = document.section("limits", limits::limits);
-        document.only_sections(&SECTIONS);
-        let mistakes = document.finish();
-        match (state, api, devbox) {
-            (Some(state), Some(api), Some(devbox)) if mistakes.is_empty() => {
-                Ok(Self { state, api, devbox, admin, retention, log, limits })
-            }
-            _ => Err(mistakes),
-        }
+        let config = state.zip(api).zip(devbox);
+        let config =
+            config.map(|((state, api), devbox)| Self { state, api, devbox, admin, retention, log, limits });
+        document.finish(None, config)
     }
 }
 
 impl StateConfig {
-    /// Whether a state was set up there, or at least begun.
+    /// Whether a state was set up there, perhaps not completely.
     #[must_use]
     pub fn has_state(&self) -> bool {
         self.directory.join("state.sqlite3").exists()
@@ -334,7 +302,7 @@ fn devbox(section: &mut Section<'_, '_>) -> Option<DevboxConfig> {
 fn admin(section: &mut Section<'_, '_>) -> Option<SocketAddr> {
     let listen = section.parsed("listen", socket_address)?;
     if !listen.ip().is_loopback() {
-        section.mistake("listen", "monitoring is answered on a loopback address only: listen on 127.0.0.1");
+        section.mistake("listen", "monitoring is served on a loopback address only: listen on 127.0.0.1");
     }
     Some(listen)
 }
@@ -376,12 +344,12 @@ fn trust_domain(text: &str) -> Result<String, &'static str> {
     }
 }
 
-fn certificate_lifetime(text: &str) -> Result<Duration, &'static str> {
-    let lifetime = parse_duration(text)?;
+fn certificate_lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = time(text).map_err(|error| error.to_string())?;
     if LIFETIMES.contains(&lifetime) {
         Ok(lifetime)
     } else {
-        Err("a certificate lives between \"5m\" and \"30d\"")
+        Err("must be between \"5m\" and \"30d\"".to_owned())
     }
 }
 

@@ -1,18 +1,17 @@
-//! `[retention]`: how long what has ended is kept.
+//! `[retention]`: how long ended things are kept.
 
 use std::time::Duration;
 
-use super::document::Section;
-use super::duration::parse_duration;
+use devbox_secrets_common::config::{self, Section};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// `[retention]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetentionConfig {
-    /// Rows of the audit; none: for ever, until `audit prune`.
+    /// Rows of the audit. `None`: until `audit prune`.
     pub audit: Option<Duration>,
-    /// Certificates, after their end.
+    /// Certificates, after their expiry.
     pub certificates: Duration,
     /// Join tokens, after they were used or have expired.
     pub join_tokens: Duration,
@@ -36,13 +35,13 @@ pub(super) fn retention(section: &mut Section<'_, '_>) -> RetentionConfig {
     }
 }
 
-fn audit(text: &str) -> Result<Option<Duration>, &'static str> {
+fn audit(text: &str) -> Result<Option<Duration>, String> {
     if text == "forever" { Ok(None) } else { span(text).map(Some) }
 }
 
-fn span(text: &str) -> Result<Duration, &'static str> {
-    match parse_duration(text)? {
-        span if span < DAY => Err("what has ended is kept for a day (\"1d\") at least"),
+fn span(text: &str) -> Result<Duration, String> {
+    match config::time(text).map_err(|error| error.to_string())? {
+        span if span < DAY => Err("must be at least a day (\"1d\")".to_owned()),
         span => Ok(span),
     }
 }

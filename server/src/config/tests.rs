@@ -33,7 +33,7 @@ bundle_bytes = 0x10_0000
 "#;
 
 fn mistakes(text: &str) -> Vec<(Option<usize>, String)> {
-    let mistakes = Config::parse(text, None).unwrap_err();
+    let mistakes = Config::parse(text, None).unwrap_err().mistakes;
     mistakes.into_iter().map(|mistake| (mistake.line, mistake.text)).collect()
 }
 
@@ -63,7 +63,7 @@ fn the_example_of_the_documentation_is_a_configuration() {
 }
 
 #[test]
-fn what_has_a_default_may_be_left_out() {
+fn keys_with_a_default_may_be_left_out() {
     let text = "[state]\ndirectory='/d'\n[api]\nlisten='127.0.0.1:0'\n[devbox]\nlisten='127.0.0.1:0'\n";
     let config = Config::parse(text, Some(Path::new("/run/credentials/x"))).unwrap();
     assert_eq!(config.state.master_key_file, Path::new("/run/credentials/x/master-key"));
@@ -97,9 +97,9 @@ format = "xml"
     assert_eq!(lines[..expected.len()], expected, "{found:#?}");
     assert_eq!(lines[expected.len()..], [None, None], "{found:#?}");
     assert!(
-        found[1].1.contains("unknown key `master_key` in [state]; there are: directory, master_key_file")
+        found[1].1.contains("unknown key `master_key` in [state]: its keys are directory, master_key_file")
     );
-    assert!(found[2].1.contains("expected a string, found a value of type integer"));
+    assert!(found[2].1.contains("expected a string, in quotation marks, found a value of type integer"));
     assert!(found[10].1.contains("master_key_file is missing"));
     assert!(found[11].1.contains("tls_certificate is missing"));
 }

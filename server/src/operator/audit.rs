@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
+use devbox_secrets_common::config::{self, InvalidQuantity};
 
 use super::OperatorError;
 use super::output::{table, time};
-use crate::config::parse_duration;
 use crate::registry::{AccountId, Actor, AuditEntry, AuditPage, Registry};
 
 /// How many rows are in memory at once.
@@ -68,12 +68,12 @@ enum Before {
 }
 
 impl std::str::FromStr for Before {
-    type Err = &'static str;
+    type Err = InvalidQuantity;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.parse() {
             Ok(row) => Ok(Self::Row(row)),
-            Err(_) => parse_duration(text).map(Self::Age),
+            Err(_) => config::time(text).map(Self::Age),
         }
     }
 }

@@ -4,11 +4,11 @@ use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
+use devbox_secrets_common::config;
 use serde::Serialize;
 
 use super::OperatorError;
 use super::output::{Output, optional_time, table, time};
-use crate::config::parse_duration;
 use crate::registry::{Actor, Registry, Scope, Scopes, TokenView};
 use crate::store::TimeMs;
 
@@ -33,7 +33,7 @@ enum TokenCommand {
         #[arg(long, default_value = "operator")]
         name: String,
         /// When it ends, from now: 90s, 15m, 24h, 30d. Without: never
-        #[arg(long, value_name = "SPAN", value_parser = parse_duration)]
+        #[arg(long, value_name = "SPAN", value_parser = config::time)]
         expires: Option<Duration>,
         /// Scopes of the token: secrets:read, secrets:write, devboxes, audit or admin; may be repeated. Without: all but
         /// admin. With `devboxes` a holder can read values, by a devbox of his own
