@@ -187,7 +187,7 @@ fn is_documented(event: &Value) {
     let row = daemon.lines().find(|row| row.starts_with(&format!("| `{kind}` | ")));
     let row = row.unwrap_or_else(|| panic!("{kind} is not documented"));
     for field in event.as_object().unwrap().keys().map(String::as_str) {
-        let is_who = ["uid", "gid", "pid", "unit", "executable"].contains(&field) && row.contains("| who");
+        let is_who = ["uid", "gid", "pid", "unit", "executable"].contains(&field) && row.contains("| peer");
         let is_common = ["timestamp", "level", "target", "message", "event"].contains(&field);
         assert!(
             is_common || is_who || row.contains(&format!("`{field}`")),
