@@ -28,6 +28,7 @@ use crate::metrics::{Metrics, Reasons};
 use crate::reload::{Reload, Sources};
 use crate::restart::{self, Kept, Store};
 use crate::socket::{self, Audience, SocketError, SocketFile};
+use crate::status;
 use crate::sync::orders::Arriving;
 use crate::sync::{Life, Orders, Pace, Progress, SyncError, guard};
 use crate::sys::now_ms;
@@ -163,17 +164,19 @@ impl App {
         let launches = Arc::new(launches.checked_by(Arc::clone(&freshness)));
         let (life, orders) = Orders::new(Arc::clone(&vault), settings.identity.clone());
         let admin = Arc::new(Admin {
-            server: settings.server.url.clone(),
-            vault: Arc::clone(&vault),
-            memory: memory.clone(),
-            progress: Arc::clone(&progress),
-            hardening,
+            status: status::Sources {
+                server: settings.server.url.clone(),
+                vault: Arc::clone(&vault),
+                memory: memory.clone(),
+                progress: Arc::clone(&progress),
+                hardening,
+                stored: store.view(),
+                machine: Arc::clone(&machine),
+                started_ms: now_ms(),
+            },
             launches: Arc::clone(&launches),
-            waiting: store.room(),
             life,
-            machine: Arc::clone(&machine),
             reload: Reload::new(sources, Arc::clone(&launches), Arc::clone(&units)),
-            started_ms: now_ms(),
         });
         let server = settings.server;
         let pace = Pace { poll_wait: server.poll_wait, max_stale: server.max_stale };
@@ -279,7 +282,7 @@ impl App {
         if let Some(reason) = self.life.memory.fallback_reason() {
             warn!(reason = %chain(reason), "memfd_secret is not to be had: secrets are in mlock(2) pages");
         }
-        for (protection, reason) in self.admin.hardening.missing() {
+        for (protection, reason) in self.admin.status.hardening.missing() {
             warn!(protection, reason, "hardening is not complete");
         }
     }

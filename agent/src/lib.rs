@@ -47,6 +47,7 @@ pub mod reload;
 pub mod restart;
 pub mod socket;
 mod stamp;
+pub mod status;
 pub mod sync;
 pub mod sys;
 pub mod telemetry;

@@ -15,13 +15,14 @@ use devbox_secretsd::access::peer::Process;
 use devbox_secretsd::access::policy::Explanation;
 use devbox_secretsd::admin::client::AskError;
 use devbox_secretsd::admin::resumed::until_resumed;
-use devbox_secretsd::admin::{Report, client, explain, table};
+use devbox_secretsd::admin::{client, explain};
 use devbox_secretsd::app::{App, Beginning};
 use devbox_secretsd::config::{self, Settings};
 use devbox_secretsd::harden::{self, Hardening};
 use devbox_secretsd::identity::token;
 use devbox_secretsd::memory::share_one_arena;
 use devbox_secretsd::reload::Counts;
+use devbox_secretsd::status::{Status, table};
 use devbox_secretsd::telemetry::log::{self, Format};
 use devbox_secretsd::telemetry::{chain, journal, stderr};
 use tokio::runtime::{Builder, Runtime};
@@ -148,7 +149,7 @@ impl Stop {
 fn status(options: &StatusOptions) -> Result<(), Failure> {
     let json = runtime()?.block_on(client::status(&options.admin_socket))?;
     let text = String::from_utf8_lossy(&json);
-    if options.json { print(&format!("{text}\n")) } else { print(&table::print(&parse::<Report>(&text)?)) }
+    if options.json { print(&format!("{text}\n")) } else { print(&table::print(&parse::<Status>(&text)?)) }
 }
 
 fn reload(options: &ReloadOptions) -> Result<(), Failure> {

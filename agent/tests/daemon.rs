@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 
 use devbox_secretsd::admin::client;
 use devbox_secretsd::admin::client::AskError;
-use devbox_secretsd::admin::report::{State, Variable};
+use devbox_secretsd::status::{State, Variable};
 use hyper::StatusCode;
 use nix::sys::signal::Signal;
 
@@ -34,7 +34,7 @@ async fn ready() -> (std::sync::Arc<ControlPlane>, Daemon) {
     (plane, daemon)
 }
 
-fn status(program: &Path, socket: &Path, json: bool) -> Command {
+fn status_command(program: &Path, socket: &Path, json: bool) -> Command {
     let mut command = Command::new(program);
     command.arg("status").arg("--admin-socket").arg(socket);
     command.args(json.then_some("--json"));
@@ -48,17 +48,17 @@ fn text(output: &Output) -> String {
 #[tokio::test]
 async fn the_status_names_everything_but_the_value() {
     let (plane, daemon) = ready().await;
-    let report = daemon.until_ready().await;
-    assert_eq!(report.devbox_id.as_deref(), Some(DEVBOX));
-    assert_eq!((report.server, report.revision), (plane.url().to_string(), Some(1)));
-    assert!(report.hardening.no_core_dump.achieved && report.hardening.not_dumpable.achieved);
-    assert!(report.memory.bytes_locked > 0);
-    assert!(report.lease_left_s.is_some_and(|left| left > 3_500));
+    let status = daemon.until_ready().await;
+    assert_eq!(status.devbox_id.as_deref(), Some(DEVBOX));
+    assert_eq!((status.server, status.revision), (plane.url().to_string(), Some(1)));
+    assert!(status.hardening.no_core_dump.achieved && status.hardening.not_dumpable.achieved);
+    assert!(status.memory.bytes_locked > 0);
+    assert!(status.lease_left.is_some_and(|left| left.as_secs() > 3_500));
     let variable = Variable { env: "API_KEY".to_owned(), secret: "API_KEY".to_owned(), version: 1 };
-    assert_eq!(report.secrets, [variable]);
+    assert_eq!(status.secrets, [variable]);
 
     for json in [false, true] {
-        let output = status(Path::new(PROGRAM), &daemon.admin_socket(), json).output().unwrap();
+        let output = status_command(Path::new(PROGRAM), &daemon.admin_socket(), json).output().unwrap();
         assert!(output.status.success());
         assert!(text(&output).contains("API_KEY") && !text(&output).contains(CANARY));
     }
@@ -68,22 +68,22 @@ async fn the_status_names_everything_but_the_value() {
 async fn a_change_is_served_and_a_shut_down_devbox_has_nothing() {
     let (plane, daemon) = ready().await;
     plane.answer(bundle(2, &[("OTHER", CANARY)]));
-    let report = daemon.until(|report| report.revision == Some(2)).await;
-    assert_eq!(report.secrets[0].env, "OTHER");
+    let status = daemon.until(|status| status.revision == Some(2)).await;
+    assert_eq!(status.secrets[0].env, "OTHER");
     plane.answer(Script::Refuse(StatusCode::FORBIDDEN, "the devbox was shut down"));
-    let report = daemon.until(|report| report.state == State::Lost).await;
-    assert!(report.reason.unwrap().contains("shut down"));
-    assert!(report.secrets.is_empty());
-    assert_eq!(report.memory.bytes_locked, 0);
+    let status = daemon.until(|status| status.state == State::Lost).await;
+    assert!(status.reason.unwrap().contains("shut down"));
+    assert!(status.secrets.is_empty());
+    assert_eq!(status.memory.bytes_locked, 0);
 }
 
 #[tokio::test]
 async fn a_lost_control_plane_is_told_while_memory_still_serves() {
     let (plane, daemon) = ready().await;
     plane.answer(Script::Refuse(StatusCode::INTERNAL_SERVER_ERROR, "database gone"));
-    let report = daemon.until(|report| report.last_error.is_some()).await;
-    assert!(report.last_error.unwrap().message.contains("database gone"));
-    assert_eq!(report.state, State::Ready);
+    let status = daemon.until(|status| status.last_error.is_some()).await;
+    assert!(status.last_error.unwrap().message.contains("database gone"));
+    assert_eq!(status.state, State::Ready);
 }
 
 #[tokio::test]
@@ -190,9 +190,9 @@ async fn a_server_that_comes_late_is_waited_for_and_status_says_so() {
     let plane = ControlPlane::start(bundle(1, &[("A", CANARY)])).await;
     *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "starting up"));
     let daemon = Daemon::start(&plane.url(), &token(&plane.authority), &[]);
-    let report = daemon.until(|report| report.last_error.is_some()).await;
-    assert_eq!(report.state, State::Starting);
-    assert!(report.reason.unwrap().contains("starting up"));
+    let status = daemon.until(|status| status.last_error.is_some()).await;
+    assert_eq!(status.state, State::Starting);
+    assert!(status.reason.unwrap().contains("starting up"));
     *plane.enrol_refusal.lock().unwrap() = None;
     daemon.until_ready().await;
 }
@@ -234,7 +234,8 @@ async fn another_user_is_refused_by_the_admin_socket_even_where_its_mode_lets_hi
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
     let program = dir.path().join("devbox-secretsd");
     fs::copy(PROGRAM, &program).unwrap();
-    let as_nobody = || text(&status(&program, &socket, true).uid(65_534).gid(65_534).output().unwrap());
+    let as_nobody =
+        || text(&status_command(&program, &socket, true).uid(65_534).gid(65_534).output().unwrap());
 
     assert!(as_nobody().contains("Permission denied"), "{}", as_nobody());
     fs::set_permissions(&socket, Permissions::from_mode(0o666)).unwrap();

@@ -16,9 +16,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use devbox_secrets_proto::devbox::{CONTINUED_ELSEWHERE, IN_USE_ELSEWHERE};
-use devbox_secretsd::admin::Report;
-use devbox_secretsd::admin::report::State;
 use devbox_secretsd::restart::keyring::Keyring;
+use devbox_secretsd::status::{State, Status};
 use hyper::StatusCode;
 use nix::sys::socket::{MsgFlags, recv};
 use tokio::time::{sleep, timeout};
@@ -50,24 +49,24 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn holds_nothing(report: &Report) -> bool {
-    report.secrets.is_empty() && report.memory.bytes_locked == 0 && report.certificate_expires_ms.is_none()
+fn holds_nothing(status: &Status) -> bool {
+    status.secrets.is_empty() && status.memory.bytes_locked == 0 && status.certificate_expires_ms.is_none()
 }
 
 #[tokio::test]
 async fn quiesce_leaves_nothing_and_a_fresh_token_brings_everything_back() {
     let (plane, daemon) = ready().await;
     done(&daemon.operator(&["quiesce"], "").await);
-    let report = daemon.until(|_| true).await;
-    assert!(report.state == State::Quiesced && holds_nothing(&report), "{report:?}");
-    assert!(report.reason.unwrap().contains("devbox-secretsd resume"));
+    let status = daemon.until(|_| true).await;
+    assert!(status.state == State::Quiesced && holds_nothing(&status), "{status:?}");
+    assert!(status.reason.unwrap().contains("devbox-secretsd resume"));
     plane.until(|seen| seen.open == 0).await;
     done(&daemon.operator(&["quiesce"], "").await);
 
     plane.answer(bundle(2, &[("API_KEY", "two")]));
     done(&daemon.operator(&RESUME, &token(&plane.authority)).await);
-    let report = daemon.until(|_| true).await;
-    assert_eq!((report.state, report.revision), (State::Ready, Some(2)));
+    let status = daemon.until(|_| true).await;
+    assert_eq!((status.state, status.revision), (State::Ready, Some(2)));
     assert_eq!(plane.seen().enrolled, 2);
     assert!(!daemon.log().contains(TOKEN_SECRET), "a trace log holds the join token");
 }
@@ -77,7 +76,7 @@ async fn a_daemon_that_has_not_joined_yet_is_quiesced_as_well() {
     let plane = ControlPlane::start(bundle(1, &[])).await;
     *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "starting up"));
     let daemon = Daemon::start(&plane.url(), &token(&plane.authority), &[]);
-    daemon.until(|report| report.last_error.is_some()).await;
+    daemon.until(|status| status.last_error.is_some()).await;
     done(&daemon.operator(&["quiesce"], "").await);
     let enrolled = plane.until(|seen| seen.open == 0).await.enrolled;
     *plane.enrol_refusal.lock().unwrap() = None;
@@ -96,8 +95,8 @@ async fn a_used_token_leaves_it_quiesced_with_the_reason() {
     for part in ["used already", "pass it to devbox-secretsd resume"] {
         assert!(text(&refused).contains(part), "{}", text(&refused));
     }
-    let report = daemon.until(|_| true).await;
-    assert!(report.state == State::Quiesced && report.reason.unwrap().contains("used already"));
+    let status = daemon.until(|_| true).await;
+    assert!(status.state == State::Quiesced && status.reason.unwrap().contains("used already"));
     *plane.enrol_refusal.lock().unwrap() = None;
     done(&daemon.operator(&RESUME, &token(&plane.authority)).await);
 }
@@ -136,7 +135,7 @@ async fn a_server_that_is_away_is_waited_for_as_long_as_was_asked_and_then_goes_
 async fn a_devbox_that_was_shut_down_comes_back_without_a_restart() {
     let (plane, daemon) = ready().await;
     plane.answer(Script::Refuse(StatusCode::FORBIDDEN, "the devbox was shut down"));
-    daemon.until(|report| report.state == State::Lost).await;
+    daemon.until(|status| status.state == State::Lost).await;
     plane.answer(bundle(1, &[("API_KEY", "one")]));
     done(&daemon.operator(&RESUME, &token(&plane.authority)).await);
     daemon.until_ready().await;
@@ -146,8 +145,8 @@ async fn a_devbox_that_was_shut_down_comes_back_without_a_restart() {
 async fn an_identity_that_went_on_elsewhere_is_wiped_and_not_used_again() {
     let (plane, daemon) = ready().await;
     plane.answer(Script::Forbid(CONTINUED_ELSEWHERE));
-    let report = daemon.until(|report| report.state == State::Cloned).await;
-    assert!(report.reason.as_ref().unwrap().contains("resume --join-token-file"), "{report:?}");
+    let status = daemon.until(|status| status.state == State::Cloned).await;
+    assert!(status.reason.as_ref().unwrap().contains("resume --join-token-file"), "{status:?}");
     daemon.until(holds_nothing).await;
     let asked = plane.until(|seen| seen.open == 0).await.bundles.len();
     plane.answer(bundle(2, &[("API_KEY", "two")]));
@@ -160,12 +159,12 @@ async fn an_identity_that_went_on_elsewhere_is_wiped_and_not_used_again() {
 async fn an_identity_in_use_elsewhere_is_tried_again_and_serves_until_its_lease_ends() {
     let (plane, daemon) = ready().await;
     plane.answer(Script::Forbid(IN_USE_ELSEWHERE));
-    let report = daemon.until(|report| report.last_error.is_some()).await;
-    assert_eq!(report.state, State::Ready);
+    let status = daemon.until(|status| status.last_error.is_some()).await;
+    assert_eq!(status.state, State::Ready);
     let asked = plane.seen().bundles.len();
     plane.until(|seen| seen.bundles.len() > asked + 1).await;
     plane.answer(bundle(2, &[("API_KEY", "two")]));
-    daemon.until(|report| report.revision == Some(2)).await;
+    daemon.until(|status| status.revision == Some(2)).await;
 }
 
 /// A service manager that does what it is told, and says that it has (`BARRIER=1`) when it is let.
@@ -245,7 +244,7 @@ async fn a_service_manager_that_does_not_read_stops_no_launch_and_hears_of_readi
     daemon.until_ready().await;
     assert_eq!(launch(&daemon.launch_socket()).await.unwrap(), "API_KEY=one\0");
     plane.answer(bundle(2, &[("API_KEY", "two")]));
-    daemon.until(|report| report.revision == Some(2)).await;
+    daemon.until(|status| status.revision == Some(2)).await;
     assert_eq!(launch(&daemon.launch_socket()).await.unwrap(), "API_KEY=two\0");
 
     manager.set_read_timeout(Some(support::PATIENCE)).unwrap();
@@ -321,16 +320,16 @@ async fn replaced_certificate_files_are_taken_up_once_they_fit_together() {
     files.put("cert.pem", &certificate);
     daemon.until_logged("make no identity yet").await;
     files.put("key.pem", &key);
-    let report = daemon.until(|report| report.certificate_expires_ms > before).await;
-    assert_eq!(report.state, State::Ready);
+    let status = daemon.until(|status| status.certificate_expires_ms > before).await;
+    assert_eq!(status.state, State::Ready);
     let asked = plane.seen().bundles.len();
     plane.answer(bundle(2, &[("API_KEY", "two")]));
     plane.until(|seen| seen.bundles.len() > asked).await;
-    daemon.until(|report| report.revision == Some(2)).await;
+    daemon.until(|status| status.revision == Some(2)).await;
 
     files.issue(&plane.authority, "dbx_other", Life::NORMAL);
     daemon.until_logged("another devbox's now").await;
-    assert_eq!(daemon.until(|_| true).await.certificate_expires_ms, report.certificate_expires_ms);
+    assert_eq!(daemon.until(|_| true).await.certificate_expires_ms, status.certificate_expires_ms);
 }
 
 #[tokio::test]
@@ -341,8 +340,8 @@ async fn a_certificate_that_is_replaced_before_its_end_leaves_no_gap() {
     let daemon = files.daemon(&plane).await;
     let end = daemon.until_ready().await.certificate_expires_ms.unwrap();
     files.issue(&plane.authority, DEVBOX, Life::NORMAL);
-    let report = daemon.until(|report| report.certificate_expires_ms > Some(end)).await;
-    assert_eq!(report.state, State::Ready);
+    let status = daemon.until(|status| status.certificate_expires_ms > Some(end)).await;
+    assert_eq!(status.state, State::Ready);
     daemon.until(|_| devbox_secretsd::sys::now_ms() > end).await;
     assert_eq!(daemon.until(|_| true).await.state, State::Ready);
     assert!(!daemon.log().contains("secrets wiped"));
@@ -354,7 +353,7 @@ async fn a_certificate_that_expired_and_is_replaced_afterwards_brings_service_ba
     *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "no renewals here"));
     let files = Files::new(&plane.authority, Life { age: Duration::from_secs(60), left: 8 });
     let daemon = files.daemon(&plane).await;
-    daemon.until(|report| report.state == State::Lost).await;
+    daemon.until(|status| status.state == State::Lost).await;
     files.issue(&plane.authority, DEVBOX, Life::NORMAL);
     daemon.until_ready().await;
 }
@@ -366,8 +365,8 @@ async fn renewal_after_renewal_leaves_no_moment_without_secrets() {
     let daemon = Daemon::start(&plane.url(), &token(&plane.authority), &[]);
     daemon.until_ready().await;
     daemon
-        .until(|report| {
-            assert_eq!(report.state, State::Ready, "{report:?}");
+        .until(|status| {
+            assert_eq!(status.state, State::Ready, "{status:?}");
             plane.seen().renewed >= 3
         })
         .await;

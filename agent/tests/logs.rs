@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use devbox_secretsd::admin::report::State;
+use devbox_secretsd::status::State;
 use hyper::StatusCode;
 use nix::pty::openpty;
 use nix::sys::signal::Signal;
@@ -49,7 +49,7 @@ async fn all_goes_on(plane: &ControlPlane, daemon: Daemon) {
     sleep(REVOKED_IN).await;
     launches(&daemon, "STAYS=two\0").await;
     plane.answer(Script::Refuse(StatusCode::FORBIDDEN, "the devbox was shut down"));
-    daemon.until(|report| report.state == State::Lost).await;
+    daemon.until(|status| status.state == State::Lost).await;
     assert!(launch(&daemon.launch_socket()).await.is_err());
     daemon.signal(Signal::SIGTERM);
     let (status, _) = daemon.end().await;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use devbox_launch_proto::{Answer, AnswerHeader, ErrorCode, Flags, HEADER_LEN, Item, RequestBuilder};
-use devbox_secretsd::admin::report::State;
+use devbox_secretsd::status::State;
 use hyper::StatusCode;
 use nix::unistd::{getegid, geteuid};
 use serde_json::Value;
@@ -244,7 +244,7 @@ async fn launches_and_refusals_are_counted_by_reason_and_told_with_who_and_which
 async fn a_refusal_for_want_of_secrets_is_counted_by_what_became_of_them() {
     let served = Served::with_own_rule().await;
     served.plane.answer(Script::Refuse(StatusCode::FORBIDDEN, "the devbox was shut down"));
-    served.daemon.until(|report| report.state == State::Lost).await;
+    served.daemon.until(|status| status.state == State::Lost).await;
     assert_eq!(served.launch(&[]), Err(ErrorCode::Denied));
     let metrics = served.until_counted("devbox_secretsd_launch_refusals_total{reason=\"revoked\"}", 1).await;
     assert_eq!(metrics.of("devbox_secretsd_launch_refusals_total{reason=\"denied\"}"), 0.0);

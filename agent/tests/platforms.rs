@@ -12,8 +12,7 @@ use std::process::Command;
 use std::sync::{Arc, LazyLock};
 
 use devbox_launch_proto::ErrorCode;
-use devbox_secretsd::admin::Report;
-use devbox_secretsd::admin::report::State;
+use devbox_secretsd::status::{State, Status};
 use nix::unistd::geteuid;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
@@ -98,15 +97,15 @@ fn without(calls: &[i64]) -> Command {
 }
 
 /// The output of `status --json` for `user` once the daemon is ready.
-async fn status_as(socket: &Path, user: Option<u32>) -> Report {
+async fn status_as(socket: &Path, user: Option<u32>) -> Status {
     let ready = async {
         loop {
             let mut command = Command::new(PROGRAM);
             command.args(["status", "--json", "--admin-socket"]).arg(socket);
             run_as(&mut command, user);
             let output = command.output().unwrap();
-            match serde_json::from_slice::<Report>(&output.stdout) {
-                Ok(report) if report.state == State::Ready => return report,
+            match serde_json::from_slice::<Status>(&output.stdout) {
+                Ok(status) if status.state == State::Ready => return status,
                 _ => sleep(std::time::Duration::from_millis(20)).await,
             }
         }
@@ -126,9 +125,9 @@ async fn an_unprivileged_user_namespace_serves_its_own_user_and_refuses_a_user_t
     let user = ordinary_user();
     let Some(command) = namespaces(&[], user) else { return };
     let platform = Platform::start(command, folder(user), &[]).await;
-    let report = status_as(&platform.daemon.admin_socket(), user).await;
+    let status = status_as(&platform.daemon.admin_socket(), user).await;
     // Capabilities over a namespace are none over the machine's memory.
-    let locked = report.hardening.memory_locked;
+    let locked = status.hardening.memory_locked;
     let names_the_limit = locked.reason.as_ref().is_some_and(|why| why.contains("limit of locked memory"));
     assert!(locked.achieved || names_the_limit, "{locked:?}");
     let socket = platform.daemon.launch_socket();
@@ -155,8 +154,8 @@ async fn with_64_kib_of_locked_memory_a_launch_is_served_and_the_limit_is_named(
     command.arg("--memlock=65536:65536");
     run_as(&mut command, user);
     let platform = Platform::start(command, dir, &["--config", config.to_str().unwrap()]).await;
-    let report = status_as(&platform.daemon.admin_socket(), None).await;
-    let locked = report.hardening.memory_locked;
+    let status = status_as(&platform.daemon.admin_socket(), None).await;
+    let locked = status.hardening.memory_locked;
     assert!(!locked.achieved);
     assert!(locked.reason.as_ref().is_some_and(|why| why.contains("is 64 KiB: LimitMEMLOCK")), "{locked:?}");
     platform.assert_serves().await;
@@ -177,8 +176,8 @@ async fn on_a_read_only_root_without_a_machine_id_a_launch_is_served_and_the_id_
     let dir = folder(None);
     command.args(["sh", "-c", READ_ONLY]).arg(dir.path());
     let platform = Platform::start(command, dir, &[]).await;
-    let report = status_as(&platform.daemon.admin_socket(), None).await;
-    assert!(!report.clone_detection.machine_id);
+    let status = status_as(&platform.daemon.admin_socket(), None).await;
+    assert!(!status.clone_detection.machine_id);
     platform.assert_serves().await;
 }
 
@@ -191,11 +190,11 @@ async fn without_memfd_secret_and_the_keyring_a_launch_is_served_and_both_are_na
     let mut command = without(&[libc::SYS_memfd_secret, libc::SYS_keyctl, libc::SYS_add_key]);
     command.env("NOTIFY_SOCKET", &manager).arg("env");
     let platform = Platform::start(command, dir, &[]).await;
-    let report = status_as(&platform.daemon.admin_socket(), None).await;
-    assert_eq!(report.memory.backing, "mlock");
-    assert!(report.memory.fallback_reason.is_some_and(|why| why.contains("memfd_secret")));
-    assert!(!report.hardening.secret_pages.achieved);
-    assert!(!report.restart.identity && report.restart.secrets_revision.is_none());
+    let status = status_as(&platform.daemon.admin_socket(), None).await;
+    assert_eq!(status.memory.backing, "mlock");
+    assert!(status.memory.fallback_reason.is_some_and(|why| why.contains("memfd_secret")));
+    assert!(!status.hardening.secret_pages.achieved);
+    assert!(!status.restart.identity && status.restart.secrets_revision.is_none());
     platform.daemon.until_logged("the kernel keyring of this user cannot be used").await;
     platform.assert_serves().await;
 }
@@ -221,9 +220,9 @@ async fn a_daemon_whose_memory_is_locked_locks_less_than_32_mib() {
     let mut command = Command::new("env");
     command.args(["-u", "MALLOC_ARENA_MAX"]);
     let daemon = Daemon::on(command, dir, &url, &token, &["--config", config.to_str().unwrap()]);
-    let report = daemon.until_ready().await;
+    let status = daemon.until_ready().await;
     launch(&daemon.launch_socket()).await.unwrap();
-    if !report.hardening.memory_locked.achieved {
+    if !status.hardening.memory_locked.achieved {
         return needs::skipped("64 MiB of RLIMIT_MEMLOCK or CAP_IPC_LOCK, so that all memory is locked");
     }
     let locked = kib(&daemon, "VmLck");

@@ -90,7 +90,7 @@ async fn a_secret_deleted_after_the_held_poll_ended_unread_is_never_served() {
     let rig = Rig::start(1).await;
     for round in 1..=ROUNDS {
         rig.plane.answer(both(round, 0));
-        rig.daemon.until(|report| report.revision == Some(3 * round)).await;
+        rig.daemon.until(|status| status.revision == Some(3 * round)).await;
         rig.stop().await;
         rig.until_answered().await;
         rig.plane.answer(one(round));
@@ -103,7 +103,7 @@ async fn a_secret_deleted_after_an_unread_change_is_never_served() {
     let rig = Rig::start(60).await;
     for round in 1..=ROUNDS {
         rig.plane.answer(both(round, 0));
-        rig.daemon.until(|report| report.revision == Some(3 * round)).await;
+        rig.daemon.until(|status| status.revision == Some(3 * round)).await;
         // The poll that confirms it has ended, and the next one is held.
         let asked = rig.plane.seen().bundles.len();
         launch(&rig.daemon.launch_socket()).await.unwrap();

@@ -7,7 +7,7 @@ use thiserror::Error;
 use tokio::time::sleep;
 
 use super::client::{self, AskError};
-use super::report::{Report, State};
+use crate::status::{State, Status};
 
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -40,9 +40,9 @@ pub enum NotResumed {
 pub async fn until_resumed(path: &Path, wait: Duration) -> Result<(), NotResumed> {
     let started = Instant::now();
     loop {
-        let report: Report = serde_json::from_slice(&client::status(path).await?)?;
-        let reason = report.reason.unwrap_or_default();
-        match report.state {
+        let status: Status = serde_json::from_slice(&client::status(path).await?)?;
+        let reason = status.reason.unwrap_or_default();
+        match status.state {
             State::Ready => return Ok(()),
             State::Starting if started.elapsed() < wait => sleep(LOOK_AGAIN).await,
             State::Starting => return Err(NotResumed::Waiting { waited: wait, reason }),

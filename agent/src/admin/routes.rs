@@ -9,19 +9,14 @@ use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 
 use super::reply::{json, refusal};
-use super::report::State;
 use super::scrape::{metrics, reload};
-use super::status::state_of;
 use super::{explain, token};
 use crate::access::peer::Peer;
-use crate::control_plane::ServerUrl;
-use crate::harden::Hardening;
 use crate::local_api::launch::LaunchState;
-use crate::machine::Machine;
-use crate::memory::{Holding, SecretMemory, Vault};
+use crate::memory::Holding;
 use crate::reload::Reload;
-use crate::restart::WaitingRoom;
-use crate::sync::{Orders, Progress};
+use crate::status::{Sources, State};
+use crate::sync::Orders;
 use crate::telemetry::chain;
 
 /// Each path and its one method.
@@ -38,35 +33,21 @@ const ROUTES: [(&str, &str); 7] = [
 /// What the answers are made of.
 #[derive(Debug)]
 pub struct Admin {
-    /// The control plane.
-    pub server: ServerUrl,
-    /// What is held.
-    pub vault: Arc<Vault>,
-    /// Where it is held.
-    pub memory: SecretMemory,
-    /// How synchronisation goes.
-    pub progress: Arc<Progress>,
-    /// What protects the process.
-    pub hardening: Hardening,
-    /// Counts launches.
+    /// The parts that a status describes.
+    pub status: Sources,
+    /// Launches: explains decisions, and counts.
     pub launches: Arc<LaunchState>,
-    /// What waits for a successor.
-    pub waiting: Arc<WaitingRoom>,
     /// Quiesces and resumes.
     pub life: Orders,
-    /// What tells this machine from a copy of it.
-    pub machine: Arc<Machine>,
     /// Takes up changed rules.
     pub reload: Reload,
-    /// When the daemon started, in milliseconds since the epoch.
-    pub started_ms: i64,
 }
 
 impl Admin {
     pub(super) async fn answer(&self, asker: Peer, head: &Parts, body: Incoming) -> Response<Full<Bytes>> {
         match (head.uri.path(), &head.method) {
             ("/healthz", &Method::GET) => self.health(),
-            ("/status", &Method::GET) => json(StatusCode::OK, &self.report()),
+            ("/status", &Method::GET) => json(StatusCode::OK, &self.status.status(self.launches.counts())),
             ("/explain", &Method::GET) => self.explain(head.uri.query().unwrap_or_default()).await,
             ("/metrics", &Method::GET) => metrics(self),
             ("/reload", &Method::POST) => reload(&self.reload, asker).await,
@@ -103,10 +84,10 @@ impl Admin {
     }
 
     fn health(&self) -> Response<Full<Bytes>> {
-        match self.vault.holding() {
+        match self.status.vault.holding() {
             Holding::Ready { .. } => json(StatusCode::OK, &serde_json::json!({"state": State::Ready})),
             Holding::Without(unavailable) => {
-                let state = state_of(unavailable.loss);
+                let state = State::from(unavailable.loss);
                 let body = serde_json::json!({"state": state, "reason": &*unavailable.reason});
                 json(StatusCode::SERVICE_UNAVAILABLE, &body)
             }

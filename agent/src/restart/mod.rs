@@ -17,7 +17,7 @@ pub mod keyring;
 mod medium;
 mod record;
 mod store;
-mod waiting;
+mod stored;
 
 pub use store::{Kept, KeptSecrets, Store, is_image};
-pub use waiting::{Waiting, WaitingRoom};
+pub use stored::{StoreView, Stored};

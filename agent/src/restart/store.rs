@@ -13,7 +13,7 @@ use super::image::{Image, ImageId, InvalidImage, Kind, Parts};
 use super::keyring::{ImageKey, Keyring, KeyringError};
 use super::medium::{self, MediumError};
 use super::record::{self, IdentityRecord, InvalidRecord, SecretsRecord};
-use super::waiting::{Images, WaitingRoom};
+use super::stored::{Images, StoreView};
 use crate::control_plane::ServerUrl;
 use crate::identity::{Credentials, Identity, InvalidIdentity};
 use crate::machine;
@@ -109,7 +109,7 @@ pub struct Store {
     keyring: Option<Keyring>,
     identity: Option<Slot>,
     secrets: Option<Slot>,
-    room: Arc<WaitingRoom>,
+    view: Arc<StoreView>,
 }
 
 /// An image that waits in the store.
@@ -135,7 +135,7 @@ impl Store {
     ) -> (Self, Kept) {
         let keyring = if std::env::var_os("NOTIFY_SOCKET").is_some() { keyring() } else { None };
         let (memory, server) = (memory.clone(), server.to_string());
-        let mut store = Self { memory, server, keyring, identity: None, secrets: None, room: Arc::default() };
+        let mut store = Self { memory, server, keyring, identity: None, secrets: None, view: Arc::default() };
         let mut kept = Kept::default();
         for (name, descriptor) in descriptors {
             if let Err(error) = store.take_over(&name, descriptor, &mut kept) {
@@ -146,10 +146,10 @@ impl Store {
         (store, kept)
     }
 
-    /// Where one sees what waits.
+    /// A view of what it has, for `status`.
     #[must_use]
-    pub fn room(&self) -> Arc<WaitingRoom> {
-        Arc::clone(&self.room)
+    pub fn view(&self) -> Arc<StoreView> {
+        Arc::clone(&self.view)
     }
 
     /// Drops secrets that another devbox's identity fetched than the one that this daemon starts with.
@@ -263,7 +263,7 @@ impl Store {
     fn tell(&self) {
         let identity = self.identity.as_ref().map(|slot| slot.until);
         let secrets = self.secrets.as_ref().and_then(|slot| Some((slot.revision?, slot.until)));
-        self.room.holds(Images { identity, secrets });
+        self.view.holds(Images { identity, secrets });
     }
 
     fn slot(&mut self, kind: Kind) -> &mut Option<Slot> {

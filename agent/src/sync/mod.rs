@@ -22,4 +22,4 @@ pub use error::SyncError;
 pub use life::Life;
 pub use orders::{OrderError, Orders};
 pub use poll::{Pace, Poller};
-pub use progress::Progress;
+pub use progress::{Failure, Progress, Timings};

@@ -3,28 +3,29 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::identity::{Identity, Validity};
 use crate::metrics::Metrics;
 use crate::sys::{BootTime, now_ms};
 
-/// What fails, and since when.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A failure to synchronise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What, with its causes, on one line.
+    /// The error with its causes, on one line.
     pub message: String,
-    /// Since when without a success between, in milliseconds since the epoch.
+    /// The first failure since the last success, in milliseconds since the epoch.
     pub since_ms: i64,
 }
 
-/// How long the first steps took; none that has not been taken.
-#[derive(Debug, Clone, Copy, Default)]
+/// How long the first steps took, in milliseconds; `None` for a step not taken yet.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Timings {
     /// From the start of the first attempt to join until there was a certificate.
-    pub enroll: Option<Duration>,
+    pub enroll_ms: Option<f64>,
     /// From the first request for a bundle that succeeded until its values were in locked memory.
-    pub fetch: Option<Duration>,
+    pub fetch_ms: Option<f64>,
 }
 
 /// What is known of the synchronisation right now.
@@ -74,12 +75,12 @@ impl Progress {
 
     /// Joining took this long.
     pub fn joined_in(&self, duration: Duration) {
-        self.state().timings.enroll = Some(duration);
+        self.state().timings.enroll_ms = Some(milliseconds(duration));
     }
 
     /// Fetching a bundle took this long; only the first one counts.
     pub fn fetched_in(&self, duration: Duration) {
-        self.state().timings.fetch.get_or_insert(duration);
+        self.state().timings.fetch_ms.get_or_insert(milliseconds(duration));
     }
 
     /// The daemon proves itself with `identity` from now on.
@@ -138,6 +139,10 @@ impl Progress {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use devbox_secretsd::admin::report::State;
-use devbox_secretsd::admin::{Report, client};
+use devbox_secretsd::admin::client;
 use devbox_secretsd::control_plane::ServerUrl;
+use devbox_secretsd::status::{State, Status};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{sleep, timeout};
@@ -111,14 +111,14 @@ impl Daemon {
     }
 
     /// Waits until the status satisfies `condition`.
-    pub async fn until(&self, condition: impl Fn(&Report) -> bool) -> Report {
+    pub async fn until(&self, condition: impl Fn(&Status) -> bool) -> Status {
         let poll = async {
             loop {
                 if let Ok(json) = client::status(&self.admin_socket()).await
-                    && let Ok(report) = serde_json::from_slice::<Report>(&json)
-                    && condition(&report)
+                    && let Ok(status) = serde_json::from_slice::<Status>(&json)
+                    && condition(&status)
                 {
-                    return report;
+                    return status;
                 }
                 sleep(std::time::Duration::from_millis(5)).await;
             }
@@ -126,8 +126,8 @@ impl Daemon {
         timeout(PATIENCE, poll).await.expect("the daemon's status never became what the test waits for")
     }
 
-    pub async fn until_ready(&self) -> Report {
-        self.until(|report| report.state == State::Ready).await
+    pub async fn until_ready(&self) -> Status {
+        self.until(|status| status.state == State::Ready).await
     }
 
     /// Waits until the log holds `text`.

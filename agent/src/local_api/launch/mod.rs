@@ -35,6 +35,7 @@ use crate::access::policy::Policy;
 use crate::freshness::Freshness;
 use crate::memory::{Pool, SecretMemory, Vault};
 use crate::metrics::Metrics;
+use crate::status::Launches;
 
 pub use listener::serve;
 
@@ -102,33 +103,11 @@ impl LaunchState {
         self.policy.store(Arc::new(policy));
     }
 
-    /// How the launches since the start ended.
+    /// Launches since the start, and right now.
     #[must_use]
-    pub fn counts(&self) -> LaunchCounts {
+    pub fn counts(&self) -> Launches {
         let [served, refused, abandoned] = self.metrics.launches();
-        LaunchCounts { served, refused, abandoned }
+        let connections = self.places.taken();
+        Launches { served, refused, abandoned, connections, examinations: self.examiner.busy() }
     }
-
-    /// Threads that look at a process right now.
-    #[must_use]
-    pub fn look_ups(&self) -> usize {
-        self.examiner.busy()
-    }
-
-    /// How many connections there are right now.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.places.taken()
-    }
-}
-
-/// Launches since the start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LaunchCounts {
-    /// Answered with variables or names.
-    pub served: u64,
-    /// Answered with an error.
-    pub refused: u64,
-    /// Ended by the launcher, or for its slowness.
-    pub abandoned: u64,
 }

@@ -11,7 +11,7 @@ use super::*;
 use crate::identity::Spent;
 use crate::memory::test_support::{SealedBundle, memories};
 use crate::needs::skipped;
-use crate::restart::Waiting;
+use crate::restart::Stored;
 
 const SERVER: &str = "https://control.example:8443";
 
@@ -143,11 +143,11 @@ fn a_successor_has_identity_secrets_and_lease() {
         assert_eq!((secrets.devbox.as_str(), secrets.lease.as_millis()), ("dbx_1", lease.as_millis()));
         assert_eq!((secrets.generation.strings(), secrets.generation.revision()), (before.strings(), 7));
         assert!(secrets.generation.variables().eq(before.variables()));
-        assert_eq!(store.room().look(), Waiting { identity: true, secrets: Some(7) });
+        assert_eq!(store.view().now(), Stored { identity: true, secrets_revision: Some(7) });
         store.forget_secrets();
-        assert_eq!(store.room().look(), Waiting { identity: true, secrets: None });
+        assert_eq!(store.view().now(), Stored { identity: true, secrets_revision: None });
         store.forget_everything();
-        assert_eq!(store.room().look(), Waiting::default());
+        assert_eq!(store.view().now(), Stored::default());
     }
 }
 

@@ -25,7 +25,7 @@ use crate::access::peer::{Cgroups, Examiner};
 use crate::access::policy::{Policy, RuleConfig};
 use crate::memory::test_support::{LIMIT, SealedBundle, adopt, wait_until};
 use crate::memory::{LockedPages, MemoryError, Requirement, SecretMemory, Vault};
-use crate::metrics::Present;
+use crate::metrics::NoGauges;
 use crate::sys::BootTime;
 
 /// More than any answer or cut-off takes: what takes longer never comes.
@@ -124,7 +124,7 @@ impl Server {
     }
 
     fn wait_for_connections(&self, count: usize) {
-        wait_until("as many connections as expected", || self.state.connections() == count);
+        wait_until("as many connections as expected", || self.state.counts().connections == count);
     }
 
     fn wait_until_nothing_is_locked(&self) {
@@ -140,7 +140,7 @@ impl Server {
     }
 
     fn metric(&self, line: &str) -> bool {
-        self.state.metrics.text(Present::default()).unwrap().contains(line)
+        self.state.metrics.text(NoGauges).unwrap().contains(line)
     }
 }
 

@@ -40,7 +40,7 @@ fn an_unread_answer_keeps_its_place_and_its_memory_until_it_is_read() {
     for flags in [DEFAULT, INLINE] {
         let stream = server.unread(flags);
         wait_until("the launch to be counted", || server.state.counts().served > 0);
-        assert_eq!(server.state.connections(), 1);
+        assert_eq!(server.state.counts().connections, 1);
         assert_eq!(receive(&stream).strings(), b"A=one\0");
         // Read, though not closed: the place is free.
         server.wait_for_connections(0);
@@ -74,7 +74,7 @@ fn unread_answers_are_wiped_when_their_secrets_are_revoked_or_replaced() {
     server.vault.lose(Loss::Revoked, "the devbox was shut down");
     server.wait_until_nothing_is_locked();
     assert!(server.metric(&format!("{outdated}2\n")));
-    assert_eq!(server.state.connections(), 1, "the kernel still has the message");
+    assert_eq!(server.state.counts().connections, 1, "the kernel still has the message");
     assert_eq!(server.state.places.bytes(), 6, "and with it the memory");
     assert_eq!(found(&stream), WITHDRAWN);
     server.wait_for_connections(0);
@@ -109,7 +109,7 @@ fn unread_answers_are_wiped_when_the_daemon_stops() {
 fn a_refusal_that_is_not_read_keeps_its_place_too() {
     let server = Server::start();
     let stream = server.unread(DEFAULT);
-    assert_eq!(server.state.connections(), 1);
+    assert_eq!(server.state.counts().connections, 1);
     assert_eq!(receive(&stream).code(), ErrorCode::NotReady);
     server.wait_for_connections(0);
 }

@@ -1,57 +1,58 @@
-//! A status for people.
+//! A status as a table.
 
 use std::fmt::{self, Display, Write};
 
 use devbox_secrets_common::config::print_size;
 
-use super::report::{Report, Restart, Variable};
+use super::{Status, Variable};
 use crate::harden::Step;
 use crate::machine::CloneDetection;
+use crate::restart::Stored;
 use crate::sys::now_ms;
 
-/// Prints a report as aligned lines, then one line a variable.
+/// Prints a status as aligned lines, then one line a variable.
 #[must_use]
-pub fn print(report: &Report) -> String {
+pub fn print(status: &Status) -> String {
     let mut out = String::new();
     // A String takes everything that is written to it.
-    let _ = write_report(&mut out, report);
+    let _ = write_status(&mut out, status);
     out
 }
 
-fn write_report(out: &mut String, report: &Report) -> fmt::Result {
-    let state = report.reason.as_ref().map_or_else(
-        || report.state.word().to_owned(),
-        |reason| format!("{}: {reason}", report.state.word()),
+fn write_status(out: &mut String, status: &Status) -> fmt::Result {
+    let state = status.reason.as_ref().map_or_else(
+        || status.state.word().to_owned(),
+        |reason| format!("{}: {reason}", status.state.word()),
     );
     line(out, "state", state)?;
-    line(out, "devbox", report.devbox_id.as_deref().unwrap_or("not joined yet"))?;
-    line(out, "server", &report.server)?;
-    line(out, "revision", or_none(report.revision))?;
+    line(out, "devbox", status.devbox_id.as_deref().unwrap_or("not joined yet"))?;
+    line(out, "server", &status.server)?;
+    line(out, "revision", or_none(status.revision))?;
     line(
         out,
         "last sync",
-        report.last_sync_age_s.map_or("never".to_owned(), |age| format!("{} ago", span(age))),
+        status.last_sync_age.map_or("never".to_owned(), |age| format!("{} ago", span(age.as_secs()))),
     )?;
-    if let Some(error) = &report.last_error {
+    if let Some(error) = &status.last_error {
         let since = u64::try_from((now_ms() - error.since_ms) / 1_000).unwrap_or(0);
         line(out, "failing", format!("for {}: {}", span(since), error.message))?;
     }
-    line(out, "lease left", report.lease_left_s.map_or("none".to_owned(), span))?;
-    line(out, "certificate", report.certificate_expires_ms.map_or("none".to_owned(), expiry))?;
-    write_process(out, report)?;
-    write_variables(out, &report.secrets)
+    line(out, "lease left", status.lease_left.map_or("none".to_owned(), |left| span(left.as_secs())))?;
+    line(out, "certificate", status.certificate_expires_ms.map_or("none".to_owned(), expiry))?;
+    write_process(out, status)?;
+    write_variables(out, &status.secrets)
 }
 
-fn write_process(out: &mut String, report: &Report) -> fmt::Result {
-    let memory = &report.memory;
+fn write_process(out: &mut String, status: &Status) -> fmt::Result {
+    let memory = &status.memory;
     let locked = format!("{}, {} locked", memory.backing, print_size(memory.bytes_locked));
     let fallback = memory.fallback_reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
     line(out, "memory", locked + &fallback)?;
-    report.hardening.steps().try_for_each(|(name, found)| line(out, name, step(found)))?;
-    line(out, "clones", clones(&report.clone_detection))?;
-    line(out, "restart", restart(report.restart))?;
-    line(out, "launches", format!("{} served, {} refused", report.launches.served, report.launches.refused))?;
-    line(out, "version", &report.version)
+    status.hardening.steps().try_for_each(|(name, found)| line(out, name, step(found)))?;
+    line(out, "clones", clones(&status.clone_detection))?;
+    line(out, "restart", restart(status.restart))?;
+    line(out, "launches", format!("{} served, {} refused", status.launches.served, status.launches.refused))?;
+    line(out, "version", &status.version)
 }
 
 fn write_variables(out: &mut String, variables: &[Variable]) -> fmt::Result {
@@ -89,7 +90,7 @@ fn clones(detection: &CloneDetection) -> String {
     }
 }
 
-fn restart(restart: Restart) -> String {
+fn restart(restart: Stored) -> String {
     match (restart.identity, restart.secrets_revision) {
         (false, None) => "needs the control plane: nothing waits in the file-descriptor store".to_owned(),
         (true, None) => "identity waits in the file-descriptor store".to_owned(),
@@ -135,7 +136,7 @@ mod tests {
 
     #[test]
     fn what_waits_for_a_restart_is_told() {
-        let told = |identity, secrets_revision| restart(Restart { identity, secrets_revision });
+        let told = |identity, secrets_revision| restart(Stored { identity, secrets_revision });
         assert!(told(false, None).contains("nothing waits"));
         assert!(told(true, None).starts_with("identity waits"));
         assert!(told(true, Some(7)).starts_with("identity and secrets of revision 7 wait"));

@@ -1,4 +1,4 @@
-//! How things are right now, as gauges. What is not known is left out.
+//! A status as gauges. Unknown values are left out.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,52 +11,19 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
 
-use crate::admin::report::State;
+use super::{State, Status};
 
-/// One moment.
-#[derive(Debug, Clone, Default)]
-pub struct Present {
-    /// In which state the daemon is.
-    pub state: State,
-    /// The revision that is held.
-    pub revision: Option<u64>,
-    /// How many variables are held.
-    pub names: u64,
-    /// Since the revision was taken up.
-    pub revision_age: Option<Duration>,
-    /// Since the control plane last answered that all is well.
-    pub last_sync_age: Option<Duration>,
-    /// Whether the last attempt to synchronise failed.
-    pub failing: bool,
-    /// Until the secrets are wiped unless the control plane answers.
-    pub lease_left: Option<Duration>,
-    /// End of the devbox's certificate, in milliseconds since the epoch.
-    pub certificate_end_ms: Option<i64>,
-    /// Bytes of locked secret memory.
-    pub bytes_locked: u64,
-    /// Connections of launchers.
-    pub connections: u64,
-    /// Threads that look at a launcher's process. One that is stuck stays among them.
-    pub look_ups: u64,
-    /// Audit events that reached neither the journal nor standard error.
-    pub audit_dropped: u64,
-    /// Other lines of the log that standard error did not take.
-    pub log_dropped: u64,
-    /// When the process started, in milliseconds since the epoch.
-    pub started_ms: i64,
-}
-
-impl Collector for Present {
+impl Collector for Status {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut gauges = Gauges(encoder);
         self.encode_state(&mut gauges)?;
-        self.encode_held(&mut gauges)?;
+        self.encode_secrets(&mut gauges)?;
         self.encode_sync(&mut gauges)?;
         self.encode_process(&mut gauges)
     }
 }
 
-impl Present {
+impl Status {
     fn encode_state(&self, gauges: &mut Gauges<'_>) -> fmt::Result {
         let states = Family::<[(&str, &str); 1], Gauge>::default();
         for state in State::ALL {
@@ -66,7 +33,7 @@ impl Present {
         states.encode(gauges.0.encode_descriptor("state", help, None, MetricType::Gauge)?)
     }
 
-    fn encode_held(&self, gauges: &mut Gauges<'_>) -> fmt::Result {
+    fn encode_secrets(&self, gauges: &mut Gauges<'_>) -> fmt::Result {
         gauges.some("revision", "The revision that is held", self.revision)?;
         gauges.one("names", "Variables that are held", self.names)?;
         gauges.some(
@@ -80,7 +47,7 @@ impl Present {
             self.lease_left.map(|left| left.as_secs_f64()),
         )?;
         let help = "Locked memory of values: what is held, pages that wait for launches, and answers that nobody has read";
-        gauges.one("locked_bytes", help, self.bytes_locked)
+        gauges.one("locked_bytes", help, self.memory.bytes_locked as u64)
     }
 
     fn encode_sync(&self, gauges: &mut Gauges<'_>) -> fmt::Result {
@@ -90,24 +57,28 @@ impl Present {
             self.last_sync_age.map(|age| age.as_secs_f64()),
         )?;
         let help = "1 where the last attempt to synchronise failed";
-        gauges.one("sync_failing", help, u64::from(self.failing))?;
+        gauges.one("sync_failing", help, u64::from(self.last_error.is_some()))?;
         gauges.some(
             "certificate_not_after_timestamp_seconds",
             "When the devbox's certificate ends, in seconds since 1970",
-            self.certificate_end_ms.map(seconds),
+            self.certificate_expires_ms.map(seconds),
         )
     }
 
     fn encode_process(&self, gauges: &mut Gauges<'_>) -> fmt::Result {
-        gauges.one("launch_connections", "Connections of launchers right now", self.connections)?;
+        gauges.one(
+            "launch_connections",
+            "Connections of launchers right now",
+            self.launches.connections as u64,
+        )?;
         let help = "Threads that look at a launcher's process right now; a stuck one stays among them";
-        gauges.one("look_ups", help, self.look_ups)?;
+        gauges.one("look_ups", help, self.launches.examinations as u64)?;
         let help = "When the daemon started, in seconds since 1970";
-        gauges.one("start_timestamp_seconds", help, seconds(self.started_ms))?;
+        gauges.one("start_timestamp_seconds", help, seconds(self.process.started_ms))?;
         let help = "Audit events that neither the journal nor standard error took";
-        gauges.count("audit_dropped", help, self.audit_dropped)?;
+        gauges.count("audit_dropped", help, self.process.audit_dropped)?;
         let help = "Other lines of the log that standard error did not take";
-        gauges.count("log_dropped", help, self.log_dropped)?;
+        gauges.count("log_dropped", help, self.process.log_dropped)?;
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         build.encode(gauges.0.encode_descriptor("build", "The program", None, MetricType::Info)?)
     }

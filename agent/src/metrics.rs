@@ -1,17 +1,14 @@
 //! What operators see in numbers: served in the Prometheus text format by the admin socket.
 //!
 //! Counters and histograms are here, each moved where its event is; what has a value at every moment is computed when it
-//! is asked for ([`Present`]). Labels are words of this program: every one is there from the start, at 0, and none is what
+//! is asked for ([`Status`](crate::status::Status)). Labels are words of this program: every one is there from the start, at 0, and none is what
 //! a peer or the control plane sent.
-
-mod present;
-
-pub use present::Present;
 
 use std::fmt;
 use std::time::Instant;
 
 use devbox_launch_proto::ErrorCode;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -207,7 +204,6 @@ impl Metrics {
 
     /// Returns the call that observes how long a revocation took: to be made when the pages are wiped that the answer of
     /// `arrived` replaces or revokes.
-    #[must_use]
     pub fn revoked(&self, arrived: Instant) -> impl FnOnce() + Send + Sync + use<> {
         let latency = self.revocation_latency.clone();
         move || latency.observe(arrived.elapsed().as_secs_f64())
@@ -223,16 +219,16 @@ impl Metrics {
         self.renewals.inc();
     }
 
-    /// All of it, and how things are at `present`, as [`MEDIA_TYPE`].
+    /// All counters, and `gauges`, as [`MEDIA_TYPE`].
     ///
     /// # Errors
     /// None that a string gives.
-    pub fn text(&self, present: Present) -> Result<String, fmt::Error> {
+    pub fn text(&self, gauges: impl Collector) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode_registry(&mut text, &self.registry)?;
-        let mut gauges = Registry::with_prefix(PREFIX);
-        gauges.register_collector(Box::new(present));
-        encode_registry(&mut text, &gauges)?;
+        let mut present = Registry::with_prefix(PREFIX);
+        present.register_collector(Box::new(gauges));
+        encode_registry(&mut text, &present)?;
         encode_eof(&mut text)?;
         Ok(text)
     }
@@ -241,6 +237,18 @@ impl Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Metrics")
+    }
+}
+
+/// For tests of counters.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct NoGauges;
+
+#[cfg(test)]
+impl Collector for NoGauges {
+    fn encode(&self, _: prometheus_client::encoding::DescriptorEncoder<'_>) -> fmt::Result {
+        Ok(())
     }
 }
 
@@ -256,7 +264,7 @@ mod tests {
             credential_refusals: &["not_systemd"],
             sync_failures: &["rollback"],
         };
-        let text = Metrics::new(reasons).text(Present::default()).unwrap();
+        let text = Metrics::new(reasons).text(NoGauges).unwrap();
         for line in [
             "devbox_secretsd_launches_total 0\n",
             "devbox_secretsd_launch_refusals_total{reason=\"denied\"} 0\n",
