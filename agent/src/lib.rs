@@ -7,14 +7,15 @@
 //! - [`admin`]: health, status and metrics on a local socket
 //! - [`reload`]: puts changed rules into force
 //! - [`config`]: the configuration file, checked whole
-//! - [`sync`]: keeps the bundle current, and ends service when it cannot
 //! - [`local_api`]: the sockets for launches and for systemd's credentials
+//! - [`status`]: what operators may know, as JSON, table and gauges
+//! - [`sync`]: keeps the bundle current, and ends service when it cannot
 //! - [`restart`]: keeps the state for a successor in the service manager's store
 //! - [`harden`]: closes the process before it reads a secret
 //! - [`identity`]: this devbox's certificate and key
 //! - [`control_plane`]: the connection to the server
 //! - [`freshness`]: checks before each response that the bundle is current
-//! - [`metrics`]: counters and gauges
+//! - [`metrics`]: counters and histograms
 //! - [`access`]: decides which variables a process may have, from its peer and the policy
 //! - [`memory`]: the only pages that hold a plaintext
 //! - [`machine`]: whether this is still the machine that the daemon started on

@@ -11,13 +11,6 @@ use std::path::Path;
 
 use crate::source::{Module, declared, modules, workspace};
 
-/// A module that uses one above it: the crate's directory, the user, the used.
-type Upward = (&'static str, &'static str, &'static str);
-
-/// Upward imports that are known and have not been untied yet. An entry without an import fails the test: the list only
-/// shrinks.
-const EXCEPTIONS: &[Upward] = &[("agent", "metrics", "admin")];
-
 /// One import of another module of the crate.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Import {
@@ -43,22 +36,12 @@ fn assert_order(krate: &str) {
     assert_complete(krate, &layers, &modules[0]);
     let rank = |name: &str| layers.iter().position(|layer| layer == name);
     let imports = modules.iter().flat_map(|module| imports(module, &directory));
-    let upward: Vec<Import> = imports.filter(|import| rank(&import.to) < rank(&import.from)).collect();
-    let known: Vec<&Upward> = EXCEPTIONS.iter().filter(|(exempt, ..)| *exempt == krate).collect();
-    let is_known = |import: &Import| known.iter().any(|(_, from, to)| (*from, *to) == import.edge());
-    let faults: Vec<String> = upward.iter().filter(|import| !is_known(import)).map(Import::fault).collect();
+    let upward = imports.filter(|import| rank(&import.to) < rank(&import.from));
+    let faults: Vec<String> = upward.map(|import| import.fault()).collect();
     assert!(faults.is_empty(), "{krate}: modules use modules above them:\n{}", faults.join("\n"));
-    for (_, from, to) in known {
-        let is_needed = upward.iter().any(|import| import.edge() == (*from, *to));
-        assert!(is_needed, "{krate}: {from} no longer uses {to}: delete the exception");
-    }
 }
 
 impl Import {
-    fn edge(&self) -> (&str, &str) {
-        (&self.from, &self.to)
-    }
-
     fn fault(&self) -> String {
         format!("  {}: {} -> {}", self.place, self.from, self.to)
     }
