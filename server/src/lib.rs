@@ -2,10 +2,7 @@
 //!
 //! The modules, from the top down; each uses only those below it (`tests/tests/tree/module_order.rs` checks this):
 //!
-//! - [`commands`]: runs one subcommand
-//! - [`upkeep`]: the subcommands on the whole state: check, backup, restore, rotate
-//! - [`cli`]: the command line, `--help` and the exit codes
-//! - [`operator`]: the operators' subcommands: accounts, tokens, secrets, devboxes, CAs, audit
+//! - [`cli`]: the command line, one file a subcommand
 //! - [`app`]: wires the parts of a server
 //! - [`listeners`]: binds the listeners of a configuration, and reloads them
 //! - [`api`]: HTTP: routes, requests, responses
@@ -23,16 +20,13 @@
 pub mod api;
 pub mod app;
 pub mod cli;
-pub mod commands;
 pub mod config;
 pub mod crypto;
 pub mod harden;
 pub mod listeners;
 pub mod logs;
 pub mod metrics;
-pub mod operator;
 pub mod registry;
 pub mod shutdown;
 pub mod store;
 pub mod tls;
-pub mod upkeep;

@@ -4,8 +4,7 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Parser;
-use devbox_secrets_server::cli::{Cli, Exit};
-use devbox_secrets_server::commands::{self, Failure};
+use devbox_secrets_server::cli::{self, Cli, Exit, Failure};
 use devbox_secrets_server::harden::harden;
 use devbox_secrets_server::logs;
 use zeroizing_alloc::ZeroAlloc;
@@ -54,5 +53,5 @@ fn protected(cli: Cli) -> Result<(), Failure> {
     hardened.map_err(Failure::Harden)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)?;
-    runtime.block_on(commands::run(cli))
+    runtime.block_on(cli::run(cli))
 }

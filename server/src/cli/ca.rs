@@ -4,13 +4,13 @@ use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
 
-use super::OperatorError;
+use super::Failure;
 use super::output::{Output, table, time};
 use crate::registry::{Actor, AuthorityView, Registry};
 
-/// `ca …`.
+/// The devbox CAs: list, rotate, retire
 #[derive(Debug, Args)]
-pub struct CaArgs {
+pub(super) struct CaArgs {
     /// Print JSON, for scripts
     #[arg(long, global = true)]
     json: bool,
@@ -42,7 +42,7 @@ enum CaCommand {
     },
 }
 
-pub(super) async fn run(args: CaArgs, registry: &Registry, actor: &Actor) -> Result<(), OperatorError> {
+pub(super) async fn run(args: CaArgs, registry: &Registry, actor: &Actor) -> Result<(), Failure> {
     let output = Output { json: args.json };
     let (trusted, remark) = match args.command {
         CaCommand::List => (registry.list_cas(), None),

@@ -7,14 +7,14 @@ use clap::{Args, Subcommand};
 use devbox_secrets_common::config;
 use serde::Serialize;
 
-use super::OperatorError;
+use super::Failure;
 use super::output::{Output, optional_time, table, time};
 use crate::registry::{Actor, Registry, Scope, Scopes, TokenView};
 use crate::store::TimeMs;
 
-/// `token …`.
+/// API tokens of an account: create, list, revoke
 #[derive(Debug, Args)]
-pub struct TokenArgs {
+pub(super) struct TokenArgs {
     /// Print JSON, for scripts
     #[arg(long, global = true)]
     json: bool,
@@ -64,7 +64,7 @@ struct CreatedToken<'a> {
     token: &'a str,
 }
 
-pub(super) async fn run(args: TokenArgs, registry: &Registry, actor: &Actor) -> Result<(), OperatorError> {
+pub(super) async fn run(args: TokenArgs, registry: &Registry, actor: &Actor) -> Result<(), Failure> {
     let output = Output { json: args.json };
     match args.command {
         TokenCommand::Create { account, name, expires, scopes } => {
@@ -88,10 +88,10 @@ pub(super) async fn run(args: TokenArgs, registry: &Registry, actor: &Actor) -> 
     }
 }
 
-fn from_now(span: Duration) -> Result<TimeMs, OperatorError> {
-    let end = SystemTime::now().checked_add(span).ok_or(OperatorError::Expiry)?;
-    let since_epoch = end.duration_since(UNIX_EPOCH).map_err(|_| OperatorError::Expiry)?;
-    TimeMs::try_from(since_epoch.as_millis()).map_err(|_| OperatorError::Expiry)
+fn from_now(span: Duration) -> Result<TimeMs, Failure> {
+    let end = SystemTime::now().checked_add(span).ok_or(Failure::Expiry)?;
+    let since_epoch = end.duration_since(UNIX_EPOCH).map_err(|_| Failure::Expiry)?;
+    TimeMs::try_from(since_epoch.as_millis()).map_err(|_| Failure::Expiry)
 }
 
 fn rows(out: &mut dyn Write, tokens: &[TokenView]) -> io::Result<()> {

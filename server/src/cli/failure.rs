@@ -1,20 +1,19 @@
 //! Why the program ends early, and with which exit code.
 
 use std::io;
+use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::{Exit, UpkeepError};
 use crate::app::StartError;
-use crate::cli::Exit;
 use crate::config::ConfigError;
 use crate::crypto::MasterKeyError;
 use crate::harden::HardenError;
 use crate::listeners::ListenError;
-use crate::operator::OperatorError;
 use crate::registry::{OpenError, Refusal};
 use crate::store::StateError;
 use crate::tls::TlsError;
-use crate::upkeep::UpkeepError;
 
 /// Why the program ends early.
 #[derive(Debug, Error)]
@@ -24,7 +23,7 @@ pub enum Failure {
     Harden(#[source] HardenError),
     /// Neither `--config` nor `--state`, or not the one that the command needs.
     #[error("this command needs {0}")]
-    Place(&'static str),
+    State(&'static str),
     /// The configuration has mistakes.
     #[error(transparent)]
     Config(ConfigError),
@@ -46,15 +45,48 @@ pub enum Failure {
     /// The account that `dev` announces.
     #[error("the development account could not be made")]
     Account(#[source] Refusal),
-    /// Nobody reads what was asked for.
-    #[error("standard output is closed")]
+    /// Standard output is closed or full.
+    #[error("the result could not be written to standard output")]
     Output(#[source] io::Error),
-    /// An operator's command failed.
+    /// The registry refuses an operator's command.
     #[error(transparent)]
-    Operator(OperatorError),
+    Refused(#[from] Refusal),
+    /// An export of the audit could not be written.
+    #[error("{} cannot be written (an existing file is never overwritten): nothing was deleted", path.display())]
+    Export {
+        /// The new file.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// A value could not be read.
+    #[error("the value could not be read: give it on standard input, or type it at the prompt")]
+    Input(#[source] io::Error),
+    /// A signal came at the prompt.
+    #[error("interrupted: nothing was changed")]
+    Interrupted,
+    /// Standard input had no byte.
+    #[error(
+        "the value is empty, so nothing was changed: check the command that it comes from, or give --allow-empty"
+    )]
+    Empty,
+    /// A value is larger than any secret can be.
+    #[error(
+        "the value has more than {max} bytes, the most that an environment variable can hold: store it in parts"
+    )]
+    TooLong {
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// A token's expiry cannot be written as a time.
+    #[error(
+        "the time of expiry is too far away: choose a shorter span, or none for a token that never expires"
+    )]
+    Expiry,
     /// A command on the whole state failed.
     #[error(transparent)]
-    Upkeep(UpkeepError),
+    Upkeep(#[from] UpkeepError),
 }
 
 impl Failure {
@@ -64,7 +96,7 @@ impl Failure {
         match self {
             Self::Upkeep(UpkeepError::State(StateError::Missing { .. })) => Exit::Usage,
             Self::Start(error) if needs_the_operator(error) => Exit::Usage,
-            Self::Place(_) | Self::Config(_) | Self::Tls(_) | Self::MasterKey(_) => Exit::Usage,
+            Self::State(_) | Self::Config(_) | Self::Tls(_) | Self::MasterKey(_) => Exit::Usage,
             _ => Exit::Failed,
         }
     }

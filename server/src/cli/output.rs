@@ -1,15 +1,17 @@
 //! What commands print: a table for people, JSON for scripts, on standard output.
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 
-use super::OperatorError;
+use super::Failure;
 use crate::store::TimeMs;
 
-/// Which of the two.
+/// The form of a result.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Output {
     pub(super) json: bool,
@@ -21,9 +23,9 @@ impl Output {
         self,
         result: &T,
         people: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    ) -> Result<(), OperatorError> {
+    ) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
-        self.write(&mut out, result, people).map_err(OperatorError::Output)
+        self.write(&mut out, result, people).map_err(Failure::Output)
     }
 
     fn write<T: Serialize + ?Sized>(
@@ -40,6 +42,12 @@ impl Output {
         }
         out.flush()
     }
+}
+
+/// Prints one line past the buffer of standard output, which would keep a token.
+pub(super) fn print_line(line: &[u8]) -> Result<(), Failure> {
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(Failure::Output)?;
+    File::from(stdout).write_all(line).map_err(Failure::Output)
 }
 
 /// Rows under headings, aligned; nothing else, so that it can be cut and grepped.

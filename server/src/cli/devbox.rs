@@ -5,13 +5,13 @@ use std::io::{self, Write};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::OperatorError;
+use super::Failure;
 use super::output::{Output, optional_time, table, time};
 use crate::registry::{DevboxQuery, DevboxView, NewDevbox, Registry};
 
-/// `devbox …`.
+/// Devboxes of an account: register, list, give a new join token, shut down
 #[derive(Debug, Args)]
-pub struct DevboxArgs {
+pub(super) struct DevboxArgs {
     /// Print JSON, for scripts
     #[arg(long, global = true)]
     json: bool,
@@ -78,7 +78,7 @@ struct Registered<'a> {
     join_token: &'a str,
 }
 
-pub(super) async fn run(args: DevboxArgs, registry: &Registry, user: &str) -> Result<(), OperatorError> {
+pub(super) async fn run(args: DevboxArgs, registry: &Registry, user: &str) -> Result<(), Failure> {
     let output = Output { json: args.json };
     match args.command {
         DevboxCommand::Register { account, name, secrets } => {
@@ -110,7 +110,7 @@ async fn register(
     account: &str,
     new: NewDevbox,
     output: Output,
-) -> Result<(), OperatorError> {
+) -> Result<(), Failure> {
     let caller = registry.operator(user, account).await?;
     let (view, token) = registry.create_devbox(&caller, new).await?;
     let token = token.expose_token();

@@ -60,7 +60,7 @@ pub(super) struct Reload {
 impl Reload {
     /// A signal cannot report mistakes: they are in the log, with the counter `reloads`.
     fn run(&self) {
-        let result = match super::load_file(&self.path) {
+        let result = match super::load(&self.path) {
             Ok(config) => self.apply(&config),
             Err(error) => self.keep(&logs::chain(&error)),
         };

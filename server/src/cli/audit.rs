@@ -9,17 +9,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, Subcommand};
 use devbox_secrets_common::config::{self, InvalidQuantity};
 
-use super::OperatorError;
+use super::Failure;
 use super::output::{table, time};
 use crate::registry::{AccountId, Actor, AuditEntry, AuditPage, Registry};
 
 /// How many rows are in memory at once.
 const PAGE: u32 = 1000;
 
-/// `audit …`.
+/// Show who did what to which name; export or prune old rows
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
-pub struct AuditArgs {
+pub(super) struct AuditArgs {
     /// Print JSON, for scripts
     #[arg(long)]
     json: bool,
@@ -78,14 +78,14 @@ impl std::str::FromStr for Before {
     }
 }
 
-pub(super) async fn run(args: AuditArgs, registry: &Registry, actor: &Actor) -> Result<(), OperatorError> {
+pub(super) async fn run(args: AuditArgs, registry: &Registry, actor: &Actor) -> Result<(), Failure> {
     match args.command {
         None => newest(&args, registry).await,
         Some(AuditCommand::Export { account, after }) => {
             let account = account_id(registry, account.as_deref()).await?;
             let mut out = BufWriter::new(io::stdout().lock());
             export(registry, account.as_ref(), after..i64::MAX, &mut out).await?;
-            out.flush().map_err(OperatorError::Output)
+            out.flush().map_err(Failure::Output)
         }
         Some(AuditCommand::Prune { before, export, .. }) => {
             prune(registry, actor, before, export.as_deref()).await
@@ -93,14 +93,14 @@ pub(super) async fn run(args: AuditArgs, registry: &Registry, actor: &Actor) -> 
     }
 }
 
-async fn account_id(registry: &Registry, account: Option<&str>) -> Result<Option<AccountId>, OperatorError> {
+async fn account_id(registry: &Registry, account: Option<&str>) -> Result<Option<AccountId>, Failure> {
     match account {
         Some(account) => Ok(Some(registry.account(account).await?.id)),
         None => Ok(None),
     }
 }
 
-async fn newest(args: &AuditArgs, registry: &Registry) -> Result<(), OperatorError> {
+async fn newest(args: &AuditArgs, registry: &Registry) -> Result<(), Failure> {
     let account = account_id(registry, args.account.as_deref()).await?;
     let mut out = BufWriter::new(io::stdout().lock());
     let (mut before, mut left) = (i64::MAX, args.limit);
@@ -108,14 +108,14 @@ async fn newest(args: &AuditArgs, registry: &Registry) -> Result<(), OperatorErr
     loop {
         let page = AuditPage::NewestBefore(before);
         let entries = registry.audit_page(account.as_ref(), page, left.min(PAGE)).await?;
-        printer.print(&mut out, &entries).map_err(OperatorError::Output)?;
+        printer.print(&mut out, &entries).map_err(Failure::Output)?;
         left -= u32::try_from(entries.len()).unwrap_or(left);
         match entries.last() {
             Some(last) if left > 0 => before = last.sequence,
             _ => break,
         }
     }
-    printer.end(&mut out).map_err(OperatorError::Output)
+    printer.end(&mut out).map_err(Failure::Output)
 }
 
 /// Prints pages as one JSON array on one line, or as one table a page.
@@ -156,7 +156,7 @@ async fn export(
     account: Option<&AccountId>,
     range: std::ops::Range<i64>,
     out: &mut impl Write,
-) -> Result<(), OperatorError> {
+) -> Result<(), Failure> {
     let mut after = range.start;
     loop {
         let page = registry.audit_page(account, AuditPage::OldestAfter(after), PAGE).await?;
@@ -167,7 +167,7 @@ async fn export(
                 return Ok(());
             }
             let line = serde_json::to_writer(&mut *out, &entry).map_err(io::Error::from);
-            line.and_then(|()| out.write_all(b"\n")).map_err(OperatorError::Output)?;
+            line.and_then(|()| out.write_all(b"\n")).map_err(Failure::Output)?;
         }
     }
 }
@@ -177,7 +177,7 @@ async fn prune(
     actor: &Actor,
     before: Before,
     file: Option<&Path>,
-) -> Result<(), OperatorError> {
+) -> Result<(), Failure> {
     let row = match before {
         Before::Row(row) => row,
         Before::Age(age) => registry.audit_row_at(milliseconds_ago(age)).await?,
@@ -186,12 +186,12 @@ async fn prune(
         export_to(registry, row, path).await?;
     }
     let deleted = registry.prune_audit(actor, row).await?;
-    writeln!(io::stdout(), "deleted {deleted} rows before row {row}").map_err(OperatorError::Output)
+    writeln!(io::stdout(), "deleted {deleted} rows before row {row}").map_err(Failure::Output)
 }
 
 /// The file is on disk, whole, before a row is deleted.
-async fn export_to(registry: &Registry, row: i64, path: &Path) -> Result<(), OperatorError> {
-    let failed = |source| OperatorError::Export { path: path.to_owned(), source };
+async fn export_to(registry: &Registry, row: i64, path: &Path) -> Result<(), Failure> {
+    let failed = |source| Failure::Export { path: path.to_owned(), source };
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     let mut out = BufWriter::new(file);
     export(registry, None, 0..row, &mut out).await?;

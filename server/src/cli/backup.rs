@@ -1,20 +1,42 @@
-//! A consistent copy of the state, made while others read and write. It is encrypted as the state is: the master key is
-//! backed up apart from it.
+//! `backup`: a consistent copy of the state, made while others read and write. The copy is encrypted as the state is; the
+//! master key is not in it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::files::Draft;
-use super::{UpkeepError, existing};
+use clap::Args;
+
+use super::output::print_line;
+use super::upkeep::{Draft, UpkeepError, existing};
+use super::{Failure, StateArgs, operator};
 use crate::app::open_registry;
 use crate::config::StateConfig;
 use crate::registry::{Actor, Settings};
 use crate::store::{Action, Depth, SqliteStore, examine};
 
+/// Copy the state to a new file, beside a running server
+///
+/// The copy is consistent, and encrypted as the state is: back the master key up apart from it. An existing file is
+/// never overwritten.
+#[derive(Debug, Args)]
+pub(super) struct BackupArgs {
+    /// The new file; mode 0600
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+}
+
+pub(super) async fn run(args: &BackupArgs, state: &StateArgs) -> Result<(), Failure> {
+    let to = &args.to;
+    backup(&state.location()?, to, &operator()).await?;
+    print_line(
+        format!("wrote {}: the master key is not in it, back that up elsewhere\n", to.display()).as_bytes(),
+    )
+}
+
 /// Copies the state to the new file `to` (mode 0600), which is there whole or not at all, on disk.
 ///
 /// # Errors
 /// [`UpkeepError::FileExists`]; others where the state does not open or the copy cannot be made.
-pub async fn backup(config: &StateConfig, to: &Path, actor: &Actor) -> Result<(), UpkeepError> {
+async fn backup(config: &StateConfig, to: &Path, actor: &Actor) -> Result<(), UpkeepError> {
     if to.exists() {
         return Err(UpkeepError::FileExists(to.to_owned()));
     }

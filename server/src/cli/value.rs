@@ -8,7 +8,7 @@ use devbox_secrets_proto::name::MAX_ARG_STRLEN;
 use devbox_secrets_proto::secret::SecretBytes;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{OperatorError, prompt};
+use super::{Failure, prompt};
 
 /// Bytes of a value, wiped on drop.
 pub(super) type LineBuffer = Zeroizing<Vec<u8>>;
@@ -24,15 +24,15 @@ pub(super) struct Reading {
 
 impl Reading {
     /// Reads a value from standard input, or by a prompt if that is a terminal.
-    pub(super) async fn read(self) -> Result<SecretBytes, OperatorError> {
+    pub(super) async fn read(self) -> Result<SecretBytes, Failure> {
         let mut bytes = self.bytes().await?;
         if bytes.is_empty() && !self.allow_empty {
-            return Err(OperatorError::Empty);
+            return Err(Failure::Empty);
         }
         Ok(SecretBytes::new(std::mem::take(&mut *bytes)))
     }
 
-    async fn bytes(self) -> Result<LineBuffer, OperatorError> {
+    async fn bytes(self) -> Result<LineBuffer, Failure> {
         let input = stdin();
         if input.is_terminal() {
             let mut typed = prompt::read_line("Value: ").await?;
@@ -40,7 +40,7 @@ impl Reading {
             return Ok(typed);
         }
         // Standard input's own buffer would keep a copy for the life of the process.
-        let input = input.as_fd().try_clone_to_owned().map_err(OperatorError::Input)?;
+        let input = input.as_fd().try_clone_to_owned().map_err(Failure::Input)?;
         let mut bytes = read_all(File::from(input))?;
         if self.trim_newline {
             trim(&mut bytes);
@@ -50,7 +50,7 @@ impl Reading {
 }
 
 /// Reads into a buffer that never moves.
-fn read_all(mut input: impl Read) -> Result<LineBuffer, OperatorError> {
+fn read_all(mut input: impl Read) -> Result<LineBuffer, Failure> {
     let mut bytes = Zeroizing::new(vec![0; MAX_ARG_STRLEN]);
     let mut len = 0;
     while len < bytes.len() {
@@ -61,10 +61,10 @@ fn read_all(mut input: impl Read) -> Result<LineBuffer, OperatorError> {
             }
             Ok(read) => len += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(OperatorError::Input(error)),
+            Err(error) => return Err(Failure::Input(error)),
         }
     }
-    Err(OperatorError::TooLong { max: MAX_ARG_STRLEN - 1 })
+    Err(Failure::TooLong { max: MAX_ARG_STRLEN - 1 })
 }
 
 /// Cuts one line end off: `\n` or `\r\n`.
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn more_than_any_variable_holds_is_refused() {
         let endless = io::repeat(b'x');
-        assert!(matches!(read_all(endless), Err(OperatorError::TooLong { .. })));
+        assert!(matches!(read_all(endless), Err(Failure::TooLong { .. })));
         assert!(read_all(&vec![b'x'; MAX_ARG_STRLEN - 1][..]).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! Changes the master key, beside a running server and without its pause.
+//! `keys`: makes the master key, and changes it beside a running server, which does not pause. A change has three steps:
 //!
 //! 1. The new key is put beside the old one's file, as `FILE.next`.
 //! 2. Every record under the old key is wrapped under the new one, in one transaction.
@@ -7,22 +7,77 @@
 //! A server looks for the key of a record that is not under its own in both files, and so does every program that starts:
 //! whatever moment this is killed at, nothing is lost, and doing it again ends it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::files::file_error;
-use super::{UpkeepError, existing};
+use clap::Subcommand;
+
+use super::output::print_line;
+use super::upkeep::{UpkeepError, existing, file_error};
+use super::{Failure, StateArgs, absolute, operator};
 use crate::app::open_registry;
 use crate::config::StateConfig;
 use crate::crypto::MasterKey;
 use crate::registry::{Actor, Registry, Settings, upkeep_record};
 use crate::store::{Action, same_owner};
 
+#[derive(Debug, Subcommand)]
+pub(super) enum KeysCommand {
+    /// Make the master key that --config FILE names, mode 0600; an existing one is never overwritten
+    Init,
+    /// Change the master key, beside a running server and without its pause
+    ///
+    /// Wraps every key under the new one and puts the new one in the place of the old one's file. Done again, it ends a
+    /// rotation that was interrupted. Afterwards back the new key up, and keep the old one for as long as backups from
+    /// before. The accounts' own keys stay the same without --rekey.
+    Rotate {
+        /// The new key's file, made where there is none, mode 0600
+        #[arg(long, value_name = "FILE")]
+        new_master_key: PathBuf,
+        /// Also make new keys for all accounts and seal every value anew, after a master key got into the wrong hands
+        ///
+        /// Voids join tokens that were not used yet, and retries of writes from before are refused. Done again, it continues.
+        #[arg(long)]
+        rekey: bool,
+    },
+}
+
+pub(super) async fn run(command: KeysCommand, state: &StateArgs) -> Result<(), Failure> {
+    match command {
+        KeysCommand::Init => make_master_key(state),
+        KeysCommand::Rotate { new_master_key, rekey } => run_rotate(state, &new_master_key, rekey).await,
+    }
+}
+
+fn make_master_key(state: &StateArgs) -> Result<(), Failure> {
+    let config = state.config()?;
+    MasterKey::create(&config.state.master_key_file).map_err(Failure::NoMasterKeyMade)?;
+    print_line(format!("made {}: back it up\n", config.state.master_key_file.display()).as_bytes())
+}
+
+async fn run_rotate(state: &StateArgs, new: &Path, rekey: bool) -> Result<(), Failure> {
+    let location = state.location()?;
+    let new = absolute(new)?;
+    let actor = operator();
+    let done = if rekey {
+        let (accounts, values) = rotate_and_rekey(&location, &new, &actor).await?;
+        format!("made {accounts} account keys and sealed {values} values anew")
+    } else {
+        let count = rotate(&location, &new, &actor).await?;
+        format!("wrapped {count} records anew")
+    };
+    let line = format!(
+        "{done}: back {} up and remove it there; keep the old key as long as backups from before\n",
+        new.display()
+    );
+    print_line(line.as_bytes())
+}
+
 /// Makes the key in the file `new` (made where there is none) the state's master key; returns how many records were wrapped
 /// anew, 0 where an interrupted rotation was ended.
 ///
 /// # Errors
 /// [`UpkeepError`]; the state is then under the old key, or is ended by doing it again.
-pub async fn rotate(config: &StateConfig, new: &Path, actor: &Actor) -> Result<u64, UpkeepError> {
+async fn rotate(config: &StateConfig, new: &Path, actor: &Actor) -> Result<u64, UpkeepError> {
     let directory = existing(config)?;
     let file = &config.master_key_file;
     let old = MasterKey::load(file).map_err(UpkeepError::MasterKey)?;
@@ -51,7 +106,7 @@ pub async fn rotate(config: &StateConfig, new: &Path, actor: &Actor) -> Result<u
 ///
 /// # Errors
 /// As [`rotate`].
-pub async fn rotate_and_rekey(
+async fn rotate_and_rekey(
     config: &StateConfig,
     new: &Path,
     actor: &Actor,

@@ -1,25 +1,44 @@
-//! Puts a backup to work in an empty state directory, once it is known to be whole and under the master key at hand.
+//! `restore`: puts a backup to work in an empty state directory, once it is known to be whole and under the master key at hand.
 //!
 //! Everything after the backup is undone, revocations too. Revisions go on far ahead, so that no devbox takes the restored
 //! state for what it has.
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::UpkeepError;
+use clap::Args;
+
 use super::check::{StateSummary, check_database};
-use super::files::{Draft, file_error};
+use super::output::print_line;
+use super::upkeep::{Draft, UpkeepError, file_error};
+use super::{Failure, StateArgs, operator};
 use crate::config::StateConfig;
 use crate::crypto::MasterKey;
 use crate::registry::{Actor, upkeep_record};
 use crate::store::{Action, AuditLog as _, AuditRecord, Depth, SqliteStore, StateDirectory, examine};
 
+/// Put a backup to work in a state directory without a state; put its master key in place first
+///
+/// Everything after the backup is undone, revocations too: revoke again what was revoked since.
+#[derive(Debug, Args)]
+pub(super) struct RestoreArgs {
+    /// The backup
+    #[arg(long, value_name = "FILE")]
+    from: PathBuf,
+}
+
+pub(super) async fn run(args: &RestoreArgs, state: &StateArgs) -> Result<(), Failure> {
+    let summary = restore(&state.location()?, &args.from, &operator()).await?;
+    let line = format!("restored {summary}: revoke again what was revoked since the backup\n");
+    print_line(line.as_bytes())
+}
+
 /// Restores the backup `from`. A failure leaves the state directory without a state, as it was.
 ///
 /// # Errors
 /// [`UpkeepError::StateExists`]; others where the backup is damaged, newer, or of another master key.
-pub async fn restore(config: &StateConfig, from: &Path, actor: &Actor) -> Result<StateSummary, UpkeepError> {
+async fn restore(config: &StateConfig, from: &Path, actor: &Actor) -> Result<StateSummary, UpkeepError> {
     let directory = StateDirectory::open(&config.directory).map_err(UpkeepError::State)?;
     let _claim = directory.claim().map_err(UpkeepError::State)?;
     let _lock = directory.lock().map_err(UpkeepError::State)?;

@@ -2,13 +2,13 @@
 
 use clap::{Args, Subcommand};
 
-use super::OperatorError;
+use super::Failure;
 use super::output::{Output, table, time};
 use crate::registry::{AccountView, Actor, Registry};
 
-/// `account …`.
+/// Accounts: create, list, grant or withdraw the devbox capability
 #[derive(Debug, Args)]
-pub struct AccountArgs {
+pub(super) struct AccountArgs {
     /// Print JSON, for scripts
     #[arg(long, global = true)]
     json: bool,
@@ -38,7 +38,7 @@ enum AccountCommand {
     },
 }
 
-pub(super) async fn run(args: AccountArgs, registry: &Registry, actor: &Actor) -> Result<(), OperatorError> {
+pub(super) async fn run(args: AccountArgs, registry: &Registry, actor: &Actor) -> Result<(), Failure> {
     let output = Output { json: args.json };
     match args.command {
         AccountCommand::Create { name, no_devbox_capability } => {

@@ -1,22 +1,12 @@
-//! What operators do with a whole state: copy it, put a copy in its place, look it over, change its master key.
-//!
-//! [`fn@backup`], [`fn@check`] and [`fn@rotate`] work beside a running server; [`fn@restore`] needs a place where none is.
+//! The commands on the whole state (`check`, `backup`, `restore`, `keys`): their errors, and files that appear whole or not at
+//! all.
 
-mod backup;
-mod check;
-mod files;
-mod restore;
-mod rotate;
-
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
-
-pub use backup::backup;
-pub use check::{StateSummary, check};
-pub use restore::restore;
-pub use rotate::{rotate, rotate_and_rekey};
 
 use crate::app::StartError;
 use crate::config::StateConfig;
@@ -83,12 +73,70 @@ pub enum UpkeepError {
 }
 
 impl UpkeepError {
-    fn database(path: PathBuf) -> impl Fn(StoreError) -> Self {
+    pub(super) fn database(path: PathBuf) -> impl Fn(StoreError) -> Self {
         move |source| Self::Database { path: path.clone(), source }
     }
 }
 
 /// The directory of a state that is there.
-fn existing(config: &StateConfig) -> Result<StateDirectory, UpkeepError> {
+pub(super) fn existing(config: &StateConfig) -> Result<StateDirectory, UpkeepError> {
     StateDirectory::existing(&config.directory).map_err(UpkeepError::State)
+}
+
+/// A file in the making, beside its place. Dropped before it is put there, it is gone.
+#[derive(Debug)]
+pub(super) struct Draft {
+    path: PathBuf,
+    place: PathBuf,
+}
+
+impl Draft {
+    /// An empty file (mode 0600) that will be `place`.
+    pub(super) fn new(place: &Path) -> Result<Self, UpkeepError> {
+        let mut name = place.as_os_str().to_owned();
+        name.push(".partial");
+        let draft = Self { path: name.into(), place: place.to_owned() };
+        // What a killed run left behind.
+        let _ = fs::remove_file(&draft.path);
+        create(&draft.path).map_err(|source| file_error(&draft.path, source))?;
+        Ok(draft)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts the whole file on disk and then in its place, where nothing is.
+    pub(super) fn keep(self) -> Result<(), UpkeepError> {
+        let placed = File::open(&self.path).and_then(|file| file.sync_all()).and_then(|()| self.place());
+        match placed {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(UpkeepError::FileExists(self.place.clone()))
+            }
+            placed => placed.map_err(|source| file_error(&self.place, source)),
+        }
+    }
+
+    /// A link never replaces anything, which a renaming would.
+    fn place(&self) -> io::Result<()> {
+        fs::hard_link(&self.path, &self.place)?;
+        fs::remove_file(&self.path)?;
+        let parent = self.place.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // Kept, or past help.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+pub(super) fn file_error(path: &Path, source: io::Error) -> UpkeepError {
+    UpkeepError::File { path: path.to_owned(), source }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }

@@ -10,8 +10,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use super::OperatorError;
-use crate::operator::value::LineBuffer;
+use super::Failure;
+use super::value::LineBuffer;
 
 /// Longest line that a terminal passes on, in bytes (termios(3), canonical mode).
 const MAX_LINE: usize = 4096;
@@ -19,16 +19,16 @@ const MAX_LINE: usize = 4096;
 /// Prints `text` and reads one line from standard input, which is a terminal.
 ///
 /// # Errors
-/// [`OperatorError::Interrupted`] at a signal; [`OperatorError::Input`].
-pub(super) async fn read_line(text: &str) -> Result<LineBuffer, OperatorError> {
+/// [`Failure::Interrupted`] at a signal; [`Failure::Input`].
+pub(super) async fn read_line(text: &str) -> Result<LineBuffer, Failure> {
     // The handlers are in place before the echo is off.
-    let mut signals = Interruptions::new().map_err(OperatorError::Input)?;
-    let terminal = SilentTerminal::new().map_err(OperatorError::Input)?;
-    io::stderr().write_all(text.as_bytes()).map_err(OperatorError::Input)?;
-    let line = spawn_reader(&terminal).map_err(OperatorError::Input)?;
+    let mut signals = Interruptions::new().map_err(Failure::Input)?;
+    let terminal = SilentTerminal::new().map_err(Failure::Input)?;
+    io::stderr().write_all(text.as_bytes()).map_err(Failure::Input)?;
+    let line = spawn_reader(&terminal).map_err(Failure::Input)?;
     tokio::select! {
-        line = line => line.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into())).map_err(OperatorError::Input),
-        () = signals.any() => Err(OperatorError::Interrupted),
+        line = line => line.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into())).map_err(Failure::Input),
+        () = signals.any() => Err(Failure::Interrupted),
     }
 }
 

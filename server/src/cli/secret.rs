@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use clap::{Args, Subcommand};
 use devbox_secrets_proto::secret::SecretBytes;
 
-use super::OperatorError;
+use super::Failure;
 use super::output::{Output, table, time};
 use super::value::Reading;
 use crate::registry::{Caller, Refusal, RefusalKind, Registry, SecretPage, SecretSelector, SecretView};
@@ -13,9 +13,9 @@ use crate::registry::{Caller, Refusal, RefusalKind, Registry, SecretPage, Secret
 /// Most secrets of one read.
 const PAGE: u32 = 5000;
 
-/// `secret …`.
+/// Secrets of an account: set, list, delete
 #[derive(Debug, Args)]
-pub struct SecretArgs {
+pub(super) struct SecretArgs {
     /// Print JSON, for scripts
     #[arg(long, global = true)]
     json: bool,
@@ -60,7 +60,7 @@ enum SecretCommand {
     },
 }
 
-pub(super) async fn run(args: SecretArgs, registry: &Registry, user: &str) -> Result<(), OperatorError> {
+pub(super) async fn run(args: SecretArgs, registry: &Registry, user: &str) -> Result<(), Failure> {
     let output = Output { json: args.json };
     match args.command {
         SecretCommand::Set { account, name, trim_newline, allow_empty } => {

@@ -1,18 +1,57 @@
-//! Looks a state over, to the last sealed record, and changes nothing. What is opened is neither shown nor kept.
+//! `check`: the configuration and its files, and with `--deep` the state down to the last sealed record. Nothing is changed, and
+//! no opened value is shown or kept.
 
 use std::fmt;
 use std::path::Path;
 
+use clap::Args;
 use zeroize::Zeroizing;
 
-use super::{UpkeepError, existing};
-use crate::config::StateConfig;
+use super::output::print_line;
+use super::upkeep::{UpkeepError, existing};
+use super::{Failure, StateArgs};
+use crate::config::{Config, StateConfig};
 use crate::crypto::{AccountKey, MasterKey, ValueLocation};
 use crate::registry::check_keys;
 use crate::store::{
     Account, Accounts, AuditLog as _, AuditPage, Chain, Depth, SealedSecret, Secrets, SqliteStore,
     StoreError, examine,
 };
+use crate::tls;
+
+/// Check --config FILE and the files that it names, and report every mistake; with --deep also the state
+///
+/// With --state DIR, check the state. Nothing is changed, and it works beside a running server.
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Also read the whole state, to the last record: this takes as long as the state is large
+    #[arg(long)]
+    deep: bool,
+}
+
+pub(super) async fn run(args: CheckArgs, state: &StateArgs) -> Result<(), Failure> {
+    if state.config.is_some() {
+        check_configuration(&state.config()?)?;
+    }
+    if state.config.is_none() || args.deep {
+        let summary = check(&state.location()?).await?;
+        print_line(format!("the state is good: {summary}\n").as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Reads the configuration's files and no database: it takes no longer when the state grows.
+fn check_configuration(config: &Config) -> Result<(), Failure> {
+    if let Some(files) = &config.api.tls {
+        tls::check_public(files).map_err(Failure::Tls)?;
+    }
+    MasterKey::load(&config.state.master_key_file).map_err(Failure::MasterKey)?;
+    print_line(b"the configuration is good\n")?;
+    match config.state.has_state() {
+        true => Ok(()),
+        false => print_line(b"there is no state yet: `init` sets it up\n"),
+    }
+}
 
 /// How many sealed values are in memory at once.
 const PAGE: u32 = 64;
@@ -25,7 +64,7 @@ const MAX_PROBLEMS: usize = 20;
 
 /// What is in a sound state.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateSummary {
+pub(super) struct StateSummary {
     counts: [(&'static str, i64); 3],
     /// The newest row of the audit: its number and its hash.
     audit_head: Option<(i64, String)>,
@@ -45,8 +84,8 @@ impl fmt::Display for StateSummary {
 /// Checks pages, indexes, references, the master key and every record under it.
 ///
 /// # Errors
-/// [`UpkeepError`] with what is wrong and what to do.
-pub async fn check(config: &StateConfig) -> Result<StateSummary, UpkeepError> {
+/// [`UpkeepError`] with the damage and the remedy.
+async fn check(config: &StateConfig) -> Result<StateSummary, UpkeepError> {
     let directory = existing(config)?;
     let master = MasterKey::load(&config.master_key_file).map_err(UpkeepError::MasterKey)?;
     let database = directory.database();
