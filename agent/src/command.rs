@@ -7,7 +7,7 @@ use devbox_secretsd::config::Overrides;
 use devbox_secretsd::reload::Sources;
 use devbox_secretsd::telemetry::log::Format;
 
-/// Where operators ask, if nothing else is said.
+/// The admin socket, unless an option names another one.
 pub(crate) const DEFAULT_ADMIN_SOCKET: &str = "/run/devbox-secrets/admin.sock";
 
 const AFTER_HELP: &str = "\
@@ -18,8 +18,8 @@ Exit status:
 
 Files:
   /etc/devbox-secrets/agent.toml     configuration, if it exists
-  /run/devbox-secrets/launch.sock    devbox-exec asks here
-  /run/devbox-secrets/admin.sock     status, explain, reload, quiesce and resume ask here; GET /metrics
+  /run/devbox-secrets/launch.sock    launch socket, for devbox-exec
+  /run/devbox-secrets/admin.sock     admin socket: status, explain, reload, quiesce, resume; GET /metrics
 
 Examples:
   devbox-secretsd run --server https://secrets.example:8443 --join-token-file /run/join-token
@@ -30,7 +30,7 @@ Examples:
   devbox-secretsd quiesce && snapshot-this-machine
   platform-join-token | devbox-secretsd resume --join-token-file -";
 
-/// Holds a devbox's secrets in locked memory and gives each launch what the policy grants its process.
+/// Hold a devbox's secrets in locked memory, and give each launched process those that a rule grants it.
 #[derive(Debug, Parser)]
 #[command(name = "devbox-secretsd", version, after_help = AFTER_HELP)]
 pub(crate) struct Command {
@@ -38,57 +38,57 @@ pub(crate) struct Command {
     pub(crate) action: Action,
 }
 
-/// What to do.
+/// A subcommand.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
     /// Join the control plane, fetch the secrets and serve launches until SIGTERM
     ///
-    /// Settings come from the configuration file; each option given here wins over it. Without a configuration file the
-    /// only rule is that the daemon's own user may have every secret.
+    /// Settings come from the configuration file; an option overrides it. Without a configuration file the only rule
+    /// is that the daemon's own user may have every secret.
     ///
-    /// SIGTERM and SIGINT wipe everything and end the daemon, a second one at once. SIGHUP takes up changed rules.
+    /// SIGTERM and SIGINT wipe everything and stop the daemon; a second one stops it at once. SIGHUP reloads the rules.
     #[command(after_help = AFTER_HELP)]
     Run(Options),
-    /// Tell how a running daemon is: state, last sync, lease, memory, names and versions; never a value
+    /// Show a running daemon's status: state, last sync, lease, memory, names and versions; never a value
     #[command(after_help = AFTER_HELP)]
     Status(StatusOptions),
-    /// Check the configuration, and print what would be in force
+    /// Check the configuration, and print the settings and rules that it results in
     ///
-    /// Every mistake is told at once, with its line and what to write instead.
+    /// Reports every mistake at once, with its line and a remedy.
     #[command(after_help = AFTER_HELP)]
     Check(Options),
-    /// Wipe every secret and every key before this machine is snapshotted, and serve nothing until it resumes
+    /// Wipe every secret and key before a snapshot of this machine, and refuse launches until resume
     ///
-    /// When this returns, neither values nor the devbox's identity are left: not in the daemon, not in the service manager's
-    /// file-descriptor store, not in the kernel's keyring; the connection to the control plane is closed. Launches are refused,
-    /// or wait (devbox-exec --wait). To quiesce twice is no mistake.
+    /// When this returns, no value and no identity is left in the daemon, in the service manager's file-descriptor
+    /// store or in the kernel's keyring, and the connection to the control plane is closed. Launches are refused, or wait
+    /// (devbox-exec --wait). Quiescing twice is harmless.
     ///
     /// A snapshot can be started many times. Each copy then needs an identity of its own: see resume.
     #[command(after_help = AFTER_HELP)]
     Quiesce(QuiesceOptions),
-    /// Join the control plane anew after quiesce, and wait for the secrets
+    /// Join the control plane again after quiesce, and wait for the secrets
     ///
-    /// With a fresh join token (devbox-secrets-server devbox join-token ID, or a new registration: another devbox than before
-    /// is accepted); without one, with the configured identity as it is on the disk now: certificate files, or a join token
-    /// that the platform has replaced. A join token is good once.
+    /// Uses a fresh join token: from devbox-secrets-server devbox join-token ID, or from a new registration, also of
+    /// another devbox. Without one it uses the configured identity as it is on the disk now: certificate files, or a
+    /// join token that the platform has replaced. A join token works once.
     ///
-    /// Also brings back a daemon whose devbox was shut down, whose certificate has expired, or that noticed it is a copy. A
-    /// daemon that serves is not disturbed: quiesce it first.
+    /// Also restores a daemon whose devbox was shut down, whose certificate has expired, or that detected that it is a
+    /// copy. A daemon that is serving refuses: quiesce it first.
     #[command(after_help = AFTER_HELP)]
     Resume(ResumeOptions),
-    /// Have a running daemon take up changed rules
+    /// Reload the rules of a running daemon
     ///
-    /// Reads the configuration file again, as SIGHUP does. With a mistake in it, every one is told with its line, the status is
-    /// 2, and the old rules hold. Only [[rule]] and [[credential]] change: other settings need a restart.
+    /// Reads the configuration file again, as SIGHUP does. If it has mistakes, reports each with its line, keeps the old
+    /// rules, and exits with status 2. Only [[rule]] and [[credential]] change; other settings need a restart.
     #[command(after_help = AFTER_HELP)]
     Reload(ReloadOptions),
-    /// Explain what a process would get, by which rule, and why each other rule is not about it
+    /// Show which variables a process would get, which rule grants each, and why the other rules do not apply
     ///
-    /// Asks the running daemon, so that the answer is about the rules in force and the variables held. Where none answers,
-    /// the configuration file is read instead.
+    /// Asks the running daemon, so that the answer reflects its rules and variables. If no daemon runs, the
+    /// configuration file is read instead.
     ///
-    /// A process is judged as it is now. devbox-exec asks before it becomes its command: executable and sha256 of a rule are
-    /// about devbox-exec then.
+    /// The process is judged as it is now. devbox-exec asks before it becomes its command, so a rule's executable and
+    /// sha256 are compared with devbox-exec in a launch.
     #[command(after_help = AFTER_HELP)]
     Explain(ExplainOptions),
 }
@@ -114,16 +114,16 @@ pub(crate) struct Options {
     /// The devbox CA (PEM)
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Socket that launches ask [default: /run/devbox-secrets/launch.sock]
+    /// Launch socket [default: /run/devbox-secrets/launch.sock]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// Socket for status and health [default: admin.sock beside launch.sock, PATH.admin beside any other socket]
+    /// Admin socket [default: admin.sock beside launch.sock, PATH.admin beside any other socket]
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<PathBuf>,
-    /// error, warn, info, debug or trace, or target=level,… [default: info]
+    /// Log level: error, warn, info, debug, trace, or target=level,… [default: info]
     #[arg(long, value_name = "LEVEL", env = "RUST_LOG")]
     log_level: Option<String>,
-    /// auto, human, json or journald [default: auto]
+    /// Log format: auto, human, json or journald [default: auto]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<Format>,
 }
@@ -134,7 +134,7 @@ pub(crate) struct StatusOptions {
     /// The daemon's admin socket
     #[arg(long, value_name = "PATH", default_value = DEFAULT_ADMIN_SOCKET)]
     pub(crate) admin_socket: PathBuf,
-    /// Print the daemon's JSON as it is
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -153,7 +153,7 @@ pub(crate) struct ResumeOptions {
     /// File with a fresh one-time join token; - is standard input [default: the daemon's configured identity]
     #[arg(long, value_name = "FILE")]
     pub(crate) join_token_file: Option<PathBuf>,
-    /// How long to wait for the secrets; the daemon goes on trying after it
+    /// Wait up to SECONDS for the secrets; the daemon continues to try afterwards
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) wait: u32,
     /// The daemon's admin socket
@@ -172,7 +172,7 @@ pub(crate) struct ReloadOptions {
 /// Options of `explain`.
 #[derive(Debug, Args)]
 pub(crate) struct ExplainOptions {
-    /// The process
+    /// The process id
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
     pub(crate) pid: i32,
     /// Configuration file (TOML) [default: /etc/devbox-secrets/agent.toml, if it exists]
@@ -187,12 +187,12 @@ pub(crate) struct ExplainOptions {
 }
 
 impl Options {
-    /// Where the settings come from.
+    /// The sources of the settings.
     pub(crate) fn sources(&self) -> Sources {
         Sources { file: self.config.clone(), overrides: self.overrides() }
     }
 
-    /// What wins over the configuration file.
+    /// The options that override the configuration file.
     pub(crate) fn overrides(&self) -> Overrides {
         Overrides {
             server: self.server.clone(),

@@ -11,43 +11,43 @@ SYNOPSIS
   devbox-exec [OPTION]... [--] COMMAND [ARG]...
   devbox-exec --list [OPTION]...
 
-  Asks devbox-secretsd for the secrets that its policy grants to this user,
-  then becomes COMMAND: same process, same arguments, same open files. Each
-  secret is an environment variable and replaces an inherited one of its name.
+  Gets the secrets that the rules of devbox-secretsd grant to this process, then
+  becomes COMMAND: same process, same arguments, same open files. Each secret is
+  an environment variable and replaces an inherited one of the same name.
 
 OPTIONS
-  --only NAME,...      Take these variables and no others. Each must exist.
+  --only NAME,...      Use only these variables. Each must exist.
   --except NAME,...    Leave these variables out. Each must exist.
-  --require NAME,...   Fail unless these variables are among those taken.
+  --require NAME,...   Fail unless these variables are among those used.
   --rename NEW=NAME    Give the variable NAME to the command as NEW.
-  --clear-env          Inherit nothing: the command gets only the secrets.
+  --clear-env          Inherit no environment: the command gets only secrets.
   --wait SECONDS       Wait up to SECONDS (fractions allowed, at most 86400)
-                       as long as waiting can help: for a daemon that starts,
+                       while waiting can help: for a daemon that starts,
                        restarts or is busy, and for its control plane. A
-                       refusal by a rule ends it at once; 0 means do not wait.
-                       Without it the daemon must be there, and has 5 seconds
-                       to fetch its first secrets.
-  --optional           If the secrets cannot be had, warn and run COMMAND
-                       without them. Nothing else makes that happen.
-  --socket PATH        The daemon's socket.
-  --list               Print the names of the variables, and run nothing.
-  --help, --version    Print this, or the version.
+                       refusal by a rule fails at once. 0 means do not wait.
+                       Without this option the daemon must be running, and
+                       has 5 seconds to fetch its first secrets.
+  --optional           If the secrets are unavailable, warn and run COMMAND
+                       without them. Without this option that is an error.
+  --socket PATH        Use this launch socket.
+  --list               Print the names of the variables, and run no command.
+  --help, --version    Print this help, or the version.
 
-  A value may also be attached: --wait=2.5. --only, --except, --require and
-  --rename may be given more than once. Options end at COMMAND, or after --.
+  A value may be attached: --wait=2.5. --only, --except, --require and --rename
+  may be repeated. Options end at COMMAND, or after --.
 
 ENVIRONMENT
-  DEVBOX_SECRETS_SOCKET   The daemon's socket, unless --socket names it.
-                          Without either: /run/devbox-secrets/launch.sock
-  PATH                    Where COMMAND is looked for, as env(1) does. Unset:
-                          /usr/local/bin:/usr/bin:/bin
-                          A script without a '#!' line is run by /bin/sh.
+  DEVBOX_SECRETS_SOCKET   The launch socket, unless --socket names it.
+                          Default: /run/devbox-secrets/launch.sock
+  PATH                    Folders to search for COMMAND, as env(1) does.
+                          Default: /usr/local/bin:/usr/bin:/bin
+                          /bin/sh runs a script without a '#!' line.
 
 EXIT STATUS
   125   devbox-exec failed: wrong options, no secrets, or too many of them
-  126   COMMAND was found and cannot be run
+  126   COMMAND was found but cannot be run
   127   COMMAND was not found
-  Otherwise that of COMMAND. Each failure is one line on standard error.
+  Otherwise the status of COMMAND. A failure prints one line on standard error.
 
 EXAMPLES
   devbox-exec -- npm run deploy
@@ -56,16 +56,16 @@ EXAMPLES
   devbox-exec --wait 30 -- ./service
   devbox-exec --list
 
-WHAT IS NOT PROTECTED
+SECURITY
   A secret in an environment is as safe as the command that has it. Processes
   of the same user can read /proc/PID/environ, root can read everything, the
   command's children inherit its environment, and the command can print it.
-  Give a command no more than it needs: --only.
+  Give a command only the secrets that it needs: --only.
 
 LIMITS
-  One variable has room for 131072 bytes with its name (Linux MAX_ARG_STRLEN).
-  All variables and arguments together have room for a quarter of the stack
-  limit ('ulimit -s'), at most 6 MiB. What does not fit is named.
+  A variable with its name may have 131072 bytes (Linux MAX_ARG_STRLEN). All
+  variables and arguments together may have a quarter of the stack limit
+  ('ulimit -s'), at most 6 MiB. An error names the variables that do not fit.
 ";
 
 #[cfg(test)]
