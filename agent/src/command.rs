@@ -19,7 +19,7 @@ Exit status:
 Files:
   /etc/devbox-secrets/agent.toml     configuration, if it exists
   /run/devbox-secrets/launch.sock    launch socket, for devbox-exec
-  /run/devbox-secrets/admin.sock     admin socket: status, explain, reload, quiesce, resume; GET /metrics
+  /run/devbox-secrets/admin.sock     admin socket: status, reload, quiesce, GET /metrics, …
 
 Examples:
   devbox-secretsd run --server https://secrets.example:8443 --join-token-file /run/join-token

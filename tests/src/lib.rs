@@ -39,6 +39,7 @@ pub mod programs;
 pub mod relay;
 pub mod sdk;
 pub mod server;
+pub mod snapshot;
 pub mod stepping;
 pub mod tls;
 pub mod trace;

@@ -1,4 +1,4 @@
-//! Everything a person runs, by one name each: `cargo xtask --help`.
+//! The commands that people run: `cargo xtask --help`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks to its terminal")]
 
 mod demo;
@@ -12,7 +12,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::build::{cargo, succeed};
 
-/// Demo, tests and benchmarks of Devbox Secrets.
+/// Demo, tests and benchmarks of Devbox Secrets
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo xtask")]
 struct Arguments {
@@ -22,36 +22,36 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Start a server and a daemon, store a random secret over the real API, and run COMMAND with it.
+    /// Start a server and a daemon, store a random secret over the real API, and run COMMAND with it
     ///
-    /// Everything lives in a temporary directory and on free loopback ports, and is stopped and removed at the end. The
-    /// secret is in the command's environment as DEMO_SECRET. Exit status: the command's own.
+    /// Uses a temporary directory and free loopback ports, and stops and removes everything at the end. The secret is
+    /// DEMO_SECRET in the command's environment. The exit status is the command's.
     Demo {
-        /// What to run under devbox-exec [default: a script that shows name, length and SHA-256 of what it got]
+        /// The command to run [default: a script that shows name, length and SHA-256 of the secret]
         #[arg(last = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
-    /// Build everything and run every test.
+    /// Build everything and run every test
     ///
-    /// As root it installs the Debian packages that the tests need; otherwise it says which are missing.
+    /// As root it installs the Debian packages that the tests need; otherwise it lists the missing ones.
     Test {
         /// Run only the tests whose names contain one of these
         filters: Vec<String>,
     },
-    /// Feed everything that reads bytes from outside with whatever libFuzzer thinks up.
+    /// Fuzz every parser of bytes from outside with libFuzzer
     ///
-    /// Exit status 1 where an input broke something; where it lies and how to run it again is on the terminal.
+    /// Exits with status 1 if an input causes a failure, and prints its path and how to run it again.
     Fuzz {
-        /// Only this one [default: each in turn]
+        /// Fuzz only this target [default: each in turn]
         target: Option<String>,
-        /// How long, for each target
+        /// Seconds for each target
         #[arg(long, value_name = "N", default_value_t = 60)]
         seconds: u64,
     },
-    /// Measure launches, throughput, memory, boot and size, as ratios against baselines of the same run, a fleet, and budgets
-    /// under attack.
+    /// Measure launches, a fleet of devboxes, and budgets under attack
     ///
-    /// Builds the release profile first. Prints tables and draws target/bench/launch.svg. Parts: launch, fleet, budget. Options: `cargo xtask bench --help`.
+    /// Launches, memory, boot and size are ratios against baselines of the same run. Builds the release profile first,
+    /// prints tables, and draws target/bench/launch.svg. Parts: launch, fleet, budget. Options: cargo xtask bench --help.
     #[command(disable_help_flag = true)]
     Bench {
         /// Options of the bench

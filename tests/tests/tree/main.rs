@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a broken expectation is a failed test")]
 
 mod files;
+mod help;
 mod module_order;
 mod prose;
 mod rust_text;
