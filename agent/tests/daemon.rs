@@ -16,7 +16,7 @@ use devbox_secretsd::status::{State, Variable};
 use hyper::StatusCode;
 use nix::sys::signal::Signal;
 
-use support::authority::{Authority, DEVBOX, TOKEN_SECRET};
+use devbox_secrets_tests::authority::{Authority, DEVBOX, TOKEN_SECRET};
 use support::control_plane::{ControlPlane, Script, bundle};
 use support::daemon::{Daemon, PROGRAM};
 use support::needs;
@@ -179,7 +179,7 @@ async fn a_used_token_ends_the_program_with_the_servers_reason() {
 #[tokio::test]
 async fn another_servers_token_ends_the_program() {
     let plane = ControlPlane::start(bundle(1, &[])).await;
-    let daemon = Daemon::start(&plane.url(), &token(&Authority::new()), &[]);
+    let daemon = Daemon::start(&plane.url(), &token(&Authority::generate()), &[]);
     let (status, log) = daemon.end().await;
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("not the server that the join token was made for"), "{log}");

@@ -10,7 +10,7 @@ use devbox_secretsd::sys::now_ms;
 use devbox_secretsd::telemetry::chain;
 use hyper::StatusCode;
 
-use support::authority::{Authority, DEVBOX, Life, TOKEN_SECRET};
+use devbox_secrets_tests::authority::{Authority, DEVBOX, TOKEN_SECRET, Validity};
 use support::control_plane::{ControlPlane, Script, bundle};
 
 fn nothing() -> Script {
@@ -31,7 +31,7 @@ async fn a_token_is_redeemed_for_an_identity_that_the_server_then_knows() {
 #[tokio::test]
 async fn another_servers_ca_is_refused_for_good_before_the_token_is_sent() {
     let plane = ControlPlane::start(nothing()).await;
-    let error = redeem(&plane.url(), &Authority::new().token()).await.unwrap_err();
+    let error = redeem(&plane.url(), &Authority::generate().token()).await.unwrap_err();
     assert!(error.is_permanent());
     assert!(chain(&error).contains("not the server that the join token was made for"), "{}", chain(&error));
     assert_eq!(plane.seen().enrolled, 0);
@@ -39,7 +39,7 @@ async fn another_servers_ca_is_refused_for_good_before_the_token_is_sent() {
 
 #[tokio::test]
 async fn a_certificate_for_another_name_is_refused() {
-    let plane = ControlPlane::start_as("elsewhere.example", Life::NORMAL, nothing()).await;
+    let plane = ControlPlane::start_as("elsewhere.example", Validity::NORMAL, nothing()).await;
     let error = redeem(&plane.url(), &plane.authority.token()).await.unwrap_err();
     assert!(error.is_permanent());
     assert!(error.to_string().contains("server_names"), "{error}");
@@ -48,7 +48,7 @@ async fn a_certificate_for_another_name_is_refused() {
 
 #[tokio::test]
 async fn an_expired_certificate_is_refused_and_may_get_better() {
-    let plane = ControlPlane::start_as("127.0.0.1", Life::EXPIRED, nothing()).await;
+    let plane = ControlPlane::start_as("127.0.0.1", Validity::EXPIRED, nothing()).await;
     let error = redeem(&plane.url(), &plane.authority.token()).await.unwrap_err();
     assert!(!error.is_permanent());
     assert!(error.to_string().contains("clock"), "{error}");
@@ -89,7 +89,7 @@ async fn a_server_that_speaks_no_tls_is_named_as_such() {
         let answer = b"HTTP/1.1 400 Bad Request\r\n\r\n";
         tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.unwrap();
     });
-    let error = redeem(&url, &Authority::new().token()).await.unwrap_err();
+    let error = redeem(&url, &Authority::generate().token()).await.unwrap_err();
     assert!(error.to_string().contains("speak TLS"), "{error}");
 }
 
@@ -101,9 +101,9 @@ fn files_make_an_identity_only_if_they_belong_together() {
         std::fs::write(&path, text).unwrap();
         path
     };
-    let authority = Authority::new();
-    let (certificate, key) = authority.devbox(DEVBOX, Life::NORMAL);
-    let (_, other_key) = authority.devbox(DEVBOX, Life::NORMAL);
+    let authority = Authority::generate();
+    let (certificate, key) = authority.devbox(DEVBOX, Validity::NORMAL);
+    let (_, other_key) = authority.devbox(DEVBOX, Validity::NORMAL);
     let files = Files {
         certificate: write("cert.pem", &certificate),
         key: write("key.pem", &key),

@@ -22,7 +22,7 @@ use hyper::StatusCode;
 use nix::sys::socket::{MsgFlags, recv};
 use tokio::time::{sleep, timeout};
 
-use support::authority::{Authority, DEVBOX, Life, TOKEN_SECRET};
+use devbox_secrets_tests::authority::{Authority, DEVBOX, TOKEN_SECRET, Validity};
 use support::control_plane::{ControlPlane, Script, bundle};
 use support::daemon::Daemon;
 use support::launch::launch;
@@ -277,15 +277,15 @@ struct Files {
 }
 
 impl Files {
-    fn new(authority: &Authority, life: Life) -> Self {
+    fn new(authority: &Authority, validity: Validity) -> Self {
         let files = Self { dir: tempfile::tempdir().unwrap() };
         files.put("ca.pem", &authority.pem);
-        files.issue(authority, DEVBOX, life);
+        files.issue(authority, DEVBOX, validity);
         files
     }
 
-    fn issue(&self, authority: &Authority, devbox: &str, life: Life) {
-        let (certificate, key) = authority.devbox(devbox, life);
+    fn issue(&self, authority: &Authority, devbox: &str, validity: Validity) {
+        let (certificate, key) = authority.devbox(devbox, validity);
         self.put("key.pem", &key);
         self.put("cert.pem", &certificate);
     }
@@ -312,11 +312,11 @@ impl Files {
 #[tokio::test]
 async fn replaced_certificate_files_are_taken_up_once_they_fit_together() {
     let plane = ControlPlane::start(bundle(1, &[("API_KEY", "one")])).await;
-    let files = Files::new(&plane.authority, Life::NORMAL);
+    let files = Files::new(&plane.authority, Validity::NORMAL);
     let daemon = files.daemon(&plane).await;
     let before = daemon.until_ready().await.certificate_expires_ms;
 
-    let (certificate, key) = plane.authority.devbox(DEVBOX, Life { left: 7_200, ..Life::NORMAL });
+    let (certificate, key) = plane.authority.devbox(DEVBOX, Validity { left: 7_200, ..Validity::NORMAL });
     files.put("cert.pem", &certificate);
     daemon.until_logged("make no identity yet").await;
     files.put("key.pem", &key);
@@ -327,7 +327,7 @@ async fn replaced_certificate_files_are_taken_up_once_they_fit_together() {
     plane.until(|seen| seen.bundles.len() > asked).await;
     daemon.until(|status| status.revision == Some(2)).await;
 
-    files.issue(&plane.authority, "dbx_other", Life::NORMAL);
+    files.issue(&plane.authority, "dbx_other", Validity::NORMAL);
     daemon.until_logged("another devbox's now").await;
     assert_eq!(daemon.until(|_| true).await.certificate_expires_ms, status.certificate_expires_ms);
 }
@@ -336,10 +336,10 @@ async fn replaced_certificate_files_are_taken_up_once_they_fit_together() {
 async fn a_certificate_that_is_replaced_before_its_end_leaves_no_gap() {
     let plane = ControlPlane::start(bundle(1, &[("API_KEY", "one")])).await;
     *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "no renewals here"));
-    let files = Files::new(&plane.authority, Life { age: Duration::from_secs(60), left: 10 });
+    let files = Files::new(&plane.authority, Validity { age: Duration::from_secs(60), left: 10 });
     let daemon = files.daemon(&plane).await;
     let end = daemon.until_ready().await.certificate_expires_ms.unwrap();
-    files.issue(&plane.authority, DEVBOX, Life::NORMAL);
+    files.issue(&plane.authority, DEVBOX, Validity::NORMAL);
     let status = daemon.until(|status| status.certificate_expires_ms > Some(end)).await;
     assert_eq!(status.state, State::Ready);
     daemon.until(|_| devbox_secretsd::sys::now_ms() > end).await;
@@ -351,17 +351,17 @@ async fn a_certificate_that_is_replaced_before_its_end_leaves_no_gap() {
 async fn a_certificate_that_expired_and_is_replaced_afterwards_brings_service_back() {
     let plane = ControlPlane::start(bundle(1, &[("API_KEY", "one")])).await;
     *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "no renewals here"));
-    let files = Files::new(&plane.authority, Life { age: Duration::from_secs(60), left: 8 });
+    let files = Files::new(&plane.authority, Validity { age: Duration::from_secs(60), left: 8 });
     let daemon = files.daemon(&plane).await;
     daemon.until(|status| status.state == State::Lost).await;
-    files.issue(&plane.authority, DEVBOX, Life::NORMAL);
+    files.issue(&plane.authority, DEVBOX, Validity::NORMAL);
     daemon.until_ready().await;
 }
 
 #[tokio::test]
 async fn renewal_after_renewal_leaves_no_moment_without_secrets() {
     let plane = ControlPlane::start(bundle(1, &[("API_KEY", "one")])).await;
-    *plane.issued_life.lock().unwrap() = Life { age: Duration::from_secs(2), left: 7 };
+    *plane.issued_validity.lock().unwrap() = Validity { age: Duration::from_secs(2), left: 7 };
     let daemon = Daemon::start(&plane.url(), &token(&plane.authority), &[]);
     daemon.until_ready().await;
     daemon

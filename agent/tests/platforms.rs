@@ -17,8 +17,8 @@ use nix::unistd::geteuid;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
+use devbox_secrets_tests::authority::Validity;
 use support::PATIENCE;
-use support::authority::Life;
 use support::control_plane::{ControlPlane, bundle};
 use support::daemon::{Daemon, PROGRAM};
 use support::launch::launch;
@@ -209,7 +209,8 @@ fn kib(daemon: &Daemon, field: &str) -> u64 {
 /// With every kind of thread at work: one looks up the server's name, one looks at programs, one prepares launches.
 #[tokio::test]
 async fn a_daemon_whose_memory_is_locked_locks_less_than_32_mib() {
-    let plane = ControlPlane::start_as("localhost", Life::NORMAL, bundle(1, &[("API_KEY", "canary")])).await;
+    let plane =
+        ControlPlane::start_as("localhost", Validity::NORMAL, bundle(1, &[("API_KEY", "canary")])).await;
     let dir = folder(None);
     let config = dir.path().join("agent.toml");
     let program = std::env::current_exe().unwrap();

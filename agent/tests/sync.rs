@@ -15,7 +15,7 @@ use hyper::StatusCode;
 use rustls::NamedGroup;
 use tokio::time::{sleep, timeout};
 
-use support::authority::{DEVBOX, Life};
+use devbox_secrets_tests::authority::{DEVBOX, Validity};
 use support::control_plane::{ControlPlane, Script, bundle, variables};
 
 const LIMIT: usize = 1 << 20;
@@ -228,10 +228,10 @@ async fn without_the_control_plane_the_secrets_are_wiped_at_the_end_of_the_lease
 #[tokio::test]
 async fn a_waning_certificate_is_renewed_and_the_next_one_used() {
     let plane = ControlPlane::start(bundle(1, &[("A", "one")])).await;
-    *plane.issued_life.lock().unwrap() = Life::WANING;
+    *plane.issued_validity.lock().unwrap() = Validity::WANING;
     let mut half = join(&plane, HOUR).await;
     let waning = half.progress.snapshot().certificate.unwrap();
-    *plane.issued_life.lock().unwrap() = Life::NORMAL;
+    *plane.issued_validity.lock().unwrap() = Validity::NORMAL;
     half.poller.turn().await;
     assert_eq!(plane.seen().renewed, 1);
     assert_ne!(half.progress.snapshot().certificate.unwrap(), waning);
@@ -243,7 +243,7 @@ async fn a_waning_certificate_is_renewed_and_the_next_one_used() {
 #[tokio::test]
 async fn a_refused_renewal_does_not_end_service_before_the_certificate_does() {
     let plane = ControlPlane::start(bundle(1, &[("A", "one")])).await;
-    *plane.issued_life.lock().unwrap() = Life::WANING;
+    *plane.issued_validity.lock().unwrap() = Validity::WANING;
     let mut half = join(&plane, HOUR).await;
     *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "later"));
     half.poller.turn().await;
@@ -254,7 +254,7 @@ async fn a_refused_renewal_does_not_end_service_before_the_certificate_does() {
 #[tokio::test]
 async fn an_expired_certificate_ends_service() {
     let plane = ControlPlane::start(bundle(1, &[("A", "one")])).await;
-    *plane.issued_life.lock().unwrap() = Life { age: Duration::from_secs(3_600), left: 5 };
+    *plane.issued_validity.lock().unwrap() = Validity { age: Duration::from_secs(3_600), left: 5 };
     let mut half = join(&plane, HOUR).await;
     *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "later"));
     half.poller.turn().await;

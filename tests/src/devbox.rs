@@ -42,7 +42,18 @@ impl Applicant {
     /// Where the id cannot stand in one.
     #[must_use]
     pub fn request(&self) -> String {
-        let request = self.parameters().serialize_request(&self.key).expect("the request can be signed");
+        self.request_with(Vec::new())
+    }
+
+    /// The same with subject alternative names, which a daemon's request does not have.
+    ///
+    /// # Panics
+    /// As [`Self::request`].
+    #[must_use]
+    pub fn request_with(&self, subject_alt_names: Vec<SanType>) -> String {
+        let mut parameters = self.parameters();
+        parameters.subject_alt_names = subject_alt_names;
+        let request = parameters.serialize_request(&self.key).expect("the request can be signed");
         request.pem().expect("a request has a PEM form")
     }
 

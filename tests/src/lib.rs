@@ -7,6 +7,7 @@
 //! - [`attempt`]: a launch while things go wrong; [`trace`]: what must be true afterwards;
 //! - [`relay`], [`netns`]: a bad network between daemon and server; [`clock`]: a clock that is wrong;
 //! - [`client`], [`tls`], [`devbox`]: HTTP/1.1 and HTTP/2, TLS 1.3 with or without a certificate, a devbox made by hand;
+//! - [`authority`], [`bundle`]: the devbox CA and the sealed bundles of a control plane that a test plays;
 //! - [`stepping`]: a machine and the steps by which its requests follow on each other;
 //! - [`crowd`]: thousands of peers that break a listener's protocol;
 //! - [`canary`], [`memory`]: random values, and where on a machine they can be found;
@@ -21,6 +22,8 @@
 #![forbid(unsafe_code)]
 
 pub mod attempt;
+pub mod authority;
+pub mod bundle;
 pub mod canary;
 pub mod cgroup;
 pub mod client;

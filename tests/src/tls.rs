@@ -79,7 +79,12 @@ impl Client {
         connector.connect(ServerName::from(address.ip()), stream).await
     }
 
-    pub(crate) fn config(&self) -> ClientConfig {
+    /// The configuration of rustls.
+    ///
+    /// # Panics
+    /// If the identity's key does not fit its certificate.
+    #[must_use]
+    pub fn config(&self) -> ClientConfig {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("the provider has suites of TLS 1.3");
@@ -126,7 +131,12 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-fn roots(ca: &CertificateDer<'static>) -> RootCertStore {
+/// The roots of a verifier that trusts this CA alone.
+///
+/// # Panics
+/// If the certificate is malformed.
+#[must_use]
+pub fn roots(ca: &CertificateDer<'static>) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add(ca.clone()).expect("the CA's certificate is well-formed");
     roots

@@ -6,8 +6,9 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use devbox_secrets_proto::bundle::{Bundle, BundleWriter};
-use devbox_secrets_proto::seal::{BundleKey, Context, Label, Sealer};
+use devbox_secrets_proto::bundle::Bundle;
+use devbox_secrets_proto::seal::{BundleKey, Context};
+use devbox_secrets_tests::bundle;
 use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{SysconfVar, geteuid, sysconf};
@@ -52,21 +53,9 @@ pub(crate) struct SealedBundle {
 impl SealedBundle {
     /// Seals `variables`, in any order, each under its own name as the secret's, id `sec_<name>`, version 1.
     pub(crate) fn new(revision: u64, variables: &[(&str, &[u8])]) -> Self {
-        let mut variables = variables.to_vec();
-        variables.sort_unstable();
         let key = BundleKey::generate();
-        let count = u32::try_from(variables.len()).unwrap();
-        let context = Context { devbox_id: DEVBOX, revision, count };
-        let (mut sealer, encapped) = Sealer::new(key.public_key(), context).unwrap();
-        let mut writer = BundleWriter::new(revision, &encapped, count, 0);
-        for (name, value) in variables {
-            let secret_id = format!("sec_{name}");
-            let label = Label { env: name, secret: name, secret_id: &secret_id, version: 1 };
-            let mut sealed = value.to_vec();
-            let tag = sealer.seal(label, &mut sealed).unwrap();
-            writer.push(label, &sealed, &tag).unwrap();
-        }
-        Self { key, message: writer.finish() }
+        let message = bundle::seal(key.public_key(), DEVBOX, revision, variables.iter().copied());
+        Self { key, message }
     }
 
     pub(crate) fn flip_last_byte(&mut self) {

@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use devbox_secrets_proto::bundle::BundleWriter;
 use devbox_secrets_proto::devbox::{
     BUNDLE_PATH, BundleRequest, ENROLL_PATH, EnrollRequest, IssuedIdentity, RENEW_PATH,
 };
-use devbox_secrets_proto::seal::{Context, Label, Sealer};
 use devbox_secretsd::control_plane::ServerUrl;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -26,7 +24,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::authority::{Authority, DEVBOX, Life};
+use devbox_secrets_tests::authority::{Authority, DEVBOX, Validity};
 
 /// What the bundle endpoint answers.
 #[derive(Debug, Clone)]
@@ -76,27 +74,27 @@ pub struct ControlPlane {
     script: watch::Sender<Script>,
     /// What enrolment answers instead of a certificate.
     pub enrol_refusal: Mutex<Option<(StatusCode, &'static str)>>,
-    /// Life of the certificates that enrolment issues.
-    pub issued_life: Mutex<Life>,
+    /// Validity of the certificates that enrolment issues.
+    pub issued_validity: Mutex<Validity>,
     seen: watch::Sender<Seen>,
 }
 
 impl ControlPlane {
     pub async fn start(script: Script) -> Arc<Self> {
-        Self::start_as("127.0.0.1", Life::NORMAL, script).await
+        Self::start_as("127.0.0.1", Validity::NORMAL, script).await
     }
 
     /// `name`: what its certificate is for.
-    pub async fn start_as(name: &str, life: Life, script: Script) -> Arc<Self> {
-        let authority = Authority::new();
+    pub async fn start_as(name: &str, validity: Validity, script: Script) -> Arc<Self> {
+        let authority = Authority::generate();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(tls(&authority, name, life)));
+        let acceptor = TlsAcceptor::from(Arc::new(tls(&authority, name, validity)));
         let plane = Arc::new(Self {
             authority,
             address: listener.local_addr().unwrap(),
             script: watch::Sender::new(script),
             enrol_refusal: Mutex::new(None),
-            issued_life: Mutex::new(Life::NORMAL),
+            issued_validity: Mutex::new(Validity::NORMAL),
             seen: watch::Sender::new(Seen::default()),
         });
         tokio::spawn(Arc::clone(&plane).accept(listener, acceptor));
@@ -178,8 +176,8 @@ impl ControlPlane {
             return refuse(status, message);
         }
         let request: EnrollRequest = serde_json::from_slice(body).unwrap();
-        let life = *self.issued_life.lock().unwrap();
-        let certificate = self.authority.certify(&request.csr, DEVBOX, life);
+        let validity = *self.issued_validity.lock().unwrap();
+        let certificate = self.authority.certify(&request.csr, DEVBOX, validity);
         let issued =
             IssuedIdentity { devbox_id: DEVBOX.to_owned(), certificate, ca: self.authority.pem.clone() };
         Response::new(Full::from(serde_json::to_vec(&issued).unwrap()))
@@ -221,26 +219,17 @@ fn perform(script: Script, key: &[u8]) -> Result<Response<Full<Bytes>>, std::io:
 }
 
 fn seal(key: &[u8], devbox_id: &str, revision: u64, secrets: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
-    let count = u32::try_from(secrets.len()).unwrap();
-    let (mut sealer, encapped) = Sealer::new(key, Context { devbox_id, revision, count }).unwrap();
-    let mut writer = BundleWriter::new(revision, &encapped, count, 0);
-    for (name, value) in secrets {
-        let secret_id = format!("sec_{name}");
-        let label = Label { env: name, secret: name, secret_id: &secret_id, version: revision };
-        let mut sealed = value.clone();
-        let tag = sealer.seal(label, &mut sealed).unwrap();
-        writer.push(label, &sealed, &tag).unwrap();
-    }
-    writer.finish()
+    let variables = secrets.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+    devbox_secrets_tests::bundle::seal(key, devbox_id, revision, variables)
 }
 
-fn tls(authority: &Authority, name: &str, life: Life) -> ServerConfig {
+fn tls(authority: &Authority, name: &str, validity: Validity) -> ServerConfig {
     let provider = devbox_secretsd::control_plane::tls::provider();
     let verifier = WebPkiClientVerifier::builder_with_provider(authority.roots(), Arc::clone(&provider))
         .allow_unauthenticated()
         .build()
         .unwrap();
-    let (chain, key) = authority.server(name, life);
+    let (chain, key) = authority.server(name, validity);
     ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()

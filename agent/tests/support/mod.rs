@@ -1,7 +1,6 @@
 //! A control plane for tests: real TLS, real certificates, real HPKE; only its answers are scripted.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
-pub mod authority;
 pub mod control_plane;
 pub mod daemon;
 pub mod launch;

@@ -4,11 +4,12 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 
 use devbox_secrets_server::config::{Config, Exempt, ListenerLimits, Rate};
+use devbox_secrets_tests::devbox::Applicant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::devbox_listener::{enrolled, enrolment};
-use crate::support::{TestServer, csr, get};
+use crate::support::{TestServer, get};
 
 /// Changes the public listener's limits; loopback addresses count like any other.
 fn limited(change: impl FnOnce(&mut ListenerLimits)) -> impl FnOnce(&mut Config) {
@@ -134,7 +135,7 @@ async fn guessed_join_tokens_are_stopped_by_address() {
         config.devbox.limits.failures_per_second = 1;
     })
     .await;
-    let (_, csr) = csr("dbx_none");
+    let csr = Applicant::new("dbx_none").request();
     let guess = async || {
         let answer = server.devbox_call(server.anonymous(), enrolment("guess", &csr)).await.unwrap();
         answer.text("code")

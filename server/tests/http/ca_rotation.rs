@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use devbox_secrets_proto::ca_name::ca_name;
 use devbox_secrets_proto::seal::BundleKey;
+use devbox_secrets_tests::devbox::Applicant;
+use devbox_secrets_tests::tls::roots;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use serde_json::Value;
 
 use crate::devbox_listener::{bundle_request, enrolled, enrolment, register};
 use crate::program::Dev;
-use crate::support::{TestServer, csr, tls_client};
+use crate::support::{self, TestServer};
 use crate::upkeep::{empty_with_key_of, execute, fail, run, succeed};
 
 /// What a daemon is: trusts some CAs, and says which, by names of its choice.
@@ -69,15 +71,9 @@ fn trusting(ca: &CertificateDer<'static>, names: Vec<DistinguishedName>) -> Arc<
 
 /// An anonymous client that trusts one CA.
 fn naming(ca: &CertificateDer<'static>, names: Vec<DistinguishedName>) -> ClientConfig {
-    let mut config = tls_client(roots(ca)).with_no_client_auth();
+    let mut config = support::trusting(ca);
     config.dangerous().set_certificate_verifier(trusting(ca, names));
     config
-}
-
-fn roots(ca: &CertificateDer<'static>) -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add(ca.clone()).unwrap();
-    roots
 }
 
 fn subjects(ca: &CertificateDer<'static>) -> Vec<DistinguishedName> {
@@ -121,7 +117,7 @@ async fn a_client_is_shown_the_chain_of_the_ca_that_it_trusts_and_by_default_the
             assert_eq!(&session.peer_certificates().unwrap()[1], ca.certificate_der());
         }
     }
-    let silent = |ca: &CertificateDer<'static>| tls_client(roots(ca)).with_no_client_auth();
+    let silent = |ca: &CertificateDer<'static>| support::trusting(ca);
     server.tls(silent(new.certificate_der())).await.unwrap();
     assert!(server.tls(silent(old.certificate_der())).await.is_err());
 }
@@ -138,8 +134,11 @@ async fn a_join_token_and_a_certificate_from_before_a_rotation_work_until_their_
     let named = vec![DistinguishedName::in_sequence(&ca_name(old.fingerprint()))];
     let anonymous = naming(old.certificate_der(), named);
 
-    let joined =
-        server.devbox_call(anonymous.clone(), enrolment(&token, &csr(&id).1)).await.unwrap().expect(200);
+    let joined = server
+        .devbox_call(anonymous.clone(), enrolment(&token, &Applicant::new(&id).request()))
+        .await
+        .unwrap()
+        .expect(200);
     assert_eq!(joined.text("ca").matches("BEGIN CERTIFICATE").count(), 2);
     // The certificate from before, on a connection that names the CA from before.
     client

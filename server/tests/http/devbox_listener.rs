@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use crate::support::{Answer, Call, TestServer, csr, get, post};
+use crate::support::{Answer, Call, TestServer, get, post};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use devbox_secrets_proto::bundle::Bundle;
 use devbox_secrets_proto::devbox::{
-    BOOT_LEN, BUNDLE_MEDIA_TYPE, BUNDLE_PATH, ENROLL_PATH, IssuedIdentity, RENEW_PATH, STEP_LEN,
+    BOOT_LEN, BUNDLE_MEDIA_TYPE, BUNDLE_PATH, ENROLL_PATH, RENEW_PATH, STEP_LEN,
 };
 use devbox_secrets_proto::seal::{BundleKey, Context};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use devbox_secrets_tests::devbox::Applicant;
+use devbox_secrets_tests::tls::Identity;
 use rustls::{ClientConfig, NamedGroup};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,18 +27,16 @@ pub(crate) fn enrolment(token: &str, csr: &str) -> Call {
     post(ENROLL_PATH, &json!({"csr": csr}).to_string()).header("authorization", &format!("Bearer {token}"))
 }
 
-fn client(server: &TestServer, identity: &IssuedIdentity, key: &rcgen::KeyPair) -> ClientConfig {
-    let chain = vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap()];
-    server.identified(chain, PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))
-}
-
 pub(crate) async fn enrolled(server: &TestServer) -> (String, ClientConfig) {
     let (id, token) = register(server).await;
-    let (key, csr) = csr(&id);
-    let answer = server.devbox_call(server.anonymous(), enrolment(&token, &csr)).await.unwrap().expect(200);
-    let identity: IssuedIdentity = serde_json::from_slice(&answer.body).unwrap();
-    assert_eq!(identity.devbox_id, id);
-    (id, client(server, &identity, &key))
+    let applicant = Applicant::new(&id);
+    let call = enrolment(&token, &applicant.request());
+    let answer = server.devbox_call(server.anonymous(), call).await.unwrap().expect(200);
+    (id, server.identified(issued(&applicant, &answer)))
+}
+
+fn issued(applicant: &Applicant, answer: &Answer) -> Identity {
+    applicant.issued(&serde_json::from_slice(&answer.body).unwrap())
 }
 
 pub(crate) fn bundle_request(key: &BundleKey, known: Option<u64>, wait_ms: u32) -> Call {
@@ -135,16 +133,15 @@ async fn a_stopping_server_renews_no_lease_of_a_held_request() {
 async fn a_certificate_is_renewed_for_its_own_devbox_only() {
     let server = TestServer::start().await;
     let (id, config) = enrolled(&server).await;
-    let (key, own) = csr(&id);
-    let renewal = post(RENEW_PATH, &json!({"csr": own}).to_string());
+    let applicant = Applicant::new(&id);
+    let renewal = post(RENEW_PATH, &json!({"csr": applicant.request()}).to_string());
     let answer = server.devbox_call(config.clone(), renewal).await.unwrap().expect(200);
-    let identity: IssuedIdentity = serde_json::from_slice(&answer.body).unwrap();
-    let renewed = client(&server, &identity, &key);
+    let renewed = server.identified(issued(&applicant, &answer));
     let bundle = bundle_request(&BundleKey::generate(), None, 0);
     server.devbox_call(renewed, bundle).await.unwrap().expect(200);
 
     let (other, _) = register(&server).await;
-    let renewal = post(RENEW_PATH, &json!({"csr": csr(&other).1}).to_string());
+    let renewal = post(RENEW_PATH, &json!({"csr": Applicant::new(&other).request()}).to_string());
     server.devbox_call(config, renewal).await.unwrap().expect(403);
 }
 
@@ -153,8 +150,9 @@ async fn a_join_token_works_once_and_for_its_devbox_only() {
     let server = TestServer::start().await;
     let (id, token) = register(&server).await;
     let (other, _) = register(&server).await;
-    let call =
-        |token: &str, devbox: &str| server.devbox_call(server.anonymous(), enrolment(token, &csr(devbox).1));
+    let call = |token: &str, devbox: &str| {
+        server.devbox_call(server.anonymous(), enrolment(token, &Applicant::new(devbox).request()))
+    };
     call(&token, &other).await.unwrap().expect(403);
     call(&token, &id).await.unwrap().expect(200);
     call(&token, &id).await.unwrap().expect(401);
@@ -179,7 +177,7 @@ async fn the_certificate_of_a_devbox_that_was_shut_down_gets_nothing() {
     server.call(post(&format!("/v1/devboxes/{id}/shutdown"), "")).await.expect(200);
     let bundle = bundle_request(&BundleKey::generate(), None, 0);
     server.devbox_call(client.clone(), bundle).await.unwrap().expect(403);
-    let renewal = post(RENEW_PATH, &json!({"csr": csr(&id).1}).to_string());
+    let renewal = post(RENEW_PATH, &json!({"csr": Applicant::new(&id).request()}).to_string());
     server.devbox_call(client, renewal).await.unwrap().expect(403);
 }
 
@@ -189,11 +187,10 @@ async fn a_certificate_of_another_ca_is_refused_in_the_handshake() {
     let stranger = TestServer::start().await;
     let (_, token) = register(&stranger).await;
     let id = token.split('.').next().unwrap();
-    let (key, csr) = csr(id);
-    let answer =
-        stranger.devbox_call(stranger.anonymous(), enrolment(&token, &csr)).await.unwrap().expect(200);
-    let identity: IssuedIdentity = serde_json::from_slice(&answer.body).unwrap();
-    let config = client(&server, &identity, &key);
+    let applicant = Applicant::new(id);
+    let call = enrolment(&token, &applicant.request());
+    let answer = stranger.devbox_call(stranger.anonymous(), call).await.unwrap().expect(200);
+    let config = server.identified(issued(&applicant, &answer));
     let bundle = bundle_request(&BundleKey::generate(), None, 0);
     assert!(server.devbox_call(config, bundle).await.is_err());
 }

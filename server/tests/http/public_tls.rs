@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use devbox_secrets_server::config::TlsFiles;
+use rustls::HandshakeKind;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{HandshakeKind, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::support::{Protocol, TestServer, get, send, tls_client};
+use crate::support::{Protocol, TestServer, get, send, trusting};
 
 /// A certificate for `localhost` and its key, as files.
 pub(crate) fn self_signed(directory: &Path) -> (TlsFiles, CertificateDer<'static>) {
@@ -31,9 +31,7 @@ async fn the_protocol_is_chosen_by_alpn() {
     let server = TestServer::start_with(|config| config.api.tls = Some(files)).await;
     assert!(server.bound.api_url().starts_with("https://"));
     for (offered, http) in [(&b"h2"[..], Protocol::Http2), (b"http/1.1", Protocol::Http1)] {
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate.clone()).unwrap();
-        let mut config = tls_client(roots).with_no_client_auth();
+        let mut config = trusting(&certificate);
         config.alpn_protocols = vec![offered.to_vec()];
         let stream = TcpStream::connect(server.bound.api).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
@@ -61,10 +59,8 @@ async fn no_session_is_resumed() {
     let directory = tempfile::tempdir().unwrap();
     let (files, certificate) = self_signed(directory.path());
     let server = TestServer::start_with(|config| config.api.tls = Some(files)).await;
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate).unwrap();
     // One client's configuration keeps the tickets that it gets.
-    let connector = TlsConnector::from(Arc::new(tls_client(roots).with_no_client_auth()));
+    let connector = TlsConnector::from(Arc::new(trusting(&certificate)));
     for _ in 0..2 {
         let stream = TcpStream::connect(server.bound.api).await.unwrap();
         let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use devbox_secrets_server::config::TlsFiles;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -21,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::program::{Dev, PROGRAM, run};
 use crate::public_tls::self_signed;
-use crate::support::tls_client;
+use crate::support;
 
 /// A running `serve` with TLS, and its log; killed on drop.
 struct Serve {
@@ -84,9 +83,7 @@ impl Serve {
     }
 
     async fn connect(&self, trusted: &CertificateDer<'static>) -> std::io::Result<TlsStream<TcpStream>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(trusted.clone()).unwrap();
-        let connector = TlsConnector::from(Arc::new(tls_client(roots).with_no_client_auth()));
+        let connector = TlsConnector::from(Arc::new(support::trusting(trusted)));
         let stream = TcpStream::connect(self.api).await.unwrap();
         connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
     }

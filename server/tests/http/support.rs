@@ -10,11 +10,12 @@ use devbox_secrets_server::listeners::Bound;
 use devbox_secrets_server::registry::Registry;
 use devbox_secrets_server::shutdown::{ShutdownTrigger, shutdown_signal};
 pub(crate) use devbox_secrets_tests::client::{Answer, Connection, Outgoing, Protocol};
+use devbox_secrets_tests::tls::{Client, Identity, Trust};
 use http_body_util::Full;
 use hyper::Request;
 use hyper::header::{HeaderName, HeaderValue};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -102,23 +103,13 @@ impl TestServer {
         send(Protocol::Http1, stream, call).await.map_err(|error| error.to_string())
     }
 
-    /// What a client trusts that was given the CA.
-    pub(crate) fn roots(&self) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.registry.ca().certificate_der().clone()).unwrap();
-        roots
-    }
-
     pub(crate) fn anonymous(&self) -> ClientConfig {
-        tls_client(self.roots()).with_no_client_auth()
+        trusting(self.registry.ca().certificate_der())
     }
 
-    pub(crate) fn identified(
-        &self,
-        chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
-    ) -> ClientConfig {
-        tls_client(self.roots()).with_client_auth_cert(chain, key).unwrap()
+    pub(crate) fn identified(&self, identity: Identity) -> ClientConfig {
+        let trust = Trust::Ca(self.registry.ca().certificate_der().clone());
+        Client::new(trust).identity(identity).config()
     }
 
     /// Stops it and waits for its end.
@@ -128,14 +119,9 @@ impl TestServer {
     }
 }
 
-pub(crate) fn tls_client(
-    roots: RootCertStore,
-) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
+/// A client without a certificate that trusts one CA.
+pub(crate) fn trusting(ca: &CertificateDer<'static>) -> ClientConfig {
+    Client::new(Trust::Ca(ca.clone())).config()
 }
 
 pub(crate) fn get(path: &str) -> Call {
@@ -180,16 +166,6 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     Connection::new(stream, protocol).await?.send(call.request("localhost")).await
-}
-
-/// A key and a request for a certificate, as a daemon makes them.
-pub(crate) fn csr(devbox: &str) -> (rcgen::KeyPair, String) {
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(rcgen::DnType::CommonName, devbox);
-    let pem = params.serialize_request(&key).unwrap().pem().unwrap();
-    (key, pem)
 }
 
 /// Whether any file under `directory` holds `needle`.

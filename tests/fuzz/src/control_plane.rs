@@ -9,7 +9,7 @@ use devbox_secrets_server::app::{App, KeyPolicy};
 use devbox_secrets_server::config::Config;
 use devbox_secrets_server::registry::{ApiToken, Caller, DevboxPeer, NewDevbox, Registry};
 use devbox_secrets_server::shutdown::{ShutdownTrigger, shutdown_signal};
-use rcgen::{CertificateParams, DnType, KeyPair};
+use devbox_secrets_tests::devbox::Applicant;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tempfile::TempDir;
@@ -123,18 +123,9 @@ async fn register(registry: &Registry, caller: &Caller) -> JoinToken {
 async fn joined(registry: &Registry, caller: &Caller) -> DevboxPeer {
     let token = register(registry, caller).await;
     let bearer = SecretBytes::new(token.expose_token().as_bytes().to_vec());
-    let request = signing_request(token.devbox_id());
+    let request = Applicant::new(token.devbox_id()).request();
     let issued = registry.enroll(&bearer, &request, None).await.expect("the token is new");
     let certificate =
         CertificateDer::from_pem_slice(issued.certificate.as_bytes()).expect("certificates are PEM");
     registry.ca().peer(&certificate, None).expect("the certificate is the CA's own")
-}
-
-/// A certificate signing request (PEM) for `devbox`, as a daemon makes it.
-pub(crate) fn signing_request(devbox: &str) -> String {
-    let key = KeyPair::generate().expect("the system has random numbers");
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, devbox);
-    let request = params.serialize_request(&key).expect("the key signs");
-    request.pem().expect("a request is encoded")
 }

@@ -7,8 +7,9 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use devbox_secrets_proto::bundle::{Bundle, BundleWriter};
-use devbox_secrets_proto::seal::{BundleKey, Context, Label, Sealer};
+use devbox_secrets_proto::bundle::Bundle;
+use devbox_secrets_proto::seal::{BundleKey, Context};
+use devbox_secrets_tests::bundle;
 use devbox_secretsd::access::policy::{Policy, RuleConfig};
 use devbox_secretsd::local_api::launch::{LaunchState, serve};
 use devbox_secretsd::memory::{Generation, Requirement, SecretMemory, Vault};
@@ -76,21 +77,12 @@ fn policy() -> Policy {
 }
 
 fn generation(memory: &SecretMemory) -> Generation {
-    let mut variables = [&GRANTED[..], &WITHHELD].concat();
-    variables.sort_unstable();
-    let count = u32::try_from(variables.len()).expect("a handful");
-    let context = Context { devbox_id: DEVBOX, revision: REVISION, count };
     let key = BundleKey::generate();
-    let (mut sealer, encapped) = Sealer::new(key.public_key(), context).expect("the key is an X-Wing key");
-    let mut writer = BundleWriter::new(REVISION, &encapped, count, 0);
-    for (name, value) in variables {
-        let label = Label { env: name, secret: name, secret_id: name, version: 1 };
-        let mut sealed = value.as_bytes().to_vec();
-        let tag = sealer.seal(label, &mut sealed).expect("a short value is sealed");
-        writer.push(label, &sealed, &tag).expect("a short value fits");
-    }
-    let message = writer.finish();
+    let variables = GRANTED.iter().chain(&WITHHELD).map(|(name, value)| (*name, value.as_bytes()));
+    let message = bundle::seal(key.public_key(), DEVBOX, REVISION, variables);
     let bundle = Bundle::parse(&message).expect("what was written parses");
+    let count = u32::try_from(bundle.entries.len()).expect("a handful");
+    let context = Context { devbox_id: DEVBOX, revision: REVISION, count };
     let opener = key.opener(bundle.encapped_key, context).expect("the bundle is for this key");
     Generation::open(memory, &bundle, opener).expect("the bundle opens")
 }

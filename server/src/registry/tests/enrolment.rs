@@ -1,4 +1,4 @@
-use rcgen::{SanType, SigningKey};
+use rcgen::{CertificateParams, DnType, KeyPair, SanType, SigningKey};
 use tokio::task::JoinSet;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -108,15 +108,15 @@ async fn a_request_for_another_devbox_is_refused_and_leaves_the_token_usable() {
     let requests = [
         csr(other.id.as_str()),
         csr(""),
-        csr_with(own, vec![uri(other.id.as_str())]),
-        csr_with(own, vec![uri(own), dns]),
+        Applicant::new(own).request_with(vec![uri(other.id.as_str())]),
+        Applicant::new(own).request_with(vec![uri(own), dns]),
     ];
     for request in requests {
         let refused = world.registry.enroll(&bearer, &request, None).await;
         assert_eq!(refusal(refused), (RefusalKind::Forbidden, "other_devbox"));
         world.audited_refusal("devbox.enroll", "other_devbox").await;
     }
-    let request = csr_with(own, vec![uri(own)]);
+    let request = Applicant::new(own).request_with(vec![uri(own)]);
     assert!(world.registry.enroll(&bearer, &request, None).await.is_ok());
 }
 

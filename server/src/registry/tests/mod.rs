@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use devbox_secrets_proto::devbox::IssuedIdentity;
 use devbox_secrets_proto::join_token::JoinToken;
 use devbox_secrets_proto::secret::SecretBytes;
-use rcgen::{CertificateParams, DnType, KeyPair};
+use devbox_secrets_tests::devbox::Applicant;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tempfile::TempDir;
@@ -119,14 +119,7 @@ fn bytes(text: &str) -> SecretBytes {
 
 /// A request for a certificate that names `devbox`.
 fn csr(devbox: &str) -> String {
-    csr_with(devbox, vec![])
-}
-
-fn csr_with(devbox: &str, subject_alt_names: Vec<rcgen::SanType>) -> String {
-    let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, devbox);
-    params.subject_alt_names = subject_alt_names;
-    params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap()
+    Applicant::new(devbox).request()
 }
 
 /// The kind and the code of what should be a refusal.
