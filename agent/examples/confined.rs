@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 
 use devbox_secretsd::harden::{self, Mode, Reach};
-use devbox_secretsd::memory::{Requirement, SecretMemory};
+use devbox_secretsd::sys::{Requirement, SecretMemory};
 use devbox_secretsd::telemetry::stderr;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};

@@ -13,9 +13,7 @@ use tracing::{info, warn};
 
 use crate::access::peer::{Cgroups, Examiner};
 use crate::admin::{self, Admin};
-use crate::alarm::Alarm;
 use crate::config::{self, Settings};
-use crate::file_events::FileEvents;
 use crate::freshness::Freshness;
 use crate::harden::{self, Hardening, Reach};
 use crate::identity::enroll::EnrollError;
@@ -23,7 +21,7 @@ use crate::identity::{self, Credentials, CredentialsError, Spent};
 use crate::local_api::credentials;
 use crate::local_api::launch::{self, LaunchState};
 use crate::machine::Machine;
-use crate::memory::{Inherited, Loss, MemoryError, SecretMemory, Vault};
+use crate::memory::{Loss, Vault};
 use crate::metrics::{Metrics, Reasons};
 use crate::reload::{Reload, Sources};
 use crate::restart::{self, Kept, Store};
@@ -31,7 +29,7 @@ use crate::socket::{self, Audience, SocketError, SocketFile};
 use crate::status;
 use crate::sync::orders::Arriving;
 use crate::sync::{Life, Orders, Pace, Progress, SyncError, guard};
-use crate::sys::now_ms;
+use crate::sys::{Alarm, FileEvents, Inherited, MemoryError, SecretMemory, now_ms};
 use crate::telemetry::{chain, service_manager, stderr};
 
 /// Time for launches under way when the daemon stops.

@@ -17,23 +17,18 @@
 //! - [`freshness`]: checks before each response that the bundle is current
 //! - [`metrics`]: counters and histograms
 //! - [`access`]: decides which variables a process may have, from its peer and the policy
-//! - [`memory`]: the only pages that hold a plaintext
+//! - [`memory`]: the secrets in locked memory, the only place that holds a plaintext
 //! - [`machine`]: whether this is still the machine that the daemon started on
 //! - [`telemetry`]: logs, the audit and the service manager
-//! - [`alarm`], `file_events`, `off_thread`, [`socket`], `descriptor`: timers, files, threads and sockets
-//! - [`sys`]: what is shaped by the kernel
-//! - `stamp`, `wildcard`: file versions and patterns
+//! - [`socket`]: Unix sockets
+//! - [`sys`]: what is unsafe or shaped by the kernel: locked pages, descriptors, clocks, files, threads
+//! - `wildcard`: patterns
 
 pub mod access;
 pub mod admin;
-pub mod alarm;
 pub mod app;
 pub mod config;
 pub mod control_plane;
-#[cfg(test)]
-mod denied;
-mod descriptor;
-mod file_events;
 pub mod freshness;
 pub mod harden;
 pub mod identity;
@@ -43,11 +38,9 @@ pub mod memory;
 pub mod metrics;
 #[cfg(test)]
 mod needs;
-mod off_thread;
 pub mod reload;
 pub mod restart;
 pub mod socket;
-mod stamp;
 pub mod status;
 pub mod sync;
 pub mod sys;

@@ -11,7 +11,7 @@ use crate::access::peer::Peer;
 use crate::config::{self, Mistakes, Overrides};
 use crate::local_api::credentials::Credentials;
 use crate::local_api::launch::LaunchState;
-use crate::off_thread::off_thread;
+use crate::sys::off_thread;
 use crate::telemetry::audit::{Kind, TARGET};
 
 /// Where the daemon's settings come from.

@@ -6,11 +6,10 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use devbox_secretsd::alarm::Alarm;
 use devbox_secretsd::identity::enroll::redeem;
-use devbox_secretsd::memory::{Holding, Loss, Requirement, SecretMemory, Vault};
+use devbox_secretsd::memory::{Holding, Loss, Vault};
 use devbox_secretsd::sync::{Pace, Poller, Progress, guard};
-use devbox_secretsd::sys::now_ms;
+use devbox_secretsd::sys::{Alarm, Requirement, SecretMemory, now_ms};
 use hyper::StatusCode;
 use rustls::NamedGroup;
 use tokio::time::{sleep, timeout};

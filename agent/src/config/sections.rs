@@ -14,7 +14,7 @@ use crate::access::policy::{Policy, RuleConfig};
 use crate::control_plane::ServerUrl;
 use crate::harden::Mode;
 use crate::local_api::credentials::rules::{CredentialRule, CredentialRuleConfig, CredentialRules};
-use crate::memory::Requirement;
+use crate::sys::Requirement;
 use crate::telemetry::log::{self, Format};
 
 const DEFAULT_MAX_STALE: Duration = Duration::from_secs(3_600);

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 use crate::identity::Source;
-use crate::memory::Requirement;
+use crate::sys::Requirement;
 
 struct File {
     _dir: tempfile::TempDir,

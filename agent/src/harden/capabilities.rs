@@ -78,8 +78,8 @@ fn describe(kept: &CapsHashSet) -> Result<Step, CapsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::denied::{self, Call};
     use crate::needs;
+    use crate::sys::test_support::{Call, without};
 
     fn left(set: CapSet) -> CapsHashSet {
         let lock = CapsHashSet::from([Capability::CAP_IPC_LOCK]);
@@ -96,7 +96,7 @@ mod tests {
             let _ = drop_unused(false);
             (left(CapSet::Effective), left(CapSet::Permitted))
         };
-        let (effective, permitted) = denied::without(call, sandboxed);
+        let (effective, permitted) = without(call, sandboxed);
         assert!(effective.is_empty() && permitted.is_empty(), "{effective:?} {permitted:?}");
     }
 
@@ -106,7 +106,7 @@ mod tests {
             return;
         }
         let call = Call { number: libc::SYS_capset, argument: None, errno: libc::EPERM };
-        let step = denied::without(call, || drop_unused(false));
+        let step = without(call, || drop_unused(false));
         assert!(step.reason.is_some_and(|reason| reason.contains("SystemCallFilter=capset")));
     }
 }

@@ -30,7 +30,7 @@ use nix::sys::stat::{Mode as FileMode, umask};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::memory::{Backing, SecretMemory};
+use crate::sys::{Backing, SecretMemory};
 use crate::telemetry::chain;
 
 pub use landlock::Reach;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::stamp::Stamp;
+use crate::sys::Stamp;
 
 /// Hexadecimal digits of a machine id.
 const LEN: usize = 32;

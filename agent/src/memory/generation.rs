@@ -11,8 +11,7 @@ use devbox_secrets_proto::name::{InvalidVariable, check_value};
 use devbox_secrets_proto::seal::{Label, Opener, SealError};
 use thiserror::Error;
 
-use super::{LockedPages, MemoryError, SecretMemory};
-use crate::sys::BootTime;
+use crate::sys::{BootTime, LockedPages, MemoryError, SecretMemory};
 
 /// Why a bundle did not become a generation. Names variables, never values.
 #[derive(Debug, Error)]
@@ -350,7 +349,8 @@ mod tests {
     use std::error::Error;
 
     use super::*;
-    use crate::memory::test_support::{SealedBundle, memories, page_size};
+    use crate::memory::test_support::SealedBundle;
+    use crate::sys::test_support::{memories, page_size};
 
     #[test]
     fn values_are_opened_in_place_in_order_of_name() {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::{Backing, LaunchPages, MemoryError, SecretMemory};
+use crate::sys::{Backing, LaunchPages, MemoryError, SecretMemory};
 
 /// Most descriptors that wait at a time.
 const MAX_DEPTH: usize = 8;
@@ -244,8 +244,8 @@ mod tests {
     use nix::sys::resource::{UsageWho, getrusage};
 
     use super::*;
-    use crate::memory::test_support::{block_on, memories, page_size, wait_until};
     use crate::needs::skipped;
+    use crate::sys::test_support::{block_on, memories, page_size, wait_until};
 
     /// A pool over real `memfd_secret` pages, or none where the kernel has no such thing.
     fn pool() -> Option<(SecretMemory, Pool)> {

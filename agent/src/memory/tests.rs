@@ -8,12 +8,13 @@ use nix::libc;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
-use super::test_support::{
-    LIMIT, SealedBundle, block_on, in_a_process_of_its_own, limit_locked_memory, memories, page_size,
-    wait_until,
-};
+use super::test_support::SealedBundle;
 use super::*;
 use crate::needs::skipped;
+use crate::sys::test_support::{
+    LIMIT, block_on, in_a_process_of_its_own, limit_locked_memory, memories, page_size, wait_until,
+};
+use crate::sys::{Backing, LockedPages, MemoryError, Requirement, SecretMemory};
 
 const KIB: usize = 1024;
 

@@ -281,7 +281,8 @@ fn report_wipe(lost: &Generation, unavailable: &Unavailable) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::test_support::{SealedBundle, memories};
+    use crate::memory::test_support::SealedBundle;
+    use crate::sys::test_support::memories;
 
     fn generation(revision: u64) -> Generation {
         SealedBundle::new(revision, &[("A", b"one")]).open(&memories()[0]).unwrap()

@@ -11,7 +11,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use thiserror::Error;
 
 use super::image::InvalidImage;
-use crate::memory::{Backing, MemoryError, SecretMemory};
+use crate::sys::{Backing, MemoryError, SecretMemory};
 
 /// Most that is read back, in bytes: the largest bundle and what describes it.
 const MAX_LEN: u64 = 1 << 30;

@@ -152,7 +152,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::memory::test_support::{SealedBundle, memories};
+    use crate::memory::test_support::SealedBundle;
+    use crate::sys::test_support::memories;
 
     #[test]
     fn a_generation_is_described_whole_and_without_a_value() {

@@ -17,8 +17,8 @@ use super::stored::{Images, StoreView};
 use crate::control_plane::ServerUrl;
 use crate::identity::{Credentials, Identity, InvalidIdentity};
 use crate::machine;
-use crate::memory::{Generation, GenerationError, SecretMemory};
-use crate::sys::{BootTime, now_ms};
+use crate::memory::{Generation, GenerationError};
+use crate::sys::{BootTime, SecretMemory, now_ms};
 use crate::telemetry::{chain, service_manager};
 
 /// Why an image is not kept, or not taken over.

@@ -6,9 +6,10 @@ use super::{Launches, Memory, Process, State, Status, Variable};
 use crate::control_plane::ServerUrl;
 use crate::harden::Hardening;
 use crate::machine::Machine;
-use crate::memory::{self, Generation, Holding, SecretMemory, Vault};
+use crate::memory::{self, Generation, Holding, Vault};
 use crate::restart::StoreView;
 use crate::sync::Progress;
+use crate::sys::SecretMemory;
 use crate::telemetry::{audit, chain, stderr};
 
 /// The parts that a status describes.

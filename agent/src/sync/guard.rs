@@ -13,11 +13,9 @@ use tokio::time::sleep;
 use tracing::error;
 
 use super::Progress;
-use crate::alarm::{Alarm, Ends};
-use crate::descriptor::{Owned, wait_for};
 use crate::identity::Validity;
 use crate::memory::{Holding, Loss, Vault};
-use crate::sys::now_ms;
+use crate::sys::{Alarm, Ends, Owned, now_ms, wait_for};
 use crate::telemetry::service_manager;
 
 /// Between two looks, should the kernel refuse a timer.

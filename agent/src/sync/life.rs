@@ -22,8 +22,9 @@ use crate::freshness::Freshness;
 use crate::identity::enroll::EnrollError;
 use crate::identity::{Credentials, Identity, Source, Spent, join};
 use crate::machine::Machine;
-use crate::memory::{Holding, Loss, SecretMemory, Vault};
+use crate::memory::{Holding, Loss, Vault};
 use crate::restart::Store;
+use crate::sys::SecretMemory;
 use crate::telemetry::audit::{Kind, TARGET};
 use crate::telemetry::{chain, service_manager};
 

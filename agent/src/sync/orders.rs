@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::access::peer::Peer;
 use crate::identity::{self, Credentials, CredentialsError, Source};
 use crate::memory::{Holding, Vault};
-use crate::off_thread::off_thread;
+use crate::sys::off_thread;
 
 /// Orders that wait for the one before.
 const WAITING: usize = 4;
@@ -155,8 +155,9 @@ mod tests {
     use tokio::task::yield_now;
 
     use super::*;
-    use crate::memory::test_support::{SealedBundle, memories};
+    use crate::memory::test_support::SealedBundle;
     use crate::sys::BootTime;
+    use crate::sys::test_support::memories;
 
     const OPERATOR: Peer = Peer { uid: 0, gid: 0, pid: 1 };
 

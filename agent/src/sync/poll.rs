@@ -28,9 +28,9 @@ use super::report::report_renewal;
 use crate::control_plane::{Backoff, Client, Post, ServerUrl};
 use crate::freshness::Freshness;
 use crate::identity::{Identity, enroll};
-use crate::memory::{Holding, SecretMemory, Vault};
+use crate::memory::{Holding, Vault};
 use crate::restart::Store;
-use crate::sys::now_ms;
+use crate::sys::{SecretMemory, now_ms};
 use crate::telemetry::chain;
 
 pub use failure::tell_waiting_launches;

@@ -9,9 +9,7 @@ use tracing::{error, info, warn};
 
 use crate::identity::files::{self, Files, FilesError};
 use crate::identity::{Identity, Source};
-use crate::off_thread::off_thread;
-use crate::stamp::Stamp;
-use crate::sys::now_ms;
+use crate::sys::{Stamp, now_ms, off_thread};
 use crate::telemetry::chain;
 
 /// The files of one devbox's identity, as they were last read.

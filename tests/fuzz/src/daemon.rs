@@ -12,8 +12,8 @@ use devbox_secrets_proto::seal::{BundleKey, Context};
 use devbox_secrets_tests::bundle;
 use devbox_secretsd::access::policy::{Policy, RuleConfig};
 use devbox_secretsd::local_api::launch::{LaunchState, serve};
-use devbox_secretsd::memory::{Generation, Requirement, SecretMemory, Vault};
-use devbox_secretsd::sys::BootTime;
+use devbox_secretsd::memory::{Generation, Vault};
+use devbox_secretsd::sys::{BootTime, Requirement, SecretMemory};
 use tokio::runtime::{Builder, Runtime};
 
 /// What the policy grants.

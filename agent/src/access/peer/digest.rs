@@ -9,7 +9,7 @@ use std::str::FromStr;
 use aws_lc_rs::digest::{Context, SHA256};
 use thiserror::Error;
 
-use crate::stamp::Stamp;
+use crate::sys::Stamp;
 
 const LEN: usize = 32;
 /// Read at a time, in bytes.

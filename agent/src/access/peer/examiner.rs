@@ -302,7 +302,7 @@ mod tests {
 
     use super::*;
     use crate::access::peer::ExecutableQuestion;
-    use crate::needs;
+    use crate::needs::{self, skipped};
 
     /// A FUSE file system whose server never answers, over `folder`.
     struct Silent<'a> {
@@ -372,7 +372,7 @@ mod tests {
         let (found, ask_found) = sleep_in(good.path());
         let mut examiner = Examiner::new(Cgroups::of_this_machine());
         examiner.patience = Duration::from_millis(300);
-        let Some(silent) = Silent::over(stuck.path()) else { return needs::skipped("FUSE") };
+        let Some(silent) = Silent::over(stuck.path()) else { return skipped("FUSE") };
         for _ in 0..3 {
             let facts = examine(&examiner, &lost, &ask_lost).await;
             assert_eq!(facts.executable, Err(Obstacle::Slow));

@@ -11,7 +11,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, lstat};
 
 use super::digest::{Digest, Remembered};
 use super::{Learned, Obstacle, Process, Questions};
-use crate::stamp::Stamp;
+use crate::sys::Stamp;
 
 /// The kernel's mark on the path of a file that has no name any more.
 const DELETED: &str = " (deleted)";

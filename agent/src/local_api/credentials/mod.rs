@@ -40,10 +40,10 @@ use self::refusal::Refusal;
 use self::report::{report_refused, report_served};
 use self::rules::CredentialRules;
 use crate::access::peer::{Cgroups, Peer};
-use crate::descriptor::{Owned, wait_for};
 use crate::freshness::Freshness;
 use crate::memory::{Generation, Vault};
 use crate::metrics::Metrics;
+use crate::sys::{Owned, wait_for};
 use crate::telemetry::chain;
 
 /// Answers under way at once. The others wait in the kernel's queue.

@@ -12,9 +12,10 @@ use tokio::io::AsyncReadExt;
 use super::rules::{CredentialRule, CredentialRuleConfig};
 use super::*;
 use crate::memory::Loss;
-use crate::memory::test_support::{SealedBundle, become_user, memories};
+use crate::memory::test_support::SealedBundle;
 use crate::needs;
 use crate::sys::BootTime;
+use crate::sys::test_support::{become_user, memories};
 
 /// More than systemd takes: what makes a unit's start fail.
 const TOO_LONG: usize = 1 << 20;

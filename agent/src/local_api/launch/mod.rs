@@ -33,9 +33,10 @@ use self::unread::{Unread, Why};
 use crate::access::peer::{Cgroups, Examiner};
 use crate::access::policy::Policy;
 use crate::freshness::Freshness;
-use crate::memory::{Pool, SecretMemory, Vault};
+use crate::memory::{Pool, Vault};
 use crate::metrics::Metrics;
 use crate::status::Launches;
+use crate::sys::SecretMemory;
 
 pub use listener::serve;
 

@@ -345,7 +345,8 @@ mod tests {
     use super::*;
     use crate::access::peer::Facts;
     use crate::access::policy::{Policy, RuleConfig};
-    use crate::memory::test_support::{SealedBundle, memories};
+    use crate::memory::test_support::SealedBundle;
+    use crate::sys::test_support::memories;
 
     const PEER: Peer = Peer { uid: 1000, gid: 100, pid: 1 };
 

@@ -24,8 +24,9 @@ use super::at_once::Stream;
 use super::places::Place;
 use super::report::report_withdrawn;
 use crate::access::peer::Peer;
-use crate::memory::{Generation, SentPages, has_read_all};
+use crate::memory::Generation;
 use crate::metrics::Metrics;
+use crate::sys::{SentPages, has_read_all};
 
 /// Variables have to be read in this time.
 const DEADLINE: Duration = Duration::from_secs(5);

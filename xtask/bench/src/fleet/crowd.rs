@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use devbox_secretsd::control_plane::ServerUrl;
 use devbox_secretsd::identity::Identity;
-use devbox_secretsd::memory::{Requirement, SecretMemory};
+use devbox_secretsd::sys::{Requirement, SecretMemory};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 

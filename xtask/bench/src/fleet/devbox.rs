@@ -8,8 +8,9 @@ use anyhow::{Context, Result};
 use devbox_secrets_proto::join_token::JoinToken;
 use devbox_secretsd::control_plane::ServerUrl;
 use devbox_secretsd::identity::{Identity, enroll};
-use devbox_secretsd::memory::{SecretMemory, Vault};
+use devbox_secretsd::memory::Vault;
 use devbox_secretsd::sync::{Pace, Poller, Progress};
+use devbox_secretsd::sys::SecretMemory;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 

@@ -23,10 +23,11 @@ use tokio::sync::oneshot;
 use super::{LaunchState, serve};
 use crate::access::peer::{Cgroups, Examiner};
 use crate::access::policy::{Policy, RuleConfig};
-use crate::memory::test_support::{LIMIT, SealedBundle, adopt, wait_until};
-use crate::memory::{LockedPages, MemoryError, Requirement, SecretMemory, Vault};
+use crate::memory::Vault;
+use crate::memory::test_support::SealedBundle;
 use crate::metrics::NoGauges;
-use crate::sys::BootTime;
+use crate::sys::test_support::{LIMIT, adopt, wait_until};
+use crate::sys::{BootTime, LockedPages, MemoryError, Requirement, SecretMemory};
 
 /// More than any answer or cut-off takes: what takes longer never comes.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -4,9 +4,10 @@ use devbox_launch_proto::{ErrorCode, marked_len};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::*;
-use crate::memory::test_support::{become_user, in_a_process_of_its_own};
-use crate::memory::{Backing, Loss};
+use crate::memory::Loss;
 use crate::needs::{self, skipped};
+use crate::sys::Backing;
+use crate::sys::test_support::{become_user, in_a_process_of_its_own};
 
 const DEFAULT: Flags = Flags { list: false, inline: false, patient: false };
 const INLINE: Flags = Flags { inline: true, ..DEFAULT };

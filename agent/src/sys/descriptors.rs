@@ -1,15 +1,16 @@
-//! Descriptors that the service manager passed at the start of this process (sd_listen_fds(3)): sockets, and what a
-//! predecessor left in the store.
-//!
-//! Here because taking a number for an owned descriptor is `unsafe`, and this folder has all of that.
+//! Descriptors: those that the service manager passed at the start of this process (sd_listen_fds(3)), which are sockets and
+//! what a predecessor left in the store, and waiting for any of the kernel's.
 #![allow(
     unsafe_code,
     reason = "a descriptor that was passed at the start is only a number until it is owned"
 )]
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Whether they have been taken.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -44,4 +45,26 @@ impl Inherited {
     pub fn all(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<(String, OwnedFd)> {
         self.0.extract_if(.., |(name, _)| wanted(name)).collect()
     }
+}
+
+/// A descriptor that stays open and the same as long as it is owned.
+#[derive(Debug)]
+pub(crate) struct Owned<T>(pub(crate) T);
+
+impl<T: AsFd> AsRawFd for Owned<T> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+/// Registers `descriptor`, which must not block, with the runtime that this is called on.
+///
+/// # Errors
+/// The kernel cannot wait for it.
+pub(crate) fn wait_for<T: AsFd>(descriptor: T) -> io::Result<AsyncFd<Owned<T>>> {
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe for owners that change their descriptor; none of ours does"
+    )]
+    AsyncFd::with_interest(Owned(descriptor), Interest::READABLE)
 }

@@ -1,9 +1,9 @@
-//! Files that are replaced or written while the daemon runs, by inotify(7).
+//! Changes of files while the daemon runs: [`FileEvents`] wakes, by inotify(7), and [`Stamp`] compares, by stat(2).
 //!
-//! The watches are set before the process confines itself, and only read afterwards: the seccomp filter needs no call for
-//! them. They are on directories, because files are replaced by renaming. inotify sees no change that another machine makes
-//! in a network file system, and none in directories that a link points to only later; so files are looked at after each poll
-//! as well.
+//! The watches are set before the process confines itself, and only read afterwards, so the seccomp filter needs no call for
+//! them. They are on directories, because files are replaced by renaming. inotify misses the changes that another machine
+//! makes in a network file system, and those in directories that a link points to only later; so files are compared after
+//! each poll as well.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -11,13 +11,14 @@ use std::io;
 use std::path::Path;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::stat::{FileStat, stat};
 use nix::unistd::read;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tracing::debug;
 
-use crate::descriptor::{Owned, wait_for};
+use super::descriptors::{Owned, wait_for};
 
 /// Room for events, in bytes: one has at most 272.
 const EVENTS: usize = 4 * 1024;
@@ -78,6 +79,38 @@ fn watch_directories_of(paths: &[&Path]) -> io::Result<Inotify> {
 
 fn drain(inotify: &Owned<Inotify>) -> io::Result<()> {
     read(&inotify.0, &mut [0; EVENTS]).map(drop).map_err(io::Error::from)
+}
+
+/// One version of one file (stat(2)): while all fields are equal, it has not been written. The kernel itself sets the time of
+/// change (`ctime`) at every write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) size: i64,
+    /// In seconds and nanoseconds since the epoch.
+    pub(crate) modified: (i64, i64),
+    /// In seconds and nanoseconds since the epoch.
+    pub(crate) changed: (i64, i64),
+}
+
+impl Stamp {
+    /// The version of the file at `path`, symbolic links followed; `None` if there is no file.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        stat(path).ok().as_ref().map(Self::from)
+    }
+}
+
+impl From<&FileStat> for Stamp {
+    fn from(stat: &FileStat) -> Self {
+        Self {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: stat.st_size,
+            modified: (stat.st_mtime, stat.st_mtime_nsec),
+            changed: (stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::select;
 
-use crate::descriptor::{Owned, wait_for};
+use super::descriptors::{Owned, wait_for};
 
 /// A time of 0 would disarm the timer.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -20,7 +20,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// Times that something ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Ends {
-    /// After this time of [`BootTime`](crate::sys::BootTime).
+    /// After this time of [`BootTime`](super::BootTime).
     pub(crate) lease: Option<Duration>,
     /// At this time of the calendar clock, in milliseconds since the epoch.
     pub(crate) calendar_ms: Option<i64>,

@@ -1,6 +1,6 @@
 //! Locked mappings: made whole or not at all, wiped when dropped.
 //!
-//! This file and no other has the daemon's `unsafe` code. What makes it sound is one fact: a [`Mapping`] is the only
+//! One fact makes the `unsafe` code here sound: a [`Mapping`] is the only
 //! owner of its address range, from `mmap(2)` to `munmap(2)`, and everything else reaches the range through it.
 #![allow(unsafe_code, reason = "mapping, locking and lending memory is what this module is for")]
 
@@ -348,8 +348,8 @@ fn file_len(len: NonZeroUsize) -> libc::off_t {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::test_support::page_size;
     use crate::needs::skipped;
+    use crate::sys::test_support::{Call, page_size, without};
 
     fn page() -> NonZeroUsize {
         NonZeroUsize::new(page_size()).unwrap()
@@ -371,10 +371,10 @@ mod tests {
     #[test]
     fn a_kernel_without_wipe_on_fork_still_locks_memory_and_the_gap_is_known() {
         let account = Arc::default();
-        let made = crate::denied::without(
-            crate::denied::Call { number: libc::SYS_madvise, argument: Some((2, 18)), errno: libc::EINVAL },
-            || LockedPages::anonymous(page(), &account),
-        );
+        let made =
+            without(Call { number: libc::SYS_madvise, argument: Some((2, 18)), errno: libc::EINVAL }, || {
+                LockedPages::anonymous(page(), &account)
+            });
         assert!(made.unwrap().bytes().iter().all(|byte| *byte == 0));
         assert_eq!(account.refused(), ["MADV_WIPEONFORK"]);
     }
