@@ -45,4 +45,3 @@ pub mod status;
 pub mod sync;
 pub mod sys;
 pub mod telemetry;
-mod wildcard;

@@ -1,6 +1,6 @@
 //! Patterns of environment names, held against their definition.
 
-use devbox_secretsd::access::policy::Glob;
+use devbox_secretsd::access::glob::Glob;
 
 /// Takes the first line as a pattern and the rest as a name.
 ///

@@ -4,7 +4,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::wildcard;
+use crate::access::glob;
 
 /// Longest unit name, in bytes (`UNIT_NAME_MAX`).
 const MAX_LEN: usize = 255;
@@ -78,7 +78,7 @@ impl UnitPattern {
     /// Whether it matches the whole name of `unit`, or is the template of it.
     #[must_use]
     pub fn matches(&self, unit: &UnitName) -> bool {
-        wildcard::matches(self.0.as_bytes(), unit.0.as_bytes())
+        glob::matches(self.0.as_bytes(), unit.0.as_bytes())
             || self.0.contains("@.") && unit.template().is_some_and(|template| template == *self.0)
     }
 }

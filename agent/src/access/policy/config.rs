@@ -21,8 +21,8 @@ use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
-use super::glob::{Glob, InvalidGlob};
 use super::{Policy, Rule, RuleLabel};
+use crate::access::glob::{Glob, InvalidGlob};
 use crate::access::peer::{
     InvalidDigest, InvalidUnitPattern, UnitPattern, is_anonymous_group, is_anonymous_user,
 };

@@ -8,7 +8,6 @@
 
 mod config;
 mod explain;
-mod glob;
 mod mismatch;
 mod rule;
 pub mod table;
@@ -18,12 +17,12 @@ mod tests;
 pub use config::{Principal, Problem, RuleConfig, RuleMistake};
 pub use devbox_secrets_proto::guarded::is_guarded;
 pub use explain::{ExplainedProcess, ExplainedRule, ExplainedVariable, Explanation};
-pub use glob::{Glob, InvalidGlob};
 pub use mismatch::Mismatch;
 pub use rule::{Rule, RuleLabel};
 
 use std::fmt;
 
+use super::glob::Glob;
 use crate::access::peer::{Facts, Peer, Questions, UnitPattern};
 
 /// Most rules that [`Policy::why_not`] gives a reason for, and [`Policy::about`] names.

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::glob::Glob;
 use super::is_guarded;
 use super::mismatch::Mismatch;
+use crate::access::glob::Glob;
 use crate::access::peer::{Digest, ExecutableQuestion, Facts, Peer, Questions, UnitPattern};
 
 /// One rule, checked. It is about a process if all that it says of one holds.
