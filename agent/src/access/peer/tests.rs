@@ -98,18 +98,29 @@ fn recycle(pid: i32) -> Option<Sleeper> {
     None
 }
 
+/// Runs an ignored test of this module in a process of its own.
+fn ignored_test(name: &str) -> Command {
+    let (_, module) = module_path!().split_once("::").unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    // A grandchild may outlive it, and would keep a pipe of standard error open.
+    command.args(["--ignored", "--exact", &format!("{module}::{name}")]).stderr(Stdio::inherit());
+    command
+}
+
+/// A name that selects no test passes too, so the count is checked.
+fn assert_passed(output: &std::process::Output) {
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
 /// A connection whose process has ended and been reaped, while a child of it still holds the other end.
 fn orphan() -> (UnixStream, Peer, BootTime) {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("s");
     let listener = UnixListener::bind(&socket).unwrap();
-    let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "peer::tests::connects_and_leaves_its_connection_to_a_child"])
-        .env(SOCKET, &socket)
-        .stdout(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(status.success());
+    let output =
+        ignored_test("connects_and_leaves_its_connection_to_a_child").env(SOCKET, &socket).output().unwrap();
+    assert_passed(&output);
     let (stream, _) = listener.accept().unwrap();
     let peer = Peer::of(&stream).unwrap();
     (stream, peer, BootTime::now())
@@ -294,10 +305,8 @@ fn the_program_of_its_parent_is_forbidden() {
 
 #[test]
 fn another_users_program_is_forbidden_without_a_capability_and_said_so() {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--ignored", "--exact", "peer::tests::the_program_of_its_parent_is_forbidden"]);
-    match command.uid(65_534).gid(65_534).output() {
-        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
+    match ignored_test("the_program_of_its_parent_is_forbidden").uid(65_534).gid(65_534).output() {
+        Ok(output) => assert_passed(&output),
         Err(error) => skipped(&format!("that another user can run this program: {error}")),
     }
 }

@@ -91,7 +91,7 @@ fn five_thousand_variables_and_large_values_arrive_whole() {
 
 #[test]
 fn where_no_descriptor_can_be_made_the_answer_is_inline() {
-    in_a_process_of_its_own("launch::tests::answers::child_with_room_for_the_generation_only");
+    in_a_process_of_its_own("local_api::launch::tests::answers::child_with_room_for_the_generation_only");
 }
 
 #[test]

@@ -159,7 +159,7 @@ fn asked(server: &Server, flags: Flags) -> BlockingStream {
 
 #[test]
 fn where_the_kernel_sends_no_more_descriptors_the_answer_is_inline_and_counted() {
-    in_a_process_of_its_own("launch::tests::unread::child_that_may_have_no_descriptor_in_flight");
+    in_a_process_of_its_own("local_api::launch::tests::unread::child_that_may_have_no_descriptor_in_flight");
 }
 
 #[test]
