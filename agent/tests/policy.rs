@@ -109,7 +109,7 @@ async fn a_program_of_other_contents_is_refused_and_the_audit_log_says_why() {
     let (code, told) = names(&served.daemon.launch_socket()).unwrap_err();
     assert_eq!(code, ErrorCode::Denied);
     assert!(told.contains("add a [[rule]]") && !told.contains("sha256"), "{told}");
-    served.daemon.until_logged("sha256 of its executable is").await;
+    served.daemon.until_logged("sha256 is").await;
     served.daemon.until_logged("\"target\":\"audit\"").await;
 }
 

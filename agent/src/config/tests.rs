@@ -140,7 +140,7 @@ fn a_file_without_rules_grants_nothing_and_no_file_grants_the_own_user() {
     let from_file = load(Some(&file("").path), &flags).unwrap();
     assert!(from_file.policy.rules().is_empty());
     let without = load_from(None, &flags).unwrap();
-    assert_eq!(without.policy.rules()[0].about(), format!("uid {}", nix::unistd::geteuid()));
+    assert_eq!(without.policy.rules()[0].applies_to_text(), format!("uid {}", nix::unistd::geteuid()));
 }
 
 #[test]

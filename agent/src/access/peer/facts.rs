@@ -29,6 +29,14 @@ pub struct ExecutableQuestion {
 }
 
 impl Questions {
+    /// Asks whether the process runs the file at `path`, and for the file's contents if `digest`.
+    pub fn add_executable(&mut self, path: &str, digest: bool) {
+        match self.executables.iter_mut().find(|question| question.path == path) {
+            Some(question) => question.digest |= digest,
+            None => self.executables.push(ExecutableQuestion { path: path.to_owned(), digest }),
+        }
+    }
+
     /// Whether nothing is asked.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Rules as the configuration file has them, and what can be wrong with each.
+//! The `[[rule]]`s of the configuration file, and their mistakes.
 //!
 //! ```toml
 //! [[rule]]
@@ -11,27 +11,20 @@
 //! env = ["DB_*", "API_KEY"]
 //! ```
 //!
-//! All that a rule says must hold. `executable` and `sha256` narrow a rule down: by themselves they say too little, since
-//! everybody may run what everybody can execute.
+//! A rule applies to a process that meets all its conditions, each of which is read by its own file in `matchers`.
 
-use std::fmt;
-
-use nix::unistd::{Group, User};
-use serde::de::{Error as _, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use thiserror::Error;
 
+use super::matchers::{self, InvalidCondition, Principal};
 use super::{Policy, Rule, RuleLabel};
 use crate::access::glob::{Glob, InvalidGlob};
-use crate::access::peer::{
-    InvalidDigest, InvalidUnitPattern, UnitPattern, is_anonymous_group, is_anonymous_user,
-};
 
 /// One `[[rule]]`, before its names are looked up.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleConfig {
-    /// What messages call the rule.
+    /// The rule's name in messages.
     #[serde(default)]
     pub name: Option<String>,
     /// The user that it grants to.
@@ -56,201 +49,87 @@ pub struct RuleConfig {
     pub env: Vec<String>,
 }
 
-/// A user or group, by number or by name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Principal {
-    /// Its number.
-    Id(u32),
-    /// Its name, as the machine's user database has it.
-    Name(String),
-}
-
-/// What is wrong with one rule.
+/// A mistake in one rule.
 #[derive(Debug, Error)]
 #[error("rule {} {problem}", RuleLabel::new(*.index, .name.as_deref()))]
 pub struct RuleMistake {
-    /// The rule's place in the file, counted from 0.
+    /// The rule's position in the file, counted from 0.
     pub index: usize,
     /// The rule's name.
     pub name: Option<String>,
-    /// What is wrong, and the remedy.
+    /// The problem, and the remedy.
     pub problem: Problem,
 }
 
-/// What can be wrong with a rule.
+/// A problem of one rule.
 #[derive(Debug, Error)]
 pub enum Problem {
-    /// It says nobody.
+    /// No condition says whom the rule is for.
     #[error("grants to nobody: give it uid, gid or unit, or any = true")]
     Nobody,
-    /// It says everybody and somebody.
+    /// The rule is for everybody and for somebody.
     #[error("has any = true beside uid, gid or unit: everybody, or these? Keep one")]
     AnyAndSome,
-    /// It grants nothing.
+    /// The rule grants nothing.
     #[error("grants nothing: list environment names in env, or [\"*\"] for all")]
     Nothing,
-    /// There is no such user.
-    #[error("names the user {0:?}, which this machine does not have: create it, or give its number")]
-    User(String),
-    /// There is no such group.
-    #[error("names the group {0:?}, which this machine does not have: create it, or give its number")]
-    Group(String),
-    /// The user database fails.
-    #[error("names {0:?}, and the user database cannot be read: give the number instead")]
-    Database(String, #[source] nix::Error),
-    /// The overflow uid or gid, in a user namespace that leaves ids out.
-    #[error(
-        "names the {kind} {id}, by which this user namespace shows every {kind} that it does not map (/proc/self/uid_map): it \
-         identifies nobody; map the {kind}, or run the daemon outside the namespace"
-    )]
-    Anonymous {
-        /// User or group.
-        kind: &'static str,
-        /// The id.
-        id: u32,
-    },
-    /// No pattern of units.
-    #[error("has the unit {0:?}: {1}")]
-    Unit(String, InvalidUnitPattern),
-    /// A path that no executable has.
-    #[error("has the executable {0:?}: write an absolute path without . and .., as readlink -f prints it")]
-    Executable(String),
-    /// No digest.
-    #[error("has a sha256 that is none: {0}")]
-    Digest(InvalidDigest),
-    /// A digest of what?
+    /// A digest without a file to compare.
     #[error("has sha256 without executable: say which file has it")]
     DigestAlone,
-    /// A pattern is none.
+    /// A condition is invalid.
+    #[error("{0}")]
+    Condition(InvalidCondition),
+    /// A pattern is invalid.
     #[error("has the pattern {0:?} in env: {1}")]
     Glob(String, InvalidGlob),
 }
 
 impl Policy {
-    /// Takes the rules of a configuration file, names looked up.
+    /// Checks the rules of a configuration file and looks up their names.
     ///
     /// # Errors
     /// Every mistake of every rule.
     pub fn from_config(rules: Vec<RuleConfig>) -> Result<Self, Vec<RuleMistake>> {
         let mut mistakes = Vec::new();
-        let mut taken = Vec::with_capacity(rules.len());
+        let mut checked = Vec::with_capacity(rules.len());
         for (index, rule) in rules.into_iter().enumerate() {
-            let name = rule.name.clone();
             match rule.check() {
-                Ok(rule) => taken.push(rule),
+                Ok(rule) => checked.push(rule),
                 Err(problems) => mistakes.extend(problems.into_iter().map(|problem| RuleMistake {
                     index,
-                    name: name.clone(),
+                    name: rule.name.clone(),
                     problem,
                 })),
             }
         }
-        if mistakes.is_empty() { Ok(Self { rules: taken }) } else { Err(mistakes) }
+        if mistakes.is_empty() { Ok(Self { rules: checked }) } else { Err(mistakes) }
     }
 }
 
 impl RuleConfig {
-    fn check(self) -> Result<Rule, Vec<Problem>> {
-        let mut problems = self.contradictions();
-        let uid = keep(self.uid.map(|uid| uid.look_up(user).and_then(known_user)).transpose(), &mut problems)
-            .flatten();
-        let gid =
-            keep(self.gid.map(|gid| gid.look_up(group).and_then(known_group)).transpose(), &mut problems)
-                .flatten();
-        let unit = keep(self.unit.map(unit).transpose(), &mut problems).flatten();
-        let executable = keep(self.executable.map(executable).transpose(), &mut problems).flatten();
-        let sha256 = self.sha256.map(|text| text.parse().map_err(Problem::Digest));
-        let sha256 = keep(sha256.transpose(), &mut problems).flatten();
-        let glob = |text: &String| Glob::new(text).map_err(|why| Problem::Glob(text.clone(), why));
-        let allow = self.env.iter().filter_map(|text| keep(glob(text), &mut problems)).collect();
-        let rule = Rule { name: self.name, uid, gid, unit, executable, sha256, allow };
+    fn check(&self) -> Result<Rule, Vec<Problem>> {
+        let found = matchers::read(self);
+        let mut problems = self.contradictions(found.identifies);
+        problems.extend(found.errors.into_iter().map(Problem::Condition));
+        let mut allow = Vec::with_capacity(self.env.len());
+        for pattern in &self.env {
+            match Glob::new(pattern) {
+                Ok(glob) => allow.push(glob),
+                Err(why) => problems.push(Problem::Glob(pattern.clone(), why)),
+            }
+        }
+        let rule = Rule { name: self.name.clone(), conditions: found.conditions, allow };
         if problems.is_empty() { Ok(rule) } else { Err(problems) }
     }
 
-    fn contradictions(&self) -> Vec<Problem> {
-        let some = self.uid.is_some() || self.gid.is_some() || self.unit.is_some();
+    fn contradictions(&self, identifies: bool) -> Vec<Problem> {
         let found = [
-            (self.any && some).then_some(Problem::AnyAndSome),
-            (!self.any && !some).then_some(Problem::Nobody),
+            (self.any && identifies).then_some(Problem::AnyAndSome),
+            (!self.any && !identifies).then_some(Problem::Nobody),
             (self.sha256.is_some() && self.executable.is_none()).then_some(Problem::DigestAlone),
             self.env.is_empty().then_some(Problem::Nothing),
         ];
         found.into_iter().flatten().collect()
-    }
-}
-
-fn unit(text: String) -> Result<UnitPattern, Problem> {
-    UnitPattern::new(&text).map_err(|why| Problem::Unit(text, why))
-}
-
-/// As the kernel writes it, for it is compared with that.
-fn executable(path: String) -> Result<String, Problem> {
-    let is_plain = |part: &str| !matches!(part, "" | "." | "..");
-    let is_path = path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_plain));
-    if is_path && !path.contains('\0') { Ok(path) } else { Err(Problem::Executable(path)) }
-}
-
-/// The result's value; its problem goes to the others.
-fn keep<T>(result: Result<T, Problem>, problems: &mut Vec<Problem>) -> Option<T> {
-    result.map_err(|problem| problems.push(problem)).ok()
-}
-
-impl Principal {
-    fn look_up(self, by_name: fn(&str) -> Result<u32, Problem>) -> Result<u32, Problem> {
-        match self {
-            Self::Id(id) => Ok(id),
-            Self::Name(name) => by_name(&name),
-        }
-    }
-}
-
-fn known_user(id: u32) -> Result<u32, Problem> {
-    if is_anonymous_user(id) { Err(Problem::Anonymous { kind: "user", id }) } else { Ok(id) }
-}
-
-fn known_group(id: u32) -> Result<u32, Problem> {
-    if is_anonymous_group(id) { Err(Problem::Anonymous { kind: "group", id }) } else { Ok(id) }
-}
-
-fn user(name: &str) -> Result<u32, Problem> {
-    let found = User::from_name(name).map_err(|error| Problem::Database(name.to_owned(), error))?;
-    found.map(|user| user.uid.as_raw()).ok_or_else(|| Problem::User(name.to_owned()))
-}
-
-fn group(name: &str) -> Result<u32, Problem> {
-    let found = Group::from_name(name).map_err(|error| Problem::Database(name.to_owned(), error))?;
-    found.map(|group| group.gid.as_raw()).ok_or_else(|| Problem::Group(name.to_owned()))
-}
-
-impl<'de> Deserialize<'de> for Principal {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NumberOrName;
-
-        impl Visitor<'_> for NumberOrName {
-            type Value = Principal;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number or a name")
-            }
-
-            fn visit_i64<E: serde::de::Error>(self, id: i64) -> Result<Principal, E> {
-                let fits = u32::try_from(id).ok().filter(|id| *id != u32::MAX);
-                fits.map(Principal::Id).ok_or_else(|| E::custom("an id is a number from 0 to 4294967294"))
-            }
-
-            fn visit_u64<E: serde::de::Error>(self, id: u64) -> Result<Principal, E> {
-                self.visit_i64(i64::try_from(id).unwrap_or(i64::MAX))
-            }
-
-            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Principal, E> {
-                if name.is_empty() || name.contains('\0') {
-                    return Err(E::custom("a user's or group's name is not empty and has no NUL"));
-                }
-                Ok(Principal::Name(name.to_owned()))
-            }
-        }
-
-        deserializer.deserialize_any(NumberOrName).map_err(D::Error::custom)
     }
 }
 
@@ -272,7 +151,7 @@ mod tests {
     fn users_and_groups_may_be_names_or_numbers() {
         let policy = policy("[[rule]]\nname='ci'\nuid='root'\ngid=7\nenv=['DB_*','KEY']").unwrap();
         let rule = &policy.rules[0];
-        assert_eq!((rule.uid, rule.gid, rule.allow.len()), (Some(0), Some(7), 2));
+        assert_eq!((rule.applies_to_text().as_str(), rule.allow.len()), ("uid 0, gid 7", 2));
     }
 
     #[test]
@@ -290,7 +169,7 @@ mod tests {
             "rule 3 has any = true beside uid",
             "rule 4 has sha256 without executable",
             "rule 4 has the unit \"app\": a unit's name is",
-            "rule 4 has a sha256 that is none: a SHA-256 is 64",
+            "rule 4 has an invalid sha256: a SHA-256 is 64",
             "rule 5 grants to nobody",
             "rule 5 has the executable \"bin/x\": write an absolute path",
         ];
@@ -311,16 +190,6 @@ mod tests {
         ] {
             let mistakes = policy(text).unwrap_err();
             assert!(mistakes[0].contains(word), "{mistakes:?}");
-        }
-    }
-
-    #[test]
-    fn an_executable_is_written_as_the_kernel_writes_it() {
-        for bad in ["", "/", "x", "/a//b", "/a/./b", "/a/../b", "/a/", "/a\0"] {
-            assert!(executable(bad.to_owned()).is_err(), "{bad:?}");
-        }
-        for good in ["/a", "/usr/bin/a b", "/a/..b", "/ä"] {
-            assert!(executable(good.to_owned()).is_ok(), "{good:?}");
         }
     }
 }

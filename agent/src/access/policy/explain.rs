@@ -111,7 +111,7 @@ impl ExplainedRule {
     fn of(index: usize, rule: &Rule, facts: &Facts) -> Self {
         Self {
             rule: rule.label(index).to_string(),
-            about: rule.about(),
+            about: rule.applies_to_text(),
             env: rule.allow().iter().map(ToString::to_string).collect(),
             mismatches: rule.mismatches(facts).map(|mismatch| mismatch.to_string()).collect(),
         }
@@ -121,7 +121,7 @@ impl ExplainedRule {
 fn variable(policy: &Policy, facts: &Facts, name: &str) -> ExplainedVariable {
     let guarded = is_guarded(name.as_bytes());
     let mut rules = policy.rules().iter().enumerate();
-    let found = rules.find(|(_, rule)| rule.is_about(facts) && rule.grants(name.as_bytes(), guarded));
+    let found = rules.find(|(_, rule)| rule.applies_to(facts) && rule.grants(name.as_bytes(), guarded));
     let rule = found.map(|(index, rule)| rule.label(index).to_string());
     ExplainedVariable { name: name.to_owned(), rule, guarded }
 }

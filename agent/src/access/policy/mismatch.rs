@@ -1,54 +1,50 @@
-//! Why a rule is not about a process.
+//! Why a rule does not apply to a process.
 
-use std::fmt;
+use std::fmt::{self, Display};
 
-use crate::access::peer::{Digest, Obstacle, UnitName, UnitPattern};
+use crate::access::peer::Obstacle;
 
-/// Longest path of a process's own choice that is repeated, in characters as they are shown: each rule may repeat it, and the audit
-/// takes no event of any length.
+/// Longest quoted text that the process chose itself, in characters as shown: every rule may quote it, and the audit drops
+/// events that are too long.
 const MAX_QUOTED: usize = 512;
 
-/// One thing that a rule says of a process and that does not hold, or is not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "what the rule wants, and what is")]
-pub enum Mismatch<'a> {
-    /// Another user.
-    Uid { wanted: u32, is: u32 },
-    /// Another group.
-    Gid { wanted: u32, is: u32 },
-    /// Another unit, or none that any rule asks for.
-    Unit { wanted: &'a UnitPattern, is: Option<&'a UnitName> },
-    /// Nobody knows the unit.
-    UnitUnknown(Obstacle),
-    /// Another program.
-    Executable { wanted: &'a str, is: &'a str },
-    /// Nobody knows the program.
-    ExecutableUnknown(Obstacle),
-    /// Another file under the name.
-    Digest { wanted: Digest, is: Digest },
-    /// Nobody knows what is in the file.
-    DigestUnknown(Obstacle),
+/// A condition of a rule that a process does not meet.
+#[derive(Clone, Copy)]
+pub(crate) struct Mismatch<'a> {
+    /// The fact about the process: `uid`.
+    pub(super) fact: &'static str,
+    /// The value that the rule wants.
+    pub(super) wanted: &'a dyn Display,
+    /// The process's own value.
+    pub(super) found: Found<'a>,
 }
 
-impl fmt::Display for Mismatch<'_> {
+/// A fact about a process that does not meet a condition.
+#[derive(Clone, Copy)]
+pub(crate) enum Found<'a> {
+    /// Another value.
+    Value(&'a dyn Display),
+    /// Another value, which the process may have chosen: any bytes of any length.
+    Text(&'a str),
+    /// The process has no value that any rule asks for.
+    Absent,
+    /// The fact is unknown.
+    Unknown(Obstacle),
+}
+
+impl Display for Mismatch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Uid { wanted, is } => write!(f, "uid is {is}, not {wanted}"),
-            Self::Gid { wanted, is } => write!(f, "gid is {is}, not {wanted}"),
-            Self::Unit { wanted, is: Some(unit) } => write!(f, "unit is {unit}, not {wanted}"),
-            Self::Unit { wanted, is: None } => write!(f, "it is not in unit {wanted}"),
-            Self::Executable { wanted, is } => {
-                write!(f, "executable is {}, not {wanted}", quoted(is))
-            }
-            Self::Digest { wanted, is } => write!(f, "sha256 of its executable is {is}, not {wanted}"),
-            Self::UnitUnknown(why) => write!(f, "unit is not known: {why}"),
-            Self::ExecutableUnknown(why) => write!(f, "executable is not known: {why}"),
-            Self::DigestUnknown(why) => write!(f, "sha256 is not known: {why}"),
+        let Self { fact, wanted, found } = self;
+        match found {
+            Found::Value(is) => write!(f, "{fact} is {is}, not {wanted}"),
+            Found::Text(is) => write!(f, "{fact} is {}, not {wanted}", quoted(is)),
+            Found::Absent => write!(f, "it is not in {fact} {wanted}"),
+            Found::Unknown(why) => write!(f, "{fact} is unknown: {why}"),
         }
     }
 }
 
-/// On one line, its end where it is long: that is the program's name.
+/// One line. A long path loses its start, because its end names the program.
 fn quoted(path: &str) -> String {
     let shown = path.escape_default().to_string();
     match shown.len().checked_sub(MAX_QUOTED) {

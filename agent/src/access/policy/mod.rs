@@ -8,21 +8,22 @@
 
 mod config;
 mod explain;
+mod matchers;
 mod mismatch;
 mod rule;
 pub mod table;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Principal, Problem, RuleConfig, RuleMistake};
+pub use config::{Problem, RuleConfig, RuleMistake};
 pub use devbox_secrets_proto::guarded::is_guarded;
 pub use explain::{ExplainedProcess, ExplainedRule, ExplainedVariable, Explanation};
-pub use mismatch::Mismatch;
+pub use matchers::Principal;
 pub use rule::{Rule, RuleLabel};
 
 use std::fmt;
 
-use super::glob::Glob;
+use crate::access::glob::Glob;
 use crate::access::peer::{Facts, Peer, Questions, UnitPattern};
 
 /// Most rules that [`Policy::why_not`] gives a reason for, and [`Policy::about`] names.
@@ -55,7 +56,8 @@ impl Policy {
     /// What holds without a configuration: `uid` may have every variable (but no guarded one).
     #[must_use]
     pub fn own_uid_only(uid: u32) -> Self {
-        Self { rules: vec![Rule::everything_for(uid)] }
+        let allow = Glob::new("*").into_iter().collect();
+        Self { rules: vec![Rule { name: None, conditions: vec![matchers::exactly_uid(uid)], allow }] }
     }
 
     /// The rules, for `check` and `status`.
@@ -68,7 +70,7 @@ impl Policy {
     #[must_use]
     pub fn questions(&self, peer: Peer) -> Option<Questions> {
         let mut questions = Questions::default();
-        for rule in self.rules.iter().filter(|rule| rule.could_be_about(peer)) {
+        for rule in self.rules.iter().filter(|rule| rule.relation(peer) != Relation::None) {
             rule.ask(&mut questions);
         }
         (!questions.is_empty()).then_some(questions)
@@ -77,18 +79,23 @@ impl Policy {
     /// How the rules relate to the user that `peer` is.
     #[must_use]
     pub fn relation(&self, peer: Peer) -> Relation {
-        let about = || self.rules.iter().filter(|rule| rule.could_be_about(peer));
-        if about().any(Rule::names_user_or_group) {
-            return Relation::Named;
+        let mut relation = Relation::None;
+        for rule in &self.rules {
+            match rule.relation(peer) {
+                Relation::Named => return Relation::Named,
+                Relation::Possible => relation = Relation::Possible,
+                Relation::None => {}
+            }
         }
-        if about().next().is_some() { Relation::Possible } else { Relation::None }
+        relation
     }
 
     /// Everything about a process that any rule asks for, and its unit.
     #[must_use]
     pub fn all_questions(&self) -> Questions {
-        let mut questions = Questions { any_executable: self.names_executables(), ..Questions::default() };
+        let mut questions = Questions::default();
         self.rules.iter().for_each(|rule| rule.ask(&mut questions));
+        questions.any_executable = !questions.executables.is_empty();
         questions.units = vec![UnitPattern::any()];
         questions
     }
@@ -96,13 +103,13 @@ impl Policy {
     /// Whether any rule names an executable: other users' can be seen with `CAP_SYS_PTRACE` only, and from no Landlock domain.
     #[must_use]
     pub fn names_executables(&self) -> bool {
-        self.rules.iter().any(|rule| rule.executable().is_some())
+        self.all_questions().any_executable
     }
 
     /// What a process may have; none where no rule is about it.
     #[must_use]
     pub fn grants(&self, facts: &Facts) -> Option<Grants<'_>> {
-        let rules: Vec<&Rule> = self.rules.iter().filter(|rule| rule.is_about(facts)).collect();
+        let rules: Vec<&Rule> = self.rules.iter().filter(|rule| rule.applies_to(facts)).collect();
         (!rules.is_empty()).then_some(Grants { rules })
     }
 
@@ -110,7 +117,7 @@ impl Policy {
     #[must_use]
     pub fn about<'a>(&'a self, facts: &'a Facts) -> impl fmt::Display + 'a {
         let rules = self.rules.iter().enumerate();
-        let about = rules.filter(|(_, rule)| rule.is_about(facts)).take(MAX_REASONS);
+        let about = rules.filter(|(_, rule)| rule.applies_to(facts)).take(MAX_REASONS);
         Labels(about.map(|(index, rule)| rule.label(index)))
     }
 
@@ -158,6 +165,6 @@ impl Grants<'_> {
     /// Whether every name but the guarded ones is granted.
     #[must_use]
     pub fn everything(&self) -> bool {
-        self.rules.iter().any(|rule| rule.allow().iter().any(Glob::is_everything))
+        self.rules.iter().any(|rule| rule.grants_everything())
     }
 }

@@ -33,8 +33,9 @@ fn line(out: &mut String, cells: &[&str], widths: &[usize]) {
 /// The rules, one a line.
 #[must_use]
 pub fn rules(policy: &Policy) -> String {
-    let row =
-        |(index, rule): (usize, &super::Rule)| [rule.label(index).to_string(), rule.about(), rule.granted()];
+    let row = |(index, rule): (usize, &super::Rule)| {
+        [rule.label(index).to_string(), rule.applies_to_text(), rule.granted()]
+    };
     let rows: Vec<[String; 3]> = policy.rules().iter().enumerate().map(row).collect();
     if rows.is_empty() {
         return "no rules: nobody may have anything\n".to_owned();

@@ -16,8 +16,10 @@ fn facts(uid: u32, gid: u32) -> Facts {
 }
 
 fn rule(uid: Option<u32>, gid: Option<u32>, allow: &[&str]) -> Rule {
-    let allow = allow.iter().map(|text| Glob::new(text).unwrap()).collect();
-    Rule { uid, gid, allow, ..Rule::default() }
+    let id = |key: &str, id: Option<u32>| id.map(|id| format!("{key} = {id}\n")).unwrap_or_default();
+    let any = if uid.or(gid).is_none() { "any = true\n" } else { "" };
+    let text = format!("{}{}{any}env = {allow:?}", id("uid", uid), id("gid", gid));
+    parsed(&[&text]).rules.remove(0)
 }
 
 fn parsed(rules: &[&str]) -> Policy {
@@ -212,12 +214,14 @@ proptest! {
             (0u32..2, proptest::option::of(unit_name()), proptest::option::of("/[ab]")), 0..4),
         uid in 0u32..2, unit in proptest::option::of(unit_name()), path in "/[ab]",
     ) {
-        let rule = |(uid, unit, path): &(u32, Option<String>, Option<String>)| Rule {
-            unit: unit.as_ref().map(|unit| UnitPattern::new(unit).unwrap()),
-            executable: path.clone(),
-            ..rule(Some(*uid), None, &["*"])
+        let rule = |(uid, unit, path): &(u32, Option<String>, Option<String>)| {
+            let key = |key: &str, value: &Option<String>| {
+                value.as_ref().map(|value| format!("{key} = '{value}'\n")).unwrap_or_default()
+            };
+            format!("uid = {uid}\n{}{}env = ['*']", key("unit", unit), key("executable", path))
         };
-        let policy = Policy { rules: rules.iter().map(rule).collect() };
+        let texts: Vec<String> = rules.iter().map(rule).collect();
+        let policy = parsed(&texts.iter().map(String::as_str).collect::<Vec<_>>());
         let unit = unit.map(|unit| UnitName::new(&unit).unwrap());
         let executable = Ok(Executable { path, digest: Err(Obstacle::NotAsked) });
         let all = Facts { unit: Ok(unit.clone()), executable, ..facts(uid, 0) };
