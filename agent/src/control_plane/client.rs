@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use devbox_secrets_common::tcp::close_when_silent;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
@@ -17,7 +18,6 @@ use tokio_rustls::client::TlsStream;
 
 use super::error::TransportError;
 use super::link::{Failure, Link};
-use super::liveness::end_when_unheard;
 use super::reply::Reply;
 use super::url::ServerUrl;
 use super::watched::Watched;
@@ -190,7 +190,7 @@ impl Client {
 
 fn prepare(tcp: TcpStream) -> io::Result<TcpStream> {
     tcp.set_nodelay(true)?;
-    end_when_unheard(&tcp)?;
+    close_when_silent(&tcp)?;
     Ok(tcp)
 }
 

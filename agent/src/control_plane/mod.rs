@@ -10,7 +10,6 @@ pub mod backoff;
 pub mod client;
 pub mod error;
 mod link;
-mod liveness;
 pub mod pin;
 pub mod reply;
 pub mod tls;

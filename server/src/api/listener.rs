@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use devbox_secrets_common::tcp::close_when_silent;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -20,7 +21,6 @@ use tokio_rustls::server::TlsStream;
 
 use super::admission::{Admission, Full, Place, network};
 use super::connection::{self, Connection};
-use super::liveness;
 use super::load::Load;
 use super::observe::Observer;
 use super::parse_errors::ParseErrors;
@@ -182,7 +182,7 @@ impl Gate {
         let _open = self.metrics.connection_opened(self.name);
         // Without it an answer may wait 40 ms for an acknowledgement; a socket that refuses is about to fail anyway.
         let _ = stream.set_nodelay(true);
-        let _ = liveness::end_when_unheard(&stream);
+        let _ = close_when_silent(&stream);
         let acceptor = match &self.transport {
             Transport::Plain => {
                 return self

@@ -18,7 +18,6 @@ mod error;
 mod host;
 mod json;
 pub mod listener;
-mod liveness;
 mod load;
 mod observe;
 pub mod openapi;
