@@ -55,7 +55,7 @@ fn perform(deed: &str, argument: &str, parent: Pid) -> io::Result<()> {
         "start a thread" => std::thread::spawn(|| ()).join().map_err(|_| io::Error::other("it panicked")),
         "start a process" => Command::new(argument).spawn().map(drop),
         "panic" => {
-            stderr::take_panics();
+            stderr::take_panics("confined");
             panic!("as it was asked to")
         }
         "execute" => Err(Command::new(argument).exec()),

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use devbox_secrets_common::log::journal::is_stderr;
 use devbox_secretsd::access::peer::Process;
 use devbox_secretsd::access::policy::Explanation;
 use devbox_secretsd::admin::client::AskError;
@@ -24,7 +25,7 @@ use devbox_secretsd::reload::Counts;
 use devbox_secretsd::status::{Status, table};
 use devbox_secretsd::sys::share_one_arena;
 use devbox_secretsd::telemetry::log::{self, Format};
-use devbox_secretsd::telemetry::{chain, journal, stderr};
+use devbox_secretsd::telemetry::{chain, stderr};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use zeroizing_alloc::ZeroAlloc;
@@ -33,6 +34,8 @@ use command::{
     Action, Command, DEFAULT_ADMIN_SOCKET, ExplainOptions, Options, QuiesceOptions, ReloadOptions,
     ResumeOptions, StatusOptions,
 };
+
+const PROGRAM: &str = "devbox-secretsd";
 
 /// Everything that is freed is wiped: ciphertext, TLS state, private keys, the join token.
 #[global_allocator]
@@ -61,7 +64,7 @@ fn main() -> ExitCode {
     // Before memory is locked, and before there is a second thread.
     share_one_arena();
     let hardening = harden::process();
-    stderr::take_panics();
+    stderr::take_panics(PROGRAM);
     let outcome = match Command::parse().action {
         Action::Run(options) => run(&options, hardening),
         Action::Status(options) => status(&options),
@@ -81,11 +84,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints `message` whatever the log's level. A standard error that is closed or not read is ignored.
 fn fail(message: &str, code: u8) -> ExitCode {
-    let priority = if journal::is_stderr() { journal::ERROR } else { "" };
-    let lines: String = message.lines().map(|line| format!("{priority}devbox-secretsd: {line}\n")).collect();
-    stderr::last_words(&lines);
+    stderr::report_failure(PROGRAM, message);
     ExitCode::from(code)
 }
 
@@ -171,7 +171,7 @@ fn quiesce(options: &QuiesceOptions) -> Result<(), Failure> {
 fn resume(options: &ResumeOptions) -> Result<(), Failure> {
     let ResumeOptions { join_token_file, wait, admin_socket } = options;
     // Others may be able to read the token: whoever passes it is told.
-    log::start("warn", if journal::is_stderr() { Format::Journald } else { Format::Human }, false)?;
+    log::start("warn", if is_stderr() { Format::Journald } else { Format::Human }, false)?;
     stderr::start()?;
     let file = join_token_file.as_ref().map(|file| Some(file).filter(|file| *file != Path::new("-")));
     let token = file.map(token::read).transpose()?;

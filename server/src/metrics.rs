@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use devbox_secrets_common::log::stderr;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -15,8 +16,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-
-use crate::logs::writer;
 
 /// Upper ends of the buckets of every latency, in seconds. The promise of a revocation is one second.
 const LATENCY_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -281,7 +280,7 @@ struct LostLogLines;
 
 impl Collector for LostLogLines {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let lost = ConstCounter::new(writer().lost());
+        let lost = ConstCounter::new(stderr::writer().lost());
         let help = "Lines of the log that were dropped because standard error took none";
         lost.encode(encoder.encode_descriptor("log_lines_lost", help, None, lost.metric_type())?)
     }

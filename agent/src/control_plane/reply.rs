@@ -1,5 +1,6 @@
 //! What the control plane answered.
 
+use devbox_secrets_common::text::one_line;
 use devbox_secrets_proto::devbox::ErrorBody;
 use hyper::StatusCode;
 use thiserror::Error;
@@ -52,7 +53,7 @@ impl Reply {
     pub fn refusal(&self) -> Refusal {
         let status = self.status;
         match serde_json::from_slice::<ErrorBody>(&self.body) {
-            Ok(error) => Refusal { status, code: one_line(&error.code), message: one_line(&error.message) },
+            Ok(error) => Refusal { status, code: quoted(&error.code), message: quoted(&error.message) },
             Err(_) => {
                 let message = "without a reason: does the URL name the server's devbox listener?".to_owned();
                 Refusal { status, code: String::new(), message }
@@ -61,9 +62,9 @@ impl Reply {
     }
 }
 
-/// What a stranger wrote, fit for a log line.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect()
+/// A stranger's text, fit for a log line.
+fn quoted(text: &str) -> String {
+    one_line(text).take(MAX_MESSAGE_CHARS).collect()
 }
 
 #[cfg(test)]

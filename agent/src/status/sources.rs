@@ -96,7 +96,11 @@ impl Sources {
     }
 
     fn process(&self) -> Process {
-        Process { started_ms: self.started_ms, audit_dropped: audit::dropped(), log_dropped: stderr::lost() }
+        Process {
+            started_ms: self.started_ms,
+            audit_dropped: audit::dropped(),
+            log_dropped: stderr::writer().lost(),
+        }
     }
 }
 

@@ -72,7 +72,7 @@ impl<'i> Document<'i> {
     /// Reports a mistake in `line`, or in none: a wrong flag.
     pub fn mistake_at(&self, line: Option<usize>, text: &str) {
         // A key is named as it is written, and may hold control characters.
-        self.mistakes.borrow_mut().push(Mistake { line, text: one_line(text) });
+        self.mistakes.borrow_mut().push(Mistake { line, text: one_line(text).collect() });
     }
 
     /// Returns `read` if the document has no mistake.

@@ -11,6 +11,7 @@ use crate::config::ConfigError;
 use crate::crypto::MasterKeyError;
 use crate::harden::HardenError;
 use crate::listeners::ListenError;
+use crate::logs::chain;
 use crate::registry::{OpenError, Refusal};
 use crate::store::StateError;
 use crate::tls::TlsError;
@@ -90,6 +91,15 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The text for standard error: mistakes of the configuration one a line, any other failure with its causes.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Config(ConfigError::Mistakes(mistakes)) => mistakes.to_string(),
+            failure => chain(failure),
+        }
+    }
+
     /// How the program ends then.
     #[must_use]
     pub fn exit(&self) -> Exit {

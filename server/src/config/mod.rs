@@ -60,7 +60,7 @@ use devbox_secrets_common::config::{Document, Section, time};
 use rustls::pki_types::ServerName;
 use thiserror::Error;
 
-use crate::logs::{LogConfig, LogFormat, parse_level};
+use crate::logs::{LogConfig, parse_level};
 
 pub use devbox_secrets_common::config::{Mistake, Mistakes};
 pub use limits::{Limits, Rate};
@@ -310,7 +310,7 @@ fn admin(section: &mut Section<'_, '_>) -> Option<SocketAddr> {
 fn log(section: &mut Section<'_, '_>) -> LogConfig {
     let default = LogConfig::default();
     LogConfig {
-        format: section.parsed("format", str::parse::<LogFormat>).unwrap_or(default.format),
+        format: section.parsed("format", str::parse).unwrap_or(default.format),
         level: section.parsed("level", parse_level).unwrap_or(default.level),
     }
 }

@@ -1,3 +1,4 @@
+use devbox_secrets_common::log::Format;
 use tracing::level_filters::LevelFilter;
 
 use super::*;
@@ -49,7 +50,7 @@ fn every_key_is_read() {
     assert_eq!(config.devbox.trust_domain, "example.com");
     assert_eq!(config.devbox.certificate_lifetime, Duration::from_secs(3_600));
     assert_eq!(config.admin, Some("127.0.0.1:9464".parse().unwrap()));
-    assert_eq!(config.log, LogConfig { format: LogFormat::Json, level: LevelFilter::DEBUG });
+    assert_eq!(config.log, LogConfig { format: Format::Json, level: LevelFilter::DEBUG });
 }
 
 #[test]

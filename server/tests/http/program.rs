@@ -172,7 +172,9 @@ fn check_reports_every_mistake_of_a_configuration() {
         let output = run(&[command, "--config", file.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(2));
         let text = stderr(&output);
-        for part in ["server.toml:3:", "server.toml:5:", "[devbox] listen is missing", "master_key_file is missing"] {
+        for part in
+            ["server.toml:3:", "server.toml:5:", "[devbox] listen is missing", "master_key_file is missing"]
+        {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

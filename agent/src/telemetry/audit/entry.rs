@@ -2,16 +2,17 @@
 
 use std::fmt::{self, Write as _};
 
+use devbox_secrets_common::log::journal;
+use devbox_secrets_common::text::one_line;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
 
 use super::Kind;
-use crate::telemetry::journal;
 
-/// Fields that are about whoever asked.
+/// Fields that describe the peer.
 const OF_PEER: [&str; 5] = ["uid", "gid", "pid", "unit", "executable"];
 
-/// One event, encoded; the room is used again for the next one.
+/// One encoded event. Its buffers are reused for the next one.
 #[derive(Debug, Default)]
 pub(super) struct Entry {
     fields: Vec<u8>,
@@ -20,7 +21,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Encodes `event` in place of the one before.
+    /// Encodes `event` in place of the previous one.
     pub(super) fn encode(&mut self, event: &Event<'_>) {
         self.fields.clear();
         self.line.clear();
@@ -37,7 +38,7 @@ impl Entry {
         &self.fields
     }
 
-    /// Message and fields, as `journalctl -u` shows them: one line, without its end.
+    /// Message and fields, as `journalctl -u` shows them: one line, without a line end.
     pub(super) fn line(&self) -> &str {
         &self.line
     }
@@ -47,7 +48,7 @@ impl Entry {
         self.assign(value);
     }
 
-    /// A value with a line break has its length before it, so that it can begin no field of its own.
+    /// A value with a line break is preceded by its length, so that it cannot start a field.
     fn assign(&mut self, value: &str) {
         if value.contains('\n') {
             self.fields.push(b'\n');
@@ -70,8 +71,8 @@ impl Entry {
     fn take(&mut self, name: &str, value: &str) {
         match name {
             "message" => {
-                // First of all fields: what follows is told beside it.
-                one_line(&mut self.line, value);
+                // The first of all fields: the line starts with it.
+                self.line.extend(one_line(value));
                 return;
             }
             "event" => {
@@ -83,7 +84,7 @@ impl Entry {
             "reason" if self.line.contains(value) => {}
             name => {
                 let _ = write!(self.line, " {name}=");
-                one_line(&mut self.line, value);
+                self.line.extend(one_line(value));
             }
         }
         self.own(name, value);
@@ -104,11 +105,7 @@ impl Visit for Entry {
     }
 }
 
-/// The number that a line of the journal begins with, without its brackets.
+/// The number of a line's priority, without its brackets.
 fn priority(level: Level) -> &'static str {
     journal::priority(level).trim_matches(['<', '>'])
-}
-
-fn one_line(line: &mut String, text: &str) {
-    line.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
 }

@@ -1,41 +1,47 @@
 //! The audit's events as entries of systemd-journald, each with its fields: `journalctl DEVBOX_EVENT=refusal -o json`.
 //!
-//! Not tracing-journald: it waits where the journal does not read, and forgets what does not arrive. Here nothing waits. A
-//! missing journal is made up for by a line on standard error; lost events are counted ([`dropped`]). The socket is not
-//! connected: a restarted journal is another peer under the same path.
+//! tracing-journald is not used: it blocks if the journal does not read, and ignores lost events. Here a send never blocks, a
+//! line on standard error replaces the entry if there is no journal, and lost events are counted ([`dropped`]). The socket
+//! is not connected, because a restarted journal is another peer under the same path.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
-use devbox_secrets_common::log_writer::LogWriter;
+use devbox_secrets_common::log::{LogWriter, journal, stderr};
 use nix::errno::Errno;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use super::entry::Entry;
-use crate::telemetry::{journal, stderr};
 
-/// Where systemd-journald reads entries (systemd-journald.service(8)).
+/// The journal's socket for entries (systemd-journald.service(8)).
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// Events that the journal did not take, of the process's one log.
+/// Events of the process's one log that the journal did not take.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// How many events of the audit neither the journal nor standard error took since the process started.
-#[must_use]
-pub fn dropped() -> u64 {
-    DROPPED.load(Ordering::Relaxed) + stderr::audit_lost()
+static WRITER: LazyLock<LogWriter> = LazyLock::new(|| stderr::writer().counted_apart());
+
+/// The audit's handle on standard error, which counts its lost lines.
+pub(in crate::telemetry) fn writer() -> LogWriter {
+    WRITER.clone()
 }
 
-/// Sends events to the journal. Makes its socket at once: before the process closes itself.
+/// Audit events that neither the journal nor standard error took since the process started.
+#[must_use]
+pub fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed) + WRITER.lost()
+}
+
+/// Sends events to the journal. It makes its socket at once, before the process confines itself.
 #[derive(Debug)]
 pub(in crate::telemetry) struct JournalLayer {
     journal: PathBuf,
-    /// None where there can be no socket at all.
+    /// `None` if the kernel gave no socket.
     socket: Option<UnixDatagram>,
     entry: Mutex<Entry>,
     instead: LogWriter,
@@ -57,7 +63,7 @@ impl JournalLayer {
             None => Err(ErrorKind::NotFound.into()),
         };
         match sent {
-            // A journal that does not read reads standard error neither.
+            // A journal that does not read its socket does not read standard error either.
             Err(error) if is_full(&error) => Err(error),
             Err(_) => {
                 self.instead.put(format!("{}{}\n", journal::priority(level), entry.line()).into_bytes());
@@ -148,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_is_told_of_others_begins_a_field_or_a_line() {
+    fn text_from_outside_starts_no_field_and_no_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let journal = UnixDatagram::bind(&path).unwrap();
@@ -161,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_journal_there_is_a_line_and_a_new_journal_gets_the_next_event() {
+    fn without_a_journal_an_event_is_a_line_and_a_new_journal_gets_the_next_event() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let lines = logged(&path, || {
@@ -180,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_that_does_not_read_stops_nobody_and_what_it_misses_is_counted() {
+    fn a_journal_that_does_not_read_blocks_no_caller_and_lost_events_are_counted() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let _silent = UnixDatagram::bind(&path).unwrap();

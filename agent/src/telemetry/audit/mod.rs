@@ -8,8 +8,8 @@
 mod entry;
 mod journal;
 
-pub(super) use journal::JournalLayer;
 pub use journal::dropped;
+pub(super) use journal::{JournalLayer, writer};
 
 /// Target of the audit's events.
 pub const TARGET: &str = "audit";

@@ -15,6 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tracing_subscriber::fmt::MakeWriter;
 
 /// Most bytes that wait for the thread. A longer line is dropped.
 const MAX_QUEUED: usize = 1024 * 1024;
@@ -130,7 +131,7 @@ pub struct LineBuffer {
 }
 
 impl LogWriter {
-    /// A buffer for one line, for `tracing_subscriber::fmt::MakeWriter`.
+    /// A buffer for one line.
     #[must_use]
     pub fn line(&self) -> LineBuffer {
         LineBuffer { writer: self.clone(), text: Vec::new() }
@@ -145,6 +146,14 @@ impl Write for LineBuffer {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl MakeWriter<'_> for LogWriter {
+    type Writer = LineBuffer;
+
+    fn make_writer(&self) -> LineBuffer {
+        self.line()
     }
 }
 
