@@ -1,10 +1,10 @@
-//! Decides how the program starts, and links it so.
+//! Selects how the program starts, and links it accordingly.
 //!
 //! *Freestanding* (release profiles): own entry point, no libc, one static file laid out by `layout.ld`. It needs
-//! `panic = "abort"`: without the standard library stable Rust has nothing to unwind with.
+//! `panic = "abort"`: stable Rust cannot unwind without the standard library.
 //!
-//! *Hosted* (the dev profile, which unwinds so that tests can): the C library calls `main`. All the rest of the program
-//! is the same.
+//! *Hosted* (the dev profile, which unwinds so that tests can): the C library calls `main`. The rest of the program is
+//! the same.
 
 use std::env::var;
 

@@ -1,6 +1,6 @@
 //! A bundle on the wire: a devbox's sealed values at one revision.
 //!
-//! All numbers are big-endian. Nothing in it is secret without the daemon's private key.
+//! All numbers are big-endian. Without the daemon's private key it reveals no value.
 //!
 //! ```text
 //! bundle = "DSB1"  revision:u64  encapsulated key:[u8; 1120]  count:u32  entry*count
@@ -18,14 +18,14 @@ use crate::seal::{ENCAPPED_KEY_LEN, Label, TAG_LEN};
 const MAGIC: &[u8; 4] = b"DSB1";
 const HEADER_LEN: usize = MAGIC.len() + 8 + ENCAPPED_KEY_LEN + 4;
 
-/// Shortest entry, in bytes: what bounds `count` by the length of the message.
+/// Shortest entry, in bytes: it bounds `count` by the length of the message.
 const MIN_ENTRY_LEN: usize = 3 + 8 + 4 + TAG_LEN;
 
 /// Why bytes are not a bundle.
 #[derive(Debug, Error, PartialEq, Eq, Clone, Copy)]
 pub enum InvalidBundle {
-    /// It starts with something else than this format's mark.
-    #[error("not a bundle, or of a version that this program does not know")]
+    /// It does not start with this format's mark.
+    #[error("not a bundle, or of an unknown version")]
     Magic,
     /// It ends in the middle of a field, or claims more entries than it has room for.
     #[error("the bundle is cut short")]
@@ -50,7 +50,7 @@ pub enum InvalidBundle {
 /// One sealed value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// What the value is bound to.
+    /// The names and version that the value is bound to.
     pub label: Label<'a>,
     /// Ciphertext and tag.
     pub sealed: &'a [u8],
@@ -64,10 +64,10 @@ impl Entry<'_> {
     }
 }
 
-/// A bundle, checked whole, that borrows from the message.
+/// A completely checked bundle that borrows from the message.
 #[derive(Debug)]
 pub struct Bundle<'a> {
-    /// The revision of the account's secrets and bindings that this is.
+    /// The revision of the account's secrets and bindings.
     pub revision: u64,
     /// The encapsulated key of the bundle's HPKE context.
     pub encapped_key: &'a [u8],
@@ -128,7 +128,7 @@ impl BundleWriter {
     /// Appends one sealed value. Call in ascending order of `label.env`.
     ///
     /// # Errors
-    /// [`InvalidBundle::Length`] where a text has more than 255 bytes or the ciphertext more than 4 GiB.
+    /// [`InvalidBundle::Length`] if a text has more than 255 bytes or the ciphertext more than 4 GiB.
     pub fn push(
         &mut self,
         label: Label<'_>,
@@ -154,7 +154,7 @@ impl BundleWriter {
     }
 }
 
-/// What is left to read.
+/// The rest to read.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_written_bundle_is_read_back() {
         let message = bundle(&["A", "B"]);
         let parsed = Bundle::parse(&message).unwrap();
         assert_eq!((parsed.revision, parsed.encapped_key), (9, &[7; ENCAPPED_KEY_LEN][..]));

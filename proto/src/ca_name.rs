@@ -1,6 +1,6 @@
 //! A name for a CA of which only the fingerprint is known.
 //!
-//! A client tells in its `ClientHello` which CAs it trusts, by their names (`certificate_authorities`, RFC 8446 section
+//! A client lists the CAs that it trusts in its `ClientHello`, by their names (`certificate_authorities`, RFC 8446 section
 //! 4.2.4). A join token has a CA's SHA-256 and not its name. So the client gives the name `CN=<the SHA-256, lowercase
 //! hexadecimal>`, which the server knows for each of its CAs.
 
@@ -13,7 +13,7 @@ const BEFORE_DIGITS: [u8; 11] = [0x31, 0x49, 0x30, 0x47, 0x06, 0x03, 0x55, 0x04,
 /// Length of a [`ca_name`], in bytes.
 pub const CA_NAME_LEN: usize = BEFORE_DIGITS.len() + 2 * FINGERPRINT_LEN;
 
-/// What the sequence of the `Name` (RFC 5280 section 4.1.2.4) holds, DER. `fingerprint`: SHA-256 over the CA's certificate.
+/// The contents of the `Name`'s sequence (RFC 5280 section 4.1.2.4), DER. `fingerprint`: SHA-256 over the CA's certificate.
 #[must_use]
 pub fn ca_name(fingerprint: &[u8; FINGERPRINT_LEN]) -> [u8; CA_NAME_LEN] {
     let mut name = [0; CA_NAME_LEN];

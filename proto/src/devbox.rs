@@ -1,4 +1,4 @@
-//! The JSON messages of the devbox listener. None of them carries a plaintext; the join token travels as
+//! The JSON messages of the devbox listener. They carry no plaintext; the join token travels as
 //! `Authorization: Bearer`, outside them.
 
 use serde::{Deserialize, Serialize};
@@ -43,27 +43,27 @@ pub struct IssuedIdentity {
 pub struct BundleRequest {
     /// The daemon's ephemeral X-Wing public key, base64 (RFC 4648 section 4).
     pub hpke_public_key: String,
-    /// The revision that the daemon holds; none on its first request.
+    /// The revision that the daemon has; `None` on its first request.
     #[serde(default)]
     pub known_revision: Option<u64>,
     /// How long to hold the request when nothing has changed, in milliseconds; at most [`MAX_WAIT_MS`].
     #[serde(default)]
     pub wait_ms: u32,
-    /// How this request follows on the daemon's last one.
+    /// The step that links this request to the daemon's last one.
     pub continuity: Continuity,
 }
 
-/// One step in the life of an identity, so that two machines that go on with one identity (a snapshot that was started
-/// twice) are told apart: each request names the step that was last answered and a fresh one, and only one machine knows both.
+/// One step of an identity. It distinguishes two machines that continue with one identity (a snapshot that was started
+/// twice): each request names the step that was last answered and a fresh one, and only one machine knows both.
 ///
-/// The daemon repeats a step until it is answered (2xx): a lost answer is no break.
+/// The daemon repeats a step until it is answered (2xx), so a lost answer does no harm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Continuity {
     /// SHA-256 over machine and boot identity, in hexadecimal ([`BOOT_LEN`] digits): the same after the daemon's restart, another after the
     /// machine's.
     pub boot: String,
-    /// The step that was last answered; none on the first request of a process.
+    /// The step that was last answered; `None` on the first request of a process.
     #[serde(default)]
     pub after: Option<String>,
     /// This request's own step: random, in hexadecimal ([`STEP_LEN`] digits).
@@ -76,7 +76,7 @@ pub const BOOT_LEN: usize = 64;
 /// Hexadecimal digits of [`Continuity::step`]: 128 random bits.
 pub const STEP_LEN: usize = 32;
 
-/// [`ErrorBody::code`], with 403: another machine has gone on with this identity. It is over; only a new join token helps.
+/// [`ErrorBody::code`], with 403: another machine has continued with this identity. Only a new join token helps.
 pub const CONTINUED_ELSEWHERE: &str = "continued_elsewhere";
 
 /// [`ErrorBody::code`], with 403: another machine is using this identity right now. It may be the same one before its reset, so trying again
@@ -88,6 +88,6 @@ pub const IN_USE_ELSEWHERE: &str = "in_use_elsewhere";
 pub struct ErrorBody {
     /// A stable word for programs.
     pub code: String,
-    /// What is wrong and what to do, for people. Repeats no value and no token.
+    /// The problem and its remedy, for people. Repeats no value and no token.
     pub message: String,
 }

@@ -1,6 +1,6 @@
 //! Join tokens: `<devbox id>.<secret>.<sha256 of the CA certificate>`.
 //!
-//! A devbox boots with a server's URL and one of these, and needs nothing else: the last part pins the devbox CA, so the
+//! A devbox needs only the server's URL and a join token: the last part pins the devbox CA, so the
 //! first connection is already authenticated; the middle part is redeemed once for a certificate.
 
 use std::fmt;
@@ -44,7 +44,7 @@ impl JoinToken {
     /// Puts a token together.
     ///
     /// # Errors
-    /// [`InvalidJoinToken`] where a part has characters that the printed form cannot carry.
+    /// [`InvalidJoinToken`] if a part has characters that the printed form cannot carry.
     pub fn new(
         devbox_id: &str,
         secret: SecretBytes,
@@ -59,10 +59,10 @@ impl JoinToken {
         Ok(Self { devbox_id: devbox_id.to_owned(), secret, ca_fingerprint })
     }
 
-    /// Parses the printed form; white space around it is passed over.
+    /// Parses the printed form; white space around it is ignored.
     ///
     /// # Errors
-    /// [`InvalidJoinToken`], which names the part that is wrong.
+    /// [`InvalidJoinToken`], which names the invalid part.
     pub fn parse(text: &[u8]) -> Result<Self, InvalidJoinToken> {
         let text = text.trim_ascii();
         if text.len() > MAX_TOKEN_LEN {
@@ -97,7 +97,7 @@ impl JoinToken {
         &self.ca_fingerprint
     }
 
-    /// The printed form. Shown once, to who registered the devbox.
+    /// The printed form. Shown once, to the caller who registered the devbox.
     #[must_use]
     pub fn expose_token(&self) -> Zeroizing<String> {
         let mut token = Zeroizing::new(String::with_capacity(MAX_TOKEN_LEN));

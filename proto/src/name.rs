@@ -8,13 +8,13 @@ use thiserror::Error;
 #[derive(Debug, Error, PartialEq, Eq, Clone, Copy)]
 pub enum InvalidVariable {
     /// The name does not match `[A-Za-z_][A-Za-z0-9_]*`.
-    #[error("a name starts with a letter or '_' and goes on with letters, digits and '_' (ASCII)")]
+    #[error("a name starts with a letter or '_' and continues with letters, digits and '_' (ASCII)")]
     NameCharacters,
     /// The name is longer than [`MAX_NAME_LEN`].
     #[error("a name has at most 255 bytes; this one has {0}")]
     NameLength(usize),
     /// The value has a NUL byte, which ends a C string.
-    #[error("a value cannot hold a NUL byte: an environment variable ends there")]
+    #[error("a value cannot contain a NUL byte: an environment variable ends there")]
     ValueNul,
     /// `NAME=VALUE\0` would be longer than [`MAX_ARG_STRLEN`].
     #[error(
@@ -40,7 +40,7 @@ pub fn check_name(name: &str) -> Result<(), InvalidVariable> {
     if is_name(name.as_bytes()) { Ok(()) } else { Err(InvalidVariable::NameCharacters) }
 }
 
-/// Longest value under `name`, in bytes: what is left of [`MAX_ARG_STRLEN`] after `NAME=` and the final NUL.
+/// Longest value under `name`, in bytes: the rest of [`MAX_ARG_STRLEN`] after `NAME=` and the final NUL.
 #[must_use]
 pub fn max_value_len(name: &str) -> usize {
     MAX_ARG_STRLEN.saturating_sub(name.len() + 2)

@@ -41,18 +41,18 @@ pub enum SealError {
     Seal,
 }
 
-/// What a whole bundle is bound to (HPKE `info`).
+/// The facts that a whole bundle is bound to (HPKE `info`).
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     /// The receiving devbox.
     pub devbox_id: &'a str,
     /// The bundle's revision.
     pub revision: u64,
-    /// How many values the bundle has.
+    /// The number of values in the bundle.
     pub count: u32,
 }
 
-/// What one value is bound to (additional data of its message).
+/// The facts that one value is bound to (additional data of its message).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Label<'a> {
     /// Environment name in the devbox.

@@ -11,7 +11,7 @@ pub struct SecretBytes(SecretSlice<u8>);
 
 impl SecretBytes {
     /// Takes over `bytes`. Spare capacity is cut off first; under a zero-on-free allocator the old buffer is wiped
-    /// where that moves the bytes.
+    /// if that moves the bytes.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(SecretSlice::from(bytes))

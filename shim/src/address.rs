@@ -1,4 +1,4 @@
-//! Where the daemon listens: a Unix socket's path.
+//! The path of the daemon's Unix socket.
 
 /// Longest path of a Unix socket, in bytes, without its NUL: unix(7).
 pub const MAX_SOCKET_PATH: usize = 107;

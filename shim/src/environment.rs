@@ -1,4 +1,4 @@
-//! The command's environment: a table of pointers to strings that the kernel and the daemon wrote. Nothing is copied.
+//! The command's environment: a table of pointers to strings that the kernel and the daemon wrote. No string is copied.
 
 use core::ffi::{CStr, c_char};
 use core::ptr;
@@ -10,13 +10,13 @@ use crate::payload::{InvalidPayload, index_variables, name_of};
 pub struct Environment<'t> {
     /// Pointers to the strings, with a NULL at the end.
     pub table: &'t [*const c_char],
-    /// What the strings take, in bytes with their NULs.
+    /// The length of the strings, in bytes with their NULs.
     pub bytes: usize,
     /// The longest injected string, in bytes with its NUL.
     pub longest: usize,
 }
 
-/// How many entries the table needs.
+/// The number of entries that the table needs.
 #[must_use]
 pub const fn table_len(inherited: usize, injected: usize) -> usize {
     inherited + injected + 1
@@ -29,7 +29,7 @@ pub const fn table_len(inherited: usize, injected: usize) -> usize {
 /// [`InvalidPayload`].
 ///
 /// # Panics
-/// Where `table` has fewer than [`table_len`] entries.
+/// If `table` has fewer than [`table_len`] entries.
 pub fn build<'t, 'a>(
     inherited: impl DoubleEndedIterator<Item = &'a CStr>,
     payload: &'t [u8],
@@ -42,7 +42,7 @@ pub fn build<'t, 'a>(
     end[0] = ptr::null();
     let longest = index_variables(payload, injected)?;
     let mut bytes = payload.len();
-    // From the end, so that the kept strings lie against the injected ones, wherever they begin.
+    // From the end, so that the kept strings lie against the injected ones, wherever they start.
     for string in inherited.rev() {
         if !is_injected(name_of(string.to_bytes()), payload, injected) {
             start -= 1;
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_nothing_is_an_empty_environment() {
+    fn an_environment_without_strings_is_empty() {
         assert_eq!(built(&[], &[]), Vec::<String>::new());
     }
 

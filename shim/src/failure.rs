@@ -11,21 +11,21 @@ use crate::line::Text;
 use crate::options::UsageError;
 use crate::payload::InvalidPayload;
 
-/// Exit status where `devbox-exec` itself fails, as env(1).
+/// Exit status if `devbox-exec` itself fails, as in env(1).
 pub const EXIT_SHIM: u8 = 125;
-/// Exit status where the command is there and cannot be run.
+/// Exit status if the command exists but cannot be run.
 pub const EXIT_CANNOT_RUN: u8 = 126;
-/// Exit status where the command is not there.
+/// Exit status if the command does not exist.
 pub const EXIT_NOT_FOUND: u8 = 127;
 
 /// Why the command does not run, or not with its secrets.
 #[derive(Debug, Clone, Copy)]
 pub enum Failure<'a> {
-    /// The command line means nothing.
+    /// The command line is invalid.
     Usage(UsageError<'a>),
-    /// The secrets cannot be had.
+    /// The secrets are unavailable.
     Secrets(SecretsFailure<'a>),
-    /// The kernel would refuse so large an environment.
+    /// The environment is too large for the kernel.
     TooLarge(Excess<'a>),
     /// The command cannot be run.
     Command(CommandFailure<'a>),
@@ -36,7 +36,7 @@ pub enum Failure<'a> {
 }
 
 impl Failure<'_> {
-    /// The exit status, as env(1) and timeout(1) have it.
+    /// The exit status, as in env(1) and timeout(1).
     #[must_use]
     pub const fn status(&self) -> u8 {
         match self {
@@ -56,7 +56,7 @@ impl fmt::Display for Failure<'_> {
             Self::Command(error) => error.fmt(f),
             Self::Output(error) => write!(f, "cannot write to standard output: {}", Reason(*error)),
             Self::Memory(error) => {
-                write!(f, "no memory for the environment: {}; see 'ulimit -v'", Reason(*error))
+                write!(f, "not enough memory for the environment: {}; see 'ulimit -v'", Reason(*error))
             }
         }
     }
@@ -82,30 +82,30 @@ impl From<InvalidPayload> for Failure<'_> {
     }
 }
 
-/// Why there are no secrets. These are what `--optional` passes over.
+/// Why the secrets are unavailable. `--optional` turns these into warnings.
 #[derive(Debug, Clone, Copy)]
 pub enum SecretsFailure<'a> {
-    /// The socket's path cannot be one.
+    /// The socket's path is empty or too long.
     SocketPath(&'a [u8]),
-    /// Nobody answers at the socket.
+    /// The connection to the socket fails.
     Connect(&'a [u8], Errno),
-    /// The selection is longer than the protocol takes.
+    /// The selection exceeds the protocol's limit.
     RequestTooLarge,
-    /// A system call between the two failed.
+    /// A system call of the exchange failed.
     Talk(&'static str, Errno),
     /// The daemon did not answer for this long, in milliseconds.
     Silent(u32),
-    /// The daemon hung up before its answer was whole.
+    /// The daemon closed the connection before its answer was complete.
     Closed,
-    /// What came is not an answer.
+    /// The received bytes are not an answer.
     Answer(InvalidAnswer),
     /// The answer's descriptor is missing, one too many, or shorter than it says.
     Descriptor(&'static str),
-    /// There is no memory for as many variables as the answer announces.
+    /// There is not enough memory for the variables that the answer announces.
     Memory(Errno),
-    /// The answer's strings are wrong.
+    /// The answer's strings are invalid.
     Payload(InvalidPayload),
-    /// The daemon refuses, and says why.
+    /// The daemon refuses, with its reason.
     Refused(ErrorCode, &'a [u8]),
 }
 
@@ -118,13 +118,13 @@ impl fmt::Display for SecretsFailure<'_> {
             Self::SocketPath(b"") => f.write_str("the socket's path is empty; set it with --socket"),
             Self::SocketPath(path) => write!(
                 f,
-                "the socket's path has {} bytes, and at most {MAX_SOCKET_PATH} are possible: {}",
+                "the socket's path has {} bytes, but at most {MAX_SOCKET_PATH} are possible: {}",
                 path.len(),
                 Text(path)
             ),
             Self::Connect(path, error) => connect_failure(f, path, error),
             Self::RequestTooLarge => {
-                f.write_str("the selection is longer than the protocol takes; name fewer variables")
+                f.write_str("the selection is too long for the protocol; name fewer variables")
             }
             Self::Talk(call, error @ Errno::EMFILE) => write!(
                 f,
@@ -134,13 +134,15 @@ impl fmt::Display for SecretsFailure<'_> {
             Self::Talk(call, error) => write!(f, "cannot talk to the daemon: {call}: {}", Reason(error)),
             Self::Memory(error) => write!(
                 f,
-                "no memory for as many variables as the daemon's answer announces: {}; see 'ulimit -v'",
+                "not enough memory for the variables that the daemon's answer announces: {}; see 'ulimit -v'",
                 Reason(error)
             ),
             Self::Silent(milliseconds) => {
-                write!(f, "the daemon did not answer for {} s; {LOG}", milliseconds / 1_000)
+                write!(f, "the daemon did not answer within {} s; {LOG}", milliseconds / 1_000)
             }
-            Self::Closed => write!(f, "the daemon hung up before its answer was whole; {LOG}"),
+            Self::Closed => {
+                write!(f, "the daemon closed the connection before its answer was complete; {LOG}")
+            }
             Self::Answer(error @ InvalidAnswer::Magic) => {
                 write!(f, "{error}; is this the daemon's launch socket? See --socket")
             }
@@ -168,8 +170,8 @@ fn connect_failure(f: &mut fmt::Formatter<'_>, path: &[u8], error: Errno) -> fmt
     let remedy = match error {
         Errno::ENOENT | Errno::ENOTDIR => "start devbox-secretsd, wait for it with --wait, or set --socket",
         Errno::ECONNREFUSED => "devbox-secretsd is not running: start it, or wait for it with --wait",
-        Errno::EACCES | Errno::EPERM => "this user may not use the socket: see its group and mode",
-        Errno::EAGAIN => "devbox-secretsd takes no more launches: see its status and its log",
+        Errno::EACCES | Errno::EPERM => "this user may not use the socket: check its group and mode",
+        Errno::EAGAIN => "devbox-secretsd accepts no more launches: see its status and its log",
         Errno::ENOTSOCK | Errno::EPROTOTYPE => "this is not the daemon's launch socket: set --socket",
         _ => "see 'devbox-secretsd status'",
     };
@@ -179,13 +181,13 @@ fn connect_failure(f: &mut fmt::Formatter<'_>, path: &[u8], error: Errno) -> fmt
 /// Why the command cannot be run.
 #[derive(Debug, Clone, Copy)]
 pub struct CommandFailure<'a> {
-    /// The command as the user wrote it, or the path where it was found.
+    /// The command as the user wrote it, or the path at which it was found.
     pub path: &'a [u8],
-    /// What the kernel said.
+    /// The kernel's error.
     pub error: Errno,
-    /// The `PATH` that was searched in vain.
+    /// The `PATH` that was searched without success.
     pub searched: Option<&'a [u8]>,
-    /// The file is there, so what is missing is what it names as its interpreter.
+    /// The file exists, so its interpreter is missing.
     pub present: bool,
 }
 
@@ -197,14 +199,14 @@ impl fmt::Display for CommandFailure<'_> {
         }
         let remedy = match self.error {
             Errno::ENOENT if self.present => {
-                "the file is there, but not the interpreter that its first line or its ELF header names"
+                "the file exists, but not the interpreter that its first line or its ELF header names"
             }
             Errno::ENOENT => "see the path",
             Errno::EACCES => {
-                "make it executable (chmod +x), or see the mode and mount options of its directories"
+                "make it executable (chmod +x), or check the mode and mount options of its directories"
             }
             Errno::ENOEXEC => "it is built for another machine",
-            Errno::ETXTBSY => "somebody is still writing it",
+            Errno::ETXTBSY => "another process is still writing it",
             Errno::EPERM => "a security policy or mount option forbids it",
             _ => "see execve(2)",
         };
@@ -214,7 +216,7 @@ impl fmt::Display for CommandFailure<'_> {
 
 impl core::error::Error for CommandFailure<'_> {}
 
-/// An error of the kernel in words, with its name for a search.
+/// A kernel error in words, with its name for a search.
 struct Reason(Errno);
 
 impl fmt::Display for Reason {

@@ -11,9 +11,9 @@ SYNOPSIS
   devbox-exec [OPTION]... [--] COMMAND [ARG]...
   devbox-exec --list [OPTION]...
 
-  Gets the secrets that the rules of devbox-secretsd grant to this process, then
-  becomes COMMAND: same process, same arguments, same open files. Each secret is
-  an environment variable and replaces an inherited one of the same name.
+  Gets the secrets that the rules of devbox-secretsd grant to this process,
+  then becomes COMMAND: same process, same arguments, same open files. Each
+  secret is an environment variable, and replaces an inherited one of its name.
 
 OPTIONS
   --only NAME,...      Use only these variables. Each must exist.
@@ -47,7 +47,7 @@ EXIT STATUS
   125   devbox-exec failed: wrong options, no secrets, or too many of them
   126   COMMAND was found but cannot be run
   127   COMMAND was not found
-  Otherwise the status of COMMAND. A failure prints one line on standard error.
+  Otherwise the status of COMMAND. A failure is one line on standard error.
 
 EXAMPLES
   devbox-exec -- npm run deploy

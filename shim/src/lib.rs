@@ -1,14 +1,14 @@
-//! What `devbox-exec` decides, apart from the kernel: no system call, no `std`, no allocation, no unsafe code.
+//! The decisions of `devbox-exec`, apart from the kernel: no system call, no `std`, no allocation, no unsafe code.
 //!
 //! - [`options`]: the command line, and the request that it makes;
-//! - [`address`]: where the daemon listens;
-//! - [`payload`]: the daemon's answer, believed only after a check;
+//! - [`address`]: the daemon's socket;
+//! - [`payload`]: the daemon's answer, used only after a check;
 //! - [`environment`]: the command's environment, pointers into what the kernel and the daemon wrote;
-//! - [`limits`]: what `execve(2)` has room for;
-//! - [`search`]: where the command may lie;
+//! - [`limits`]: the room that `execve(2)` has;
+//! - [`search`]: the search for the command in `PATH`;
 //! - [`failure`]: every way to fail, its line and its exit status;
-//! - [`wait`]: how long it tries;
-//! - [`mod@line`]: one line for a person, whatever bytes go into it;
+//! - [`wait`]: retries and their backoff;
+//! - [`mod@line`]: a message of one line, whatever bytes it includes;
 //! - [`help`]: the manual.
 #![no_std]
 #![forbid(unsafe_code)]

@@ -1,4 +1,4 @@
-//! What `execve(2)` has room for, and who takes it.
+//! The room that `execve(2)` has for strings, and the variables that use it up.
 //!
 //! Linux counts as `bprm_stack_limits` in `fs/exec.c` does: all strings of argv and envp, the file's name, and eight
 //! bytes for each pointer, against a quarter of the stack limit, but no more than 6 MiB and no less than 128 KiB.
@@ -10,10 +10,10 @@ use devbox_launch_proto::{LARGEST_ROOM, MAX_ARG_STRLEN};
 use crate::line::Text;
 use crate::payload::name_of;
 
-/// What always fits, whatever the stack limit.
+/// The size that always fits, whatever the stack limit.
 pub const SMALLEST_ROOM: usize = 131_072;
 
-/// How many variables a message names.
+/// The number of variables that a message names.
 const NAMED: usize = 5;
 
 /// Room for a launch, in bytes, under a stack limit in bytes (`RLIMIT_STACK`; `u64::MAX` for none).
@@ -23,7 +23,7 @@ pub fn room(stack_limit: u64) -> usize {
     quarter.clamp(SMALLEST_ROOM, LARGEST_ROOM)
 }
 
-/// What a launch needs of that room, in bytes: `string_bytes` with all NULs, and the pointers to `strings` of them.
+/// The part of that room that a launch needs, in bytes: `string_bytes` with all NULs, and the pointers to `strings` of them.
 #[must_use]
 pub const fn needed(string_bytes: usize, strings: usize) -> usize {
     string_bytes + strings * size_of::<usize>()
@@ -34,13 +34,13 @@ pub const fn needed(string_bytes: usize, strings: usize) -> usize {
 pub enum Excess<'a> {
     /// One variable alone is longer than [`MAX_ARG_STRLEN`].
     String(Largest<'a>),
-    /// All together need more than there is room for.
+    /// All variables together exceed the room.
     Total {
-        /// What they need, in bytes.
+        /// Needed, in bytes.
         needed: u32,
-        /// What there is room for, in bytes; 0 where only the kernel knows.
+        /// Available, in bytes; 0 if only the kernel knows.
         room: u32,
-        /// Who needs most.
+        /// The largest variables.
         largest: Largest<'a>,
     },
 }
@@ -53,7 +53,7 @@ impl<'a> Excess<'a> {
     }
 }
 
-/// For a message: what is over 4 GiB is over every limit.
+/// For a message: a size over 4 GiB exceeds every limit.
 fn saturated(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }

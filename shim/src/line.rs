@@ -1,11 +1,11 @@
-//! One line for a person, whatever bytes go into it: no control characters, no second line, no allocation.
+//! A message of one line, whatever bytes it includes: no control characters, no second line, no allocation.
 
 use core::fmt::{self, Write};
 
 /// Room for the daemon's longest text and the words around it, in bytes.
 const CAPACITY: usize = 5_120;
 
-/// A line that is being written. What does not fit is cut off.
+/// A line that is being written. Text that does not fit is cut off.
 #[derive(Debug)]
 pub struct Line {
     bytes: [u8; CAPACITY],
@@ -17,7 +17,7 @@ impl Line {
     #[must_use]
     pub fn new(what: &dyn fmt::Display) -> Self {
         let mut line = Self { bytes: [0; CAPACITY], len: 0 };
-        // Only a Display that fails by itself ends this early; what it wrote until then is still worth printing.
+        // Only a Display that fails by itself stops this early; the text until then is still worth printing.
         let _ = write!(line, "devbox-exec: {what}");
         line.bytes[line.len] = b'\n';
         line.len += 1;
@@ -47,7 +47,7 @@ impl Write for Line {
     }
 }
 
-/// Bytes from outside, as text: what is not UTF-8 becomes U+FFFD.
+/// Bytes from outside, as text: invalid UTF-8 becomes U+FFFD.
 #[derive(Debug, Clone, Copy)]
 pub struct Text<'a>(pub &'a [u8]);
 

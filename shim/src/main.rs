@@ -21,7 +21,7 @@ use program::command::Command;
 use program::daemon::{Client, Secrets, patiently};
 use program::kernel::{self, Start};
 
-/// Where the daemon's socket is, unless `--socket` says so.
+/// The environment variable with the socket's path, unless `--socket` names it.
 const SOCKET_VARIABLE: &[u8] = b"DEVBOX_SECRETS_SOCKET";
 
 /// The program, from what the kernel gave it to its exit status.
@@ -50,7 +50,7 @@ fn list(options: &Options<'static, impl Arguments<'static>>, start: Start) -> Re
     print(patiently(options.wait_ms, |attempt| Ok(client.names(attempt)?))?)
 }
 
-/// Becomes the command; comes back only where that fails. With `--optional`, secrets that cannot be had are a warning.
+/// Becomes the command; returns only if that fails. With `--optional`, unavailable secrets are a warning.
 fn launch(
     options: &Options<'static, impl Arguments<'static>>,
     start: Start,
@@ -82,7 +82,7 @@ fn print(text: &[u8]) -> Result<(), Failure<'static>> {
     kernel::write(kernel::STANDARD_OUTPUT, text).map_err(Failure::Output)
 }
 
-/// One line on standard error. Where even that fails, the exit status is all that is left to say. Its room is not on the
+/// Prints one line on standard error. If even that fails, only the exit status is left. Its buffer is not on the
 /// stack of a launch that needs none of it: each page of that costs a fault.
 #[cold]
 #[inline(never)]
@@ -99,7 +99,7 @@ impl Start {
     }
 }
 
-/// A defect ends like any other failure: one line, status 125, and no command.
+/// A panic ends like any other failure: one line, status 125, and no command.
 fn panicked(place: Option<&Location<'_>>) -> ! {
     match place {
         Some(place) => report(&format_args!("internal error at {place}; please report it")),

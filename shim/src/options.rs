@@ -1,7 +1,7 @@
 //! The command line, and the request that it makes.
 //!
-//! Options end at the first argument that is none, or after `--`. Arguments are read where the kernel put them, twice:
-//! once for what they mean, once for the request. Nothing is stored in between.
+//! Options end at the first argument that is not an option, or after `--`. Arguments are read in the kernel's own
+//! memory, twice: once for their meaning, once for the request. The program stores no copy in between.
 
 use core::ffi::CStr;
 use core::fmt;
@@ -17,7 +17,7 @@ pub trait Arguments<'a>: Iterator<Item = &'a CStr> + Clone {}
 
 impl<'a, I: Iterator<Item = &'a CStr> + Clone> Arguments<'a> for I {}
 
-/// What the command line asks for.
+/// The action that the command line asks for.
 #[derive(Debug, Clone)]
 pub enum Invocation<'a, I> {
     /// Print the manual.
@@ -26,7 +26,7 @@ pub enum Invocation<'a, I> {
     Version,
     /// Print the names of the variables.
     List(Options<'a, I>),
-    /// Run the command that begins at this index of the arguments.
+    /// Run the command that starts at this index of the arguments.
     Launch(Options<'a, I>, usize),
 }
 
@@ -37,15 +37,15 @@ pub struct Options<'a, I> {
     list: bool,
     /// The command gets only the injected variables.
     pub clear_environment: bool,
-    /// How long to wait for a daemon and its first secrets, in milliseconds, where the user says so.
+    /// How long to wait for a daemon and its first secrets, in milliseconds, if the user set it.
     pub wait_ms: Option<u32>,
-    /// The command runs without secrets rather than not at all.
+    /// The command runs even without secrets.
     pub optional: bool,
-    /// The path of the daemon's socket, where the user says so.
+    /// The path of the daemon's socket, if the user set it.
     pub socket: Option<&'a [u8]>,
 }
 
-/// A command line that means nothing.
+/// An invalid command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UsageError<'a> {
     /// There is no such option.
@@ -54,11 +54,11 @@ pub enum UsageError<'a> {
     MissingValue(&'a [u8]),
     /// The option takes no value.
     UnexpectedValue(&'a [u8]),
-    /// This is no environment name.
+    /// Invalid environment name.
     Name(&'a [u8]),
     /// The value of `--rename` is not `NEW=NAME`.
     Rename(&'a [u8]),
-    /// The value of `--wait` is no number of seconds.
+    /// The value of `--wait` is not a number of seconds.
     Wait(&'a [u8]),
     /// There is no command to run.
     NoCommand,
@@ -94,7 +94,7 @@ impl core::error::Error for UsageError<'_> {}
 /// Reads the arguments after the program's own name.
 ///
 /// # Errors
-/// [`UsageError`], for the first argument that is wrong.
+/// [`UsageError`], for the first invalid argument.
 pub fn parse<'a, I: Arguments<'a>>(arguments: I) -> Result<Invocation<'a, I>, UsageError<'a>> {
     let settings = Settings::new(arguments.clone());
     let mut options = Options {
@@ -134,7 +134,7 @@ impl<'a, I: Arguments<'a>> Options<'a, I> {
     /// Writes the request of one attempt into `buffer`.
     ///
     /// # Errors
-    /// [`RequestTooLarge`] where the buffer or the protocol has no room for it.
+    /// [`RequestTooLarge`] if the buffer or the protocol has no room for it.
     pub fn request<'b>(
         &self,
         inline: bool,

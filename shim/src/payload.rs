@@ -76,7 +76,7 @@ pub fn check_names(payload: &[u8], count: usize) -> Result<(), InvalidPayload> {
     strings.finish()
 }
 
-/// What is left to read, and the last name read.
+/// The rest to read, and the last name read.
 struct Strings<'a> {
     rest: &'a [u8],
     previous: &'a [u8],
@@ -184,7 +184,7 @@ mod tests {
         }
 
         #[test]
-        fn what_the_protocol_promises_is_accepted(
+        fn an_answer_that_follows_the_protocol_is_accepted(
             map in proptest::collection::btree_map("[A-Za-z_][A-Za-z0-9_]{0,20}", "[^\0]{0,60}", 0..50),
         ) {
             let payload: Vec<u8> =

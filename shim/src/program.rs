@@ -1,4 +1,4 @@
-//! What `devbox-exec` does with the kernel.
+//! The part of `devbox-exec` that talks to the kernel.
 //!
 //! - [`daemon`]: asks for the secrets;
 //! - [`command`]: becomes the command;

@@ -1,17 +1,17 @@
-//! Where a command may lie, as execvp(3) looks: a name with a slash is a path; any other is tried in each directory of
-//! `PATH`, and an empty directory is the current one.
+//! The search for a command, as in execvp(3): a name with a slash is a path. Any other name is tried in each directory
+//! of `PATH`, and an empty directory is the current one.
 
 use core::ffi::CStr;
 
 use syscalls::Errno;
 
-/// Where to look without a `PATH`.
+/// The `PATH` to search if the environment has none.
 pub const DEFAULT_PATH: &[u8] = b"/usr/local/bin:/usr/bin:/bin";
 
 /// Longest path, in bytes with its NUL: `PATH_MAX`.
 pub const PATH_MAX: usize = 4_096;
 
-/// Whether `command` is a path itself. An empty one is looked for nowhere.
+/// Whether `command` is a path itself. An empty one is not searched for.
 #[must_use]
 pub fn is_path(command: &CStr) -> bool {
     command.is_empty() || command.to_bytes().contains(&b'/')
@@ -35,7 +35,7 @@ pub fn candidate<'b>(directory: &[u8], command: &CStr, buffer: &'b mut [u8]) -> 
     CStr::from_bytes_with_nul(&buffer[..end]).ok()
 }
 
-/// Whether the search goes on after this error: the file is not there, or not for this user.
+/// Whether the search continues after this error: the file is not there, or not for this user.
 #[must_use]
 pub fn goes_on(error: Errno) -> bool {
     matches!(
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_longer_than_a_path_is_no_candidate() {
+    fn a_candidate_is_no_longer_than_a_path_may_be() {
         let fits = [b'd'; PATH_MAX - 3];
         assert_eq!(joined(&fits, c"x").map(|path| path.len()), Some(PATH_MAX - 1));
         assert_eq!(joined(&[b'd'; PATH_MAX - 2], c"x"), None);

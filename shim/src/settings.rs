@@ -1,5 +1,5 @@
-//! The arguments, one after the other, as what they set. Values are checked here, so that what is left to the daemon to
-//! refuse is only what it knows better.
+//! The arguments, one after the other, as settings. Values are checked here, so that the daemon refuses only what it
+//! alone can judge.
 
 use core::ffi::CStr;
 
@@ -20,7 +20,7 @@ pub(crate) enum Setting<'a> {
     Wait(u32),
     Socket(&'a [u8]),
     Select(Selector, &'a [u8]),
-    /// Where the command begins.
+    /// The command starts here.
     Command(usize),
 }
 
@@ -51,7 +51,7 @@ impl Selector {
         }
     }
 
-    /// Checks the value, so that what is left to the daemon to refuse is only what it knows better.
+    /// Checks the value, so that the daemon refuses only what it alone can judge.
     fn setting(self, value: &[u8]) -> Result<Setting<'_>, UsageError<'_>> {
         if matches!(self, Self::Rename) {
             check_rename(value)?;
@@ -62,7 +62,7 @@ impl Selector {
     }
 }
 
-/// What is left of the arguments, as settings. The command is the last; what comes after it is not to be read.
+/// The rest of the arguments, as settings. The command is the last; the arguments after it are its own.
 pub(crate) struct Settings<I> {
     arguments: I,
     position: usize,
@@ -96,7 +96,7 @@ impl<'a, I: Iterator<Item = &'a CStr>> Settings<I> {
         attached.or_else(|| self.argument()).ok_or(UsageError::MissingValue(option))
     }
 
-    /// The command, if an argument is left for it.
+    /// The command, if an argument is left.
     fn command(&mut self) -> Option<Setting<'a>> {
         let index = self.position;
         self.argument().map(|_| Setting::Command(index))

@@ -1,8 +1,8 @@
-//! How long a launch tries to get its secrets, and when it tries again.
+//! How long a launch tries to get its secrets, and the backoff between attempts.
 //!
-//! With `--wait` it tries again as long as waiting can help: the daemon is not there (it restarts, is upgraded, has crashed),
-//! hangs up, or refuses with a code that may pass. Without it the daemon has to be there, and only secrets that were
-//! withdrawn on their way are asked for again.
+//! With `--wait` it retries while waiting can help: the daemon is not running (it restarts, is upgraded, has crashed),
+//! closes the connection, or refuses with a code that may pass. Without it the daemon must be running, and only secrets
+//! that were withdrawn in transit are requested again.
 
 use devbox_launch_proto::MAX_WAIT_MS;
 use syscalls::Errno;
@@ -10,18 +10,18 @@ use syscalls::Errno;
 use crate::failure::SecretsFailure;
 use crate::payload::InvalidPayload;
 
-/// How long the daemon may take to its first secrets unless the user says, in milliseconds.
+/// The daemon's time to fetch its first secrets, unless the user sets one, in milliseconds.
 const DEFAULT_WAIT_MS: u32 = 5_000;
-/// The first pause between two attempts, in milliseconds. Each is twice as long as the one before.
+/// The first pause between two attempts, in milliseconds. Each further pause is twice as long.
 const FIRST_PAUSE_MS: u32 = 10;
-/// The longest pause while no daemon is there: to look costs little.
+/// The longest pause while no daemon is running: an attempt is cheap.
 const LONGEST_PAUSE_ABSENT_MS: u32 = 100;
 /// The longest pause after an answer: each attempt costs the daemon a line of its log.
 const LONGEST_PAUSE_MS: u32 = 1_000;
-/// How often withdrawn secrets are asked for again: each time leaves their pages mapped.
+/// How often withdrawn secrets are requested again: each time leaves their pages mapped.
 const MOST_WITHDRAWALS: u32 = 8;
 
-/// One launch's patience. `Clock` reads milliseconds that never go back.
+/// The waits of one launch. `Clock` reads milliseconds that never go back.
 #[derive(Debug)]
 pub struct Wait<Clock> {
     clock: Clock,
@@ -52,7 +52,8 @@ impl<Clock: Fn() -> u64> Wait<Clock> {
         Self { clock, wait_ms, deadline_ms, pause_ms: FIRST_PAUSE_MS, withdrawals: 0 }
     }
 
-    /// Time limits of the next attempt. The last one of a wait has no time left: it only asks once more, and why not.
+    /// Time limits of the next attempt. The last one of a wait has no time left: it only
+    /// gets the reason.
     pub fn attempt(&self) -> Attempt {
         match self.left_ms() {
             None => Attempt { wait_ms: self.wait_ms, patient: false },

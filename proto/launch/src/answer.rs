@@ -22,11 +22,11 @@ pub const fn marked_len(len: usize) -> usize {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum ErrorCode {
-    /// The request is malformed, or asks for what contradicts itself.
+    /// The request is malformed, or contradicts itself.
     Invalid = 1,
     /// The launcher speaks another version of the protocol.
     Version = 2,
-    /// No rule grants this peer what it asks for.
+    /// No rule grants this peer the variables.
     Denied = 3,
     /// The daemon has no secrets yet, or is stopping.
     NotReady = 4,
@@ -59,7 +59,7 @@ impl ErrorCode {
         self as u16
     }
 
-    /// Whether the same request may succeed later, without anybody changing it, a rule or a secret.
+    /// Whether the same request may succeed later, without a change of the request, a rule or a secret.
     #[must_use]
     pub const fn may_pass(self) -> bool {
         matches!(self, Self::NotReady | Self::Stale | Self::Busy)
@@ -85,7 +85,7 @@ impl ErrorCode {
     }
 }
 
-/// What kind of answer it is.
+/// The kind of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// A refusal; its text is the payload.
@@ -101,11 +101,11 @@ pub enum Answer {
 /// An answer's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerHeader {
-    /// What kind of answer it is.
+    /// The kind of the answer.
     pub answer: Answer,
-    /// How many variables or names there are; 0 in an error.
+    /// The number of variables or names; 0 in an error.
     pub count: u32,
-    /// Length of the payload, or of what is used of the descriptor, in bytes.
+    /// Length of the payload, or of the used part of the descriptor, in bytes.
     pub len: u32,
 }
 
@@ -165,7 +165,7 @@ impl AnswerHeader {
 /// Why bytes are not an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidAnswer {
-    /// It starts with something else than this protocol's mark.
+    /// It does not start with this protocol's mark.
     Magic,
     /// It is of a version that this side does not speak.
     Version(u8),
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_encoded_is_decoded() {
+    fn an_encoded_answer_is_decoded() {
         let headers = [
             AnswerHeader { answer: Answer::Error(ErrorCode::Denied), count: 0, len: 40 },
             AnswerHeader { answer: Answer::Descriptor, count: 3, len: 100 },

@@ -1,5 +1,4 @@
-//! The launch protocol: what `devbox-exec` and `devbox-secretsd` say to each other over `launch.sock`, a Unix stream
-//! socket. One request and one answer a connection; no `std`, no allocation, no I/O, no secret.
+//! The launch protocol between `devbox-exec` and `devbox-secretsd` over `launch.sock`, a Unix stream socket. One request and one answer a connection; no `std`, no allocation, no I/O, no secret.
 //!
 //! All numbers are little-endian: both ends run on one machine.
 //!
@@ -12,11 +11,11 @@
 //! - *descriptor*: the first byte of the answer carries one descriptor (`SCM_RIGHTS`), a `memfd_secret(2)` made for this
 //!   launch, whose first `length` bytes are `count` strings `NAME=VALUE\0`, in ascending order of name. No payload.
 //!   The byte after the strings is their [mark](WITHDRAWN). A daemon of version 0.1 may send a file without one.
-//! - *inline*: the same `length` bytes follow as payload, where `memfd_secret` is missing or the launcher cannot map it.
+//! - *inline*: the same `length` bytes follow as payload, if `memfd_secret` is unavailable or the launcher cannot map it.
 //! - *names*: `length` bytes of `count` strings `NAME\0` follow, in ascending order.
-//! - *error*: `length` bytes of UTF-8 text, one line without control characters, follow: what is wrong and what to do.
+//! - *error*: `length` bytes of UTF-8 text, one line without control characters, follow: the problem and its remedy.
 //!
-//! A launcher that waits asks again after an error whose code [may pass](ErrorCode::may_pass), and after a hang-up.
+//! A launcher that waits asks again after an error whose code [may pass](ErrorCode::may_pass), and after a closed connection.
 //!
 //! # Withdrawing a descriptor
 //!

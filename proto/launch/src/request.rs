@@ -1,4 +1,4 @@
-//! The request: which variables, under which names.
+//! The request: the variables that a launch wants, and their names.
 
 use core::fmt;
 
@@ -10,10 +10,10 @@ const ITEM_HEADER_LEN: usize = 3;
 /// Longest body, in bytes: a thousand names and more.
 pub const MAX_REQUEST_BODY: usize = 65_536;
 
-/// What kind of answer the launcher wants.
+/// The kind of answer that the launcher wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flags {
-    /// Only the names, nothing secret (`--list`).
+    /// Only the names, no value (`--list`).
     pub list: bool,
     /// The bytes in the answer instead of a descriptor: the launcher could not map one.
     pub inline: bool,
@@ -99,7 +99,7 @@ impl<'b> RequestBuilder<'b> {
     /// Starts a request. `wait_ms`: how long the daemon may hold it until it has secrets, at most [`MAX_WAIT_MS`](crate::MAX_WAIT_MS).
     ///
     /// # Errors
-    /// [`RequestTooLarge`] where `buffer` has no room for the header.
+    /// [`RequestTooLarge`] if `buffer` has no room for the header.
     pub fn new(buffer: &'b mut [u8], flags: Flags, wait_ms: u32) -> Result<Self, RequestTooLarge> {
         let header = buffer.first_chunk_mut::<HEADER_LEN>().ok_or(RequestTooLarge)?;
         header[..4].copy_from_slice(&MAGIC);
@@ -140,7 +140,7 @@ impl<'b> RequestBuilder<'b> {
 /// Why bytes are not a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidRequest {
-    /// It starts with something else than this protocol's mark.
+    /// It does not start with this protocol's mark.
     Magic,
     /// It is of a version that this side does not speak.
     Version(u8),
@@ -177,7 +177,7 @@ impl core::error::Error for InvalidRequest {}
 /// A request's header, decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestHeader {
-    /// What kind of answer the launcher wants.
+    /// The kind of answer that the launcher wants.
     pub flags: Flags,
     /// How long the daemon may hold the request until it has secrets, in milliseconds.
     pub wait_ms: u32,
@@ -231,7 +231,7 @@ impl<'a> Items<'a> {
 impl<'a> Iterator for Items<'a> {
     type Item = Result<Item<'a>, InvalidRequest>;
 
-    /// The next item; after an error, nothing more.
+    /// The next item; `None` after an error.
     fn next(&mut self) -> Option<Self::Item> {
         if self.0.is_empty() {
             return None;
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_built_is_read_back() {
+    fn a_built_request_is_read_back() {
         let mut buffer = [0; 256];
         let flags = Flags { inline: true, patient: true, ..Flags::default() };
         let mut builder = RequestBuilder::new(&mut buffer, flags, 5_000).unwrap();

@@ -1,4 +1,4 @@
-//! Environment variables: which names are valid, and how long a variable and all of them together may be.
+//! Environment variables: valid names, and the longest variable and environment.
 
 /// Longest name, in bytes.
 pub const MAX_NAME_LEN: usize = 255;
@@ -16,7 +16,7 @@ pub fn is_name(name: &[u8]) -> bool {
     leading_name(name).is_some_and(|leading| leading.len() == name.len())
 }
 
-/// The valid name that `bytes` start with, as long as can be.
+/// The valid name that `bytes` start with, as long as possible.
 #[must_use]
 pub fn leading_name(bytes: &[u8]) -> Option<&[u8]> {
     let belongs = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';

@@ -1,4 +1,4 @@
-//! The promises of the table: what is guarded, what passes, and that the search sees every row.
+//! The promises of the table: guarded names, names that pass, and a search that sees every row.
 
 use proptest::prelude::*;
 

@@ -62,7 +62,7 @@ impl Control {
 
     pub(super) const EMPTY: Self = Self { len: 0, level: 0, kind: 0, descriptor: -1 };
 
-    /// The number of the descriptor that came, where the kernel says that it wrote so many bytes.
+    /// The number of the descriptor that came, if the kernel reports that it wrote so many bytes.
     pub(super) fn number(&self, written: usize) -> Option<i32> {
         let is_one = written >= Self::WITH_ONE
             && (self.len, self.level, self.kind) == (Self::WITH_ONE, SOL_SOCKET, SCM_RIGHTS);

@@ -19,10 +19,10 @@ use super::kernel::{self, Strings};
 const USUAL_PATH: usize = 256;
 /// The shell that runs scripts without a `#!` line.
 const SHELL: &CStr = c"/bin/sh";
-/// How a program's file begins: elf(5).
+/// The first bytes of a program's file: elf(5).
 const ELF: &[u8; 4] = b"\x7fELF";
 
-/// What to run.
+/// A command line to run.
 #[derive(Clone, Copy)]
 pub(crate) struct Command {
     /// The command and its arguments; at least one.
@@ -49,7 +49,7 @@ impl Command {
             _ => SecretsFailure::Memory(error).into(),
         })?;
         let environment = environment::build(inherited.iter(), secrets.payload, secrets.count, table);
-        // Before the strings are believed or blamed: the daemon may be wiping them meanwhile.
+        // First of all, because the daemon may be wiping the strings meanwhile.
         if secrets.are_withdrawn() {
             return Err(InvalidPayload::Withdrawn.into());
         }
@@ -70,7 +70,7 @@ fn long_candidate(directory: &[u8], command: &CStr) -> Option<&'static CStr> {
 }
 
 impl Launch {
-    /// Becomes the command; comes back only where that fails.
+    /// Becomes the command; returns only if that fails.
     pub(crate) fn run(&self) -> Failure<'static> {
         let failure = if is_path(self.name) { self.run_path() } else { self.search() };
         if failure.error == Errno::E2BIG {
@@ -95,7 +95,7 @@ impl Launch {
         CommandFailure { path: file.to_bytes(), error, searched, present: searched.is_none() }
     }
 
-    /// Tries each directory of `path`; answers the error that says most.
+    /// Tries each directory of `path`; returns the most informative error.
     fn try_each(&self, path: &[u8]) -> Errno {
         let mut buffer = [0; USUAL_PATH];
         let mut denied = None;
@@ -125,14 +125,14 @@ impl Launch {
     fn execute(&self, file: &CStr) -> Errno {
         let (arguments, environment) = (self.command.arguments, self.environment.table);
         let error = kernel::execute(file, arguments, environment);
-        // A program for another machine is no script, whatever the shell would make of it.
+        // A program for another machine is not a script, even though the shell would try to read it.
         if error != Errno::ENOEXEC || kernel::begins_with(file, ELF) {
             return error;
         }
         kernel::execute_script(SHELL, file, arguments, environment)
     }
 
-    /// Refuses what the kernel would refuse, while there is still somebody to say why.
+    /// Refuses a command line that the kernel would refuse, while a message can still be printed.
     fn check_size(&self) -> Result<(), Failure<'static>> {
         if self.environment.longest > MAX_ARG_STRLEN {
             let largest = Largest::of(self.variables(), MAX_ARG_STRLEN + 1);
@@ -149,7 +149,8 @@ impl Launch {
         Excess::total(self.needed(), room, Largest::of(self.variables(), 0))
     }
 
-    /// What the launch takes of the kernel's room, in bytes. The file's name counts too; until it is found, as written.
+    /// The part of the kernel's room that the launch uses, in bytes. The file's name counts too; until it is found, as
+    /// written.
     fn needed(&self) -> usize {
         let arguments: usize = self.command.arguments.iter().map(|string| string.count_bytes() + 1).sum();
         let strings = self.command.arguments.len() + self.environment.table.len() - 1;

@@ -1,4 +1,4 @@
-//! Asks the daemon for the secrets: one request, one answer, and nothing believed before it is checked.
+//! Asks the daemon for the secrets: one request, one answer, which is checked before it is used.
 
 use core::sync::atomic::{AtomicU8, Ordering, fence};
 
@@ -14,7 +14,7 @@ use super::kernel::{self, Descriptor, Direction, Socket};
 
 type Result<T> = core::result::Result<T, SecretsFailure<'static>>;
 
-/// How much longer than it was asked to wait the daemon may take for an answer, in milliseconds.
+/// The daemon's time for an answer beyond the requested wait, in milliseconds.
 const GRACE_MS: u32 = 10_000;
 /// Room for a request that names few variables. A longer one gets pages of its own.
 const USUAL_REQUEST: usize = 256;
@@ -71,7 +71,7 @@ pub(crate) fn patiently<T>(
     }
 }
 
-/// The question of one launch, as often as it is asked.
+/// The request of one launch, however often it is sent.
 pub(crate) struct Client<'o, A> {
     options: &'o Options<'static, A>,
     path: &'static [u8],
@@ -84,7 +84,7 @@ impl<'o, A: Arguments<'static>> Client<'o, A> {
         Self { options, path, room: None }
     }
 
-    /// Fetches the secrets. Their strings are not checked yet: that happens where they are indexed.
+    /// Fetches the secrets. Their strings are not checked yet: that happens when they are indexed.
     pub(crate) fn fetch(&mut self, attempt: Attempt) -> Result<Secrets> {
         match self.ask(attempt, false)?.secrets()? {
             Some(secrets) => Ok(secrets),
@@ -148,9 +148,8 @@ impl Reply {
         self.header.count as usize
     }
 
-    /// The secrets; `None` if they are in a descriptor that this process cannot have or map, so that it has to ask for them
-    /// inline: for want of a free number (`RLIMIT_NOFILE`) or of memory that it may lock, or because a security module
-    /// forbids it.
+    /// The secrets; `None` if they are in a descriptor that this process cannot receive or map, so that it has to ask
+    /// for them inline. Reasons are the limits of open files and of locked memory, and security modules.
     fn secrets(mut self) -> Result<Option<Secrets>> {
         let count = self.count();
         let (payload, mark) = match (self.header.answer, &self.descriptor) {
@@ -174,7 +173,7 @@ impl Reply {
         Ok(pages)
     }
 
-    /// Makes of a refusal the failure that it is. Its text needs pages that are never freed, so it is read only if no other
+    /// Turns a refusal into a failure. Its text needs pages that are never freed, so it is read only if no other
     /// attempt follows.
     fn accepted(mut self, attempt: Attempt) -> Result<Self> {
         let Answer::Error(code) = self.header.answer else { return Ok(self) };
@@ -224,7 +223,8 @@ impl Connection {
         Ok(Self { socket, patience_ms, deadline_ms: None })
     }
 
-    /// Sends the request. A daemon that takes no more launches answers and hangs up before it reads: the answer says so.
+    /// Sends the request. A daemon that is busy answers and closes the connection before it reads; the
+    /// answer has the reason.
     fn send(&self, mut request: &[u8]) -> Result<()> {
         while !request.is_empty() {
             match self.socket.send(request) {

@@ -33,7 +33,7 @@ pub(crate) struct Strings {
 }
 
 impl Strings {
-    /// How many there are.
+    /// Their number.
     pub(crate) const fn len(self) -> usize {
         self.table.len() - 1
     }
@@ -54,7 +54,7 @@ impl Strings {
     }
 }
 
-/// What the kernel gives a new process.
+/// The strings that the kernel gives a new process.
 #[derive(Clone, Copy)]
 pub(crate) struct Start {
     pub(crate) arguments: Strings,
@@ -95,7 +95,7 @@ unsafe fn count_until_null(table: *const *const c_char) -> usize {
 /// A stream socket, closed on drop.
 pub(crate) struct Socket(Descriptor);
 
-/// Which calls a time limit holds for.
+/// The calls that a time limit applies to.
 #[derive(Clone, Copy)]
 pub(crate) enum Direction {
     /// `connect` and `send`.
@@ -104,8 +104,8 @@ pub(crate) enum Direction {
 }
 
 impl Socket {
-    /// A socket that has not the number of a standard stream, though all three may be closed: else a message of this
-    /// program would go to the daemon.
+    /// A socket whose number is not that of a standard stream, even if all three are closed. Otherwise a message of
+    /// this program would go to the daemon.
     pub(crate) fn new() -> Result<Self, Errno> {
         // SAFETY: the call takes no pointer.
         let socket = unsafe { syscall!(Sysno::socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) }?;
@@ -113,7 +113,7 @@ impl Socket {
         if socket.0 > STANDARD_ERROR { Ok(Self(socket)) } else { socket.above_standard_streams().map(Self) }
     }
 
-    /// Ends calls that take longer with `EAGAIN`. 0 would be no limit.
+    /// Lets calls that take longer fail with `EAGAIN`. 0 would mean no limit.
     pub(crate) fn limit(&self, direction: Direction, milliseconds: u32) -> Result<(), Errno> {
         let option = match direction {
             Direction::Send => SO_SNDTIMEO,
@@ -135,7 +135,7 @@ impl Socket {
         uninterrupted(call).map(drop)
     }
 
-    /// Sends what the socket takes at once; answers how much that was. Raises no SIGPIPE.
+    /// Sends as much as the socket takes at once, and returns the number of bytes. Raises no SIGPIPE.
     pub(crate) fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
         // SAFETY: the kernel reads `bytes` and no more than their length.
         let call = || unsafe {
@@ -144,7 +144,7 @@ impl Socket {
         uninterrupted(call)
     }
 
-    /// Receives what there is; answers how much that was, 0 at the end. Descriptors are dropped.
+    /// Receives the bytes that have arrived, and returns their number, 0 at the end. Descriptors are dropped.
     pub(crate) fn receive(&self, room: &mut [u8]) -> Result<usize, Errno> {
         let (room, len) = (room.as_mut_ptr(), room.len());
         // SAFETY: the kernel writes into `room`, borrowed for this call, and no more than its length.
@@ -152,7 +152,7 @@ impl Socket {
         uninterrupted(call)
     }
 
-    /// Receives what there is, and at most one descriptor. The control buffer has room for just one: more are closed
+    /// Receives the bytes that have arrived, and at most one descriptor. The control buffer has room for just one: more are closed
     /// by the kernel, and reported.
     pub(crate) fn receive_with_descriptor(&self, room: &mut [u8]) -> Result<Received, Errno> {
         let mut part = IoVec { base: room.as_mut_ptr(), len: room.len() };
@@ -176,12 +176,12 @@ impl Socket {
     }
 }
 
-/// What one call received.
+/// The result of one receive.
 pub(crate) struct Received {
     pub(crate) len: usize,
     pub(crate) descriptor: Option<Descriptor>,
-    /// There were more descriptors than one; or the one was dropped, because this process has no number free for it or a
-    /// security module forbids it.
+    /// More than one descriptor came; or the only one was dropped, because the process has reached its limit of open
+    /// files or a security module forbids it.
     pub(crate) truncated: bool,
 }
 
@@ -248,13 +248,13 @@ pub(crate) fn allocate(len: usize) -> Result<&'static mut [u8], Errno> {
     Ok(unsafe { slice::from_raw_parts_mut(ptr::with_exposed_provenance_mut(address), len) })
 }
 
-/// As [`allocate`], for secrets: in no core dump, and locked where this process's limit allows it.
+/// Like [`allocate`], for secrets: in no core dump, and locked if this process's limit allows it.
 pub(crate) fn allocate_hidden(len: usize) -> Result<&'static mut [u8], Errno> {
     let pages = allocate(len)?;
     // Best effort, both: without them the pages are as safe as the environment that the kernel copies them to.
     // SAFETY: advice about core dumps changes no memory.
     let _ = unsafe { syscall!(Sysno::madvise, pages.as_ptr(), len, MADV_DONTDUMP) };
-    // Locking fills all pages at once. What is over the largest room is never launched, and only what comes is filled.
+    // Locking fills all pages at once. A size over the largest room is never launched, so only received bytes fill pages.
     if len <= LARGEST_ROOM {
         // SAFETY: locking changes no memory.
         let _ = unsafe { syscall!(Sysno::mlock, pages.as_ptr(), len) };
@@ -277,12 +277,12 @@ fn allocate_pages(len: usize, populate: usize) -> Result<usize, Errno> {
     unsafe { syscall!(Sysno::mmap, 0usize, len.max(1), protection, flags, -1isize, 0usize) }
 }
 
-/// Becomes `file`; comes back only with an error. `environment` ends with a NULL.
+/// Becomes `file`; returns only an error. `environment` ends with a NULL.
 pub(crate) fn execute(file: &CStr, arguments: Strings, environment: &[*const c_char]) -> Errno {
     execute_table(file, arguments.table, environment)
 }
 
-/// Becomes `shell`, which reads `script`; the script's own arguments are those after the first. Comes back only with an
+/// Becomes `shell`, which reads `script`; the script's own arguments are those after the first. Returns only an
 /// error. `environment` ends with a NULL.
 pub(crate) fn execute_script(
     shell: &CStr,
@@ -312,7 +312,7 @@ fn execute_table(file: &CStr, arguments: &[*const c_char], environment: &[*const
     result.err().unwrap_or(Errno::EINVAL)
 }
 
-/// Whether the file begins with `magic`; no, if it cannot be read.
+/// Whether the file starts with `magic`; false if it cannot be read.
 pub(crate) fn begins_with<const N: usize>(file: &CStr, magic: &[u8; N]) -> bool {
     // SAFETY: the kernel reads a NUL-terminated string.
     let opened = unsafe { syscall!(Sysno::openat, AT_FDCWD, file.as_ptr(), O_CLOEXEC) };
@@ -370,7 +370,7 @@ pub(crate) fn exit(status: u8) -> ! {
     }
 }
 
-/// Repeats a call that a signal interrupted: this program handles none, but calls with a time limit come back even from
+/// Repeats a call that a signal interrupted: this program handles none, but calls with a time limit return even after
 /// a stop and its continuation (signal(7)).
 fn uninterrupted(call: impl Fn() -> Result<usize, Errno>) -> Result<usize, Errno> {
     loop {
@@ -394,7 +394,7 @@ mod freestanding {
 
     use super::{Start, exit};
 
-    /// Where the kernel starts a process: the stack pointer is at `argc`, and no frame is above.
+    /// The kernel starts the process here: the stack pointer is at `argc`, and no frame is above.
     #[unsafe(naked)]
     // SAFETY: no other code defines this symbol: the C library's start files are not linked.
     #[unsafe(no_mangle)]
@@ -511,7 +511,7 @@ mod freestanding {
         const ONES: usize = usize::MAX / 255;
         let skipped = string.addr() % size_of::<usize>();
         let mut word: *const usize = string.wrapping_byte_sub(skipped).cast();
-        // What lies before the string counts as no NUL.
+        // Bytes before the string do not count as its NUL.
         let mut ignored = (1usize << (8 * skipped)) - 1;
         loop {
             // SAFETY: an aligned word that begins in or before the string, on a page of it; all strings that this
@@ -527,7 +527,7 @@ mod freestanding {
     }
 }
 
-/// The same, where the C library starts the program. `main` instead of Rust's own, which would change the disposition
+/// The same, if the C library starts the program. `main` instead of Rust's own, which would change the disposition
 /// of SIGPIPE for the command too.
 #[cfg(not(freestanding))]
 mod hosted {

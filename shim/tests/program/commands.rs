@@ -63,7 +63,7 @@ fn a_path_that_is_not_there_is_127() {
 }
 
 #[test]
-fn what_cannot_be_executed_is_126_with_path_and_reason() {
+fn a_file_that_cannot_be_executed_is_126_with_path_and_reason() {
     let folder = tempdir().unwrap();
     file(folder.path(), "mode", &script("ran"), 0o644);
     file(folder.path(), "other", "\u{7f}ELF of another machine", 0o755);

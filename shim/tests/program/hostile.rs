@@ -1,4 +1,4 @@
-//! Answers that no daemon of ours gives. Each is one line and status 125, and nothing runs.
+//! Answers that our daemon never gives. Each is one line and status 125, and no command runs.
 
 use std::io::Write;
 use std::os::unix::net::UnixListener;
@@ -38,7 +38,7 @@ fn an_answer_cut_short_anywhere_is_refused() {
     let whole = [&header(Answer::Inline, 1, 4)[..], b"A=1\0"].concat();
     for len in [0, 1, 15, 16, 19] {
         let line = refused(raw(&whole[..len], vec![]));
-        assert!(line.contains("hung up before its answer was whole"), "{len}: {line}");
+        assert!(line.contains("closed the connection before its answer was complete"), "{len}: {line}");
     }
 }
 
@@ -88,7 +88,7 @@ fn an_answer_to_another_question_is_refused() {
 #[test]
 fn a_payload_that_no_memory_can_hold_is_refused() {
     let line = refused(raw(&header(Answer::Inline, 1, u32::MAX as usize), vec![]));
-    assert!(line.contains("hung up") || line.contains("mmap"), "{line}");
+    assert!(line.contains("closed the connection") || line.contains("mmap"), "{line}");
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn optional_passes_over_a_count_that_no_memory_can_hold() {
         let peer = Peer::new(vec![answer()]);
         run(limited_shim("-v 24000", &peer.socket()).args(options), ["--clear-env", "/bin/echo", "ran"])
     };
-    assert!(failure(&launch(&[]), 125).contains("no memory for as many variables"));
+    assert!(failure(&launch(&[]), 125).contains("not enough memory for the variables"));
     let output = launch(&["--optional"]);
     assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"ran\n"[..]), "{}", message(&output));
     assert!(message(&output).contains("warning: running without secrets"), "{}", message(&output));
@@ -136,7 +136,7 @@ fn optional_passes_over_an_answer_that_is_broken() {
     assert!(message(&output).contains("warning: running without secrets"), "{}", message(&output));
 }
 
-/// Each round is a race between the request and the hang-up; the daemon's word must win every one.
+/// Each round is a race between the request and the closing; the daemon's answer must win each of them.
 #[test]
 fn a_daemon_that_hangs_up_before_it_reads_is_still_heard() {
     let folder = tempfile::tempdir().unwrap();

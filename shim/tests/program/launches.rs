@@ -1,4 +1,4 @@
-//! What a command gets.
+//! The environment, arguments and files of a launched command.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -191,7 +191,7 @@ fn without_a_descriptor_for_the_socket_the_limit_is_named() {
     assert!(line.contains("EMFILE") && line.contains("ulimit -n"), "{line}");
 }
 
-/// As where a security module refuses it.
+/// As if a security module refused it.
 #[test]
 fn a_descriptor_that_may_not_be_mapped_is_no_obstacle() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! `--list`, `--help` and `--version`, and command lines that mean nothing.
+//! `--list`, `--help` and `--version`, and invalid command lines.
 
 use std::path::Path;
 use std::process::Stdio;

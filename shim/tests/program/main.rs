@@ -1,5 +1,5 @@
 //! The real program against a small daemon's end of the socket.
-#![expect(clippy::unwrap_used, reason = "a test that cannot set its scene up has failed")]
+#![expect(clippy::unwrap_used, reason = "a test whose set-up fails has failed")]
 
 mod build;
 mod commands;

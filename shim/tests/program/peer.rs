@@ -1,4 +1,4 @@
-//! A daemon's end of the socket: says what a test tells it to say, one script a connection.
+//! A daemon's end of the socket, which sends what a test asks for: one script a connection.
 
 use std::fs::{Permissions, set_permissions};
 use std::io::{IoSlice, Read, Write};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::secret_file::secret_file;
 
-/// What the peer does with one connection, after its request.
+/// The peer's actions on one connection, after its request.
 pub(crate) type Script = Box<dyn FnOnce(UnixStream) + Send>;
 
 /// A request, as the daemon sees it.
@@ -46,7 +46,7 @@ impl Peer {
 
     pub(crate) fn listen_in(folder: TempDir, scripts: Vec<Script>) -> Self {
         set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-        // Renamed into place once it listens: whoever sees it can connect.
+        // Renamed into place once it listens: a process that sees it can connect.
         let unfinished = folder.path().join("unfinished");
         let listener = UnixListener::bind(&unfinished).unwrap();
         set_permissions(&unfinished, Permissions::from_mode(0o666)).unwrap();
@@ -65,12 +65,12 @@ impl Peer {
         self.requests.recv_timeout(Duration::from_secs(20)).expect("the program sends a request")
     }
 
-    /// Ends the peer, and returns its folder.
+    /// Stops the peer, and returns its folder.
     pub(crate) fn end(self) -> TempDir {
         self.folder
     }
 
-    /// Whether no further request came.
+    /// Whether there was no further request.
     pub(crate) fn is_idle(&self) -> bool {
         self.requests.try_recv().is_err()
     }
@@ -139,7 +139,7 @@ pub(crate) fn raw(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Script {
         let control = if numbers.is_empty() { &[][..] } else { &rights };
         let parts = [IoSlice::new(&bytes)];
         let sent = sendmsg::<()>(stream.as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None);
-        // The program hangs up on an answer that it does not believe, and may not read all of it.
+        // The program closes the connection after an invalid answer, and may not read all of it.
         let _ = sent.map(|sent| stream.write_all(&bytes[sent..]));
     })
 }

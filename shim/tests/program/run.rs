@@ -1,4 +1,4 @@
-//! Runs the program and looks at what it did.
+//! Runs the program and checks its result.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -32,7 +32,7 @@ pub(crate) fn run<A: AsRef<OsStr>>(command: &mut Command, arguments: impl IntoIt
     command.args(arguments).output().unwrap()
 }
 
-/// What a program that must succeed printed.
+/// The output of a program that must succeed.
 pub(crate) fn success(output: &Output) -> &[u8] {
     assert!(output.status.success(), "{}: {}", output.status, message(output));
     assert_eq!(message(output), "");

@@ -53,8 +53,8 @@ fn the_largest_variables_are_named_when_all_together_are_too_many() {
 }
 
 #[test]
-fn what_only_the_kernel_can_count_is_told_in_the_same_way() {
-    // A script's interpreter and its argument take room that nobody knows of before.
+fn an_excess_that_only_the_kernel_can_count_is_reported_in_the_same_way() {
+    // A script's interpreter and its argument take room that the program cannot know of.
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("true");
     write_file(&script, &format!("#!/bin/true {}\n", "a".repeat(100)), 0o755);

@@ -50,7 +50,7 @@ fn the_command_has_the_streams_that_the_caller_left_open_and_no_other() {
     }
 }
 
-/// Answers, then returns what else the program sends.
+/// Answers, then returns the further bytes that the program sends.
 fn listening(answer: Vec<u8>) -> (Script, Receiver<Vec<u8>>) {
     let (sender, heard) = channel();
     let script: Script = Box::new(move |mut stream| {

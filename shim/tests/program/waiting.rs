@@ -1,4 +1,4 @@
-//! A daemon that is not there, not there yet, or not talking.
+//! A daemon that is not running, still starting, or silent.
 
 use std::fs::read_to_string;
 use std::io::Write;
@@ -98,7 +98,7 @@ fn a_wait_goes_on_through_a_restart_and_every_refusal_that_may_pass() {
         let request = peer.request();
         assert!(request.flags.patient && (1..=60_000).contains(&request.wait_ms), "{request:?}");
     }
-    // No daemon listens any more: the next one has to make the socket anew.
+    // No daemon listens any more: the next one has to create the socket again.
     wait_until_asleep(&mut child);
     let folder = peer.end();
     std::fs::remove_file(socket_in(folder.path())).unwrap();
@@ -141,14 +141,14 @@ fn the_daemon_is_told_how_long_to_wait() {
     }
 }
 
-/// Says nothing until the program hangs up.
+/// Sends no byte until the program closes the connection.
 fn silence() -> Script {
     Box::new(|mut stream| {
         let _ = std::io::copy(&mut stream, &mut std::io::sink());
     })
 }
 
-/// Says one byte at a time, fast enough that no single receive is slow, and never enough.
+/// Sends one byte at a time: no single receive is slow, and the answer is never complete.
 fn trickle() -> Script {
     Box::new(|mut stream| {
         stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
@@ -157,7 +157,7 @@ fn trickle() -> Script {
             if stream.write_all(&[byte]).is_err() {
                 return;
             }
-            // The program sends nothing more: this ends when it hangs up, or in time for the next byte.
+            // The program sends nothing more: this ends when it closes the connection, or in time for the next byte.
             let _ = std::io::Read::read(&mut stream, &mut [0]);
         }
     })
@@ -170,7 +170,7 @@ fn a_daemon_that_never_finishes_its_answer_is_given_up() {
             let peer = Peer::new(vec![script]);
             let start = Instant::now();
             let line = failure(&run(&mut shim(&peer.socket()), ["--wait=0", "true"]), 125);
-            assert!(line.contains("did not answer for 10 s"), "{line}");
+            assert!(line.contains("did not answer within 10 s"), "{line}");
             assert!((GRACE..PATIENCE).contains(&start.elapsed()), "{:?}", start.elapsed());
         })
     };
