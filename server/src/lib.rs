@@ -6,27 +6,29 @@
 //! - [`app`]: wires the parts of a server
 //! - [`listeners`]: binds the listeners of a configuration, and reloads them
 //! - [`api`]: HTTP: routes, requests, responses
-//! - [`tls`]: TLS of the listeners
 //! - [`registry`]: decides who may do what, and records it
+//! - [`pki`]: the devbox CAs, the certificates that they sign, and TLS of the listeners
 //! - [`metrics`]: counters and gauges
 //! - [`store`]: keeps the state behind one trait; SQL is nowhere else
 //! - [`crypto`]: the keys that values and private keys are stored under, API tokens, identifiers
 //! - [`config`]: the configuration file
 //! - [`logs`]: writes logs to standard error
 //! - [`harden`]: protects the process before it reads a secret
+//! - [`clock`]: the wall clock in milliseconds
 //! - [`shutdown`]: the signal that the server is stopping
 #![forbid(unsafe_code)]
 
 pub mod api;
 pub mod app;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod crypto;
 pub mod harden;
 pub mod listeners;
 pub mod logs;
 pub mod metrics;
+pub mod pki;
 pub mod registry;
 pub mod shutdown;
 pub mod store;
-pub mod tls;

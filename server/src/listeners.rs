@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use rustls::ServerConfig;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
@@ -13,9 +14,9 @@ use crate::api::listener::{BodyPrivacy, LimitSource, Listener, Transport};
 use crate::api::{admin, devbox, public};
 use crate::config::{Config, ListenerLimits};
 use crate::logs;
+use crate::pki::tls::{self, PublicTls, TlsError, TlsSource};
 use crate::registry::Registry;
 use crate::shutdown::Shutdown;
-use crate::tls::{self, PublicTls, TlsError, TlsSource};
 
 /// Why a listener does not open or is not reloaded.
 #[derive(Debug, Error)]
@@ -166,9 +167,14 @@ impl ListenerTls {
         if let Some(end) = public.as_ref().and_then(|public| public.not_after) {
             registry.metrics().certificate_ends("api", end);
         }
-        let devbox = tls::devbox_tls(registry, config.devbox.server_names.clone()).map_err(of("devbox"))?;
+        let devbox = devbox_tls(registry, config).map_err(of("devbox"))?;
         Ok(Self { api: public.map(|public| TlsSource::new(public.config)), devbox: TlsSource::new(devbox) })
     }
+}
+
+fn devbox_tls(registry: &Registry, config: &Config) -> Result<ServerConfig, TlsError> {
+    let names = config.devbox.server_names.clone();
+    tls::devbox_tls(registry.current_authorities(), registry.metrics(), names)
 }
 
 fn of(listener: &'static str) -> impl Fn(TlsError) -> ListenError {
@@ -208,8 +214,7 @@ impl Reloader {
         let _running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let files = config.api.tls.as_ref().filter(|_| self.tls.api.is_some());
         let public = files.map(tls::reloaded_public_tls).transpose().map_err(of("api"))?;
-        let names = config.devbox.server_names.clone();
-        let devbox = tls::devbox_tls(&self.registry, names).map_err(of("devbox"))?;
+        let devbox = devbox_tls(&self.registry, config).map_err(of("devbox"))?;
         if let (Some(source), Some(PublicTls { config, not_after })) = (&self.tls.api, public) {
             source.replace(config);
             if let Some(end) = not_after {

@@ -124,7 +124,7 @@ impl FromRequestParts<Context> for Peer {
                 "show the devbox's certificate in the TLS handshake; enrolment issues one",
             )
         })?;
-        let peer = context.registry.ca().peer(certificate, Some(connection.remote.ip()))?;
+        let peer = context.registry.peer(certificate, Some(connection.remote.ip()))?;
         Ok(Self(peer.on(&connection.line)))
     }
 }

@@ -27,8 +27,8 @@ use super::parse_errors::ParseErrors;
 use super::sampled::Sampled;
 use crate::config::ListenerLimits;
 use crate::metrics::Metrics;
+use crate::pki::tls::TlsSource;
 use crate::shutdown::Shutdown;
-use crate::tls::TlsSource;
 
 pub use super::connection::BodyPrivacy;
 

@@ -4,13 +4,14 @@ use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use devbox_secrets_common::config::{self, InvalidQuantity};
 
 use super::Failure;
 use super::output::{table, time};
+use crate::clock::{milliseconds, now_ms};
 use crate::registry::{AccountId, Actor, AuditEntry, AuditPage, Registry};
 
 /// How many rows are in memory at once.
@@ -180,7 +181,7 @@ async fn prune(
 ) -> Result<(), Failure> {
     let row = match before {
         Before::Row(row) => row,
-        Before::Age(age) => registry.audit_row_at(milliseconds_ago(age)).await?,
+        Before::Age(age) => registry.audit_row_at(now_ms().saturating_sub(milliseconds(age))).await?,
     };
     if let Some(path) = file {
         export_to(registry, row, path).await?;
@@ -197,12 +198,6 @@ async fn export_to(registry: &Registry, row: i64, path: &Path) -> Result<(), Fai
     export(registry, None, 0..row, &mut out).await?;
     let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
     file.sync_all().map_err(failed)
-}
-
-fn milliseconds_ago(age: Duration) -> i64 {
-    let time = SystemTime::now().checked_sub(age).unwrap_or(UNIX_EPOCH);
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(0)
 }
 
 fn rows(out: &mut dyn Write, entries: &[AuditEntry]) -> io::Result<()> {

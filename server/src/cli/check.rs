@@ -12,12 +12,12 @@ use super::upkeep::{UpkeepError, existing};
 use super::{Failure, StateArgs};
 use crate::config::{Config, StateConfig};
 use crate::crypto::{AccountKey, MasterKey, ValueLocation};
+use crate::pki::tls;
 use crate::registry::check_keys;
 use crate::store::{
     Account, Accounts, AuditLog as _, AuditPage, Chain, Depth, SealedSecret, Secrets, SqliteStore,
     StoreError, examine,
 };
-use crate::tls;
 
 /// Check --config FILE and the files that it names, and report every mistake; with --deep also the state
 ///

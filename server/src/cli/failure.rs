@@ -12,9 +12,9 @@ use crate::crypto::MasterKeyError;
 use crate::harden::HardenError;
 use crate::listeners::ListenError;
 use crate::logs::chain;
+use crate::pki::tls::TlsError;
 use crate::registry::{OpenError, Refusal};
 use crate::store::StateError;
-use crate::tls::TlsError;
 
 /// Why the program ends early.
 #[derive(Debug, Error)]

@@ -1,7 +1,7 @@
 //! `token`: an account's API tokens. A token is printed once, at its creation, and never again.
 
 use std::io::{self, Write};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use devbox_secrets_common::config;
@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::Failure;
 use super::output::{Output, optional_time, table, time};
+use crate::clock::{TimeMs, milliseconds, now_ms};
 use crate::registry::{Actor, Registry, Scope, Scopes, TokenView};
-use crate::store::TimeMs;
 
 /// API tokens of an account: create, list, revoke
 #[derive(Debug, Args)]
@@ -89,9 +89,7 @@ pub(super) async fn run(args: TokenArgs, registry: &Registry, actor: &Actor) -> 
 }
 
 fn from_now(span: Duration) -> Result<TimeMs, Failure> {
-    let end = SystemTime::now().checked_add(span).ok_or(Failure::Expiry)?;
-    let since_epoch = end.duration_since(UNIX_EPOCH).map_err(|_| Failure::Expiry)?;
-    TimeMs::try_from(since_epoch.as_millis()).map_err(|_| Failure::Expiry)
+    now_ms().checked_add(milliseconds(span)).ok_or(Failure::Expiry)
 }
 
 fn rows(out: &mut dyn Write, tokens: &[TokenView]) -> io::Result<()> {

@@ -10,12 +10,14 @@
 pub mod id;
 
 mod account_key;
+mod keyring;
 mod master_key;
 mod sealed;
 mod token;
 
 pub use account_key::{AccountKey, ValueLocation};
 pub use devbox_secrets_common::secret_file::open_to_others;
+pub(crate) use keyring::Keyring;
 pub use master_key::{MASTER_KEY_ID_LEN, MASTER_KEY_LEN, MasterKey, MasterKeyError};
 pub(crate) use sealed::fill_random;
 pub use sealed::{CryptoError, plaintext_len, sealed_len};

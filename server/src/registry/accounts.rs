@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::audit::Attempt;
-use super::{Refusal, Registry, limits, now_ms};
+use super::{Refusal, Registry, limits};
+use crate::clock::now_ms;
 use crate::crypto::ApiToken;
 use crate::crypto::id::AccountId;
 use crate::store::{Account, Action, Actor, Scopes, StoreError, TimeMs};

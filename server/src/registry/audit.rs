@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use super::notices::Notice;
-use super::{Refusal, RefusalKind, Registry, now_ms};
+use super::{Refusal, RefusalKind, Registry};
+use crate::clock::now_ms;
 use crate::crypto::id::AccountId;
 use crate::store::{Action, Actor, AuditEntry, AuditPage, AuditRecord, Outcome, StoreError};
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use devbox_secrets_proto::secret::SecretBytes;
 
 use super::audit::Attempt;
-use super::{Refusal, Registry, Retry, now_ms};
+use super::{Refusal, Registry, Retry};
+use crate::clock::now_ms;
 use crate::crypto::ApiToken;
 use crate::crypto::id::{AccountId, TokenId};
 use crate::store::{Account, Action, Actor, AuditRecord, Scope, Scopes, Token};

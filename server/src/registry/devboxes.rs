@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use devbox_secrets_proto::join_token::JoinToken;
 use serde::Serialize;
 
-use super::{Caller, Refusal, Registry, limits, now_ms};
+use super::{Caller, Refusal, Registry, limits};
+use crate::clock::now_ms;
 use crate::crypto::id::{DevboxId, SecretId};
 use crate::store::{
     Action, Budget, Devbox, DevboxList, DevboxStatus, GatewayBinding, JoinGrant, Page, TimeMs,

@@ -7,13 +7,13 @@ use devbox_secrets_proto::join_token::JoinToken;
 use devbox_secrets_proto::secret::SecretBytes;
 
 use super::audit::Attempt;
-use super::ca::SignedCertificate;
 use super::caller::no_devbox_capability;
-use super::certificate_request::{CheckedRequest, InvalidRequest};
 use super::peer::shut_down;
-use super::{DevboxPeer, Refusal, Registry, now_ms};
+use super::{DevboxPeer, Refusal, Registry};
+use crate::clock::now_ms;
 use crate::crypto::id::{AccountId, DevboxId};
 use crate::crypto::{JoinSecret, TokenHash};
+use crate::pki::{CheckedRequest, InvalidRequest, SignedCertificate};
 use crate::store::{Action, Actor, JoinRefusal, Renewed};
 
 impl Registry {

@@ -5,20 +5,18 @@
 
 mod accounts;
 mod audit;
-mod authorities;
 mod budgets;
 mod bundles;
-mod ca;
+mod ca_rotation;
 mod caller;
-mod certificate_request;
 mod changes;
 mod continuity;
 mod devboxes;
 mod enrolment;
 mod in_flight;
 mod join_tokens;
-mod keyring;
 mod limits;
+mod master_key;
 mod notices;
 mod open;
 mod peer;
@@ -28,20 +26,17 @@ mod refusal;
 mod rekeying;
 mod retention;
 mod retries;
-mod rotation;
 mod secrets;
 #[cfg(test)]
 mod tests;
 mod tokens;
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 pub use accounts::{AccountView, DevelopmentAccount};
 pub(crate) use audit::upkeep_record;
-pub use authorities::Authorities;
-pub(crate) use ca::CLOCK_SKEW;
-pub use ca::{CaError, DevboxCa, ServerIdentity};
+pub use ca_rotation::AuthorityView;
 pub use caller::Caller;
 pub use devboxes::{DevboxPage, DevboxQuery, DevboxView, JOIN_TOKEN_LIFETIME_MS, NewDevbox};
 pub use in_flight::Delivery;
@@ -51,7 +46,6 @@ pub use peer::DevboxPeer;
 pub use refusal::{Refusal, RefusalKind};
 pub use retention::server_facts;
 pub use retries::Retry;
-pub use rotation::AuthorityView;
 pub use secrets::{SecretPage, SecretView};
 pub use tokens::TokenView;
 
@@ -63,8 +57,10 @@ pub use crate::store::{
 };
 
 use crate::config::{DEFAULT_CERTIFICATE_LIFETIME, DEFAULT_TRUST_DOMAIN, Limits};
+use crate::crypto::Keyring;
 use crate::metrics::Metrics;
-use crate::store::{MetaKey, Store, TimeMs};
+use crate::pki::CurrentAuthorities;
+use crate::store::{MetaKey, Store};
 
 /// What an operator may choose.
 #[derive(Debug, Clone)]
@@ -94,8 +90,8 @@ pub struct Registry(Arc<Parts>);
 #[derive(Debug)]
 struct Parts {
     store: Arc<dyn Store>,
-    keyring: keyring::Keyring,
-    authorities: authorities::InUse,
+    keyring: Keyring,
+    authorities: Arc<CurrentAuthorities>,
     changes: changes::Changes,
     places: places::Places,
     notices: notices::Notices,
@@ -152,18 +148,4 @@ impl Registry {
     pub fn settings(&self) -> &Settings {
         &self.0.settings
     }
-}
-
-/// The wall clock, in milliseconds since the Unix epoch; a clock before 1970 reads as 0.
-fn now_ms() -> TimeMs {
-    time_ms(SystemTime::now())
-}
-
-/// Milliseconds since the Unix epoch; 0 before it.
-fn time_ms(time: SystemTime) -> TimeMs {
-    milliseconds(time.duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-fn milliseconds(duration: Duration) -> TimeMs {
-    TimeMs::try_from(duration.as_millis()).unwrap_or(TimeMs::MAX)
 }

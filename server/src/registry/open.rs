@@ -5,16 +5,15 @@ use std::sync::{Arc, RwLock};
 
 use thiserror::Error;
 
-use super::authorities::{Authorities, InUse, LoadError};
 use super::budgets::Rates;
 use super::changes::Changes;
 use super::in_flight::InFlight;
-use super::keyring::Keyring;
 use super::notices::Notices;
 use super::places::Places;
-use super::{CaError, DevboxCa, Parts, Registry, Settings};
-use crate::crypto::{CryptoError, MasterKey, MasterKeyError};
+use super::{Parts, Registry, Settings};
+use crate::crypto::{CryptoError, Keyring, MasterKey, MasterKeyError};
 use crate::metrics::Metrics;
+use crate::pki::{Authorities, CaError, CurrentAuthorities, DevboxCa, LoadError};
 use crate::store::{MetaKey, ServeClaim, SqliteStore, StateDirectory, StateError, Store, StoreError};
 
 /// What the key check's record holds.
@@ -174,7 +173,7 @@ impl Registry {
         let metrics = Arc::<Metrics>::default();
         let changes = Changes::new(Arc::clone(&metrics));
         metrics.ca_ends(authorities.issuing().end_time());
-        let authorities = InUse::new(authorities);
+        let authorities = Arc::new(CurrentAuthorities::new(authorities));
         let limits = settings.limits;
         Ok(Self(Arc::new(Parts {
             store,

@@ -3,24 +3,19 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
-use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::FromDer;
-
 use super::audit::Attempt;
 use super::caller::no_devbox_capability;
 use super::notices::network;
-use super::{Refusal, Registry, now_ms};
-use crate::crypto::id::{AccountId, DevboxId, hex};
+use super::{Refusal, Registry};
+use crate::clock::now_ms;
+use crate::crypto::id::{AccountId, DevboxId};
+use crate::pki::ClientCertificate;
 use crate::store::{Action, Actor, DevboxStatus, Standing};
 
-/// The name and serial number of a client certificate that the devbox CA signed.
+/// A devbox on one connection, by its verified client certificate.
 #[derive(Debug, Clone)]
 pub struct DevboxPeer {
-    devbox: DevboxId,
-    serial: String,
-    /// The name of the CA that signed it, DER.
-    issuer: Vec<u8>,
+    certificate: ClientCertificate,
     remote: Option<IpAddr>,
     line: Weak<()>,
 }
@@ -33,22 +28,6 @@ pub(super) struct Source {
 }
 
 impl DevboxPeer {
-    pub(super) fn from_certificate(
-        leaf: &[u8],
-        trust_domain: &str,
-        remote: Option<IpAddr>,
-    ) -> Result<Self, Refusal> {
-        let named = X509Certificate::from_der(leaf).ok().and_then(|(_, certificate)| {
-            let devbox = named_devbox(&certificate, trust_domain)?;
-            let (serial, issuer) = (hex(certificate.raw_serial()), certificate.issuer().as_raw().to_vec());
-            Some(Self { devbox, serial, issuer, remote, line: Weak::new() })
-        });
-        named.ok_or_else(|| {
-            let message = "the client certificate names no devbox of this server: enrol with a join token";
-            Refusal::unauthenticated("unknown_certificate", message)
-        })
-    }
-
     /// The same on a connection that lives as long as `line`: until then its devbox's identity is in use.
     #[must_use]
     pub fn on(self, line: &Arc<()>) -> Self {
@@ -58,21 +37,22 @@ impl DevboxPeer {
     /// The devbox that the certificate names.
     #[must_use]
     pub fn devbox_id(&self) -> &DevboxId {
-        &self.devbox
+        &self.certificate.devbox
     }
 
     pub(super) fn attempt(&self, account: Option<AccountId>, action: Action) -> Attempt {
-        let (actor, object) = (Actor::Devbox(self.devbox.clone()), self.devbox.to_string());
+        let (actor, object) =
+            (Actor::Devbox(self.certificate.devbox.clone()), self.certificate.devbox.to_string());
         Attempt { account, actor, action, object, remote: self.remote }
     }
 
     /// Its certificate's, lowercase hexadecimal.
     pub(super) fn serial(&self) -> &str {
-        &self.serial
+        &self.certificate.serial
     }
 
     pub(super) fn source(&self) -> Source {
-        Source { serial: self.serial.clone(), remote: self.remote.map(network) }
+        Source { serial: self.certificate.serial.clone(), remote: self.remote.map(network) }
     }
 
     pub(super) fn remote(&self) -> Option<IpAddr> {
@@ -84,32 +64,29 @@ impl DevboxPeer {
     }
 }
 
-/// The identity of a devbox (SPIFFE ID section 2).
-pub(super) fn spiffe_id(trust_domain: &str, devbox: &DevboxId) -> String {
-    format!("spiffe://{trust_domain}/devbox/{devbox}")
-}
-
-/// Exactly one URI, as an X.509-SVID has it.
-fn named_devbox(certificate: &X509Certificate<'_>, trust_domain: &str) -> Option<DevboxId> {
-    let names = certificate.subject_alternative_name().ok()??;
-    let [GeneralName::URI(uri)] = names.value.general_names[..] else {
-        return None;
-    };
-    let path = uri.strip_prefix("spiffe://")?.strip_prefix(trust_domain)?;
-    let id = path.strip_prefix("/devbox/")?;
-    id.starts_with(DevboxId::PREFIX).then(|| DevboxId::new(id))
-}
-
 impl Registry {
+    /// The devbox that a client certificate names. The TLS handshake has verified the certificate against the devbox CAs.
+    ///
+    /// # Errors
+    /// 401 if it names no devbox of this server's trust domain.
+    pub fn peer(&self, leaf: &[u8], remote: Option<IpAddr>) -> Result<DevboxPeer, Refusal> {
+        let certificate = ClientCertificate::parse(leaf, &self.settings().trust_domain);
+        let certificate = certificate.ok_or_else(|| {
+            let message = "the client certificate names no devbox of this server: enrol with a join token";
+            Refusal::unauthenticated("unknown_certificate", message)
+        })?;
+        Ok(DevboxPeer { certificate, remote, line: Weak::new() })
+    }
+
     /// Where a peer stands whose certificate was issued here to a devbox that still may have something.
     ///
     /// # Errors
     /// 403, audited, for anybody else.
     pub(super) async fn admit(&self, peer: &DevboxPeer, action: Action) -> Result<Standing, Refusal> {
-        let standing = self.store().standing(&peer.devbox, &peer.serial).await?;
+        let standing = self.store().standing(peer.devbox_id(), peer.serial()).await?;
         let account = standing.as_ref().map(|standing| standing.account.clone());
         match standing.ok_or_else(strange_certificate).and_then(entitled) {
-            Ok(_) if !self.trusts_issuer(&peer.issuer) => {
+            Ok(_) if !self.trusts_issuer(&peer.certificate.issuer) => {
                 self.refuse(peer.attempt(account, action), retired_ca()).await
             }
             Ok(standing) => Ok(standing),

@@ -10,7 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::watch;
 
 use super::continuity::{Elsewhere, Known, Link, in_use, judge};
-use super::{DevboxPeer, Refusal, Registry, now_ms};
+use super::{DevboxPeer, Refusal, Registry};
+use crate::clock::now_ms;
 use crate::crypto::id::{AccountId, DevboxId};
 use crate::store::{Action, AuditRecord, Standing, TimeMs};
 

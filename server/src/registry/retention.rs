@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::audit::upkeep_record;
-use super::{Refusal, Registry, milliseconds, now_ms};
+use super::{Refusal, Registry};
+use crate::clock::{milliseconds, now_ms};
 use crate::config::RetentionConfig;
 use crate::crypto::id::hex;
 use crate::store::{Action, Actor, AuditEntry, AuditPage, Ended, RECEIPT_LIFETIME_MS, StoreError, TimeMs};

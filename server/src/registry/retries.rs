@@ -10,7 +10,8 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
-use super::{Caller, Refusal, Registry, now_ms};
+use super::{Caller, Refusal, Registry};
+use crate::clock::now_ms;
 use crate::store::{
     Action, Answered, AuditRecord, Devbox, JoinTokenIssue, Outcome, Receipt, RequestKey, Secret,
 };

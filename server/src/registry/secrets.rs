@@ -4,7 +4,8 @@ use devbox_secrets_proto::name::{InvalidVariable, max_value_len};
 use devbox_secrets_proto::secret::SecretBytes;
 use serde::Serialize;
 
-use super::{Caller, Refusal, Registry, SecretSelector, limits, now_ms};
+use super::{Caller, Refusal, Registry, SecretSelector, limits};
+use crate::clock::now_ms;
 use crate::crypto::id::SecretId;
 use crate::crypto::{CryptoError, ValueLocation};
 use crate::store::{Action, Page, SealedSecret, Secret, StoreError, TimeMs};

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::model::TimeMs;
+use crate::clock::TimeMs;
 use crate::crypto::id::{AccountId, DevboxId, TokenId};
 
 /// Who acts.

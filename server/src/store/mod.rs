@@ -34,10 +34,12 @@ pub use model::{
     Account, Answered, Authority, BoundValue, Budget, BundleContents, Devbox, DevboxList, DevboxStatus,
     ENTRY_OVERHEAD, Fingerprint, GatewayBinding, IssuedCertificate, JoinGrant, JoinRefusal, JoinTokenIssue,
     Page, RECEIPT_LIFETIME_MS, Receipt, Renewed, RequestKey, SealedSecret, Secret, SecretSelector, Standing,
-    TimeMs, Token,
+    Token,
 };
 pub use scope::{Scope, Scopes, UnknownScope};
 pub use sqlite::{Depth, Extent, SqliteStore, examine, examine_for_start};
+
+pub use crate::clock::TimeMs;
 
 use crate::config::Limits;
 use crate::crypto::id::{AccountId, DevboxId, SecretId, TokenId};

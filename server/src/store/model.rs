@@ -6,11 +6,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Scopes;
+use crate::clock::TimeMs;
 use crate::crypto::TokenHash;
 use crate::crypto::id::{AccountId, DevboxId, JoinTokenId, SecretId, TokenId};
-
-/// Milliseconds since the Unix epoch.
-pub type TimeMs = i64;
 
 /// Room in a bundle for an entry's lengths, ids and version, in bytes. The database's triggers count with the same number.
 pub const ENTRY_OVERHEAD: usize = 128;

@@ -127,5 +127,5 @@ async fn joined(registry: &Registry, caller: &Caller) -> DevboxPeer {
     let issued = registry.enroll(&bearer, &request, None).await.expect("the token is new");
     let certificate =
         CertificateDer::from_pem_slice(issued.certificate.as_bytes()).expect("certificates are PEM");
-    registry.ca().peer(&certificate, None).expect("the certificate is the CA's own")
+    registry.peer(&certificate, None).expect("the certificate is the CA's own")
 }

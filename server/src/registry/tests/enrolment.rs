@@ -3,6 +3,7 @@ use tokio::task::JoinSet;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::*;
+use crate::clock::now_ms;
 use crate::crypto::JoinSecret;
 use crate::store::JoinGrant;
 
@@ -202,7 +203,7 @@ async fn a_strangers_certificate_is_refused_and_audited() {
     let forged =
         world.registry.ca().issue_devbox(&devbox.id, &request, Settings::default().certificate_lifetime);
     let der = CertificateDer::from_pem_slice(forged.unwrap().pem.as_bytes()).unwrap();
-    let forged = world.registry.ca().peer(&der, None).unwrap();
+    let forged = world.registry.peer(&der, None).unwrap();
     assert_eq!(refusal(world.registry.renew(&forged, &csr(devbox.id.as_str())).await), unknown);
 }
 
@@ -216,9 +217,9 @@ async fn a_certificate_of_another_trust_domain_names_no_devbox() {
     let moved = Registry::open_with_own_key(&world.state, settings, Access::Shared).await.unwrap();
     let der = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
     let unknown = (RefusalKind::Unauthenticated, "unknown_certificate");
-    assert_eq!(refusal(moved.ca().peer(&der, None)), unknown);
-    assert_eq!(refusal(moved.ca().peer(moved.ca().certificate_der(), None)), unknown);
-    assert_eq!(refusal(moved.ca().peer(b"garbage", None)), unknown);
+    assert_eq!(refusal(moved.peer(&der, None)), unknown);
+    assert_eq!(refusal(moved.peer(moved.ca().certificate_der(), None)), unknown);
+    assert_eq!(refusal(moved.peer(b"garbage", None)), unknown);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod budgets;
 mod bundles;
+mod ca_rotation;
 mod clones;
 mod devboxes;
 mod enrolment;
@@ -9,7 +10,6 @@ mod open;
 mod rekeying;
 mod retention;
 mod retries;
-mod rotation;
 mod secrets;
 mod tokens;
 
@@ -88,7 +88,7 @@ impl World {
     /// The peer at 192.0.2.`host`.
     fn peer_at(&self, identity: &IssuedIdentity, host: u8) -> DevboxPeer {
         let leaf = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
-        self.registry.ca().peer(&leaf, Some([192, 0, 2, host].into())).unwrap()
+        self.registry.peer(&leaf, Some([192, 0, 2, host].into())).unwrap()
     }
 
     /// The newest row of the audit: action, outcome, reason.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::clock::now_ms;
 use crate::config::RetentionConfig;
 use crate::store::AuditPage;
 

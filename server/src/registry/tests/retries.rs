@@ -1,4 +1,5 @@
 use super::*;
+use crate::clock::now_ms;
 use crate::store::RECEIPT_LIFETIME_MS;
 
 /// `caller` with the id `id` for a request whose body is `body`.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::clock::now_ms;
 
 #[tokio::test]
 async fn a_token_tells_its_account() {

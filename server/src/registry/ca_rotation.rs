@@ -3,14 +3,16 @@
 //! A new CA issues from its rotation on. Its predecessor is trusted until every certificate and join token of before has
 //! ended; retired, it is trusted no more at once.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::audit::upkeep_record;
-use super::authorities::Member;
-use super::ca::CLOCK_SKEW;
-use super::{DevboxCa, JOIN_TOKEN_LIFETIME_MS, Refusal, Registry, milliseconds, now_ms};
+use super::{JOIN_TOKEN_LIFETIME_MS, Refusal, Registry};
+use crate::clock::{TimeMs, milliseconds, now_ms, time_ms};
 use crate::crypto::id::hex;
-use crate::store::{Action, Actor, TimeMs};
+use crate::pki::{Authorities, CLOCK_SKEW, CurrentAuthorities, DevboxCa, Member};
+use crate::store::{Action, Actor, StoreError};
 
 /// Most CAs that are trusted at a time. Devboxes get all of them in one answer.
 const MAX_TRUSTED: usize = 8;
@@ -32,14 +34,57 @@ impl From<&Member> for AuthorityView {
     fn from(member: &Member) -> Self {
         Self {
             fingerprint: hex(member.ca.fingerprint()),
-            create_time_ms: super::time_ms(member.ca.create_time()),
-            end_time_ms: super::time_ms(member.ca.end_time()),
+            create_time_ms: time_ms(member.ca.create_time()),
+            end_time_ms: time_ms(member.ca.end_time()),
             trusted_until_time_ms: member.trusted_until_ms,
         }
     }
 }
 
 impl Registry {
+    /// The devbox CAs.
+    #[must_use]
+    pub fn authorities(&self) -> Arc<Authorities> {
+        self.0.authorities.get()
+    }
+
+    /// The devbox CAs as they change, for the devbox listener.
+    #[must_use]
+    pub fn current_authorities(&self) -> &Arc<CurrentAuthorities> {
+        &self.0.authorities
+    }
+
+    /// The devbox CA that issues.
+    #[must_use]
+    pub fn ca(&self) -> Arc<DevboxCa> {
+        Arc::clone(self.authorities().issuing())
+    }
+
+    /// Whether a verified client certificate with this issuer is still one of a trusted CA. Its connection may be older than a
+    /// CA's retirement.
+    pub(super) fn trusts_issuer(&self, issuer: &[u8]) -> bool {
+        self.authorities().have_issuer(issuer, now_ms())
+    }
+
+    /// Follows a change of the CAs, where there was one. One that cannot be read is logged, and the old ones serve on.
+    pub(super) async fn follow_authorities(&self) -> Result<(), StoreError> {
+        let stored = self.store().authorities().await?;
+        if self.authorities().are(&stored) {
+            return Ok(());
+        }
+        match Authorities::load(stored, &self.0.keyring, &self.settings().trust_domain) {
+            Ok(authorities) => {
+                self.metrics().ca_ends(authorities.issuing().end_time());
+                self.0.authorities.replace(authorities);
+                tracing::info!("the devbox CAs have changed: the new ones are in use");
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the devbox CAs were not replaced");
+            }
+        }
+        Ok(())
+    }
+
     /// The CAs that are trusted, newest first.
     #[must_use]
     pub fn list_cas(&self) -> Vec<AuthorityView> {

@@ -3,6 +3,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::*;
+use crate::clock::{milliseconds, now_ms};
 
 const OPERATOR: Actor = Actor::Server;
 
@@ -166,7 +167,7 @@ async fn a_certificate_that_a_retired_ca_signs_for_a_known_serial_number_is_refu
             .is_some()
     );
     let der = CertificateDer::from_pem_slice(forged.pem.as_bytes()).unwrap();
-    let peer = old.peer(&der, None).unwrap();
+    let peer = world.registry.peer(&der, None).unwrap();
     let refused = world.registry.renew(&peer, &csr(devbox.id.as_str())).await;
     assert_eq!(refusal(refused), (RefusalKind::Forbidden, "retired_ca"));
 }

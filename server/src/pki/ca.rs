@@ -4,7 +4,6 @@
 //! own (`serverAuth`). ECDSA P-256; of a request for a certificate only the public key is taken over (RFC 5280, SPIFFE
 //! X.509-SVID).
 
-use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -18,8 +17,8 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use super::certificate_request::CheckedRequest;
-use super::peer::DevboxPeer;
-use super::{Refusal, milliseconds};
+use super::client_certificate::spiffe_id;
+use crate::clock::{milliseconds, now_ms};
 use crate::crypto::id::{DevboxId, hex};
 use crate::crypto::{CryptoError, MasterKey, fill_random};
 use crate::store::IssuedCertificate;
@@ -32,7 +31,7 @@ pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 const SERIAL_LEN: usize = 16;
 
-pub(super) const KEY_PURPOSE: &str = "devbox CA key";
+pub(crate) const CA_KEY_PURPOSE: &str = "devbox CA key";
 
 /// Why the CA cannot be made, read or used.
 #[derive(Debug, Error)]
@@ -47,9 +46,9 @@ pub enum CaError {
 
 /// A certificate that was just signed.
 #[derive(Debug)]
-pub(super) struct SignedCertificate {
-    pub(super) record: IssuedCertificate,
-    pub(super) pem: String,
+pub(crate) struct SignedCertificate {
+    pub(crate) record: IssuedCertificate,
+    pub(crate) pem: String,
 }
 
 /// The devbox listener's certificate and key.
@@ -76,9 +75,9 @@ pub struct DevboxCa {
 
 impl DevboxCa {
     /// A new CA, and its private key in the form to be stored.
-    pub(super) fn create(master: &MasterKey, trust_domain: &str) -> Result<(Self, Vec<u8>), CaError> {
+    pub(crate) fn create(master: &MasterKey, trust_domain: &str) -> Result<(Self, Vec<u8>), CaError> {
         let key = KeyPair::generate()?;
-        let wrapped = master.wrap(KEY_PURPOSE, key.serialized_der())?;
+        let wrapped = master.wrap(CA_KEY_PURPOSE, key.serialized_der())?;
         let mut params = validity(CertificateParams::default(), CA_LIFETIME);
         let serial = serial()?;
         params.distinguished_name.push(DnType::CommonName, name(&serial));
@@ -90,13 +89,13 @@ impl DevboxCa {
     }
 
     /// The stored CA.
-    pub(super) fn load(
+    pub(crate) fn load(
         certificate: Vec<u8>,
         wrapped_key: &[u8],
         master: &MasterKey,
         trust_domain: &str,
     ) -> Result<Self, CaError> {
-        let pkcs8 = master.unwrap(KEY_PURPOSE, wrapped_key)?;
+        let pkcs8 = master.unwrap(CA_KEY_PURPOSE, wrapped_key)?;
         let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(pkcs8.expose_secret()))?;
         Self::assemble(certificate.into(), key, trust_domain)
     }
@@ -143,19 +142,13 @@ impl DevboxCa {
     }
 
     /// When it was made.
-    pub(super) fn create_time(&self) -> SystemTime {
+    pub(crate) fn create_time(&self) -> SystemTime {
         self.facts.not_before + CLOCK_SKEW
     }
 
     /// When its certificate ends.
-    pub(super) fn end_time(&self) -> SystemTime {
+    pub(crate) fn end_time(&self) -> SystemTime {
         self.facts.not_after
-    }
-
-    /// The trust domain of the identities that it issues.
-    #[must_use]
-    pub fn trust_domain(&self) -> &str {
-        &self.trust_domain
     }
 
     /// A new key and certificate for the devbox listener, valid for `names` (DNS names or IP addresses).
@@ -172,16 +165,8 @@ impl DevboxCa {
         Ok(ServerIdentity { chain: vec![leaf, self.certificate.clone()], key: key.into(), not_after })
     }
 
-    /// The devbox that a client certificate names. Call it on a leaf that was verified against this CA.
-    ///
-    /// # Errors
-    /// 401 where it names none of this trust domain.
-    pub fn peer(&self, leaf: &[u8], remote: Option<IpAddr>) -> Result<DevboxPeer, Refusal> {
-        DevboxPeer::from_certificate(leaf, &self.trust_domain, remote)
-    }
-
     /// Signs a certificate for `devbox` over the request's public key.
-    pub(super) fn issue_devbox(
+    pub(crate) fn issue_devbox(
         &self,
         devbox: &DevboxId,
         request: &CheckedRequest,
@@ -189,10 +174,11 @@ impl DevboxCa {
     ) -> Result<SignedCertificate, CaError> {
         let mut params = validity(CertificateParams::default(), lifetime);
         params.distinguished_name.push(DnType::CommonName, devbox.as_str());
-        params.subject_alt_names = vec![SanType::URI(self.spiffe_id(devbox).try_into()?)];
+        let identity = spiffe_id(&self.trust_domain, devbox);
+        params.subject_alt_names = vec![SanType::URI(identity.try_into()?)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let serial = serial()?;
-        let issue_time_ms = super::now_ms();
+        let issue_time_ms = now_ms();
         let record = IssuedCertificate {
             serial: hex(serial.as_ref()),
             issue_time_ms,
@@ -200,10 +186,6 @@ impl DevboxCa {
         };
         let leaf = self.sign(params, serial, request.public_key())?;
         Ok(SignedCertificate { record, pem: pem(&leaf) })
-    }
-
-    fn spiffe_id(&self, devbox: &DevboxId) -> String {
-        super::peer::spiffe_id(&self.trust_domain, devbox)
     }
 
     fn sign(

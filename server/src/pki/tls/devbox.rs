@@ -21,9 +21,10 @@ use rustls::sign::CertifiedKey;
 use rustls::{DistinguishedName, ServerConfig};
 
 use super::verifier::DevboxVerifier;
-use super::{TlsError, builder, finish, milliseconds, provider};
-use crate::registry::{Authorities, CLOCK_SKEW, DevboxCa, Registry};
-use crate::store::TimeMs;
+use super::{TlsError, builder, finish, provider, unix_time_ms};
+use crate::clock::TimeMs;
+use crate::metrics::Metrics;
+use crate::pki::{Authorities, CLOCK_SKEW, CurrentAuthorities, DevboxCa};
 
 /// How long the listener's certificates live. Each is issued anew in its last third.
 const LISTENER_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(7 * 86_400);
@@ -32,10 +33,14 @@ const LISTENER_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(7 * 86_400);
 ///
 /// # Errors
 /// [`TlsError::Ca`], [`TlsError::Verifier`], [`TlsError::Issue`].
-pub fn devbox_tls(registry: &Registry, names: Vec<String>) -> Result<ServerConfig, TlsError> {
-    let verifier = DevboxVerifier::new(registry.clone());
+pub fn devbox_tls(
+    authorities: &Arc<CurrentAuthorities>,
+    metrics: &Arc<Metrics>,
+    names: Vec<String>,
+) -> Result<ServerConfig, TlsError> {
+    let verifier = DevboxVerifier::new(Arc::clone(authorities));
     verifier.at(UnixTime::now())?;
-    let certificates = ListenerCertificates::issue(registry.clone(), names)?;
+    let certificates = ListenerCertificates::issue(Arc::clone(authorities), Arc::clone(metrics), names)?;
     let config = builder()
         .map_err(TlsError::Ca)?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -45,7 +50,8 @@ pub fn devbox_tls(registry: &Registry, names: Vec<String>) -> Result<ServerConfi
 
 /// The listener's certificates, each issued anew in time.
 struct ListenerCertificates {
-    registry: Registry,
+    authorities: Arc<CurrentAuthorities>,
+    metrics: Arc<Metrics>,
     names: Vec<String>,
     /// By the fingerprint of the CA.
     issued: Mutex<HashMap<[u8; 32], Issued>>,
@@ -57,9 +63,13 @@ struct Issued {
 }
 
 impl ListenerCertificates {
-    fn issue(registry: Registry, names: Vec<String>) -> Result<Self, TlsError> {
-        let certificates = Self { registry, names, issued: Mutex::default() };
-        certificates.renew(&certificates.registry.ca())?;
+    fn issue(
+        authorities: Arc<CurrentAuthorities>,
+        metrics: Arc<Metrics>,
+        names: Vec<String>,
+    ) -> Result<Self, TlsError> {
+        let certificates = Self { authorities, metrics, names, issued: Mutex::default() };
+        certificates.renew(certificates.authorities.get().issuing())?;
         Ok(certificates)
     }
 
@@ -90,12 +100,12 @@ impl ListenerCertificates {
     fn renew(&self, ca: &DevboxCa) -> Result<Arc<CertifiedKey>, TlsError> {
         let new = Issued::new(ca, &self.names)?;
         let certified = Arc::clone(&new.certified);
-        let authorities = self.registry.authorities();
+        let authorities = self.authorities.get();
         if authorities.issuing().fingerprint() == ca.fingerprint() {
-            self.registry.metrics().certificate_ends("devbox", new.not_after);
+            self.metrics.certificate_ends("devbox", new.not_after);
         }
         let trusted: Vec<_> =
-            authorities.trusted(milliseconds(UnixTime::now())).map(|ca| *ca.fingerprint()).collect();
+            authorities.trusted(unix_time_ms(UnixTime::now())).map(|ca| *ca.fingerprint()).collect();
         let mut issued = self.issued();
         issued.retain(|fingerprint, _| trusted.contains(fingerprint));
         issued.insert(*ca.fingerprint(), new);
@@ -123,8 +133,8 @@ impl ResolvesServerCert for ListenerCertificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let now = UnixTime::now();
         let trusted = hello.certificate_authorities().unwrap_or_default();
-        let authorities = self.registry.authorities();
-        let ca = chosen(&authorities, trusted, milliseconds(now));
+        let authorities = self.authorities.get();
+        let ca = chosen(&authorities, trusted, unix_time_ms(now));
         self.at(ca, UNIX_EPOCH + Duration::from_secs(now.as_secs()))
     }
 }

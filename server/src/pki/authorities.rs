@@ -7,14 +7,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use thiserror::Error;
 
-use super::keyring::Keyring;
-use super::{CaError, DevboxCa, Registry, now_ms};
-use crate::crypto::CryptoError;
-use crate::store::{Authority, StoreError, TimeMs};
+use super::{CaError, DevboxCa};
+use crate::clock::TimeMs;
+use crate::crypto::{CryptoError, Keyring};
+use crate::store::Authority;
 
 /// Why stored CAs are of no use.
 #[derive(Debug, Error)]
-pub(super) enum LoadError {
+pub(crate) enum LoadError {
     #[error("no devbox CA issues")]
     NoneIssues,
     #[error("a devbox CA cannot be read")]
@@ -23,11 +23,11 @@ pub(super) enum LoadError {
 
 /// A CA, and until when it is trusted.
 #[derive(Debug, Clone)]
-pub(super) struct Member {
-    pub(super) number: i64,
-    pub(super) ca: Arc<DevboxCa>,
+pub(crate) struct Member {
+    pub(crate) number: i64,
+    pub(crate) ca: Arc<DevboxCa>,
     /// None: it issues.
-    pub(super) trusted_until_ms: Option<TimeMs>,
+    pub(crate) trusted_until_ms: Option<TimeMs>,
 }
 
 impl Member {
@@ -49,14 +49,14 @@ pub struct Authorities {
 }
 
 impl Authorities {
-    pub(super) fn first(ca: DevboxCa, number: i64) -> Self {
+    pub(crate) fn first(ca: DevboxCa, number: i64) -> Self {
         let issuing = Arc::new(ca);
         let member = Member { number, ca: Arc::clone(&issuing), trusted_until_ms: None };
         Self { issuing, members: vec![member] }
     }
 
     /// `stored` is newest first. Opens their keys with the one that `keyring` has or finds.
-    pub(super) fn load(
+    pub(crate) fn load(
         stored: Vec<Authority>,
         keyring: &Keyring,
         trust_domain: &str,
@@ -79,7 +79,7 @@ impl Authorities {
         self.trusted_members(now_ms).map(|member| &member.ca)
     }
 
-    pub(super) fn trusted_members(&self, now_ms: TimeMs) -> impl Iterator<Item = &Member> {
+    pub(crate) fn trusted_members(&self, now_ms: TimeMs) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(move |member| member.is_trusted(now_ms))
     }
 
@@ -91,11 +91,11 @@ impl Authorities {
 
     /// Whether a trusted CA has the name `issuer` (DER). No two have the same, and a client's certificate is taken in the
     /// handshake only directly from a trusted one: its issuer's name then says which.
-    pub(super) fn have_issuer(&self, issuer: &[u8], now_ms: TimeMs) -> bool {
+    pub(crate) fn have_issuer(&self, issuer: &[u8], now_ms: TimeMs) -> bool {
         self.trusted(now_ms).any(|ca| ca.subject() == issuer)
     }
 
-    fn are(&self, stored: &[Authority]) -> bool {
+    pub(crate) fn are(&self, stored: &[Authority]) -> bool {
         self.members.len() == stored.len()
             && self.members.iter().zip(stored).all(|(member, stored)| member.is(stored))
     }
@@ -107,59 +107,22 @@ fn member(stored: Authority, keyring: &Keyring, trust_domain: &str) -> Result<Me
     Ok(Member { number: stored.number, ca: Arc::new(ca), trusted_until_ms: stored.trusted_until_time_ms })
 }
 
-/// The CAs in use.
+/// The CAs in use, shared by the registry and the devbox listener.
 #[derive(Debug)]
-pub(super) struct InUse(RwLock<Arc<Authorities>>);
+pub struct CurrentAuthorities(RwLock<Arc<Authorities>>);
 
-impl InUse {
-    pub(super) fn new(authorities: Authorities) -> Self {
+impl CurrentAuthorities {
+    pub(crate) fn new(authorities: Authorities) -> Self {
         Self(RwLock::new(Arc::new(authorities)))
     }
 
-    fn current(&self) -> Arc<Authorities> {
+    /// The CAs at this moment: a reader keeps them however they change.
+    #[must_use]
+    pub fn get(&self) -> Arc<Authorities> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn replace(&self, authorities: Authorities) {
+    pub(crate) fn replace(&self, authorities: Authorities) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(authorities);
-    }
-}
-
-impl Registry {
-    /// The devbox CAs.
-    #[must_use]
-    pub fn authorities(&self) -> Arc<Authorities> {
-        self.0.authorities.current()
-    }
-
-    /// The devbox CA that issues.
-    #[must_use]
-    pub fn ca(&self) -> Arc<DevboxCa> {
-        Arc::clone(self.authorities().issuing())
-    }
-
-    /// Whether a verified client certificate with this issuer is still one of a trusted CA. Its connection may be older than a
-    /// CA's retirement.
-    pub(super) fn trusts_issuer(&self, issuer: &[u8]) -> bool {
-        self.authorities().have_issuer(issuer, now_ms())
-    }
-
-    /// Follows a change of the CAs, where there was one. One that cannot be read is logged, and the old ones serve on.
-    pub(super) async fn follow_authorities(&self) -> Result<(), StoreError> {
-        let stored = self.store().authorities().await?;
-        if self.authorities().are(&stored) {
-            return Ok(());
-        }
-        match Authorities::load(stored, &self.0.keyring, &self.settings().trust_domain) {
-            Ok(authorities) => {
-                self.metrics().ca_ends(authorities.issuing.end_time());
-                self.0.authorities.replace(authorities);
-                tracing::info!("the devbox CAs have changed: the new ones are in use");
-            }
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "the devbox CAs were not replaced");
-            }
-        }
-        Ok(())
     }
 }

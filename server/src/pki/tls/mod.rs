@@ -9,7 +9,7 @@ mod verifier;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
@@ -25,9 +25,9 @@ pub use files::{Content, FileError};
 
 use files::Pair;
 
+use crate::clock::{TimeMs, milliseconds};
 use crate::config::TlsFiles;
-use crate::registry::CaError;
-use crate::store::TimeMs;
+use crate::pki::CaError;
 
 /// Why a listener has no TLS.
 #[derive(Debug, Error)]
@@ -140,8 +140,8 @@ fn finish(mut config: ServerConfig) -> ServerConfig {
     config
 }
 
-fn milliseconds(time: UnixTime) -> TimeMs {
-    TimeMs::try_from(time.as_secs()).map_or(TimeMs::MAX, |seconds| seconds.saturating_mul(1000))
+fn unix_time_ms(time: UnixTime) -> TimeMs {
+    milliseconds(Duration::from_secs(time.as_secs()))
 }
 
 #[cfg(test)]

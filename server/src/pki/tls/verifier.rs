@@ -9,25 +9,25 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 
-use super::{TlsError, milliseconds, provider};
-use crate::registry::Registry;
+use super::{TlsError, provider, unix_time_ms};
+use crate::pki::CurrentAuthorities;
 
 /// Verifies clients against the CAs that are trusted at that moment: which, may change while the listener is open.
 #[derive(Debug)]
 pub(super) struct DevboxVerifier {
-    registry: Registry,
+    authorities: Arc<CurrentAuthorities>,
     provider: Arc<CryptoProvider>,
 }
 
 impl DevboxVerifier {
-    pub(super) fn new(registry: Registry) -> Self {
-        Self { registry, provider: provider() }
+    pub(super) fn new(authorities: Arc<CurrentAuthorities>) -> Self {
+        Self { authorities, provider: provider() }
     }
 
     /// A few microseconds, in a handshake of some hundred.
     pub(super) fn at(&self, now: UnixTime) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
         let mut roots = RootCertStore::empty();
-        for ca in self.registry.authorities().trusted(milliseconds(now)) {
+        for ca in self.authorities.get().trusted(unix_time_ms(now)) {
             roots.add(ca.certificate_der().clone()).map_err(TlsError::Ca)?;
         }
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))

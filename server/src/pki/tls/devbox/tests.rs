@@ -12,7 +12,7 @@ use super::*;
 use crate::app::{KeyPolicy, init, open_registry};
 use crate::config::StateConfig;
 use crate::crypto::MasterKey;
-use crate::registry::Settings;
+use crate::registry::{Registry, Settings};
 use crate::store::{Actor, Authorities as _, SqliteStore, StateDirectory};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -37,7 +37,7 @@ impl World {
     }
 
     fn verifier(&self) -> DevboxVerifier {
-        DevboxVerifier::new(self.registry.clone())
+        DevboxVerifier::new(Arc::clone(self.registry.current_authorities()))
     }
 
     /// The key of the CA that issues, in wrong hands.
@@ -49,6 +49,12 @@ impl World {
         let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(key.expose_secret())).unwrap();
         Issuer::from_ca_cert_der(&authority.certificate.into(), key).unwrap()
     }
+}
+
+fn listener_certificates(registry: &Registry) -> ListenerCertificates {
+    let authorities = Arc::clone(registry.current_authorities());
+    let metrics = Arc::clone(registry.metrics());
+    ListenerCertificates::issue(authorities, metrics, vec!["localhost".to_owned()]).unwrap()
 }
 
 fn client(issuer: &Issuer<'_, KeyPair>) -> CertificateDer<'static> {
@@ -65,7 +71,7 @@ fn in_(span: Duration) -> UnixTime {
 async fn the_devbox_listeners_certificate_is_issued_anew_in_its_last_third() {
     let registry = World::new().await.registry;
     let ca = registry.ca();
-    let certificates = ListenerCertificates::issue(registry, vec!["localhost".to_owned()]).unwrap();
+    let certificates = listener_certificates(&registry);
     let at = |time| certificates.at(&ca, time).unwrap();
     let now = SystemTime::now();
     let first = at(now);
@@ -79,7 +85,7 @@ async fn the_devbox_listeners_certificate_is_issued_anew_in_its_last_third() {
 async fn a_listeners_certificate_of_a_clock_that_was_ahead_is_replaced_once_the_clock_is_right() {
     let registry = World::new().await.registry;
     let ca = registry.ca();
-    let certificates = ListenerCertificates::issue(registry, vec!["localhost".to_owned()]).unwrap();
+    let certificates = listener_certificates(&registry);
     let at = |time| certificates.at(&ca, time).unwrap();
     let first = at(SystemTime::now());
     assert!(Arc::ptr_eq(&first, &at(SystemTime::now() - CLOCK_SKEW / 2)), "it is valid for that long before");
@@ -132,7 +138,7 @@ async fn the_newest_ca_that_the_client_trusts_is_chosen_by_name_or_fingerprint_a
     let by_name = |ca: &DevboxCa| subject(ca);
     let by_fingerprint = |ca: &DevboxCa| DistinguishedName::in_sequence(&ca_name(ca.fingerprint()));
     let is_chosen = |named: &[DistinguishedName], ca: &DevboxCa| {
-        chosen(&authorities, named, milliseconds(UnixTime::now())).fingerprint() == ca.fingerprint()
+        chosen(&authorities, named, unix_time_ms(UnixTime::now())).fingerprint() == ca.fingerprint()
     };
     for named in [by_name(&old), by_fingerprint(&old)] {
         assert!(is_chosen(&[named], &old));
@@ -140,7 +146,7 @@ async fn the_newest_ca_that_the_client_trusts_is_chosen_by_name_or_fingerprint_a
     assert!(is_chosen(&[by_name(&old), by_fingerprint(&new)], &new));
     assert!(is_chosen(&[], &new));
     assert!(is_chosen(&[DistinguishedName::in_sequence(&ca_name(&[7; 32]))], &new));
-    let later = milliseconds(in_(2 * DAY));
+    let later = unix_time_ms(in_(2 * DAY));
     assert_eq!(chosen(&authorities, &[by_name(&old)], later).fingerprint(), new.fingerprint());
 }
 

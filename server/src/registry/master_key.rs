@@ -1,37 +1,11 @@
-//! The master key in use. A rotation by another program is noticed and followed without a restart.
+//! The registry's use of the master key: account keys are unwrapped under it, and a rotation is followed or made.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
-use super::{AccountId, Caller, Refusal, Registry, ca, open};
+use super::{AccountId, Caller, Refusal, Registry, open};
 use crate::crypto::{AccountKey, CryptoError, MasterKey};
+use crate::pki::CA_KEY_PURPOSE;
 use crate::store::{AuditRecord, MetaKey, StoreError, Wrapped};
-
-/// The one key that this process has.
-#[derive(Debug)]
-pub(super) struct Keyring(RwLock<Arc<MasterKey>>);
-
-impl Keyring {
-    pub(super) fn new(master: MasterKey) -> Self {
-        Self(RwLock::new(Arc::new(master)))
-    }
-
-    pub(super) fn current(&self) -> Arc<MasterKey> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// The key that `record` was wrapped under: this one, or that which a rotation has put in its place. The old one is
-    /// forgotten then.
-    pub(super) fn of(&self, record: &[u8]) -> Option<Arc<MasterKey>> {
-        let current = self.current();
-        if current.has_wrapped(record) {
-            return Some(current);
-        }
-        let found = Arc::new(current.reload(record)?);
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&found);
-        tracing::info!("the master key was rotated: the new one is in use");
-        Some(found)
-    }
-}
 
 impl Registry {
     /// The master key that `record` is under.
@@ -83,7 +57,7 @@ impl Registry {
         let old = self.0.keyring.current();
         let rewrap = |place: Wrapped<'_>, record: &[u8]| match place {
             Wrapped::Account(account) => old.rewrap_account_key(account, record, new),
-            Wrapped::Authority => old.rewrap(ca::KEY_PURPOSE, record, new),
+            Wrapped::Authority => old.rewrap(CA_KEY_PURPOSE, record, new),
             Wrapped::KeyCheck => old.rewrap(open::KEY_CHECK_PURPOSE, record, new),
         };
         Ok(self.store().rewrap(&rewrap, audit).await?)

@@ -3,7 +3,7 @@
 use rcgen::{CertificateParams, CertificateSigningRequestParams, DnType, DnValue, SanType};
 use thiserror::Error;
 
-use super::peer::spiffe_id;
+use super::client_certificate::spiffe_id;
 use crate::crypto::id::DevboxId;
 
 /// Longest request that is looked at, in bytes.
@@ -11,7 +11,7 @@ const MAX_CSR_LEN: usize = 16 * 1024;
 
 /// Why a request for a certificate is refused.
 #[derive(Debug, Error, PartialEq, Eq, Clone, Copy)]
-pub(super) enum InvalidRequest {
+pub(crate) enum InvalidRequest {
     #[error("the certificate request is not a PKCS #10 request in PEM with a valid signature")]
     Form,
     #[error("the certificate request's key is none of ECDSA P-256, ECDSA P-384, Ed25519")]
@@ -22,11 +22,11 @@ pub(super) enum InvalidRequest {
 
 /// The public key of a request that was checked to be for one devbox.
 #[derive(Debug)]
-pub(super) struct CheckedRequest(rcgen::PublicKey);
+pub(crate) struct CheckedRequest(rcgen::PublicKey);
 
 impl CheckedRequest {
     /// Checks that a request is well formed, signed by its own key, and for `devbox` of `trust_domain`.
-    pub(super) fn check(
+    pub(crate) fn check(
         csr_pem: &str,
         trust_domain: &str,
         devbox: &DevboxId,
@@ -45,7 +45,7 @@ impl CheckedRequest {
         }
     }
 
-    pub(super) fn public_key(&self) -> &rcgen::PublicKey {
+    pub(crate) fn public_key(&self) -> &rcgen::PublicKey {
         &self.0
     }
 }
