@@ -36,8 +36,6 @@ pub mod local_api;
 pub mod machine;
 pub mod memory;
 pub mod metrics;
-#[cfg(test)]
-mod needs;
 pub mod reload;
 pub mod restart;
 pub mod socket;

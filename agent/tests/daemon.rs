@@ -17,9 +17,9 @@ use hyper::StatusCode;
 use nix::sys::signal::Signal;
 
 use devbox_secrets_tests::authority::{Authority, DEVBOX, TOKEN_SECRET};
+use devbox_secrets_tests::needs;
 use support::control_plane::{ControlPlane, Script, bundle};
 use support::daemon::{Daemon, PROGRAM};
-use support::needs;
 
 const CANARY: &str = "canary-value-4711";
 

@@ -8,7 +8,6 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::Output;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc::{Sender, channel};
@@ -23,10 +22,10 @@ use nix::sys::socket::{MsgFlags, recv};
 use tokio::time::{sleep, timeout};
 
 use devbox_secrets_tests::authority::{Authority, DEVBOX, TOKEN_SECRET, Validity};
+use devbox_secrets_tests::needs::skipped;
 use support::control_plane::{ControlPlane, Script, bundle};
 use support::daemon::Daemon;
 use support::launch::launch;
-use support::needs::skipped;
 
 const RESUME: [&str; 3] = ["resume", "--join-token-file", "-"];
 
@@ -41,14 +40,6 @@ async fn ready() -> (Arc<ControlPlane>, Daemon) {
     (plane, daemon)
 }
 
-fn done(output: &Output) {
-    assert!(output.status.success(), "{}", text(output));
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 fn holds_nothing(status: &Status) -> bool {
     status.secrets.is_empty() && status.memory.bytes_locked == 0 && status.certificate_expires_ms.is_none()
 }
@@ -56,15 +47,15 @@ fn holds_nothing(status: &Status) -> bool {
 #[tokio::test]
 async fn quiesce_leaves_nothing_and_a_fresh_token_brings_everything_back() {
     let (plane, daemon) = ready().await;
-    done(&daemon.operator(&["quiesce"], "").await);
+    daemon.operator(&["quiesce"], "").await.success();
     let status = daemon.until(|_| true).await;
     assert!(status.state == State::Quiesced && holds_nothing(&status), "{status:?}");
     assert!(status.reason.unwrap().contains("devbox-secretsd resume"));
     plane.until(|seen| seen.open == 0).await;
-    done(&daemon.operator(&["quiesce"], "").await);
+    daemon.operator(&["quiesce"], "").await.success();
 
     plane.answer(bundle(2, &[("API_KEY", "two")]));
-    done(&daemon.operator(&RESUME, &token(&plane.authority)).await);
+    daemon.operator(&RESUME, &token(&plane.authority)).await.success();
     let status = daemon.until(|_| true).await;
     assert_eq!((status.state, status.revision), (State::Ready, Some(2)));
     assert_eq!(plane.seen().enrolled, 2);
@@ -77,56 +68,48 @@ async fn a_daemon_that_has_not_joined_yet_is_quiesced_as_well() {
     *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "starting up"));
     let daemon = Daemon::start(&plane.url(), &token(&plane.authority), &[]);
     daemon.until(|status| status.last_error.is_some()).await;
-    done(&daemon.operator(&["quiesce"], "").await);
+    daemon.operator(&["quiesce"], "").await.success();
     let enrolled = plane.until(|seen| seen.open == 0).await.enrolled;
     *plane.enrol_refusal.lock().unwrap() = None;
-    done(&daemon.operator(&RESUME, &token(&plane.authority)).await);
+    daemon.operator(&RESUME, &token(&plane.authority)).await.success();
     assert_eq!(plane.seen().enrolled, enrolled + 1, "nothing was tried in between");
 }
 
 #[tokio::test]
 async fn a_used_token_leaves_it_quiesced_with_the_reason() {
     let (plane, daemon) = ready().await;
-    done(&daemon.operator(&["quiesce"], "").await);
+    daemon.operator(&["quiesce"], "").await.success();
     *plane.enrol_refusal.lock().unwrap() =
         Some((StatusCode::UNAUTHORIZED, "the join token was used already"));
     let refused = daemon.operator(&RESUME, &token(&plane.authority)).await;
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status, 1);
     for part in ["used already", "pass it to devbox-secretsd resume"] {
-        assert!(text(&refused).contains(part), "{}", text(&refused));
+        assert!(refused.stderr.contains(part), "{}", refused.stderr);
     }
     let status = daemon.until(|_| true).await;
     assert!(status.state == State::Quiesced && status.reason.unwrap().contains("used already"));
     *plane.enrol_refusal.lock().unwrap() = None;
-    done(&daemon.operator(&RESUME, &token(&plane.authority)).await);
+    daemon.operator(&RESUME, &token(&plane.authority)).await.success();
 }
 
 #[tokio::test]
 async fn what_is_no_token_and_what_serves_already_is_not_resumed() {
     let (plane, daemon) = ready().await;
     let serving = daemon.operator(&RESUME, &token(&plane.authority)).await;
-    assert!(
-        serving.status.code() == Some(1) && text(&serving).contains("quiesce it first"),
-        "{}",
-        text(&serving)
-    );
-    done(&daemon.operator(&["quiesce"], "").await);
+    assert!(serving.status == 1 && serving.stderr.contains("quiesce it first"), "{}", serving.stderr);
+    daemon.operator(&["quiesce"], "").await.success();
     let no_token = daemon.operator(&["resume"], "").await;
-    assert!(
-        no_token.status.code() == Some(1) && text(&no_token).contains("--join-token-file"),
-        "{}",
-        text(&no_token)
-    );
+    assert!(no_token.status == 1 && no_token.stderr.contains("--join-token-file"), "{}", no_token.stderr);
     assert_eq!(plane.seen().enrolled, 1);
 }
 
 #[tokio::test]
 async fn a_server_that_is_away_is_waited_for_as_long_as_was_asked_and_then_goes_on() {
     let (plane, daemon) = ready().await;
-    done(&daemon.operator(&["quiesce"], "").await);
+    daemon.operator(&["quiesce"], "").await.success();
     *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "starting up"));
     let waited = daemon.operator(&[&RESUME[..], &["--wait", "1"]].concat(), &token(&plane.authority)).await;
-    assert!(waited.status.code() == Some(1) && text(&waited).contains("starting up"), "{}", text(&waited));
+    assert!(waited.status == 1 && waited.stderr.contains("starting up"), "{}", waited.stderr);
     *plane.enrol_refusal.lock().unwrap() = None;
     daemon.until_ready().await;
 }
@@ -137,7 +120,7 @@ async fn a_devbox_that_was_shut_down_comes_back_without_a_restart() {
     plane.answer(Script::Refuse(StatusCode::FORBIDDEN, "the devbox was shut down"));
     daemon.until(|status| status.state == State::Lost).await;
     plane.answer(bundle(1, &[("API_KEY", "one")]));
-    done(&daemon.operator(&RESUME, &token(&plane.authority)).await);
+    daemon.operator(&RESUME, &token(&plane.authority)).await.success();
     daemon.until_ready().await;
 }
 
@@ -150,7 +133,7 @@ async fn an_identity_that_went_on_elsewhere_is_wiped_and_not_used_again() {
     daemon.until(holds_nothing).await;
     let asked = plane.until(|seen| seen.open == 0).await.bundles.len();
     plane.answer(bundle(2, &[("API_KEY", "two")]));
-    done(&daemon.operator(&RESUME, &token(&plane.authority)).await);
+    daemon.operator(&RESUME, &token(&plane.authority)).await.success();
     assert_eq!(plane.seen().bundles[asked], None, "the first request after it is a new identity's");
     assert!(daemon.log().contains("another machine goes on as this devbox"));
 }
@@ -227,7 +210,7 @@ async fn quiesce_is_not_over_before_the_service_manager_has_let_go() {
     let removed = |told: &[String]| told.iter().filter(|text| text.contains("FDSTOREREMOVE=1")).count();
     assert_eq!(removed(&manager.told.lock().unwrap()), 2, "identity and secrets");
     manager.let_answer.send(()).unwrap();
-    done(&quiesce.await);
+    quiesce.await.success();
 }
 
 #[tokio::test]
@@ -266,7 +249,7 @@ async fn who_resumes_with_a_token_that_others_can_read_is_told() {
     let resume = ["resume", "--join-token-file", path.to_str().unwrap()];
     for (mode, is_told) in [(0o640, true), (0o600, false)] {
         std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-        let said = text(&daemon.operator(&resume, "").await);
+        let said = daemon.operator(&resume, "").await.stderr;
         assert_eq!(said.contains("chmod 600"), is_told, "{said}");
     }
 }
@@ -302,8 +285,7 @@ impl Files {
 
     async fn daemon(&self, plane: &ControlPlane) -> Daemon {
         let paths = ["cert.pem", "key.pem", "ca.pem"].map(|name| self.path(name));
-        let daemon =
-            Daemon::with_files(&plane.url(), paths.each_ref().map(|path: &PathBuf| -> &Path { path }));
+        let daemon = Daemon::with_files(&plane.url(), paths);
         daemon.until_ready().await;
         daemon
     }

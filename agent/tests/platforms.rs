@@ -18,11 +18,11 @@ use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 use devbox_secrets_tests::authority::Validity;
+use devbox_secrets_tests::needs;
 use support::PATIENCE;
 use support::control_plane::{ControlPlane, bundle};
 use support::daemon::{Daemon, PROGRAM};
 use support::launch::launch;
-use support::needs;
 
 const SERVED: &str = "API_KEY=canary-value-4711\0";
 const SOCKET: &str = "DEVBOX_SECRETS_TEST_SOCKET";

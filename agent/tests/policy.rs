@@ -18,9 +18,9 @@ use devbox_secretsd::access::policy::Explanation;
 use nix::unistd::geteuid;
 use tempfile::TempDir;
 
+use devbox_secrets_tests::needs;
 use support::control_plane::{ControlPlane, bundle};
 use support::daemon::{Daemon, PROGRAM};
-use support::needs;
 
 const CANARY: &str = "canary-value-4711";
 /// Where [`launches_as_another_user`] asks.

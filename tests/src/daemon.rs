@@ -18,8 +18,10 @@ pub struct Setup {
     directory: PathBuf,
     server: String,
     join_token: String,
+    is_token_typed: bool,
     certificate: Option<[PathBuf; 3]>,
     config: Option<String>,
+    options: Vec<String>,
     user: Option<(u32, PathBuf)>,
 }
 
@@ -31,10 +33,26 @@ impl Setup {
             directory: directory.to_owned(),
             server: server.to_owned(),
             join_token: join_token.to_owned(),
+            is_token_typed: false,
             certificate: None,
             config: None,
+            options: Vec::new(),
             user: None,
         }
+    }
+
+    /// The same with the join token from standard input instead of a file.
+    #[must_use]
+    pub fn token_on_stdin(mut self) -> Self {
+        self.is_token_typed = true;
+        self
+    }
+
+    /// The same with more options.
+    #[must_use]
+    pub fn options(mut self, options: &[&str]) -> Self {
+        self.options.extend(options.iter().map(|option| (*option).to_owned()));
+        self
     }
 
     /// The same with certificate, key and CA from these files instead of a join token.
@@ -91,12 +109,14 @@ impl Setup {
             Some([certificate, key, ca]) => {
                 command.arg("--certificate").arg(certificate).arg("--key").arg(key).arg("--ca").arg(ca)
             }
+            None if self.is_token_typed => command.args(["--join-token-file", "-"]),
             None => command.arg("--join-token-file").arg(self.write("join-token", &self.join_token)),
         };
         command.arg("--socket").arg(self.socket()).arg("--admin-socket").arg(self.admin_socket());
         if let Some(config) = &self.config {
             command.arg("--config").arg(self.write("agent.toml", config));
         }
+        command.args(&self.options);
         command.env("RUST_LOG", process::MOST_TALKATIVE).stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
@@ -132,7 +152,27 @@ impl Setup {
     /// The same by another command, made from its own: in another namespace, with another clock.
     #[must_use]
     pub fn spawn_by(&self, change: impl FnOnce(Command) -> Command) -> Daemon {
-        let program = Program::start(&mut change(self.command()), &self.directory.join("log/daemon.log"));
+        let mut command = change(self.command());
+        let log = self.directory.join("log/daemon.log");
+        self.running(Program::start(self.streams(&mut command), &log))
+    }
+
+    /// Starts it with `stderr` for its standard error, and does not wait.
+    #[must_use]
+    pub fn spawn_logging_to(&self, stderr: Stdio) -> Daemon {
+        self.running(Program::start_logging_to(self.streams(&mut self.command()), stderr))
+    }
+
+    /// A changed command has lost the streams of its own.
+    fn streams<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        let stdin = if self.is_token_typed { Stdio::piped() } else { Stdio::null() };
+        command.stdin(stdin).stdout(Stdio::null())
+    }
+
+    fn running(&self, mut program: Program) -> Daemon {
+        if self.is_token_typed {
+            program.give(&self.join_token);
+        }
         Daemon { program, socket: self.socket(), admin_socket: self.admin_socket() }
     }
 

@@ -22,6 +22,14 @@ pub fn met(found: bool, missing: &str) -> bool {
     found
 }
 
+/// Reports that the running test, or a part of it, is skipped because something is `missing`.
+///
+/// # Panics
+/// If `CI` is set.
+pub fn skipped(missing: &str) {
+    let _ = met(false, missing);
+}
+
 /// Whether this test runs as root.
 #[must_use]
 pub fn root() -> bool {

@@ -12,6 +12,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use tokio::runtime;
 
 use crate::needs;
+use crate::process::becoming;
 
 /// Where a server listens in the test's namespace.
 pub const SERVER: &str = "10.0.0.1";
@@ -98,10 +99,9 @@ impl Wire {
     /// The same program at the devbox's end. Standard input and output are nowhere.
     #[must_use]
     pub fn at_devbox(&self, command: &Command) -> Command {
-        let mut there = Command::new("nsenter");
-        there.arg(format!("--net={}", self.devbox_path())).arg("--");
-        there.arg(command.get_program()).args(command.get_args());
-        there.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut enter = Command::new("nsenter");
+        enter.arg(format!("--net={}", self.devbox_path())).arg("--");
+        let mut there = becoming(enter, command);
         there.stdin(Stdio::null()).stdout(Stdio::null());
         there
     }

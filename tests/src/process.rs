@@ -33,12 +33,32 @@ impl Program {
     /// # Panics
     /// Where the program cannot be started.
     pub fn start(command: &mut Command, log: &Path) -> Self {
-        let stderr = append(log);
+        Self::spawn(command.stderr(append(log)), log)
+    }
+
+    /// Starts `command` with `stderr` for its standard error: [`Self::log`] stays empty.
+    ///
+    /// # Panics
+    /// If the program cannot be started.
+    pub fn start_logging_to(command: &mut Command, stderr: Stdio) -> Self {
+        Self::spawn(command.stderr(stderr), Path::new("/dev/null"))
+    }
+
+    fn spawn(command: &mut Command, log: &Path) -> Self {
         let child = command
-            .stderr(stderr)
             .spawn()
             .unwrap_or_else(|error| panic!("{} does not start: {error}", command.get_program().display()));
         Self { child, log: log.to_owned(), status: None }
+    }
+
+    /// Writes `input` to its standard input, a pipe, and closes it.
+    ///
+    /// # Panics
+    /// If its standard input is not a pipe, or was closed already.
+    pub fn give(&mut self, input: &str) {
+        let mut stdin = self.child.stdin.take().expect("its standard input is a pipe");
+        // A program that ends without reading its input breaks the pipe: its exit status tells the story.
+        let _ = stdin.write_all(input.as_bytes());
     }
 
     /// The process id.
@@ -109,6 +129,15 @@ impl Drop for Program {
             say(&format!("--- {} ({:?}) ---\n{}", self.log.display(), self.status, self.tail()));
         }
     }
+}
+
+/// A command that runs `outer`, which becomes `inner` with its arguments and environment: another namespace, other limits.
+/// Standard streams, user and folder are `outer`'s.
+#[must_use]
+pub fn becoming(mut outer: Command, inner: &Command) -> Command {
+    outer.arg(inner.get_program()).args(inner.get_args());
+    outer.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    outer
 }
 
 /// What a program that ran to its end left behind.

@@ -188,7 +188,7 @@ fn a_configuration_that_is_not_a_regular_file_is_refused_without_waiting() {
 
 #[test]
 fn a_configuration_of_another_user_is_refused() {
-    if !crate::needs::root() {
+    if !devbox_secrets_tests::needs::root() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

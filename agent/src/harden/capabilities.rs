@@ -78,8 +78,8 @@ fn describe(kept: &CapsHashSet) -> Result<Step, CapsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::needs;
     use crate::sys::test_support::{Call, without};
+    use devbox_secrets_tests::needs;
 
     fn left(set: CapSet) -> CapsHashSet {
         let lock = CapsHashSet::from([Capability::CAP_IPC_LOCK]);

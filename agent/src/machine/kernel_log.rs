@@ -93,7 +93,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::needs::skipped;
+    use devbox_secrets_tests::needs::skipped;
 
     const LINE: &str = "random: crng reseeded due to virtual machine fork";
 

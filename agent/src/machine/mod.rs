@@ -182,7 +182,7 @@ pub fn identity() -> [Option<String>; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::needs::skipped;
+    use devbox_secrets_tests::needs::skipped;
 
     fn machine(id: &str) -> (tempfile::TempDir, Machine) {
         let dir = tempfile::tempdir().unwrap();

@@ -244,8 +244,8 @@ mod tests {
     use nix::sys::resource::{UsageWho, getrusage};
 
     use super::*;
-    use crate::needs::skipped;
     use crate::sys::test_support::{block_on, memories, page_size, wait_until};
+    use devbox_secrets_tests::needs::skipped;
 
     /// A pool over real `memfd_secret` pages, or none where the kernel has no such thing.
     fn pool() -> Option<(SecretMemory, Pool)> {

@@ -10,11 +10,11 @@ use nix::unistd::{ForkResult, fork};
 
 use super::test_support::SealedBundle;
 use super::*;
-use crate::needs::skipped;
 use crate::sys::test_support::{
     LIMIT, block_on, in_a_process_of_its_own, limit_locked_memory, memories, page_size, wait_until,
 };
 use crate::sys::{Backing, LockedPages, MemoryError, Requirement, SecretMemory};
+use devbox_secrets_tests::needs::skipped;
 
 const KIB: usize = 1024;
 

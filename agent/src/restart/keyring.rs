@@ -159,7 +159,7 @@ fn timeout(until: BootTime) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::needs::skipped;
+    use devbox_secrets_tests::needs::skipped;
 
     fn keyring() -> Option<Keyring> {
         Keyring::open().map_err(|error| skipped(&format!("a keyring: {error}"))).ok()

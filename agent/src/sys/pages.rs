@@ -348,8 +348,8 @@ fn file_len(len: NonZeroUsize) -> libc::off_t {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::needs::skipped;
     use crate::sys::test_support::{Call, page_size, without};
+    use devbox_secrets_tests::needs::skipped;
 
     fn page() -> NonZeroUsize {
         NonZeroUsize::new(page_size()).unwrap()

@@ -4,8 +4,6 @@
 pub mod control_plane;
 pub mod daemon;
 pub mod launch;
-#[path = "../../src/needs.rs"]
-pub mod needs;
 pub mod pipe;
 
 use std::time::Duration;

@@ -1,13 +1,12 @@
 //! Which permissions of the master key's file the program accepts, as systemd, Kubernetes and people set them.
 
 use std::fs::{self, Permissions};
-use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use nix::unistd::geteuid;
+use devbox_secrets_tests::require_root;
 use tempfile::TempDir;
 
 /// A user and a group that no machine has.
@@ -108,11 +107,7 @@ fn a_key_of_this_user_that_its_group_may_read_is_refused_outside_of_the_credenti
 /// A Kubernetes secret volume with `fsGroup` has files of root's, 0440, of a group that the container's user is in.
 #[test]
 fn a_key_of_roots_that_reaches_this_user_by_its_group_is_accepted() {
-    if !geteuid().is_root() {
-        assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI skips nothing");
-        let _ = writeln!(io::stderr(), "a_key_of_roots…: skipped: needs root");
-        return;
-    }
+    require_root!();
     let machine = Machine::new(0o440);
     machine.configure(&format!("master_key_file = {:?}\n", machine.key));
     chown(&machine.key, Some(0), Some(GROUP)).unwrap();

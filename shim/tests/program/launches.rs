@@ -6,10 +6,10 @@ use std::process::Stdio;
 use devbox_launch_proto::{Answer, ErrorCode, Flags, Item};
 
 use crate::build::hosted;
-use crate::needs::skipped;
 use crate::peer::{Peer, descriptor, header, inline, raw, refusal};
 use crate::run::{environment, failure, limited_shim, message, program, run, shim, success};
 use crate::secret_file::memfd_secret_exists;
+use devbox_secrets_tests::needs::skipped;
 
 const CANARY: &str = "canary-4e1f9d";
 

@@ -7,9 +7,6 @@ mod cost;
 mod hostile;
 mod launches;
 mod listing;
-#[expect(dead_code, reason = "the daemon's tests use all of it, these a part")]
-#[path = "../../../agent/src/needs.rs"]
-mod needs;
 mod peer;
 mod run;
 mod secret_file;

@@ -20,7 +20,9 @@ pub(crate) fn secret_file(bytes: &[u8]) -> OwnedFd {
 /// As [`secret_file`], with the daemon's own mapping of it.
 pub(crate) fn open_secret_file(bytes: &[u8]) -> (OwnedFd, Option<Mapping>) {
     let file = memfd_secret().unwrap_or_else(|| {
-        crate::needs::skipped("a kernel with memfd_secret for its last part: memfd_create serves instead");
+        devbox_secrets_tests::needs::skipped(
+            "a kernel with memfd_secret for its last part: memfd_create serves instead",
+        );
         nix::sys::memfd::memfd_create("secret", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap()
     });
     nix::unistd::ftruncate(&file, i64::try_from(bytes.len()).unwrap()).unwrap();

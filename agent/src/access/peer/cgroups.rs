@@ -116,7 +116,7 @@ fn unescaped(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::needs::skipped;
+    use devbox_secrets_tests::needs::skipped;
 
     /// A tree of `(cgroup, processes)`.
     fn tree(cgroups: &[(&str, &str)]) -> (tempfile::TempDir, Cgroups) {

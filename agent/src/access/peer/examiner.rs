@@ -302,7 +302,7 @@ mod tests {
 
     use super::*;
     use crate::access::peer::ExecutableQuestion;
-    use crate::needs::{self, skipped};
+    use devbox_secrets_tests::needs::{self, skipped};
 
     /// A FUSE file system whose server never answers, over `folder`.
     struct Silent<'a> {

@@ -13,8 +13,8 @@ use nix::unistd::{getegid, geteuid};
 use tempfile::TempDir;
 
 use super::*;
-use crate::needs::skipped;
 use crate::sys::BootTime;
+use devbox_secrets_tests::needs::skipped;
 
 /// Where [`connects_and_leaves_its_connection_to_a_child`] connects.
 const SOCKET: &str = "DEVBOX_TEST_SOCKET";

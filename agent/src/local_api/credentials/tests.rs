@@ -13,9 +13,9 @@ use super::rules::{CredentialRule, CredentialRuleConfig};
 use super::*;
 use crate::memory::Loss;
 use crate::memory::test_support::SealedBundle;
-use crate::needs;
 use crate::sys::BootTime;
 use crate::sys::test_support::{become_user, memories};
+use devbox_secrets_tests::needs;
 
 /// More than systemd takes: what makes a unit's start fail.
 const TOO_LONG: usize = 1 << 20;

@@ -10,9 +10,9 @@ use rcgen::{CertificateParams, KeyPair, SanType, date_time_ymd};
 use super::*;
 use crate::identity::Spent;
 use crate::memory::test_support::SealedBundle;
-use crate::needs::skipped;
 use crate::restart::Stored;
 use crate::sys::test_support::memories;
+use devbox_secrets_tests::needs::skipped;
 
 const SERVER: &str = "https://control.example:8443";
 

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::memory::Loss;
-use crate::needs;
 use crate::sys::test_support::become_user;
+use devbox_secrets_tests::needs;
 
 const STRANGER: u32 = 65_534;
 

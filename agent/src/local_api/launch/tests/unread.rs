@@ -5,9 +5,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::*;
 use crate::memory::Loss;
-use crate::needs::{self, skipped};
 use crate::sys::Backing;
 use crate::sys::test_support::{become_user, in_a_process_of_its_own};
+use devbox_secrets_tests::needs::{self, skipped};
 
 const DEFAULT: Flags = Flags { list: false, inline: false, patient: false };
 const INLINE: Flags = Flags { inline: true, ..DEFAULT };
