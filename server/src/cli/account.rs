@@ -1,4 +1,4 @@
-//! `account`: who owns secrets.
+//! `account`: the owners of secrets.
 
 use clap::{Args, Subcommand};
 
@@ -6,7 +6,7 @@ use super::Failure;
 use super::output::{Output, table, time};
 use crate::registry::{AccountView, Actor, Registry};
 
-/// Accounts: create, list, grant or withdraw the devbox capability
+/// Create or list accounts, and grant or withdraw the devbox capability
 #[derive(Debug, Args)]
 pub(super) struct AccountArgs {
     /// Print JSON, for scripts
@@ -22,7 +22,7 @@ enum AccountCommand {
     Create {
         /// A name, unique in the server
         name: String,
-        /// Without the devbox capability: the API answers 403 until it is granted
+        /// Create it without the devbox capability: the API returns 403 until it is granted
         #[arg(long)]
         no_devbox_capability: bool,
     },

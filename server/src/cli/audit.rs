@@ -1,4 +1,5 @@
-//! `audit`: who did what to which name. Rows are read and printed page by page, so that years of them fit.
+//! `audit`: the record of all writes, deliveries and refusals. Rows are read and printed page by page, so that years of
+//! them fit into memory.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
@@ -17,17 +18,17 @@ use crate::registry::{AccountId, Actor, AuditEntry, AuditPage, Registry};
 /// How many rows are in memory at once.
 const PAGE: u32 = 1000;
 
-/// Show who did what to which name; export or prune old rows
+/// Show, export or prune the audit
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct AuditArgs {
     /// Print JSON, for scripts
     #[arg(long)]
     json: bool,
-    /// Only this account's, by name or id
+    /// Only rows of this account, by name or id
     #[arg(long)]
     account: Option<String>,
-    /// How many of the newest
+    /// Number of the newest rows
     #[arg(long, default_value_t = 100)]
     limit: u32,
     #[command(subcommand)]
@@ -38,18 +39,18 @@ pub(super) struct AuditArgs {
 enum AuditCommand {
     /// Print all rows as JSON, one a line, oldest first
     Export {
-        /// Only this account's, by name or id
+        /// Only rows of this account, by name or id
         #[arg(long)]
         account: Option<String>,
-        /// Start after the row of this number, the last one of an earlier export
+        /// Start after the row with this number, the last one of an earlier export
         #[arg(long, default_value_t = 0)]
         after: i64,
     },
     /// Export old rows to a file and delete them
     ///
-    /// Other rows cannot be deleted, and the deletion leaves a row.
+    /// Newer rows cannot be deleted, and the deletion itself is a row.
     Prune {
-        /// Delete rows older than this ("400d"), or before the row of this number
+        /// Delete rows older than this ("400d"), or before the row with this number
         #[arg(long, value_name = "AGE|NUMBER")]
         before: Before,
         /// Write the rows to this new file first, one JSON object a line
@@ -61,7 +62,7 @@ enum AuditCommand {
     },
 }
 
-/// From where on rows are kept.
+/// The first row that is kept.
 #[derive(Debug, Clone, Copy)]
 enum Before {
     Age(Duration),

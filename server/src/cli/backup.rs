@@ -1,5 +1,5 @@
-//! `backup`: a consistent copy of the state, made while others read and write. The copy is encrypted as the state is; the
-//! master key is not in it.
+//! `backup`: a consistent copy of the state, made while others read and write. The copy is encrypted like the state, and
+//! does not contain the master key.
 
 use std::path::{Path, PathBuf};
 
@@ -13,13 +13,12 @@ use crate::config::StateConfig;
 use crate::registry::{Actor, Settings};
 use crate::store::{Action, Depth, SqliteStore, examine};
 
-/// Copy the state to a new file, beside a running server
+/// Back up the state to a new file, without stopping the server
 ///
-/// The copy is consistent, and encrypted as the state is: back the master key up apart from it. An existing file is
-/// never overwritten.
+/// The copy is consistent, and encrypted like the state: back up the master key apart from it. Never overwrites a file.
 #[derive(Debug, Args)]
 pub(super) struct BackupArgs {
-    /// The new file; mode 0600
+    /// The new file, mode 0600
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
 }
@@ -32,10 +31,10 @@ pub(super) async fn run(args: &BackupArgs, state: &StateArgs) -> Result<(), Fail
     )
 }
 
-/// Copies the state to the new file `to` (mode 0600), which is there whole or not at all, on disk.
+/// Copies the state to the new file `to` (mode 0600), which is on disk completely or not at all.
 ///
 /// # Errors
-/// [`UpkeepError::FileExists`]; others where the state does not open or the copy cannot be made.
+/// [`UpkeepError::FileExists`]; others if the state does not open or the copy fails.
 async fn backup(config: &StateConfig, to: &Path, actor: &Actor) -> Result<(), UpkeepError> {
     if to.exists() {
         return Err(UpkeepError::FileExists(to.to_owned()));

@@ -8,7 +8,7 @@ use super::Failure;
 use super::output::{Output, table, time};
 use crate::registry::{Actor, AuthorityView, Registry};
 
-/// The devbox CAs: list, rotate, retire
+/// List, rotate or retire devbox CAs
 #[derive(Debug, Args)]
 pub(super) struct CaArgs {
     /// Print JSON, for scripts
@@ -20,24 +20,24 @@ pub(super) struct CaArgs {
 
 #[derive(Debug, Subcommand)]
 enum CaCommand {
-    /// List the CAs that are trusted, newest first; the newest issues
+    /// List the trusted CAs, newest first; the newest one issues
     List,
-    /// Make a new CA that issues from now on, beside a running server and without its pause
+    /// Rotate the devbox CA without stopping the server: create a new CA that issues from now on
     ///
-    /// The old CA is trusted until every certificate and join token of before has ended; nothing is to be done then. Devboxes
-    /// get the new CA with their next certificate, at two thirds of the old one's life, and reach the server all the time.
-    /// Give the same --config as the server has: the lifetime of certificates is in it.
+    /// The old CA is trusted until every certificate and join token from before has expired. Devboxes get the new CA with
+    /// their next certificate, at two thirds of the old one's life, and can reach the server all the time. Pass the
+    /// server's own --config, because it has the lifetime of certificates.
     ///
-    /// Where the old CA's key may be in wrong hands, retire the old CA afterwards.
+    /// If the old CA's key may have leaked, retire the old CA afterwards.
     Rotate,
-    /// Trust a CA no more, at once: for one whose key may be in wrong hands
+    /// Stop trusting a CA at once, if its key may have leaked
     ///
-    /// Every certificate that it signed ends: devboxes that have not renewed since the rotation are refused within a second,
-    /// wipe what they hold, and have to join anew with a new join token; join tokens from before the rotation are void. A
-    /// devbox that has renewed goes on, but trusts the retired CA as a server's until its next renewal. The CA that issues
-    /// cannot be retired: rotate first.
+    /// Every certificate that it signed is revoked. Devboxes that have not renewed since the rotation are refused within a
+    /// second, wipe their secrets, and must join again with a new join token; join tokens from before the rotation are
+    /// void. A devbox that has renewed continues, but trusts a server with the retired CA until its next renewal. The CA
+    /// that issues cannot be retired: rotate first.
     Retire {
-        /// The CA's, as `ca list` shows it
+        /// The CA's fingerprint, as `ca list` shows it
         fingerprint: String,
     },
 }

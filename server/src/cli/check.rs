@@ -1,5 +1,5 @@
-//! `check`: the configuration and its files, and with `--deep` the state down to the last sealed record. Nothing is changed, and
-//! no opened value is shown or kept.
+//! `check`: the configuration and its files, and with `--deep` the state down to the last sealed record. It changes no file,
+//! and shows or keeps no opened value.
 
 use std::fmt;
 use std::path::Path;
@@ -21,10 +21,10 @@ use crate::store::{
 
 /// Check --config FILE and the files that it names, and report every mistake; with --deep also the state
 ///
-/// With --state DIR, check the state. Nothing is changed, and it works beside a running server.
+/// With --state DIR, checks the state. Changes nothing, and works beside a running server.
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// Also read the whole state, to the last record: this takes as long as the state is large
+    /// Also read the whole state; the time grows with its size
     #[arg(long)]
     deep: bool,
 }
@@ -40,7 +40,7 @@ pub(super) async fn run(args: CheckArgs, state: &StateArgs) -> Result<(), Failur
     Ok(())
 }
 
-/// Reads the configuration's files and no database: it takes no longer when the state grows.
+/// Reads the configuration's files but no database, so its time does not grow with the state.
 fn check_configuration(config: &Config) -> Result<(), Failure> {
     if let Some(files) = &config.api.tls {
         tls::check_public(files).map_err(Failure::Tls)?;
@@ -59,10 +59,10 @@ const PAGE: u32 = 64;
 /// How many rows of the audit are in memory at once.
 const AUDIT_PAGE: u32 = 1024;
 
-/// Most damaged records that are named.
+/// The most damaged records that are named.
 const MAX_PROBLEMS: usize = 20;
 
-/// What is in a sound state.
+/// The contents of a sound state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StateSummary {
     counts: [(&'static str, i64); 3],
@@ -160,7 +160,7 @@ async fn check_values(
     }
 }
 
-/// What is wrong with a sealed value, where anything is. The opened bytes are wiped.
+/// The fault of a sealed value, if it has one. The opened bytes are wiped.
 fn damage(key: &AccountKey, SealedSecret { secret, sealed }: SealedSecret) -> Option<String> {
     let mut record = Zeroizing::new(sealed);
     let location = ValueLocation { secret: &secret.id, version: secret.version };

@@ -1,4 +1,4 @@
-//! `dev`: runs a server of its own state for development, and prints the token to use it with.
+//! `dev`: runs a development server with its own state, and prints a token for it.
 
 use std::net::SocketAddr;
 
@@ -13,19 +13,19 @@ use crate::app::{App, KeyPolicy};
 use crate::config::{Config, ConfigError};
 use crate::logs;
 
-/// Serve from --state DIR for development: one account, a new token each time, plain HTTP on loopback
+/// Serve --state DIR for development: one account, a new token each time, plain HTTP on loopback
 ///
-/// Makes DIR (mode 0700) and the master key in it where there are none. When ready, prints one line of JSON:
+/// Creates DIR (mode 0700) and the master key in it if they do not exist. When ready, prints one line of JSON:
 /// {"api": URL, "devbox": URL, "account": ID, "token": TOKEN}
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct DevArgs {
-    /// The public listener, on a loopback address; port 0 is any free one
+    /// Address of the public listener, on loopback; port 0 is any free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     api: SocketAddr,
-    /// The devbox listener; port 0 is any free one
+    /// Address of the devbox listener; port 0 is any free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     devbox: SocketAddr,
-    /// Answer /metrics, /healthz and /readyz there, a loopback address; not given: nowhere
+    /// Address for /metrics, /healthz and /readyz, on loopback [default: not served]
     #[arg(long, value_name = "ADDRESS:PORT")]
     admin: Option<SocketAddr>,
 }

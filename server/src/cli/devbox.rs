@@ -1,4 +1,4 @@
-//! `devbox`: an account's devboxes. A join token is printed once, when it is made.
+//! `devbox`: an account's devboxes. A join token is printed once, when it is created.
 
 use std::io::{self, Write};
 
@@ -9,7 +9,7 @@ use super::Failure;
 use super::output::{Output, optional_time, table, time};
 use crate::registry::{DevboxQuery, DevboxView, NewDevbox, Registry};
 
-/// Devboxes of an account: register, list, give a new join token, shut down
+/// Register, list or shut down devboxes, and create join tokens
 #[derive(Debug, Args)]
 pub(super) struct DevboxArgs {
     /// Print JSON, for scripts
@@ -26,10 +26,10 @@ enum DevboxCommand {
         /// The account's name or id
         #[arg(long)]
         account: String,
-        /// What to call it
+        /// A name for it
         name: String,
-        /// A secret, by name or id, under this environment name; may be repeated. Without: every secret of the account
-        /// under its own name
+        /// Give it this secret, by name or id, under this environment name; may be repeated [default: every secret of
+        /// the account under its own name]
         #[arg(long = "secret", value_name = "ENV=SECRET", value_parser = parse_binding)]
         secrets: Vec<(String, String)>,
     },
@@ -38,23 +38,23 @@ enum DevboxCommand {
         /// The account's name or id
         #[arg(long)]
         account: String,
-        /// How many at most, up to 5000
+        /// Number of devboxes, at most 5000
         #[arg(long, default_value_t = 100)]
         limit: u32,
-        /// Go on after this devbox
+        /// Continue after this devbox
         #[arg(long, value_name = "ID")]
         starting_after: Option<String>,
     },
-    /// Make a new join token for a devbox and print it, once: to resume after a snapshot, or when its certificate is lost
+    /// Create a join token for a devbox and print it once: to resume after a snapshot, or if its certificate is lost
     ///
-    /// It works once, for ten minutes, and nothing else is printed: pipe it to `devbox-secretsd resume --join-token-file -`. The
-    /// join token before it is void. When this one is redeemed, every earlier certificate of the devbox ends at once: a copy that
-    /// still has one gets nothing more.
+    /// It works once, for ten minutes. Only the token is printed: pipe it to `devbox-secretsd resume --join-token-file -`.
+    /// The devbox's previous join token is void. Redeeming the new one revokes every earlier certificate of the devbox, so a
+    /// copy that still has one gets no more secrets.
     JoinToken {
         /// The devbox's id, dbx_…
         id: String,
     },
-    /// Shut a devbox down: it may fetch nothing any more
+    /// Shut down a devbox: it can fetch no more secrets
     Shutdown {
         /// The account's name or id
         #[arg(long)]
@@ -64,13 +64,13 @@ enum DevboxCommand {
     },
 }
 
-/// What `join-token --json` prints.
+/// The output of `join-token --json`.
 #[derive(Serialize)]
 struct Token<'a> {
     join_token: &'a str,
 }
 
-/// What `register --json` prints.
+/// The output of `register --json`.
 #[derive(Serialize)]
 struct Registered<'a> {
     #[serde(flatten)]

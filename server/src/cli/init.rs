@@ -1,4 +1,4 @@
-//! `init`: sets a new state up, or brings the schema of an older one up to date.
+//! `init`: creates the state, or migrates an older one to the current schema.
 
 use super::output::print_line;
 use super::{Failure, StateArgs};

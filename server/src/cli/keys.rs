@@ -1,11 +1,11 @@
-//! `keys`: makes the master key, and changes it beside a running server, which does not pause. A change has three steps:
+//! `keys`: creates the master key, and rotates it without stopping the server. A rotation has three steps:
 //!
-//! 1. The new key is put beside the old one's file, as `FILE.next`.
+//! 1. The new key is written beside the old one's file, as `FILE.next`.
 //! 2. Every record under the old key is wrapped under the new one, in one transaction.
-//! 3. `FILE.next` takes the place of `FILE`.
+//! 3. `FILE.next` replaces `FILE`.
 //!
-//! A server looks for the key of a record that is not under its own in both files, and so does every program that starts:
-//! whatever moment this is killed at, nothing is lost, and doing it again ends it.
+//! If a record is not under the server's own key, the server looks for its key in both files, and so does every program at
+//! its start. So a rotation that is killed at any moment loses no key, and running it again completes it.
 
 use std::path::{Path, PathBuf};
 
@@ -22,20 +22,20 @@ use crate::store::{Action, same_owner};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
-    /// Make the master key that --config FILE names, mode 0600; an existing one is never overwritten
+    /// Create the master key file of --config FILE, mode 0600; never overwrites one
     Init,
-    /// Change the master key, beside a running server and without its pause
+    /// Rotate the master key without stopping the server
     ///
-    /// Wraps every key under the new one and puts the new one in the place of the old one's file. Done again, it ends a
-    /// rotation that was interrupted. Afterwards back the new key up, and keep the old one for as long as backups from
-    /// before. The accounts' own keys stay the same without --rekey.
+    /// Wraps every key under the new one, which then replaces the old one's file. Running it again completes an interrupted
+    /// rotation. Afterwards back up the new key, and keep the old key as long as you keep older backups. Without --rekey the
+    /// accounts' own keys stay the same.
     Rotate {
-        /// The new key's file, made where there is none, mode 0600
+        /// File of the new key, created if it does not exist, mode 0600
         #[arg(long, value_name = "FILE")]
         new_master_key: PathBuf,
-        /// Also make new keys for all accounts and seal every value anew, after a master key got into the wrong hands
+        /// Also give all accounts new keys and seal every value under them, if a master key may have leaked
         ///
-        /// Voids join tokens that were not used yet, and retries of writes from before are refused. Done again, it continues.
+        /// Unused join tokens become void, and retries of earlier writes are refused. Running it again continues.
         #[arg(long)]
         rekey: bool,
     },

@@ -1,7 +1,7 @@
 //! The command line: one file a subcommand, and here the options that all of them share.
 //!
-//! `serve` and `dev` run until a signal stops them. The other subcommands work on the state directly, beside a running server,
-//! whose held requests notice within a second; `init` and `restore` need a state that no server serves.
+//! `serve` and `dev` run until a signal stops them. The other subcommands work on the state directly, beside a running
+//! server, whose held requests notice within a second. `init` and `restore` need a state that no server uses.
 //!
 //! Tables are for people, `--json` is for scripts. A value comes from standard input or a prompt, never from the command line,
 //! which every process could read.
@@ -45,50 +45,49 @@ Examples:
   Try it: everything in one directory, plain HTTP on a free loopback port
     devbox-secrets-server dev --state ./state
 
-  Serve, with every setting in a file; the first two lines once, then back the key up
+  Serve with a configuration file; run the first two lines once, then back up the key
     devbox-secrets-server keys init --config /etc/devbox-secrets/server.toml
     devbox-secrets-server init --config /etc/devbox-secrets/server.toml
     devbox-secrets-server check --config /etc/devbox-secrets/server.toml
     devbox-secrets-server serve --config /etc/devbox-secrets/server.toml
 
-  Make an account and a token for it, store a secret (its value comes from standard input)
+  Create an account and a token for it, and store a secret (the value comes from standard input)
     devbox-secrets-server --config /etc/devbox-secrets/server.toml account create acme
     devbox-secrets-server --config /etc/devbox-secrets/server.toml token create --account acme
     devbox-secrets-server --config /etc/devbox-secrets/server.toml secret set --account acme DB_PASSWORD < password
 
-  Back up and restore; change the master key; change the devbox CA
+  Back up and restore; rotate the master key; rotate the devbox CA
     devbox-secrets-server --config /etc/devbox-secrets/server.toml backup --to /backup/state-1
     devbox-secrets-server --config /etc/devbox-secrets/server.toml restore --from /backup/state-1
     devbox-secrets-server --config /etc/devbox-secrets/server.toml keys rotate --new-master-key /backup/master.key-2
     devbox-secrets-server --config /etc/devbox-secrets/server.toml ca rotate
 
 Files:
-  /etc/devbox-secrets/server.toml  the configuration, by convention; sections [state] [api] [devbox] [admin]
-                                   [retention] [log]
-  DIRECTORY of [state]             the database, mode 0700; encrypted values and the devbox CAs
-  master_key_file of [state]       32 bytes, raw or base64, mode 0600; without it the database cannot be opened:
-                                   back it up, apart from the database
+  /etc/devbox-secrets/server.toml    the configuration, by convention: docs/configuration.md
+  [state] directory                  the database, mode 0700: encrypted values and the devbox CAs
+  [state] master_key_file            32 bytes, raw or base64, mode 0600; the database cannot be opened without it:
+                                     back it up, apart from the database
   $CREDENTIALS_DIRECTORY/master-key  the same, as a systemd credential
 
 Environment:
-  RUST_LOG  error, warn, info, debug or trace: goes before the level of [log]
+  RUST_LOG  error, warn, info, debug or trace: overrides [log] level
 
 Signals:
-  SIGTERM, SIGINT  stop: requests in flight have five seconds to end
-  SIGHUP           reload the configuration and the TLS files, connections kept; mistakes are in the log, and the old
-                   configuration holds. dev has none, and stops
+  SIGTERM, SIGINT  stop; requests in flight have five seconds to finish
+  SIGHUP           reload the configuration and the TLS files, and keep connections. Mistakes are logged, and the
+                   old configuration stays in force. dev stops, because it has no configuration
 
 Exit codes:
   0  done, or stopped by a signal
-  1  it failed while running; the reason is on standard error
-  2  the command line or the configuration is wrong; every mistake is on standard error";
+  1  failure; the reason is on standard error
+  2  wrong command line or configuration; every mistake is on standard error";
 
-/// How the program ends. The table in `--help` says the same.
+/// The exit codes, as `--help` lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Done, or stopped by a signal.
     Done = 0,
-    /// It failed while running.
+    /// Failure while running.
     Failed = 1,
     /// The command line or the configuration is wrong.
     Usage = 2,
@@ -117,26 +116,26 @@ pub struct Cli {
 /// The state to work on: that of a configuration, or a directory that `dev` made.
 #[derive(Debug, Clone, Args)]
 struct StateArgs {
-    /// The configuration (TOML)
+    /// Configuration file (TOML)
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "state")]
     config: Option<PathBuf>,
-    /// The state directory of `dev`, the master key in it
+    /// State directory of `dev`, with the master key in it
     #[arg(long, global = true, value_name = "DIR")]
     state: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve as --config FILE says
+    /// Serve with --config FILE until SIGTERM
     Serve,
-    /// Set a new state up, or bring the schema of an older one up to date, while no server runs
+    /// Create the state, or migrate an older one to the current schema, while no server runs
     ///
-    /// Needs the master key of --config FILE (`keys init` makes it). With --state DIR the master key is made too.
+    /// Needs the master key of --config FILE, which `keys init` creates. With --state DIR the master key is created too.
     Init,
     Check(check::CheckArgs),
     Backup(backup::BackupArgs),
     Restore(restore::RestoreArgs),
-    /// The master key that everything else is encrypted under
+    /// Create or rotate the master key
     #[command(subcommand)]
     Keys(keys::KeysCommand),
     Dev(dev::DevArgs),

@@ -1,7 +1,7 @@
-//! `restore`: puts a backup to work in an empty state directory, once it is known to be whole and under the master key at hand.
+//! `restore`: restores a backup into an empty state directory, after it was found complete and under the given master key.
 //!
-//! Everything after the backup is undone, revocations too. Revisions go on far ahead, so that no devbox takes the restored
-//! state for what it has.
+//! Everything after the backup is undone, including revocations. Revisions continue far ahead, so that no devbox mistakes
+//! the restored state for the one it has.
 
 use std::fs::File;
 use std::io;
@@ -18,9 +18,9 @@ use crate::crypto::MasterKey;
 use crate::registry::{Actor, upkeep_record};
 use crate::store::{Action, AuditLog as _, AuditRecord, Depth, SqliteStore, StateDirectory, examine};
 
-/// Put a backup to work in a state directory without a state; put its master key in place first
+/// Restore a backup into an empty state directory; put its master key in place first
 ///
-/// Everything after the backup is undone, revocations too: revoke again what was revoked since.
+/// Everything after the backup is undone, including revocations: repeat those that were made since.
 #[derive(Debug, Args)]
 pub(super) struct RestoreArgs {
     /// The backup
@@ -37,7 +37,7 @@ pub(super) async fn run(args: &RestoreArgs, state: &StateArgs) -> Result<(), Fai
 /// Restores the backup `from`. A failure leaves the state directory without a state, as it was.
 ///
 /// # Errors
-/// [`UpkeepError::StateExists`]; others where the backup is damaged, newer, or of another master key.
+/// [`UpkeepError::StateExists`]; others if the backup is damaged, newer, or of another master key.
 async fn restore(config: &StateConfig, from: &Path, actor: &Actor) -> Result<StateSummary, UpkeepError> {
     let directory = StateDirectory::open(&config.directory).map_err(UpkeepError::State)?;
     let _claim = directory.claim().map_err(UpkeepError::State)?;

@@ -1,4 +1,4 @@
-//! `secret`: an account's secrets. Values go in; none comes out.
+//! `secret`: an account's secrets. Values can be written, but never read.
 
 use std::io::{self, Write};
 
@@ -10,10 +10,10 @@ use super::output::{Output, table, time};
 use super::value::Reading;
 use crate::registry::{Caller, Refusal, RefusalKind, Registry, SecretPage, SecretSelector, SecretView};
 
-/// Most secrets of one read.
+/// The most secrets of one read.
 const PAGE: u32 = 5000;
 
-/// Secrets of an account: set, list, delete
+/// Set, list or delete secrets
 #[derive(Debug, Args)]
 pub(super) struct SecretArgs {
     /// Print JSON, for scripts
@@ -27,17 +27,18 @@ pub(super) struct SecretArgs {
 enum SecretCommand {
     /// Create a secret, or replace its value
     ///
-    /// The value is every byte of standard input, a line end at its end too, or one line typed at a prompt without echo.
+    /// The value is every byte of standard input, including a line end at its end, or one line typed at a prompt without
+    /// echo.
     Set {
         /// The account's name or id
         #[arg(long)]
         account: String,
-        /// The secret's name: letters, digits and _, not a digit first
+        /// The secret's name: letters, digits and _, not starting with a digit
         name: String,
-        /// Cut one line end off the end of the value, as `echo` and editors add
+        /// Remove one line end from the end of the value, as `echo` and editors add it
         #[arg(long)]
         trim_newline: bool,
-        /// Store an empty value, which is refused otherwise
+        /// Allow an empty value
         #[arg(long)]
         allow_empty: bool,
     },
@@ -46,11 +47,11 @@ enum SecretCommand {
         /// The account's name or id
         #[arg(long)]
         account: String,
-        /// How many at most. Without: all
+        /// Number of secrets [default: all]
         #[arg(long)]
         limit: Option<usize>,
     },
-    /// Delete a secret for good, also from every devbox
+    /// Delete a secret for good, and remove it from every devbox
     Delete {
         /// The account's name or id
         #[arg(long)]

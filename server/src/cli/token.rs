@@ -12,7 +12,7 @@ use super::output::{Output, optional_time, table, time};
 use crate::clock::{TimeMs, milliseconds, now_ms};
 use crate::registry::{Actor, Registry, Scope, Scopes, TokenView};
 
-/// API tokens of an account: create, list, revoke
+/// Create, list or revoke API tokens
 #[derive(Debug, Args)]
 pub(super) struct TokenArgs {
     /// Print JSON, for scripts
@@ -24,19 +24,19 @@ pub(super) struct TokenArgs {
 
 #[derive(Debug, Subcommand)]
 enum TokenCommand {
-    /// Create a token and print it, once
+    /// Create a token and print it once
     Create {
         /// The account's name or id
         #[arg(long)]
         account: String,
-        /// What to call it
+        /// A name for it
         #[arg(long, default_value = "operator")]
         name: String,
-        /// When it ends, from now: 90s, 15m, 24h, 30d. Without: never
+        /// Lifetime: 90s, 15m, 24h, 30d [default: no expiry]
         #[arg(long, value_name = "SPAN", value_parser = config::time)]
         expires: Option<Duration>,
-        /// Scopes of the token: secrets:read, secrets:write, devboxes, audit or admin; may be repeated. Without: all but
-        /// admin. With `devboxes` a holder can read values, by a devbox of his own
+        /// Scopes of the token: secrets:read, secrets:write, devboxes, audit or admin; may be repeated [default:
+        /// all but admin]. With `devboxes` the holder can read values, through a devbox that it registers
         #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<Scope>,
     },
@@ -46,7 +46,7 @@ enum TokenCommand {
         #[arg(long)]
         account: String,
     },
-    /// Revoke a token, at once and for good
+    /// Revoke a token at once and for good
     Revoke {
         /// The account's name or id
         #[arg(long)]
@@ -56,7 +56,7 @@ enum TokenCommand {
     },
 }
 
-/// What `create --json` prints.
+/// The output of `create --json`.
 #[derive(Serialize)]
 struct CreatedToken<'a> {
     #[serde(flatten)]
