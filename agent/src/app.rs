@@ -1,4 +1,4 @@
-//! The daemon's parts, wired: what `run` starts and stops.
+//! Wires the daemon's parts, starts and stops them.
 
 use std::io;
 use std::path::Path;
@@ -12,23 +12,25 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::access::peer::{Cgroups, Examiner};
+use crate::access::policy::Policy;
 use crate::admin::{self, Admin};
 use crate::config::{self, Settings};
+use crate::control_plane::ServerUrl;
 use crate::freshness::Freshness;
 use crate::harden::{self, Hardening, Reach};
 use crate::identity::enroll::EnrollError;
-use crate::identity::{self, Credentials, CredentialsError, Spent};
-use crate::local_api::credentials;
+use crate::identity::{self, InitialIdentity, InitialIdentityError, TriedTokens};
+use crate::local_api::credentials::rules::CredentialRules;
+use crate::local_api::credentials::{self, Credentials as Units};
 use crate::local_api::launch::{self, LaunchState};
 use crate::machine::Machine;
 use crate::memory::{Loss, Vault};
 use crate::metrics::{Metrics, Reasons};
-use crate::reload::{Reload, Sources};
-use crate::restart::{self, Kept, Store};
+use crate::reload::{self, Reload};
+use crate::restart::{self, Kept, KeptSecrets, Store};
 use crate::socket::{self, Audience, SocketError, SocketFile};
-use crate::status;
-use crate::sync::orders::Arriving;
-use crate::sync::{Life, Orders, Pace, Progress, SyncError, guard};
+use crate::status::Sources;
+use crate::sync::{CommandQueue, Commands, Lifecycle, PollTimes, Progress, SyncError, expiry};
 use crate::sys::{Alarm, FileEvents, Inherited, MemoryError, SecretMemory, now_ms};
 use crate::telemetry::{chain, service_manager, stderr};
 
@@ -38,7 +40,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// Where the service manager listens for units, by its unit file; for messages.
 const UNITS_SOCKET: &str = "/run/devbox-secrets/credentials.sock";
 
-/// What launches are told before the first attempt to join has ended.
+/// The reason that launches get until the first attempt to join has ended.
 const STARTING: &str = "the daemon is starting and has no secrets yet: try again, or wait with --wait";
 
 /// The words of the parts that count, for counters that are there from the start.
@@ -52,41 +54,41 @@ const REASONS: Reasons = Reasons {
 /// Why the daemon does not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// There is no room for launches.
+    /// Too few descriptors for launches.
     #[error(transparent)]
     Descriptors(#[from] harden::FewDescriptors),
-    /// Secrets would not be safe in this process's memory.
+    /// Memory cannot be locked.
     #[error("no memory for secrets")]
     Memory(#[from] MemoryError),
-    /// A socket is not there.
+    /// A socket cannot be bound.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// What the service manager passed cannot be used.
+    /// The descriptors that the service manager passed are unusable.
     #[error(
         "the descriptors that the service manager passed cannot be taken: is LISTEN_FDS of this process?"
     )]
     Inherited(#[source] io::Error),
-    /// No identity.
+    /// The identity cannot be read.
     #[error(transparent)]
-    Credentials(#[from] CredentialsError),
-    /// A protection is missing that has to be there.
+    Identity(#[from] InitialIdentityError),
+    /// A protection is unavailable although `hardening.mode` is strict.
     #[error(transparent)]
     Hardening(#[from] harden::Missing),
     /// The thread that prepares launches, or the log's, does not start.
     #[error("a thread does not start: raise the limit of processes (LimitNPROC=)")]
     Thread(#[source] io::Error),
-    /// There is no timer.
+    /// A timer cannot be made.
     #[error("a timer cannot be made: raise the limit of open files (LimitNOFILE=)")]
     Timer(#[source] io::Error),
 }
 
-/// What the daemon begins with: its memory, what the service manager passed, and what a predecessor left.
+/// What the daemon starts with: its memory, what the service manager passed, and what a predecessor left.
 #[derive(Debug)]
 pub struct Beginning {
     memory: SecretMemory,
-    sockets: Inherited,
+    passed: Inherited,
     store: Store,
-    credentials: Credentials,
+    identity: InitialIdentity,
     kept: Kept,
 }
 
@@ -98,129 +100,173 @@ impl Beginning {
     pub fn take(settings: &Settings) -> Result<Self, StartError> {
         harden::enough_descriptors()?;
         let memory = SecretMemory::probe(settings.memory.require, settings.memory.limit)?;
-        let mut sockets = Inherited::take().map_err(StartError::Inherited)?;
-        let left = sockets.all(restart::is_image);
-        let (mut store, mut kept) = Store::open(&memory, &settings.server.url, left);
-        let credentials = identity::read_or_keep(&settings.identity, kept.identity.take())?;
-        store.keep_only(&mut kept, &credentials);
-        Ok(Self { memory, sockets, store, credentials, kept })
+        let mut passed = Inherited::take().map_err(StartError::Inherited)?;
+        let images = passed.all(restart::is_image);
+        let (mut store, mut kept) = Store::open(&memory, &settings.server.url, images);
+        let identity = identity::read_or_keep(&settings.identity, kept.identity.take())?;
+        store.keep_only(&mut kept, &identity);
+        Ok(Self { memory, passed, store, identity, kept })
+    }
+}
+
+/// A socket and its file, which is removed when this is dropped.
+type Listener = (UnixListener, SocketFile);
+
+#[derive(Debug)]
+struct Sockets {
+    launch: Listener,
+    admin: Listener,
+    units: Option<Listener>,
+}
+
+impl Sockets {
+    /// Those that the service manager passed, else bound at the configured paths.
+    fn open(passed: &mut Inherited, paths: &config::Sockets) -> Result<Self, SocketError> {
+        Ok(Self {
+            launch: listen(passed, "launch", &paths.launch, Audience::Everybody)?,
+            admin: listen(passed, "admin", &paths.admin, Audience::Owner)?,
+            units: listen_for_units(passed, paths.credentials.as_deref())?,
+        })
+    }
+
+    /// The files to remove at the end.
+    fn own_files(&self) -> Vec<&Path> {
+        let files = [Some(&self.launch.1), Some(&self.admin.1), self.units.as_ref().map(|socket| &socket.1)];
+        files.into_iter().flatten().filter(|file| file.is_ours()).map(SocketFile::path).collect()
+    }
+}
+
+/// The state that the parts share.
+struct Shared {
+    machine: Arc<Machine>,
+    vault: Arc<Vault>,
+    freshness: Arc<Freshness>,
+    metrics: Arc<Metrics>,
+    progress: Arc<Progress>,
+}
+
+impl Shared {
+    fn new(machine: Arc<Machine>, kept: Option<KeptSecrets>) -> Self {
+        let vault = Arc::new(Vault::new(STARTING).on(Arc::clone(&machine)));
+        if let Some(secrets) = kept {
+            vault.replace(secrets.generation, secrets.lease);
+        }
+        let metrics = Arc::new(Metrics::new(REASONS));
+        let progress = Arc::new(Progress::counted_in(Arc::clone(&metrics)));
+        Self { machine, vault, freshness: Arc::new(Freshness::new()), metrics, progress }
+    }
+
+    fn launches(
+        &self,
+        memory: &SecretMemory,
+        policy: Policy,
+        examiner: Examiner,
+    ) -> io::Result<Arc<LaunchState>> {
+        let launches = LaunchState::new(Arc::clone(&self.vault), memory.clone(), policy)?;
+        let launches = launches.examined_by(examiner).counted_in(Arc::clone(&self.metrics));
+        Ok(Arc::new(launches.checked_by(Arc::clone(&self.freshness))))
+    }
+
+    fn units(&self, rules: CredentialRules) -> Arc<Units> {
+        let units = Units::new(Arc::clone(&self.vault), rules).counted_in(Arc::clone(&self.metrics));
+        Arc::new(units.checked_by(Arc::clone(&self.freshness)))
+    }
+
+    fn status(
+        &self,
+        server: &ServerUrl,
+        memory: &SecretMemory,
+        hardening: Hardening,
+        store: &Store,
+    ) -> Sources {
+        Sources {
+            server: server.clone(),
+            vault: Arc::clone(&self.vault),
+            memory: memory.clone(),
+            progress: Arc::clone(&self.progress),
+            hardening,
+            stored: store.view(),
+            machine: Arc::clone(&self.machine),
+            started_ms: now_ms(),
+        }
     }
 }
 
 /// A daemon that is bound and serves as soon as it runs.
 #[derive(Debug)]
 pub struct App {
-    life: Life,
+    lifecycle: Lifecycle,
     alarm: Alarm,
     files: FileEvents,
-    credentials: Credentials,
-    orders: Arriving,
+    identity: InitialIdentity,
+    commands: CommandQueue,
     launches: Arc<LaunchState>,
     admin: Arc<Admin>,
-    launch_socket: (UnixListener, SocketFile),
-    admin_socket: (UnixListener, SocketFile),
-    units: Arc<credentials::Credentials>,
-    units_socket: Option<(UnixListener, SocketFile)>,
+    sockets: Sockets,
+    units: Arc<Units>,
 }
 
 impl App {
-    /// Makes every part and binds its sockets, or takes those that the service manager passed. Call on the runtime that will run it.
+    /// Makes every part and binds its sockets, or takes those that the service manager passed. Call on the runtime that will
+    /// run it.
     ///
     /// # Errors
     /// [`StartError`].
     pub fn start(
         settings: Settings,
-        sources: Sources,
+        sources: reload::Sources,
         beginning: Beginning,
         hardening: Hardening,
     ) -> Result<Self, StartError> {
-        let Beginning { memory, mut sockets, store, credentials, kept } = beginning;
-        let paths = &settings.sockets;
-        let launch_socket = listen(&mut sockets, "launch", &paths.launch, Audience::Everybody)?;
-        let admin_socket = listen(&mut sockets, "admin", &paths.admin, Audience::Owner)?;
-        let units_socket = listen_for_units(&mut sockets, paths.credentials.as_deref())?;
-        let files =
-            [Some(&launch_socket.1), Some(&admin_socket.1), units_socket.as_ref().map(|socket| &socket.1)];
-        let ours: Vec<&Path> =
-            files.into_iter().flatten().filter(|file| file.is_ours()).map(SocketFile::path).collect();
+        let Beginning { memory, mut passed, store, identity, kept } = beginning;
+        let sockets = Sockets::open(&mut passed, &settings.sockets)?;
         let machine = Arc::new(Machine::this());
+        // The process cannot set watches or make timers once it is confined.
         let files = FileEvents::of(&[&settings.identity.files()[..], &[machine.id_file()]].concat());
         let alarm = Alarm::new().map_err(StartError::Timer)?;
-        let (hardening, examiner) = harden(hardening, &settings, &ours, &memory)?;
+        let (hardening, examiner) = harden(hardening, &settings, &sockets.own_files(), &memory)?;
+        // Threads start after the last step of the hardening, which holds for the threads of its caller only.
         stderr::start().map_err(StartError::Thread)?;
-        let vault = Arc::new(Vault::new(STARTING).on(Arc::clone(&machine)));
-        if let Some(secrets) = kept.secrets {
-            vault.replace(secrets.generation, secrets.lease);
-        }
-        let metrics = Arc::new(Metrics::new(REASONS));
-        let freshness = Arc::new(Freshness::new());
-        let units = credentials::Credentials::new(Arc::clone(&vault), settings.credential_rules);
-        let units = Arc::new(units.counted_in(Arc::clone(&metrics)).checked_by(Arc::clone(&freshness)));
-        let progress = Arc::new(Progress::counted_in(Arc::clone(&metrics)));
-        let launches = LaunchState::new(Arc::clone(&vault), memory.clone(), settings.policy);
-        let launches = launches.map_err(StartError::Thread)?.examined_by(examiner).counted_in(metrics);
-        let launches = Arc::new(launches.checked_by(Arc::clone(&freshness)));
-        let (life, orders) = Orders::new(Arc::clone(&vault), settings.identity.clone());
+        let shared = Shared::new(machine, kept.secrets);
+        let launches = shared.launches(&memory, settings.policy, examiner).map_err(StartError::Thread)?;
+        let units = shared.units(settings.credential_rules);
+        let (sender, commands) = Commands::new(Arc::clone(&shared.vault), settings.identity.clone());
         let admin = Arc::new(Admin {
-            status: status::Sources {
-                server: settings.server.url.clone(),
-                vault: Arc::clone(&vault),
-                memory: memory.clone(),
-                progress: Arc::clone(&progress),
-                hardening,
-                stored: store.view(),
-                machine: Arc::clone(&machine),
-                started_ms: now_ms(),
-            },
+            status: shared.status(&settings.server.url, &memory, hardening, &store),
             launches: Arc::clone(&launches),
-            life,
+            commands: sender,
             reload: Reload::new(sources, Arc::clone(&launches), Arc::clone(&units)),
         });
         let server = settings.server;
-        let pace = Pace { poll_wait: server.poll_wait, max_stale: server.max_stale };
-        let (url, source) = (server.url, settings.identity);
-        let wakes = files.subscribe();
-        let life = Life {
-            url,
-            pace,
-            source,
+        let lifecycle = Lifecycle {
+            url: server.url,
+            times: PollTimes { poll_wait: server.poll_wait, max_stale: server.max_stale },
+            source: settings.identity,
             memory,
-            vault,
-            freshness,
-            progress,
-            files: wakes,
-            machine,
+            vault: shared.vault,
+            freshness: shared.freshness,
+            progress: shared.progress,
+            files: files.subscribe(),
+            machine: shared.machine,
             store,
-            spent: Spent::default(),
+            tried: TriedTokens::default(),
         };
-        Ok(Self {
-            life,
-            alarm,
-            files,
-            credentials,
-            orders,
-            launches,
-            admin,
-            launch_socket,
-            admin_socket,
-            units,
-            units_socket,
-        })
+        Ok(Self { lifecycle, alarm, files, identity, commands, launches, admin, sockets, units })
     }
 
-    /// Where launches ask.
+    /// The path of the launch socket.
     #[must_use]
     pub fn launch_socket(&self) -> &Path {
-        self.launch_socket.1.path()
+        self.sockets.launch.1.path()
     }
 
-    /// Where operators ask.
+    /// The path of the admin socket.
     #[must_use]
     pub fn admin_socket(&self) -> &Path {
-        self.admin_socket.1.path()
+        self.sockets.admin.1.path()
     }
 
-    /// A handle that takes up changed rules.
+    /// A handle that puts changed rules into force.
     #[must_use]
     pub fn reload(&self) -> Reload {
         self.admin.reload.clone()
@@ -229,41 +275,41 @@ impl App {
     /// Serves until `stop`, then wipes everything and removes the sockets.
     ///
     /// # Errors
-    /// [`EnrollError`] where this devbox cannot join, however long it waits.
+    /// [`EnrollError`] if this devbox cannot ever join.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), EnrollError> {
         self.log_start();
-        let ((launch_listener, _launch_file), (admin_listener, _admin_file)) =
-            (self.launch_socket, self.admin_socket);
-        // The file is removed when its handle is dropped: at the end.
-        let (units_listener, _units_file) = self.units_socket.unzip();
+        // The files are removed when their handles are dropped: at the end.
+        let (launch_listener, _launch_file) = self.sockets.launch;
+        let (admin_listener, _admin_file) = self.sockets.admin;
+        let (units_listener, _units_file) = self.sockets.units.unzip();
         let (close, closing) = watch::channel(());
         let closed =
             |mut closing: watch::Receiver<()>| async move { while closing.changed().await.is_ok() {} };
         let launches = tokio::spawn(launch::serve(launch_listener, self.launches, closed(closing.clone())));
         tokio::spawn(admin::server::serve(admin_listener, self.admin));
         let units = units_listener.map(|listener| tokio::spawn(self.units.serve(listener, closed(closing))));
-        let vault = Arc::clone(&self.life.vault);
-        tokio::spawn(guard::watch(Arc::clone(&vault), Arc::clone(&self.life.progress), self.alarm));
-        let log = self.life.machine.log();
-        tokio::spawn(guard::watch_machine(Arc::clone(&vault), log, self.files.subscribe()));
+        let vault = Arc::clone(&self.lifecycle.vault);
+        tokio::spawn(expiry::watch(Arc::clone(&vault), Arc::clone(&self.lifecycle.progress), self.alarm));
+        let log = self.lifecycle.machine.log();
+        tokio::spawn(expiry::watch_machine(Arc::clone(&vault), log, self.files.subscribe()));
         tokio::spawn(self.files.run());
         tokio::spawn(service_manager::feed_watchdog());
         let outcome = tokio::select! {
-            error = self.life.run(self.credentials, self.orders) => Err(error),
+            error = self.lifecycle.run(self.identity, self.commands) => Err(error),
             () = stop => Ok(()),
         };
         service_manager::stopping();
         drop(close);
         vault.lose(Loss::Stopping, "the daemon is stopping: start it again");
-        let ended = async {
-            // A task that panicked has ended as well.
+        let finished = async {
+            // A task that panicked has finished as well.
             let _ = launches.await;
             if let Some(units) = units {
                 let _ = units.await;
             }
         };
-        if timeout(STOP_PATIENCE, ended).await.is_err() {
-            warn!("launches or credentials were still under way at the end");
+        if timeout(STOP_PATIENCE, finished).await.is_err() {
+            warn!("stopped while launches or credentials were in progress");
         }
         outcome
     }
@@ -271,22 +317,23 @@ impl App {
     fn log_start(&self) {
         info!(
             version = env!("CARGO_PKG_VERSION"),
-            server = %self.life.url,
+            server = %self.lifecycle.url,
             launch_socket = %self.launch_socket().display(),
             admin_socket = %self.admin_socket().display(),
-            memory = self.life.memory.backing().word(),
+            memory = self.lifecycle.memory.backing().word(),
             "started"
         );
-        if let Some(reason) = self.life.memory.fallback_reason() {
-            warn!(reason = %chain(reason), "memfd_secret is not to be had: secrets are in mlock(2) pages");
+        if let Some(reason) = self.lifecycle.memory.fallback_reason() {
+            warn!(reason = %chain(reason), "memfd_secret is unavailable; using mlock(2) pages");
         }
         for (protection, reason) in self.admin.status.hardening.missing() {
-            warn!(protection, reason, "hardening is not complete");
+            warn!(protection, reason, "hardening is incomplete");
         }
     }
 }
 
-/// Closes the process, but for the thread that looks at programs, where a rule names one: it starts outside.
+/// Confines the process. If a rule names a program, the thread that examines programs starts before that: no process in a
+/// Landlock domain can see the program of one outside (landlock(7), "Ptrace restrictions").
 fn harden(
     hardening: Hardening,
     settings: &Settings,
@@ -315,7 +362,7 @@ fn listen(
     passed.named(name).map_or_else(|| socket::bind(path, audience), |passed| socket::inherit(passed, path))
 }
 
-/// Where systemd asks for units: passed by it, or bound where the configuration says so.
+/// The socket on which systemd asks for units' credentials: passed by it, or bound if the configuration names a path.
 fn listen_for_units(
     passed: &mut Inherited,
     path: Option<&Path>,

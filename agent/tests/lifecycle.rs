@@ -300,7 +300,7 @@ async fn replaced_certificate_files_are_taken_up_once_they_fit_together() {
 
     let (certificate, key) = plane.authority.devbox(DEVBOX, Validity { left: 7_200, ..Validity::NORMAL });
     files.put("cert.pem", &certificate);
-    daemon.until_logged("make no identity yet").await;
+    daemon.until_logged("are no valid identity yet").await;
     files.put("key.pem", &key);
     let status = daemon.until(|status| status.certificate_expires_ms > before).await;
     assert_eq!(status.state, State::Ready);
@@ -310,7 +310,7 @@ async fn replaced_certificate_files_are_taken_up_once_they_fit_together() {
     daemon.until(|status| status.revision == Some(2)).await;
 
     files.issue(&plane.authority, "dbx_other", Validity::NORMAL);
-    daemon.until_logged("another devbox's now").await;
+    daemon.until_logged("belong to another devbox").await;
     assert_eq!(daemon.until(|_| true).await.certificate_expires_ms, status.certificate_expires_ms);
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use devbox_secretsd::identity::enroll::redeem;
 use devbox_secretsd::memory::{Holding, Loss, Vault};
-use devbox_secretsd::sync::{Pace, Poller, Progress, guard};
+use devbox_secretsd::sync::{PollTimes, Poller, Progress, expiry};
 use devbox_secretsd::sys::{Alarm, Requirement, SecretMemory, now_ms};
 use hyper::StatusCode;
 use rustls::NamedGroup;
@@ -30,14 +30,14 @@ async fn join(plane: &ControlPlane, max_stale: Duration) -> Half {
     let identity = redeem(&plane.url(), &plane.authority.token()).await.unwrap();
     let (vault, progress) = (Arc::new(Vault::new("starting")), Arc::new(Progress::default()));
     let memory = SecretMemory::probe(Requirement::Any, LIMIT).unwrap();
-    let pace = Pace { poll_wait: Duration::from_millis(100), max_stale };
+    let times = PollTimes { poll_wait: Duration::from_millis(100), max_stale };
     let poller = Poller::new(
         plane.url(),
         identity,
         memory,
         Arc::clone(&vault),
         Arc::clone(&progress),
-        pace,
+        times,
         Arc::default(),
     );
     Half { vault, progress, poller }
@@ -213,7 +213,7 @@ async fn without_the_control_plane_the_secrets_are_wiped_at_the_end_of_the_lease
     half.poller.turn().await;
     assert_eq!(half.revision(), Some(1));
     let weak = Arc::downgrade(&half.vault.current().unwrap());
-    tokio::spawn(guard::watch(Arc::clone(&half.vault), Arc::clone(&half.progress), Alarm::new().unwrap()));
+    tokio::spawn(expiry::watch(Arc::clone(&half.vault), Arc::clone(&half.progress), Alarm::new().unwrap()));
     // Nobody asks for the secrets: the guard alone lets go of them.
     let wiped = async {
         while weak.upgrade().is_some() {
@@ -259,7 +259,7 @@ async fn an_expired_certificate_ends_service() {
     half.poller.turn().await;
     assert_eq!(half.revision(), Some(1));
     let expiry = half.progress.snapshot().certificate.unwrap().not_after_ms;
-    tokio::spawn(guard::watch(Arc::clone(&half.vault), Arc::clone(&half.progress), Alarm::new().unwrap()));
+    tokio::spawn(expiry::watch(Arc::clone(&half.vault), Arc::clone(&half.progress), Alarm::new().unwrap()));
     let mut changes = half.vault.changes();
     let lost = changes.wait_for(|()| half.loss().is_some());
     timeout(support::PATIENCE, lost).await.unwrap().unwrap();

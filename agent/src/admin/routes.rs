@@ -16,7 +16,7 @@ use crate::local_api::launch::LaunchState;
 use crate::memory::Holding;
 use crate::reload::Reload;
 use crate::status::{Sources, State};
-use crate::sync::Orders;
+use crate::sync::Commands;
 use crate::telemetry::chain;
 
 /// Each path and its one method.
@@ -38,7 +38,7 @@ pub struct Admin {
     /// Launches: explains decisions, and counts.
     pub launches: Arc<LaunchState>,
     /// Quiesces and resumes.
-    pub life: Orders,
+    pub commands: Commands,
     /// Takes up changed rules.
     pub reload: Reload,
 }
@@ -65,7 +65,7 @@ impl Admin {
     }
 
     async fn quiesce(&self, asker: Peer) -> Response<Full<Bytes>> {
-        match self.life.quiesce(asker).await {
+        match self.commands.quiesce(asker).await {
             Ok(()) => json(StatusCode::OK, &serde_json::json!({"state": State::Quiesced})),
             Err(error) => refusal(StatusCode::SERVICE_UNAVAILABLE, "quiesce", &chain(&error)),
         }
@@ -74,7 +74,7 @@ impl Admin {
     /// Answers when joining has begun; how it goes is in `/status`.
     async fn resume(&self, asker: Peer, body: Incoming) -> Response<Full<Bytes>> {
         let resumed = match token::receive(body).await {
-            Ok(token) => self.life.resume(asker, token).await,
+            Ok(token) => self.commands.resume(asker, token).await,
             Err(error) => return refusal(StatusCode::BAD_REQUEST, "token", &chain(&error)),
         };
         match resumed {

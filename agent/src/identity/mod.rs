@@ -7,8 +7,8 @@ pub mod certificate;
 pub mod enroll;
 pub mod files;
 pub mod join;
-pub mod spent;
 pub mod token;
+pub mod tried_tokens;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use tracing::info;
 use crate::control_plane::tls;
 
 pub use certificate::Validity;
-pub use spent::Spent;
+pub use tried_tokens::TriedTokens;
 
 /// Where the first identity comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Source {
 
 /// What the daemon starts with.
 #[derive(Debug)]
-pub enum Credentials {
+pub enum InitialIdentity {
     /// The right to join once.
     Token(JoinToken),
     /// A ready identity.
@@ -59,7 +59,7 @@ pub enum Credentials {
 
 /// Why there are no credentials.
 #[derive(Debug, Error)]
-pub enum CredentialsError {
+pub enum InitialIdentityError {
     /// No join token.
     #[error(transparent)]
     Token(#[from] token::TokenError),
@@ -71,21 +71,21 @@ pub enum CredentialsError {
 /// Reads what `source` names. Blocks for as long as it takes to read small files, or standard input.
 ///
 /// # Errors
-/// [`CredentialsError`].
-pub fn read(source: &Source) -> Result<Credentials, CredentialsError> {
+/// [`InitialIdentityError`].
+pub fn read(source: &Source) -> Result<InitialIdentity, InitialIdentityError> {
     Ok(match source {
-        Source::JoinToken(path) => Credentials::Token(token::read(path.as_ref())?),
-        Source::Files(files) => Credentials::Ready(files::load(files)?),
+        Source::JoinToken(path) => InitialIdentity::Token(token::read(path.as_ref())?),
+        Source::Files(files) => InitialIdentity::Ready(files::load(files)?),
     })
 }
 
 /// Reads what `source` names in a running daemon: from a file, and never from a pipe, which could take for ever.
 ///
 /// # Errors
-/// [`CredentialsError`].
-pub fn read_again(source: &Source) -> Result<Credentials, CredentialsError> {
+/// [`InitialIdentityError`].
+pub fn read_again(source: &Source) -> Result<InitialIdentity, InitialIdentityError> {
     match source {
-        Source::JoinToken(Some(path)) => Ok(Credentials::Token(token::read_regular(path)?)),
+        Source::JoinToken(Some(path)) => Ok(InitialIdentity::Token(token::read_regular(path)?)),
         source => read(source),
     }
 }
@@ -94,26 +94,29 @@ pub fn read_again(source: &Source) -> Result<Credentials, CredentialsError> {
 /// certificate. A fresh token in the file wins. Blocks: call before the runtime runs.
 ///
 /// # Errors
-/// [`CredentialsError`].
-pub fn read_or_keep(source: &Source, kept: Option<Identity>) -> Result<Credentials, CredentialsError> {
+/// [`InitialIdentityError`].
+pub fn read_or_keep(
+    source: &Source,
+    kept: Option<Identity>,
+) -> Result<InitialIdentity, InitialIdentityError> {
     match (source, kept) {
         (Source::JoinToken(path), Some(kept)) => {
-            let fresh = path.as_ref().and_then(|path| fresh_token(path, kept.spent()));
-            Ok(fresh.map_or(Credentials::Ready(kept), Credentials::Token))
+            let fresh = path.as_ref().and_then(|path| fresh_token(path, kept.tried_tokens()));
+            Ok(fresh.map_or(InitialIdentity::Ready(kept), InitialIdentity::Token))
         }
         (Source::Files(files), Some(kept)) => {
             let read = files::load(files)?;
-            Ok(Credentials::Ready(if kept.succeeds(&read) { kept } else { read }))
+            Ok(InitialIdentity::Ready(if kept.succeeds(&read) { kept } else { read }))
         }
         (source, None) => read(source),
     }
 }
 
-/// The token in the file at `path`, if it is known not to be `spent`. A file that is gone, or holds no token, takes nothing
+/// The token in the file at `path`, if it is known not to be `tried`. A file that is gone, or holds no token, takes nothing
 /// from a daemon that has joined.
-fn fresh_token(path: &Path, spent: &Spent) -> Option<JoinToken> {
+fn fresh_token(path: &Path, tried: &TriedTokens) -> Option<JoinToken> {
     let token = token::read_regular(path).ok()?;
-    let is_fresh = !spent.is_empty() && !spent.has(&token);
+    let is_fresh = !tried.is_empty() && !tried.has(&token);
     if is_fresh {
         info!(path = %path.display(), "there is a fresh join token: the identity of before is left");
     }
@@ -147,7 +150,7 @@ pub struct Identity {
     validity: Validity,
     config: Arc<ClientConfig>,
     parts: Arc<Parts>,
-    spent: Spent,
+    tried: TriedTokens,
 }
 
 /// What the identity was made of, for a successor of this process. The key is wiped when dropped.
@@ -186,20 +189,20 @@ impl Identity {
             validity: facts.validity,
             config,
             parts,
-            spent: Spent::default(),
+            tried: TriedTokens::default(),
         })
     }
 
-    /// The same, of a daemon that has tried the join tokens in `spent`.
+    /// The same, of a daemon that has tried the join tokens in `tried`.
     #[must_use]
-    pub fn having(self, spent: Spent) -> Self {
-        Self { spent, ..self }
+    pub fn with_tried_tokens(self, tried: TriedTokens) -> Self {
+        Self { tried, ..self }
     }
 
     /// The join tokens that the daemon has tried.
     #[must_use]
-    pub fn spent(&self) -> &Spent {
-        &self.spent
+    pub fn tried_tokens(&self) -> &TriedTokens {
+        &self.tried
     }
 
     /// What it is made of.
@@ -273,24 +276,24 @@ mod tests {
     fn a_restart_takes_up_a_fresh_join_token_and_no_other() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
-        let mut spent = Spent::default();
+        let mut tried = TriedTokens::default();
         for secret in ["first", "resumed"] {
-            spent.note(&token(secret));
+            tried.note(&token(secret));
         }
-        let started = |text: Option<JoinToken>, spent: &Spent| {
+        let started = |text: Option<JoinToken>, tried: &TriedTokens| {
             let _ = std::fs::remove_file(&path);
             if let Some(token) = text {
                 std::fs::write(&path, &*token.expose_token()).unwrap();
             }
-            let kept = identity().having(spent.clone());
+            let kept = identity().with_tried_tokens(tried.clone());
             read_or_keep(&Source::JoinToken(Some(path.clone())), Some(kept)).unwrap()
         };
         for secret in ["first", "resumed"] {
-            assert!(matches!(started(Some(token(secret)), &spent), Credentials::Ready(_)));
+            assert!(matches!(started(Some(token(secret)), &tried), InitialIdentity::Ready(_)));
         }
-        assert!(matches!(started(None, &spent), Credentials::Ready(_)), "the file may be gone");
-        assert!(matches!(started(Some(token("fresh")), &Spent::default()), Credentials::Ready(_)));
-        let Credentials::Token(taken) = started(Some(token("fresh")), &spent) else {
+        assert!(matches!(started(None, &tried), InitialIdentity::Ready(_)), "the file may be gone");
+        assert!(matches!(started(Some(token("fresh")), &TriedTokens::default()), InitialIdentity::Ready(_)));
+        let InitialIdentity::Token(taken) = started(Some(token("fresh")), &tried) else {
             panic!("the fresh token is not taken up")
         };
         assert_eq!(*taken.expose_token(), *token("fresh").expose_token());

@@ -10,9 +10,9 @@
 //! ([`Continuity`](devbox_secrets_proto::devbox::Continuity)).
 
 mod boot;
-mod generation;
 mod id;
 mod kernel_log;
+mod vm_generation;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -116,7 +116,7 @@ impl Machine {
     #[must_use]
     pub fn with_id_at(path: &Path) -> Self {
         let known = Mutex::new(Known::of(path));
-        let log = generation::is_there().then(KernelLog::open).flatten();
+        let log = vm_generation::is_reported().then(KernelLog::open).flatten();
         Self { path: path.to_owned(), known, log }
     }
 

@@ -14,7 +14,7 @@
 
 pub mod image;
 pub mod keyring;
-mod medium;
+mod memfd;
 mod record;
 mod store;
 mod stored;

@@ -3,7 +3,7 @@
 //! ```text
 //! secrets  = devbox:bytes  revision:u64  count:u32  variable*count
 //! variable = env:bytes  secret:bytes  secret id:bytes  version:u64  length of its string:u32
-//! identity = home:bytes    certificates:bytes  key:bytes  CA:bytes  spent:bytes    (PEM, PKCS #8 DER, PEM, digests of join tokens)
+//! identity = home:bytes    certificates:bytes  key:bytes  CA:bytes  tried:bytes    (PEM, PKCS #8 DER, PEM, digests of join tokens)
 //! bytes    = length:u32  [u8; length]
 //! ```
 
@@ -11,7 +11,7 @@ use devbox_secrets_proto::seal::Label;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::identity::{Identity, Material, Spent};
+use crate::identity::{Identity, Material, TriedTokens};
 use crate::memory::Generation;
 
 /// Notes that this version did not write.
@@ -67,7 +67,7 @@ impl<'a> SecretsRecord<'a> {
 pub(super) fn identity(home: &str, identity: &Identity) -> Result<Zeroizing<Vec<u8>>, InvalidRecord> {
     let Material { chain, key, ca } = identity.material();
     let mut notes = Writer::default();
-    for part in [home.as_bytes(), chain, key.expose_secret(), ca, identity.spent().as_bytes()] {
+    for part in [home.as_bytes(), chain, key.expose_secret(), ca, identity.tried_tokens().as_bytes()] {
         notes.bytes(part)?;
     }
     Ok(notes.0)
@@ -79,7 +79,7 @@ pub(super) struct IdentityRecord<'a> {
     pub(super) chain: &'a [u8],
     pub(super) key: &'a [u8],
     pub(super) ca: &'a [u8],
-    pub(super) spent: Spent,
+    pub(super) tried: TriedTokens,
 }
 
 impl<'a> IdentityRecord<'a> {
@@ -87,9 +87,9 @@ impl<'a> IdentityRecord<'a> {
         let mut notes = Reader(notes);
         let (home, chain, key, ca) = (notes.text()?, notes.bytes()?, notes.bytes()?, notes.bytes()?);
         // An earlier version, which may be the predecessor, ends here.
-        let spent = if notes.0.is_empty() { &[] } else { notes.bytes()? };
+        let tried = if notes.0.is_empty() { &[] } else { notes.bytes()? };
         notes.end()?;
-        Ok(Self { home, chain, key, ca, spent: Spent::from_bytes(spent).ok_or(InvalidRecord)? })
+        Ok(Self { home, chain, key, ca, tried: TriedTokens::from_bytes(tried).ok_or(InvalidRecord)? })
     }
 }
 

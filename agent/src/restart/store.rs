@@ -11,11 +11,11 @@ use zeroize::Zeroizing;
 
 use super::image::{Image, ImageId, InvalidImage, Kind, Parts};
 use super::keyring::{ImageKey, Keyring, KeyringError};
-use super::medium::{self, MediumError};
+use super::memfd::{self, MediumError};
 use super::record::{self, IdentityRecord, InvalidRecord, SecretsRecord};
 use super::stored::{Images, StoreView};
 use crate::control_plane::ServerUrl;
-use crate::identity::{Credentials, Identity, InvalidIdentity};
+use crate::identity::{Identity, InitialIdentity, InvalidIdentity};
 use crate::machine;
 use crate::memory::{Generation, GenerationError};
 use crate::sys::{BootTime, SecretMemory, now_ms};
@@ -153,10 +153,10 @@ impl Store {
     }
 
     /// Drops secrets that another devbox's identity fetched than the one that this daemon starts with.
-    pub fn keep_only(&mut self, kept: &mut Kept, credentials: &Credentials) {
-        let devbox = match credentials {
-            Credentials::Ready(identity) => Some(identity.devbox_id()),
-            Credentials::Token(_) => None,
+    pub fn keep_only(&mut self, kept: &mut Kept, initial: &InitialIdentity) {
+        let devbox = match initial {
+            InitialIdentity::Ready(identity) => Some(identity.devbox_id()),
+            InitialIdentity::Token(_) => None,
         };
         if kept.secrets.as_ref().is_some_and(|secrets| Some(secrets.devbox.as_str()) != devbox) {
             warn!("a predecessor's secrets are dropped: the identity that they were fetched by is not there");
@@ -244,7 +244,7 @@ impl Store {
     fn seal(&self, kind: Kind, parts: Parts<'_>, until: BootTime) -> Result<(Slot, OwnedFd), StoreError> {
         let slot = Slot { kind, id: ImageId::generate()?, key: ImageKey::generate()?, until, revision: None };
         let fill = |image: &mut [u8]| parts.seal(kind, &slot.id, &slot.key, image);
-        let descriptor = medium::write(&self.memory, parts.image_len(), fill)?;
+        let descriptor = memfd::write(&self.memory, parts.image_len(), fill)?;
         Ok((slot, descriptor))
     }
 
@@ -294,7 +294,7 @@ impl Store {
         if until <= BootTime::now() {
             return Err(StoreError::Over);
         }
-        let bytes = medium::read(&self.memory, descriptor)?;
+        let bytes = memfd::read(&self.memory, descriptor)?;
         let image = Image::parse(kind, &id, &bytes)?;
         let mut notes = Zeroizing::new(vec![0; image.notes_len()]);
         image.open_notes(&key, &mut notes)?;
@@ -325,7 +325,7 @@ impl Store {
             return Err(StoreError::Foreign);
         }
         let key = PrivateKeyDer::try_from(record.key.to_vec()).map_err(|_| StoreError::Record)?;
-        let identity = Identity::new(record.chain, key, record.ca)?.having(record.spent);
+        let identity = Identity::new(record.chain, key, record.ca)?.with_tried_tokens(record.tried);
         if identity.validity().has_expired(now_ms()) { Err(StoreError::Over) } else { Ok(identity) }
     }
 

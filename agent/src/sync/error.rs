@@ -6,7 +6,7 @@ use devbox_secrets_proto::seal::SealError;
 use hyper::StatusCode;
 use thiserror::Error;
 
-use super::guard::EXPIRED;
+use super::expiry::EXPIRED;
 use crate::control_plane::{Refusal, TransportError};
 use crate::memory::GenerationError;
 

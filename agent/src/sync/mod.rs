@@ -1,25 +1,45 @@
-//! Keeps what the daemon holds as current as the control plane allows, and ends service when it must.
+//! Keeps the secrets as current as the control plane allows, and stops service when it must.
 //!
-//! - [`life`]: joins, polls, is quiesced, resumes; [`orders`]: what an operator orders of it;
-//! - `replaced`: certificate files that are replaced on the disk;
-//! - [`poll`]: asks for the bundle, again and again, and takes it up;
-//! - `continuity`: how each request follows on the last one;
-//! - [`guard`]: wipes at the end of the lease or of the certificate, whatever the network does;
-//! - [`progress`]: how that goes, for `status`.
+//! - [`lifecycle`]: joins, polls, is quiesced, resumes; [`commands`]: how operators ask for that;
+//! - [`poll`]: the long poll for bundles; `continuity`: how each of its requests follows the last one;
+//! - `renewal`, `certificate_files`: the next certificate, from the server or from replaced files;
+//! - [`expiry`]: wipes when the lease or the certificate expires, whatever the network does;
+//! - [`progress`]: the synchronisation's state, for `status`; `report`: its audit events.
+//!
+//! A lifecycle phase owns the identity, the request key and the connection. The vault's [`Loss`](crate::memory::Loss) says why
+//! there are no secrets, so phase and loss together are the daemon's state:
+//!
+//! ```text
+//!            join token or identity                     first bundle
+//!   start ──────────────────────────▶ joining, polling ──────────────▶ polling
+//!                                     Starting              ▲          serves
+//!                                                           │             │
+//!        lease expires, or a new bundle does not fit:       │             │
+//!        Stale, Starting: the same phase polls on;          └─────────────┤
+//!        401/403 or the certificate expires: Revoked,                     │
+//!        polls on, for the operator may start the devbox again            │
+//!                                                                         │
+//!        quiesce (from any state) ───▶ Quiesced ◀── resume fails ─┐       │
+//!        machine or server sees a clone: Cloned ◀─────────────────┼───────┘
+//!             no phase: no identity, no key, no connection        │
+//!             and no bundle is accepted until resume ─────────────┴──▶ joining (Starting)
+//!
+//!   stop (from any state): Stopping
+//! ```
 
+mod certificate_files;
+pub mod commands;
 mod continuity;
 mod error;
-pub mod guard;
-pub mod life;
-pub mod orders;
+pub mod expiry;
+pub mod lifecycle;
 pub mod poll;
 pub mod progress;
 mod renewal;
-mod replaced;
 mod report;
 
+pub use commands::{CommandError, CommandQueue, Commands};
 pub use error::SyncError;
-pub use life::Life;
-pub use orders::{OrderError, Orders};
-pub use poll::{Pace, Poller};
+pub use lifecycle::Lifecycle;
+pub use poll::{PollTimes, Poller};
 pub use progress::{Failure, Progress, Timings};

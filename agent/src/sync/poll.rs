@@ -5,7 +5,7 @@
 
 mod answer;
 mod failure;
-mod pace;
+mod timing;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -33,10 +33,10 @@ use crate::restart::Store;
 use crate::sys::{SecretMemory, now_ms};
 use crate::telemetry::chain;
 
-pub use failure::tell_waiting_launches;
-pub use pace::Pace;
+pub use failure::inform_waiting_launches;
+pub use timing::PollTimes;
 
-use pace::Asked;
+use timing::SentRequest;
 
 /// Time for an answer beyond the wait that was asked for.
 const GRACE: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ pub struct Poller<'a> {
     memory: SecretMemory,
     vault: Arc<Vault>,
     progress: Arc<Progress>,
-    pace: Pace,
+    times: PollTimes,
     freshness: Arc<Freshness>,
     backoff: Backoff,
     steps: Steps,
@@ -75,7 +75,7 @@ impl<'a> Poller<'a> {
         memory: SecretMemory,
         vault: Arc<Vault>,
         progress: Arc<Progress>,
-        pace: Pace,
+        times: PollTimes,
         freshness: Arc<Freshness>,
     ) -> Self {
         progress.identified(&identity);
@@ -91,7 +91,7 @@ impl<'a> Poller<'a> {
             memory,
             vault,
             progress,
-            pace,
+            times,
             freshness,
             backoff,
             steps: Steps::begin(),
@@ -174,7 +174,7 @@ impl<'a> Poller<'a> {
         let client = Client::new(self.client.url().clone(), identity.config());
         self.client = client.watched_by(Arc::clone(&self.freshness));
         self.renewal = Renewal::following(identity.validity(), now_ms());
-        self.identity = identity.having(self.identity.spent().clone());
+        self.identity = identity.with_tried_tokens(self.identity.tried_tokens().clone());
         if let Some(store) = &mut self.store {
             store.keep_identity(&self.identity);
         }
@@ -188,8 +188,8 @@ impl<'a> Poller<'a> {
         self.client.connect().await.inspect_err(|_| self.freshness.away())?;
         let key = BundleKey::generate();
         let held = self.held_revision();
-        let wait = self.pace.wait().min(self.renewal.left(now_ms()));
-        let asked = Asked::now(self.freshness.asks(wait));
+        let wait = self.times.wait().min(self.renewal.left(now_ms()));
+        let asked = SentRequest::now(self.freshness.asks(wait));
         let post = self.post(&key, held, asked.wait)?;
         let reply = self.client.post(post).await.inspect_err(|_| self.freshness.broke())?;
         let arrived = Instant::now();

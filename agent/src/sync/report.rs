@@ -69,7 +69,7 @@ pub(super) fn report_renewal(identity: &Identity) {
 }
 
 /// Tells what `asker` ordered, once it is done: a [`Kind`] of its own, and a sentence.
-pub(super) fn report_order(kind: Kind, asker: Peer, done: &str) {
+pub(super) fn report_command(kind: Kind, asker: Peer, done: &str) {
     let Peer { uid, gid, pid } = asker;
     info!(target: TARGET, event = kind.word(), uid, gid, pid, "{done}");
 }

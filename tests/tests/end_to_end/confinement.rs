@@ -199,7 +199,7 @@ async fn best_effort_warns_once_of_what_is_missing_and_serves() {
     daemon.ready().await;
     let warnings = |log: &str| -> Vec<Value> {
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.filter(|line| line["message"] == "hardening is not complete").collect()
+        lines.filter(|line| line["message"] == "hardening is incomplete").collect()
     };
     let warned = warnings(&daemon.program.log());
     assert_eq!(warned.iter().filter(|line| line["protection"] == "all locked").count(), 1, "{warned:?}");

@@ -8,7 +8,7 @@ use devbox_secrets_proto::secret::SecretBytes;
 use rcgen::{CertificateParams, KeyPair, SanType, date_time_ymd};
 
 use super::*;
-use crate::identity::Spent;
+use crate::identity::TriedTokens;
 use crate::memory::test_support::SealedBundle;
 use crate::restart::Stored;
 use crate::sys::test_support::memories;
@@ -33,9 +33,9 @@ fn identity_until(year: i32) -> Identity {
     parameters.subject_alt_names = vec![SanType::URI("spiffe://test/devbox/dbx_1".try_into().unwrap())];
     let certificate = parameters.self_signed(&key).unwrap().pem();
     let der = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let mut spent = Spent::default();
-    spent.note(&token());
-    Identity::new(certificate.as_bytes(), der, certificate.as_bytes()).unwrap().having(spent)
+    let mut tried = TriedTokens::default();
+    tried.note(&token());
+    Identity::new(certificate.as_bytes(), der, certificate.as_bytes()).unwrap().with_tried_tokens(tried)
 }
 
 fn token() -> JoinToken {
@@ -74,7 +74,8 @@ fn successor(store: &mut Store, left: Vec<(String, OwnedFd)>) -> Kept {
             store.drop_named(&name);
         }
     }
-    let credentials = kept.identity.clone().map_or_else(|| Credentials::Token(token()), Credentials::Ready);
+    let credentials =
+        kept.identity.clone().map_or_else(|| InitialIdentity::Token(token()), InitialIdentity::Ready);
     store.keep_only(&mut kept, &credentials);
     kept
 }
@@ -139,7 +140,7 @@ fn a_successor_has_identity_secrets_and_lease() {
         let left = vec![leave_identity(&store, &here()), leave_secrets(&store, &before, lease)];
         let kept = successor(&mut store, left);
         let identity = kept.identity.unwrap();
-        assert!(identity.devbox_id() == "dbx_1" && identity.spent().has(&token()));
+        assert!(identity.devbox_id() == "dbx_1" && identity.tried_tokens().has(&token()));
         let secrets = kept.secrets.unwrap();
         assert_eq!((secrets.devbox.as_str(), secrets.lease.as_millis()), ("dbx_1", lease.as_millis()));
         assert_eq!((secrets.generation.strings(), secrets.generation.revision()), (before.strings(), 7));
@@ -186,7 +187,7 @@ fn a_stored_descriptor_shows_no_plaintext() {
         let Some(store) = store(&memory) else { return };
         let secret = SealedBundle::new(1, &[("DB_PASS", b"hunter2hunter2")]).open(&memory).unwrap();
         let (_, descriptor) = leave_secrets(&store, &secret, in_a_minute());
-        let bytes = medium::read(&memory, descriptor).unwrap();
+        let bytes = memfd::read(&memory, descriptor).unwrap();
         assert!(bytes.starts_with(b"DSI1"));
         for plaintext in [&b"hunter2"[..], b"DB_PASS", b"dbx_1"] {
             assert!(!bytes.windows(plaintext.len()).any(|window| window == plaintext));

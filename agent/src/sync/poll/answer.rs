@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use devbox_secrets_proto::bundle::{Bundle, InvalidBundle};
 use devbox_secrets_proto::seal::{BundleKey, Context};
 
-use super::{Asked, Poller};
+use super::{Poller, SentRequest};
 use crate::control_plane::Reply;
 use crate::memory::Generation;
 use crate::sync::SyncError;
@@ -18,9 +18,9 @@ const AFTER_HURRY: Duration = Duration::from_millis(900);
 
 impl Poller<'_> {
     /// How long to pause after it.
-    pub(super) fn unchanged(&mut self, asked: Asked) -> Duration {
+    pub(super) fn unchanged(&mut self, asked: SentRequest) -> Duration {
         self.progress.metrics().unchanged();
-        let lease = asked.answered() + self.pace.max_stale;
+        let lease = asked.answered() + self.times.max_stale;
         if self.vault.renew_lease(lease)
             && let Some(store) = &mut self.store
         {
@@ -35,7 +35,7 @@ impl Poller<'_> {
         &mut self,
         key: &BundleKey,
         reply: &Reply,
-        asked: Asked,
+        asked: SentRequest,
         arrived: Instant,
     ) -> Result<(), SyncError> {
         let bundle = Bundle::parse(&reply.body)?;
@@ -45,7 +45,7 @@ impl Poller<'_> {
         }
         let generation = self.open(key, &bundle)?;
         self.progress.metrics().opened(arrived);
-        let lease = asked.answered() + self.pace.max_stale;
+        let lease = asked.answered() + self.times.max_stale;
         if let Some(store) = &mut self.store {
             store.keep_secrets(self.identity.devbox_id(), &generation, lease);
         }

@@ -31,7 +31,7 @@ impl Poller<'_> {
         if error.lacks_room() {
             self.make_room(&message);
         }
-        tell_waiting_launches(&self.vault, &message);
+        inform_waiting_launches(&self.vault, &message);
         if is_news {
             warn!(error = %message, "not synchronised: what is held is good until its lease ends");
             service_manager::status(&format!("not synchronised: {message}"));
@@ -74,7 +74,7 @@ fn clone_reason(message: &str) -> String {
 }
 
 /// Before the first bundle, launches learn what keeps it away.
-pub fn tell_waiting_launches(vault: &Vault, message: &str) {
+pub fn inform_waiting_launches(vault: &Vault, message: &str) {
     if let Holding::Without(unavailable) = vault.holding()
         && unavailable.loss == Loss::Starting
     {

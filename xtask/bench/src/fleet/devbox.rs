@@ -9,14 +9,14 @@ use devbox_secrets_proto::join_token::JoinToken;
 use devbox_secretsd::control_plane::ServerUrl;
 use devbox_secretsd::identity::{Identity, enroll};
 use devbox_secretsd::memory::Vault;
-use devbox_secretsd::sync::{Pace, Poller, Progress};
+use devbox_secretsd::sync::{PollTimes, Poller, Progress};
 use devbox_secretsd::sys::SecretMemory;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 /// As the daemon's own settings have it.
-pub(crate) const PACE: Pace =
-    Pace { poll_wait: Duration::from_secs(30), max_stale: Duration::from_secs(3_600) };
+pub(crate) const PACE: PollTimes =
+    PollTimes { poll_wait: Duration::from_secs(30), max_stale: Duration::from_secs(3_600) };
 
 /// A devbox holds a new generation, and has wiped the one before.
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,7 @@ use std::path::Path;
 const DRIVERS: [&str; 2] = ["/sys/bus/acpi/drivers/vmgenid", "/sys/bus/platform/drivers/vmgenid"];
 
 /// Whether there is a device whose driver looks.
-pub(super) fn is_there() -> bool {
+pub(super) fn is_reported() -> bool {
     DRIVERS.iter().any(|driver| has_device(Path::new(driver)))
 }
 

@@ -8,9 +8,9 @@ const MAX_TOKENS: usize = 16;
 
 /// Tokens that this daemon and its predecessors tried to redeem. They are used up, or were refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Spent(Vec<[u8; SHA256_OUTPUT_LEN]>);
+pub struct TriedTokens(Vec<[u8; SHA256_OUTPUT_LEN]>);
 
-impl Spent {
+impl TriedTokens {
     /// Remembers `token`.
     pub fn note(&mut self, token: &JoinToken) {
         if !self.has(token) {
@@ -65,14 +65,14 @@ mod tests {
 
     #[test]
     fn the_latest_tokens_are_remembered() {
-        let mut spent = Spent::default();
+        let mut tried = TriedTokens::default();
         for number in 0..=MAX_TOKENS {
-            spent.note(&token(&format!("secret{number}")));
-            spent.note(&token(&format!("secret{number}")));
+            tried.note(&token(&format!("secret{number}")));
+            tried.note(&token(&format!("secret{number}")));
         }
-        assert!(!spent.has(&token("secret0")) && spent.has(&token("secret1")));
-        assert!(spent.has(&token(&format!("secret{MAX_TOKENS}"))));
-        assert_eq!(Spent::from_bytes(spent.as_bytes()), Some(spent.clone()));
-        assert_eq!(Spent::from_bytes(&spent.as_bytes()[1..]), None);
+        assert!(!tried.has(&token("secret0")) && tried.has(&token("secret1")));
+        assert!(tried.has(&token(&format!("secret{MAX_TOKENS}"))));
+        assert_eq!(TriedTokens::from_bytes(tried.as_bytes()), Some(tried.clone()));
+        assert_eq!(TriedTokens::from_bytes(&tried.as_bytes()[1..]), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Certificate files that somebody replaces on the disk while the daemon runs.
+//! Certificate files that are replaced on the disk while the daemon runs.
 
 use std::future::pending;
 
@@ -12,24 +12,24 @@ use crate::identity::{Identity, Source};
 use crate::sys::{Stamp, now_ms, off_thread};
 use crate::telemetry::chain;
 
-/// The files of one devbox's identity, as they were last read.
+/// The files of one devbox's identity, as last read. `None` if the identity does not come from files.
 #[derive(Debug)]
-pub(super) struct Replaced(Option<Watched>);
+pub(super) struct CertificateFiles(Option<Watched>);
 
 #[derive(Debug)]
 struct Watched {
     files: Files,
     devbox: String,
     stamps: Stamps,
-    /// Of what they held, without the key.
-    read: Option<Vec<u8>>,
-    /// What was told of files that make no identity.
-    told: Option<String>,
+    /// Digest of their content, without the key.
+    digest: Option<Vec<u8>>,
+    /// The error last logged, so that each is logged once.
+    logged: Option<String>,
 }
 
 type Stamps = [Option<Stamp>; 3];
 
-impl Replaced {
+impl CertificateFiles {
     /// Watches the files that `source` names, if it names files.
     pub(super) async fn watch(source: &Source, devbox: &str) -> Self {
         let Source::Files(files) = source.clone() else { return Self(None) };
@@ -37,8 +37,8 @@ impl Replaced {
         Self(Some(off_thread(|| Watched::new(files, devbox)).await))
     }
 
-    /// The next identity that the files make, looked for whenever something changes beside them (`files`) and after each poll
-    /// (`polls`). Dropped during a look, it watches no more: then the identity's life is over.
+    /// Waits for the next identity in the files, which are compared when their directories change (`files`) and after each poll
+    /// (`polls`). If this is dropped during a comparison, it watches no longer; the phase has ended then.
     pub(super) async fn identity(&mut self, files: &mut Receiver<()>, polls: &mut Receiver<()>) -> Identity {
         loop {
             if self.0.is_none() {
@@ -49,18 +49,18 @@ impl Replaced {
                 _ = files.changed() => {}
                 _ = polls.changed() => {}
             }
-            if let Some(identity) = self.look().await {
+            if let Some(identity) = self.compare().await {
                 return identity;
             }
         }
     }
 }
 
-impl Replaced {
-    async fn look(&mut self) -> Option<Identity> {
+impl CertificateFiles {
+    async fn compare(&mut self) -> Option<Identity> {
         let mut watched = self.0.take()?;
         let (watched, identity) = off_thread(move || {
-            let identity = watched.look();
+            let identity = watched.compare();
             (watched, identity)
         })
         .await;
@@ -71,14 +71,14 @@ impl Replaced {
 
 impl Watched {
     fn new(files: Files, devbox: String) -> Self {
-        // In this order: what is replaced in between is read again.
+        // Stamps first: a file that is replaced in between is read again.
         let stamps = stamps(&files);
-        let read = files::load(&files).ok().map(|identity| digest(&identity));
-        Self { files, devbox, stamps, read, told: None }
+        let digest = files::load(&files).ok().map(|identity| digest_of(&identity));
+        Self { files, devbox, stamps, digest, logged: None }
     }
 
-    /// Reads the files if one of them is another, or was written, since they were last read.
-    fn look(&mut self) -> Option<Identity> {
+    /// Reads the files if one of them was replaced or written since they were last read.
+    fn compare(&mut self) -> Option<Identity> {
         let stamps = stamps(&self.files);
         if stamps == self.stamps {
             return None;
@@ -86,45 +86,45 @@ impl Watched {
         match files::load(&self.files) {
             Ok(identity) => {
                 self.stamps = stamps;
-                self.told = None;
+                self.logged = None;
                 self.take(identity)
             }
-            // Three files are not replaced at once: tried again with the next one, or until all can be read.
+            // Three files are not replaced at once: the next change tries again, and so does each poll until all can be read.
             Err(error) => {
                 if !matches!(error, FilesError::Read { .. }) {
                     self.stamps = stamps;
                 }
-                self.tell(chain(&error));
+                self.log_once(chain(&error));
                 None
             }
         }
     }
 
     fn take(&mut self, identity: Identity) -> Option<Identity> {
-        let read = Some(digest(&identity));
-        if read == self.read {
+        let digest = Some(digest_of(&identity));
+        if digest == self.digest {
             return None;
         }
-        self.read = read;
+        self.digest = digest;
         if identity.devbox_id() != self.devbox {
             error!(
                 devbox = identity.devbox_id(),
-                "the certificate files are another devbox's now, and are not taken up: quiesce and resume to become that one"
+                "the new certificate files belong to another devbox and are ignored: quiesce and resume to become that one"
             );
             return None;
         }
         if identity.validity().has_expired(now_ms()) {
-            warn!("the new certificate files are not taken up: that certificate has expired");
+            warn!("the new certificate files are ignored: that certificate has expired");
             return None;
         }
         info!(certificate = %self.files.certificate.display(), "the certificate files were replaced");
         Some(identity)
     }
 
-    fn tell(&mut self, message: String) {
-        if self.told.as_ref() != Some(&message) {
-            warn!(error = message, "the certificate files were replaced, and make no identity yet");
-            self.told = Some(message);
+    fn log_once(&mut self, message: String) {
+        if self.logged.as_ref() != Some(&message) {
+            warn!(error = message, "the certificate files were replaced, but are no valid identity yet");
+            self.logged = Some(message);
         }
     }
 }
@@ -133,8 +133,8 @@ fn stamps(files: &Files) -> Stamps {
     [&files.certificate, &files.key, &files.ca].map(|path| Stamp::of(path))
 }
 
-/// The key is its certificate's: it need not be looked at.
-fn digest(identity: &Identity) -> Vec<u8> {
+/// The key is left out: it belongs to the certificate.
+fn digest_of(identity: &Identity) -> Vec<u8> {
     let material = identity.material();
     let mut digest = Context::new(&SHA256);
     for part in [material.chain, material.ca] {
@@ -156,7 +156,7 @@ mod tests {
     use crate::telemetry::test_support::Log;
 
     #[test]
-    fn files_that_make_no_identity_are_read_again_only_when_one_of_them_is_another() {
+    fn invalid_files_are_read_again_only_when_one_of_them_changes() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let files = Files { certificate: path("cert.pem"), key: path("key.pem"), ca: path("ca.pem") };
@@ -169,13 +169,13 @@ mod tests {
         fs::set_permissions(&files.key, fs::Permissions::from_mode(0o644)).unwrap();
         with_default(tracing_subscriber::fmt().with_writer(log.clone()).finish(), || {
             for _ in 0..3 {
-                assert!(watched.look().is_none());
+                assert!(watched.compare().is_none());
             }
-            assert_eq!(reads(&log), 1, "each reading says that others can read the key");
+            assert_eq!(reads(&log), 1, "each reading warns that others can read the key");
             fs::write(&files.certificate, "yet another").unwrap();
-            assert!(watched.look().is_none());
+            assert!(watched.compare().is_none());
             assert_eq!(reads(&log), 2);
         });
-        assert_eq!(log.text().matches("make no identity yet").count(), 1);
+        assert_eq!(log.text().matches("are no valid identity yet").count(), 1);
     }
 }
