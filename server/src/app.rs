@@ -1,13 +1,11 @@
 //! Wires the parts: state, keys, registry, and the two listeners, bound before anybody is told that they are.
 
-use std::path::PathBuf;
-
 use crate::config::{Config, RetentionConfig, StateConfig};
 use crate::crypto::{MasterKey, MasterKeyError};
 use crate::listeners::{Bound, ListenError, Listeners, Reloader};
 use crate::registry::{Access, Action, OpenError, Registry, Settings, server_facts};
 use crate::shutdown::Shutdown;
-use crate::store::{Extent, ServeClaim, StateDirectory, StateError, StoreError, examine_for_start};
+use crate::store::{Extent, Location, ServeClaim, StateError, StoreError, location};
 use thiserror::Error;
 
 /// Why the server does not start.
@@ -17,10 +15,10 @@ pub enum StartError {
     #[error("the state directory cannot be used")]
     State(#[source] StateError),
     /// The database cannot be relied on.
-    #[error("the database {} cannot be served", database.display())]
+    #[error("the database {database} cannot be served")]
     Damaged {
-        /// Its file.
-        database: PathBuf,
+        /// The database's file.
+        database: String,
         /// What is wrong.
         #[source]
         source: StoreError,
@@ -60,9 +58,9 @@ pub struct App {
 /// # Errors
 /// [`StartError`]; nothing is set up.
 pub async fn open_registry(config: &StateConfig, settings: Settings) -> Result<Registry, StartError> {
-    let directory = StateDirectory::existing(&config.directory).map_err(StartError::State)?;
+    let directory = location::existing(&config.directory).map_err(StartError::State)?;
     let master = MasterKey::load(&config.master_key_file).map_err(StartError::MasterKey)?;
-    Registry::open(&directory, master, settings, Access::Shared).await.map_err(StartError::Open)
+    Registry::open(&*directory, master, settings, Access::Shared).await.map_err(StartError::Open)
 }
 
 /// Sets up the state that `config` names if there is none, and brings the schema of an older one up to date.
@@ -70,21 +68,23 @@ pub async fn open_registry(config: &StateConfig, settings: Settings) -> Result<R
 /// # Errors
 /// [`StartError`]; [`StateError::Served`] if a server runs.
 pub async fn init(config: &StateConfig, settings: Settings, keys: KeyPolicy) -> Result<(), StartError> {
-    let directory = StateDirectory::open(&config.directory).map_err(StartError::State)?;
+    let directory = location::new_or_existing(&config.directory).map_err(StartError::State)?;
     let claim = directory.claim().map_err(StartError::State)?;
-    found(config, &directory, settings, keys, &claim).await.map(drop)
+    found(config, &*directory, settings, keys, &claim).await.map(drop)
 }
 
 async fn found(
     config: &StateConfig,
-    directory: &StateDirectory,
+    directory: &dyn Location,
     settings: Settings,
     keys: KeyPolicy,
     claim: &ServeClaim,
 ) -> Result<Registry, StartError> {
     let access = Access::Founder(claim);
     let opened = match keys {
-        KeyPolicy::Own => Registry::open_with_own_key(directory, settings, access).await,
+        KeyPolicy::Own => {
+            Registry::open_with_own_key(directory, &config.master_key_file, settings, access).await
+        }
         KeyPolicy::Load => {
             let master = MasterKey::load(&config.master_key_file).map_err(StartError::MasterKey)?;
             Registry::open(directory, master, settings, access).await
@@ -163,17 +163,17 @@ async fn open_to_serve(
     keys: KeyPolicy,
 ) -> Result<(ServeClaim, Registry), StartError> {
     let directory = match keys {
-        KeyPolicy::Own => StateDirectory::open(&config.directory),
-        KeyPolicy::Load => StateDirectory::existing(&config.directory),
+        KeyPolicy::Own => location::new_or_existing(&config.directory),
+        KeyPolicy::Load => location::existing(&config.directory),
     };
     let directory = directory.map_err(StartError::State)?;
     let claim = directory.claim().map_err(StartError::State)?;
-    look_over(&directory).await?;
+    look_over(&*directory).await?;
     let registry = match keys {
-        KeyPolicy::Own => found(config, &directory, settings, keys, &claim).await?,
+        KeyPolicy::Own => found(config, &*directory, settings, keys, &claim).await?,
         KeyPolicy::Load => {
             let master = MasterKey::load(&config.master_key_file).map_err(StartError::MasterKey)?;
-            let opened = Registry::open(&directory, master, settings, Access::Owner(&claim)).await;
+            let opened = Registry::open(&*directory, master, settings, Access::Owner(&claim)).await;
             opened.map_err(StartError::Open)?
         }
     };
@@ -181,12 +181,11 @@ async fn open_to_serve(
 }
 
 /// Bounded in time, whatever the size of the file: `check --deep` looks at all of it.
-async fn look_over(directory: &StateDirectory) -> Result<(), StartError> {
-    if !directory.has_database() {
+async fn look_over(directory: &dyn Location) -> Result<(), StartError> {
+    if !directory.has_state() {
         return Ok(());
     }
-    let database = directory.database();
-    match examine_for_start(&database).await {
+    match directory.check_for_start().await {
         Ok(Extent::Whole) => Ok(()),
         Ok(Extent::Part) => {
             tracing::info!(
@@ -194,6 +193,6 @@ async fn look_over(directory: &StateDirectory) -> Result<(), StartError> {
             );
             Ok(())
         }
-        Err(source) => Err(StartError::Damaged { database, source }),
+        Err(source) => Err(StartError::Damaged { database: directory.database_name(), source }),
     }
 }

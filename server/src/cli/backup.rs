@@ -11,7 +11,8 @@ use super::{Failure, StateArgs, operator};
 use crate::app::open_registry;
 use crate::config::StateConfig;
 use crate::registry::{Actor, Settings};
-use crate::store::{Action, Depth, SqliteStore, examine};
+use crate::store::Action;
+use crate::store::sqlite::{Depth, SqliteStore, examine};
 
 /// Back up the state to a new file, without stopping the server
 ///

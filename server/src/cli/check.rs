@@ -14,10 +14,8 @@ use crate::config::{Config, StateConfig};
 use crate::crypto::{AccountKey, MasterKey, ValueLocation};
 use crate::pki::tls;
 use crate::registry::check_keys;
-use crate::store::{
-    Account, Accounts, AuditLog as _, AuditPage, Chain, Depth, SealedSecret, Secrets, SqliteStore,
-    StoreError, examine,
-};
+use crate::store::sqlite::{Depth, SqliteStore, examine};
+use crate::store::{Account, AuditPage, Chain, SealedSecret, Store, StoreError};
 
 /// Check --config FILE and the files that it names, and report every mistake; with --deep also the state
 ///
@@ -113,7 +111,7 @@ pub(super) async fn check_database(
     }
 }
 
-async fn check_records(store: &SqliteStore, master: &MasterKey) -> Result<Vec<String>, StoreError> {
+async fn check_records(store: &dyn Store, master: &MasterKey) -> Result<Vec<String>, StoreError> {
     let mut problems = Vec::new();
     for account in store.accounts().await? {
         match master.account_key(&account.id, &account.wrapped_key) {
@@ -127,7 +125,7 @@ async fn check_records(store: &SqliteStore, master: &MasterKey) -> Result<Vec<St
 
 /// Follows the audit's chain to its end, which it returns.
 async fn check_audit(
-    store: &SqliteStore,
+    store: &dyn Store,
     problems: &mut Vec<String>,
 ) -> Result<Option<(i64, String)>, StoreError> {
     let floor = store.audit_floor().await?;
@@ -146,7 +144,7 @@ async fn check_audit(
 }
 
 async fn check_values(
-    store: &SqliteStore,
+    store: &dyn Store,
     account: &Account,
     key: &AccountKey,
     problems: &mut Vec<String>,

@@ -18,7 +18,8 @@ use crate::app::open_registry;
 use crate::config::StateConfig;
 use crate::crypto::MasterKey;
 use crate::registry::{Actor, Registry, Settings, upkeep_record};
-use crate::store::{Action, same_owner};
+use crate::store::sqlite::same_owner;
+use crate::store::{Action, Location as _};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
@@ -135,7 +136,8 @@ mod tests {
 
     use super::*;
     use crate::app::{KeyPolicy, init};
-    use crate::store::{Accounts as _, SqliteStore, StateDirectory};
+    use crate::store::Accounts as _;
+    use crate::store::sqlite::{SqliteStore, StateDirectory};
 
     /// Where a rotation is killed.
     #[derive(Debug, Clone, Copy)]

@@ -16,7 +16,8 @@ use super::{Failure, StateArgs, operator};
 use crate::config::StateConfig;
 use crate::crypto::MasterKey;
 use crate::registry::{Actor, upkeep_record};
-use crate::store::{Action, AuditLog as _, AuditRecord, Depth, SqliteStore, StateDirectory, examine};
+use crate::store::sqlite::{Depth, SqliteStore, StateDirectory, examine};
+use crate::store::{Action, AuditLog as _, AuditRecord, Location as _};
 
 /// Restore a backup into an empty state directory; put its master key in place first
 ///

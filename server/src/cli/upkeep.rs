@@ -12,7 +12,8 @@ use crate::app::StartError;
 use crate::config::StateConfig;
 use crate::crypto::MasterKeyError;
 use crate::registry::Refusal;
-use crate::store::{StateDirectory, StateError, StoreError};
+use crate::store::sqlite::StateDirectory;
+use crate::store::{StateError, StoreError};
 
 /// Why it was not done.
 #[derive(Debug, Error)]

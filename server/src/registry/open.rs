@@ -1,6 +1,6 @@
 //! Opening a state: the check that this is its master key, and the devbox CA, made at the first start.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
 use thiserror::Error;
@@ -14,7 +14,7 @@ use super::{Parts, Registry, Settings};
 use crate::crypto::{CryptoError, Keyring, MasterKey, MasterKeyError};
 use crate::metrics::Metrics;
 use crate::pki::{Authorities, CaError, CurrentAuthorities, DevboxCa, LoadError};
-use crate::store::{MetaKey, ServeClaim, SqliteStore, StateDirectory, StateError, Store, StoreError};
+use crate::store::{Location, MetaKey, ServeClaim, StateError, Store, StoreError};
 
 /// What the key check's record holds.
 const KEY_CHECK: &[u8] = b"devbox-secrets";
@@ -96,54 +96,53 @@ impl Access<'_> {
 }
 
 async fn open_store(
-    state: &StateDirectory,
+    state: &dyn Location,
     access: Access<'_>,
-) -> Result<Result<SqliteStore, StoreError>, StateError> {
+) -> Result<Result<Arc<dyn Store>, StoreError>, StateError> {
     Ok(match access {
-        Access::Shared => SqliteStore::open(state).await,
-        Access::Owner(claim) => SqliteStore::set_up(state, claim).await,
+        Access::Shared => state.open().await,
+        Access::Owner(claim) => state.set_up(claim).await,
         Access::Founder(claim) => {
-            state.touch_database()?;
-            SqliteStore::set_up(state, claim).await
+            state.prepare()?;
+            state.set_up(claim).await
         }
     })
 }
 
 impl Registry {
-    /// Opens the SQLite state in `state`, as far as `access` reaches. Waits while another program opens it.
+    /// Opens the state in `state`, as far as `access` reaches. Waits while another program opens it.
     ///
     /// # Errors
     /// [`OpenError`]; nothing is written under a master key that is not the state's.
     pub async fn open(
-        state: &StateDirectory,
+        state: &dyn Location,
         master: MasterKey,
         settings: Settings,
         access: Access<'_>,
     ) -> Result<Self, OpenError> {
         let _lock = state.lock()?;
-        let place = state.path().display().to_string();
+        let place = state.name();
         let store = match open_store(state, access).await? {
-            Ok(store) => Arc::new(store),
+            Ok(store) => store,
             Err(source) => return Err(OpenError::Store { place, source }),
         };
         Self::over(store, place, master, settings, access.may_begin()).await
     }
 
-    /// As [`Registry::open`] with the master key inside `state`, which is made with a new state.
+    /// As [`Registry::open`] with the master key in the file `key`, which is made with a new state.
     ///
     /// # Errors
     /// [`OpenError`]; a state without its key gets no new one.
     pub async fn open_with_own_key(
-        state: &StateDirectory,
+        state: &dyn Location,
+        key: &Path,
         settings: Settings,
         access: Access<'_>,
     ) -> Result<Self, OpenError> {
-        let path = state.master_key();
-        if state.has_database() && !path.exists() {
-            return Err(OpenError::LostMasterKey { path });
+        if state.has_state() && !key.exists() {
+            return Err(OpenError::LostMasterKey { path: key.to_owned() });
         }
-        let master =
-            if access.may_begin() { MasterKey::load_or_create(&path)? } else { MasterKey::load(&path)? };
+        let master = if access.may_begin() { MasterKey::load_or_create(key)? } else { MasterKey::load(key)? };
         Self::open(state, master, settings, access).await
     }
 

@@ -14,22 +14,22 @@
 
 mod audit;
 mod audit_chain;
-mod directory;
+mod error;
+pub mod location;
 mod model;
 mod scope;
-mod sqlite;
+pub mod sqlite;
 #[cfg(test)]
 mod suite;
 
 use std::fmt;
 
 use async_trait::async_trait;
-use thiserror::Error;
 
 pub use audit::{Action, Actor, AuditEntry, AuditFloor, AuditPage, AuditRecord, Outcome};
 pub use audit_chain::{AuditHash, CHAIN_START, Chain, HASH_LEN, chained};
-pub(crate) use directory::same_owner;
-pub use directory::{OpenLock, ServeClaim, StateDirectory, StateError};
+pub use error::{Cause, StoreError};
+pub use location::{Extent, Location, OpenLock, ServeClaim, StateError};
 pub use model::{
     Account, Answered, Authority, BoundValue, Budget, BundleContents, Devbox, DevboxList, DevboxStatus,
     ENTRY_OVERHEAD, Fingerprint, GatewayBinding, IssuedCertificate, JoinGrant, JoinRefusal, JoinTokenIssue,
@@ -37,99 +37,12 @@ pub use model::{
     Token,
 };
 pub use scope::{Scope, Scopes, UnknownScope};
-pub use sqlite::{Depth, Extent, SqliteStore, examine, examine_for_start};
 
 pub use crate::clock::TimeMs;
 
 use crate::config::Limits;
 use crate::crypto::id::{AccountId, DevboxId, SecretId, TokenId};
 use crate::crypto::{CryptoError, TokenHash};
-
-/// Why the store did not do something.
-#[derive(Debug, Error)]
-pub enum StoreError {
-    /// The name belongs to another row.
-    #[error("the name is taken")]
-    Taken,
-    /// The account has a receipt for the request already; nothing was written.
-    #[error("the request was answered before")]
-    Answered,
-    /// The state was written by a newer program.
-    #[error(
-        "the state was written by a newer version of this program (schema {found}, known up to {known}): \
-         start that version, or restore the backup made before the upgrade"
-    )]
-    Newer {
-        /// The schema's number in the state.
-        found: i64,
-        /// The newest that this program knows.
-        known: i64,
-    },
-    /// The state was written by an older program, and only the server that serves it may change its schema.
-    #[error(
-        "the state has the schema {found} of an older version, and this program works with {known}: restart the server \
-         with this version, or run `init` while no server runs"
-    )]
-    Older {
-        /// The schema's number in the state.
-        found: i64,
-        /// The one that this program works with.
-        known: i64,
-    },
-    /// The file has no schema.
-    #[error("there is no state in it: `init` sets a new state up")]
-    Empty,
-    /// A schema change failed.
-    #[error("the state's schema could not be brought up to date")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
-    /// A row has a form that this program never writes.
-    #[error("the state has a damaged row ({0}): restore it from a backup")]
-    Damaged(&'static str),
-    /// The write would go over a budget; nothing was written.
-    #[error("the budget {} is used up", .0.as_str())]
-    OverBudget(Budget),
-    /// The value would be too long for the environment name that it is bound to; nothing was written.
-    #[error("the value is too long for a name that it is bound to")]
-    TooLongFor {
-        /// The environment name.
-        env: String,
-        /// The value's length in bytes.
-        len: usize,
-    },
-    /// A value could not be sealed in the middle of a transaction.
-    #[error("a value could not be stored")]
-    Seal(#[source] CryptoError),
-    /// A key was wrapped under another master key than the state's; nothing was written.
-    #[error("the master key was rotated: start this command again")]
-    Rotated,
-    /// The disk is full.
-    #[error("the disk is full: free some space; nothing of the write is kept, and all before it is")]
-    Full(#[source] sqlx::Error),
-    /// The file system or the file takes no writes.
-    #[error("the database cannot be written: is its file system mounted read-only, is the file this user's?")]
-    ReadOnly(#[source] sqlx::Error),
-    /// The file's pages contradict each other.
-    #[error(
-        "the database is damaged: stop the server, keep a copy of the state directory, and restore a backup"
-    )]
-    Corrupt(#[source] sqlx::Error),
-    /// As [`StoreError::Corrupt`], found by looking.
-    #[error(
-        "the database is damaged ({0}): stop the server, keep a copy of the state directory, and restore a backup"
-    )]
-    Inconsistent(String),
-    /// The database said no.
-    #[error("the database failed: look at free disk space, permissions and the state directory")]
-    Database(#[source] sqlx::Error),
-}
-
-impl StoreError {
-    /// Whether no connection to the database became free in time: the same request may do a moment later.
-    #[must_use]
-    pub fn is_busy(&self) -> bool {
-        matches!(self, Self::Database(sqlx::Error::PoolTimedOut))
-    }
-}
 
 /// A record under the master key, by its place.
 #[derive(Debug, Clone, Copy)]

@@ -7,6 +7,7 @@ use devbox_secrets_proto::name::max_value_len;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
+use super::sqlite::{SqliteStore, StateDirectory};
 use super::*;
 use crate::crypto::id::JoinTokenId;
 use crate::crypto::{ApiToken, JoinSecret, sealed_len};

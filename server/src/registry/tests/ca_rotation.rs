@@ -70,7 +70,10 @@ async fn the_old_ca_is_trusted_until_everything_from_before_has_ended_and_then_n
 async fn where_certificates_are_brief_the_old_ca_outlives_the_join_tokens_that_pin_it() {
     let world = World::new().await;
     let settings = Settings { certificate_lifetime: Duration::from_secs(1), ..Settings::default() };
-    let brief = Registry::open_with_own_key(&world.state, settings, Access::Shared).await.unwrap();
+    let brief =
+        Registry::open_with_own_key(&world.state, &world.state.master_key(), settings, Access::Shared)
+            .await
+            .unwrap();
     let before = now_ms();
     let trusted = brief.rotate_ca(&OPERATOR).await.unwrap();
     assert!(trusted[1].trusted_until_time_ms.unwrap() > before + JOIN_TOKEN_LIFETIME_MS);

@@ -214,7 +214,10 @@ async fn a_certificate_of_another_trust_domain_names_no_devbox() {
     let (_, token) = world.devbox(&caller, &[]).await;
     let identity = world.enrol(&token).await.unwrap();
     let settings = Settings { trust_domain: "elsewhere.example".to_owned(), ..Settings::default() };
-    let moved = Registry::open_with_own_key(&world.state, settings, Access::Shared).await.unwrap();
+    let moved =
+        Registry::open_with_own_key(&world.state, &world.state.master_key(), settings, Access::Shared)
+            .await
+            .unwrap();
     let der = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
     let unknown = (RefusalKind::Unauthenticated, "unknown_certificate");
     assert_eq!(refusal(moved.peer(&der, None)), unknown);
@@ -226,7 +229,10 @@ async fn a_certificate_of_another_trust_domain_names_no_devbox() {
 async fn a_certificate_that_has_ended_is_refused_on_a_connection_that_outlived_it() {
     let world = World::new().await;
     let settings = Settings { certificate_lifetime: std::time::Duration::ZERO, ..Settings::default() };
-    let brief = Registry::open_with_own_key(&world.state, settings, Access::Shared).await.unwrap();
+    let brief =
+        Registry::open_with_own_key(&world.state, &world.state.master_key(), settings, Access::Shared)
+            .await
+            .unwrap();
     let caller = world.caller("acme").await;
     let (devbox, token) = world.devbox(&caller, &[]).await;
     let csr = csr(devbox.id.as_str());

@@ -24,7 +24,8 @@ use rustls::pki_types::pem::PemObject;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::StateDirectory;
+use crate::store::Location as _;
+use crate::store::sqlite::StateDirectory;
 
 /// A server's decisions over a new state.
 struct World {
@@ -105,12 +106,13 @@ impl World {
 /// As `init` does.
 async fn set_up(state: &StateDirectory) -> Result<Registry, OpenError> {
     let claim = state.claim()?;
-    Registry::open_with_own_key(state, Settings::default(), Access::Founder(&claim)).await
+    Registry::open_with_own_key(state, &state.master_key(), Settings::default(), Access::Founder(&claim))
+        .await
 }
 
 /// As a program beside the server does.
 async fn open(state: &StateDirectory) -> Result<Registry, OpenError> {
-    Registry::open_with_own_key(state, Settings::default(), Access::Shared).await
+    Registry::open_with_own_key(state, &state.master_key(), Settings::default(), Access::Shared).await
 }
 
 fn bytes(text: &str) -> SecretBytes {

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::crypto::ValueLocation;
-use crate::store::{Accounts as _, Secrets as _, SqliteStore};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Accounts as _, Secrets as _};
 
 /// Every value of the account, opened with its current key alone.
 async fn values(world: &World, caller: &Caller) -> Vec<String> {

@@ -6,9 +6,13 @@
 mod accounts;
 mod audit;
 mod authorities;
+mod backup;
 mod budgets;
 mod devboxes;
+mod directory;
+mod error;
 mod identities;
+mod integrity;
 mod meta;
 mod receipts;
 mod recorder;
@@ -20,14 +24,14 @@ mod secrets;
 mod tests;
 mod tokens;
 mod watcher;
-mod whole;
 
-pub use whole::{Depth, Extent, examine, examine_for_start};
+pub use directory::StateDirectory;
+pub(crate) use directory::same_owner;
+pub use integrity::{Depth, examine, examine_for_start};
 
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
@@ -35,8 +39,7 @@ use sqlx::{ConnectOptions, Connection, Row, Sqlite, SqliteConnection, SqlitePool
 use tokio::sync::Mutex;
 
 use super::audit::AuditRecord;
-use super::directory::{ServeClaim, StateDirectory};
-use super::{AccountId, Meta as _, StoreError};
+use super::{AccountId, Meta as _, ServeClaim, StoreError};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
 
@@ -65,7 +68,7 @@ impl SqliteStore {
     pub async fn open(state: &StateDirectory) -> Result<Self, StoreError> {
         let options = options(&state.database()).create_if_missing(false);
         let mut connection = options.clone().pragma("query_only", "ON").connect().await?;
-        let fits = whole::check_schema(&mut connection).await;
+        let fits = integrity::check_schema(&mut connection).await;
         connection.close().await?;
         fits?;
         let writer = pool(1).connect_with(options.clone()).await?;
@@ -73,7 +76,7 @@ impl SqliteStore {
     }
 
     /// Opens the database of `state`, makes it if there is none, and brings its schema up to date. The claim keeps a
-    /// running server from a schema that it does not know. Hold [`StateDirectory::lock`] meanwhile.
+    /// running server from a schema that it does not know. Hold [`Location::lock`](super::Location::lock) meanwhile.
     ///
     /// # Errors
     /// [`StoreError::Newer`], [`StoreError::Migrate`], [`StoreError::Database`].
@@ -205,34 +208,9 @@ async fn migrate(writer: &SqlitePool) -> Result<(), StoreError> {
     match MIGRATIONS.run(writer).await {
         Ok(()) => Ok(()),
         Err(MigrateError::VersionMissing(found)) => {
-            Err(StoreError::Newer { found, known: whole::newest_schema() })
+            Err(StoreError::Newer { found, known: integrity::newest_schema() })
         }
         Err(MigrateError::Execute(error)) => Err(error.into()),
-        Err(error) => Err(StoreError::Migrate(error)),
+        Err(error) => Err(StoreError::Migrate(error.into())),
     }
 }
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        match &error {
-            sqlx::Error::Database(database) if database.is_unique_violation() => Self::Taken,
-            sqlx::Error::Database(database) => match primary_code(database.as_ref()) {
-                Some(FULL) => Self::Full(error),
-                Some(READ_ONLY) => Self::ReadOnly(error),
-                Some(CORRUPT | NOT_A_DATABASE) => Self::Corrupt(error),
-                _ => Self::Database(error),
-            },
-            _ => Self::Database(error),
-        }
-    }
-}
-
-/// SQLite's own number of a failure without what extends it (rescode.html, section 2).
-fn primary_code(error: &dyn DatabaseError) -> Option<i32> {
-    error.code()?.parse::<i32>().ok().map(|code| code & 0xff)
-}
-
-const READ_ONLY: i32 = 8;
-const CORRUPT: i32 = 11;
-const FULL: i32 = 13;
-const NOT_A_DATABASE: i32 = 26;

@@ -34,7 +34,7 @@ impl Recorder {
     /// Returns once the row is on disk.
     pub(super) async fn record(&self, row: AuditRecord) -> Result<(), StoreError> {
         let (done, written) = oneshot::channel();
-        let gone = |_| StoreError::Database(sqlx::Error::WorkerCrashed);
+        let gone = |_| StoreError::from(sqlx::Error::WorkerCrashed);
         self.0.send(Waiting { row, done }).await.map_err(|_| gone(()))?;
         written.await.map_err(|_| gone(()))?
     }

@@ -5,7 +5,8 @@ use std::os::unix::fs::MetadataExt;
 
 use super::*;
 use crate::store::{
-    Action, Actor, AuditFloor, AuditLog, AuditPage, Chain, Meta, MetaKey, Outcome, Retention as _,
+    Action, Actor, AuditFloor, AuditLog, AuditPage, AuditRecord, Chain, Extent, Location as _, Meta, MetaKey,
+    Outcome, Retention as _,
 };
 
 async fn open(state: &StateDirectory) -> Result<SqliteStore, StoreError> {
@@ -173,7 +174,7 @@ async fn a_state_of_a_newer_program_is_refused() {
     .unwrap();
     drop(store);
     let refused = open(&state).await.unwrap_err();
-    let newest = whole::newest_schema();
+    let newest = integrity::newest_schema();
     assert!(matches!(refused, StoreError::Newer { found: 9000, known } if known == newest), "{refused:?}");
     let refused = SqliteStore::open(&state).await.unwrap_err();
     assert!(matches!(refused, StoreError::Newer { found: 9000, known } if known == newest), "{refused:?}");
@@ -183,7 +184,7 @@ async fn a_state_of_a_newer_program_is_refused() {
 async fn a_program_beside_an_older_server_leaves_the_schema_alone() {
     let (_directory, state) = state();
     let store = open(&state).await.unwrap();
-    let newest = whole::newest_schema();
+    let newest = integrity::newest_schema();
     let forget = sqlx::query("DELETE FROM _sqlx_migrations WHERE version = ?").bind(newest);
     forget.execute(&store.writer).await.unwrap();
     for refused in [

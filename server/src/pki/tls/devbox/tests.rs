@@ -13,7 +13,8 @@ use crate::app::{KeyPolicy, init, open_registry};
 use crate::config::StateConfig;
 use crate::crypto::MasterKey;
 use crate::registry::{Registry, Settings};
-use crate::store::{Actor, Authorities as _, SqliteStore, StateDirectory};
+use crate::store::sqlite::{SqliteStore, StateDirectory};
+use crate::store::{Actor, Authorities as _};
 
 const DAY: Duration = Duration::from_secs(86_400);
 

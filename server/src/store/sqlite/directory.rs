@@ -1,66 +1,19 @@
-//! The state directory: its paths, its permissions, and the lock under which it is set up.
+//! The state directory: its paths, its permissions, and its locks.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use thiserror::Error;
+use async_trait::async_trait;
 
-/// Why a state directory cannot be used.
-#[derive(Debug, Error)]
-pub enum StateError {
-    /// It cannot be created, read or written.
-    #[error("the state directory {path} cannot be used: it must be a directory that this user may write")]
-    Access {
-        /// The directory or the file in it.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// There is no state.
-    #[error(
-        "there is no state in {path}: check the path, and that its volume is mounted; `init` sets a new state up"
-    )]
-    Missing {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// Others than the owner may enter it.
-    #[error("the state directory {path} is open to others (mode {mode:04o}): run chmod 700 {path}")]
-    Mode {
-        /// The directory.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// Another server serves it.
-    #[error(
-        "the state directory {path} is being served by another process: stop that server first, or give this one a \
-         directory of its own"
-    )]
-    Served {
-        /// The directory.
-        path: PathBuf,
-    },
-}
+use super::{SqliteStore, examine_for_start};
+use crate::store::{Extent, Location, OpenLock, ServeClaim, StateError, Store, StoreError};
 
 /// A directory that only its owner may enter.
 #[derive(Debug, Clone)]
 pub struct StateDirectory(PathBuf);
-
-/// Held while a state is opened, so that two programs do not both set it up.
-#[derive(Debug)]
-pub struct OpenLock {
-    _file: File,
-}
-
-/// Held for as long as a server serves a state, by the kernel until its process is gone.
-#[derive(Debug)]
-pub struct ServeClaim {
-    _file: File,
-}
 
 impl StateDirectory {
     /// Makes the directory (mode 0700) where there is none. An empty one is closed to others; one that holds something
@@ -69,7 +22,7 @@ impl StateDirectory {
     /// # Errors
     /// [`StateError`].
     pub fn open(path: &Path) -> Result<Self, StateError> {
-        Self::prepare(path).map_err(|source| StateError::Access { path: path.to_owned(), source })?;
+        Self::make(path).map_err(|source| StateError::Access { path: path.to_owned(), source })?;
         Self(path.to_owned()).closed_to_others()
     }
 
@@ -94,7 +47,7 @@ impl StateDirectory {
         }
     }
 
-    fn prepare(path: &Path) -> io::Result<()> {
+    fn make(path: &Path) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         if fs::read_dir(path)?.next().is_none() {
             fs::set_permissions(path, Permissions::from_mode(0o700))?;
@@ -131,30 +84,6 @@ impl StateDirectory {
         self.0.join("master.key")
     }
 
-    /// Waits for the lock under which the state is set up.
-    ///
-    /// # Errors
-    /// [`StateError::Access`].
-    pub fn lock(&self) -> Result<OpenLock, StateError> {
-        let path = self.0.join("open.lock");
-        let file = self.private_file(&path).and_then(|file| file.lock().map(|()| file));
-        file.map(|file| OpenLock { _file: file }).map_err(|source| self.access(&path, source))
-    }
-
-    /// Takes the right to serve this state. Operators' commands need none.
-    ///
-    /// # Errors
-    /// [`StateError::Served`] where another process has it; [`StateError::Access`].
-    pub fn claim(&self) -> Result<ServeClaim, StateError> {
-        let path = self.0.join("serve.lock");
-        let file = self.private_file(&path).map_err(|source| self.access(&path, source))?;
-        match file.try_lock() {
-            Ok(()) => Ok(ServeClaim { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(StateError::Served { path: self.0.clone() }),
-            Err(TryLockError::Error(source)) => Err(self.access(&path, source)),
-        }
-    }
-
     /// Makes the database's file (mode 0600) where there is none: its companions take over the mode.
     ///
     /// # Errors
@@ -180,6 +109,53 @@ impl StateDirectory {
 
     fn access(&self, path: &Path, source: io::Error) -> StateError {
         StateError::Access { path: path.to_owned(), source }
+    }
+}
+
+#[async_trait]
+impl Location for StateDirectory {
+    fn name(&self) -> String {
+        self.0.display().to_string()
+    }
+
+    fn database_name(&self) -> String {
+        self.database().display().to_string()
+    }
+
+    fn has_state(&self) -> bool {
+        self.has_database()
+    }
+
+    fn lock(&self) -> Result<OpenLock, StateError> {
+        let path = self.0.join("open.lock");
+        let file = self.private_file(&path).and_then(|file| file.lock().map(|()| file));
+        file.map(OpenLock::held_by).map_err(|source| self.access(&path, source))
+    }
+
+    fn claim(&self) -> Result<ServeClaim, StateError> {
+        let path = self.0.join("serve.lock");
+        let file = self.private_file(&path).map_err(|source| self.access(&path, source))?;
+        match file.try_lock() {
+            Ok(()) => Ok(ServeClaim::held_by(file)),
+            Err(TryLockError::WouldBlock) => Err(StateError::Served { path: self.0.clone() }),
+            Err(TryLockError::Error(source)) => Err(self.access(&path, source)),
+        }
+    }
+
+    fn prepare(&self) -> Result<(), StateError> {
+        self.touch_database()
+    }
+
+    async fn check_for_start(&self) -> Result<Extent, StoreError> {
+        examine_for_start(&self.database()).await
+    }
+
+    async fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
+        Ok(Arc::new(SqliteStore::open(self).await?))
+    }
+
+    async fn set_up(&self, claim: &ServeClaim) -> Result<Arc<dyn Store>, StoreError> {
+        Ok(Arc::new(SqliteStore::set_up(self, claim).await?))
     }
 }
 

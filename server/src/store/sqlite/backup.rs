@@ -1,0 +1,76 @@
+//! The state as one file: copied beside a server, read without a change, and put to work again.
+
+use std::path::Path;
+
+use sqlx::{ConnectOptions, Connection, Row};
+
+use super::integrity::{check_schema, read_options};
+use super::{SqliteStore, audit, pool};
+use crate::store::{AuditRecord, StoreError};
+
+/// How far a restored account's revision goes ahead: further than writes since the backup can have gone. A devbox that
+/// knows one of their revisions then never takes the restored state for what it has.
+const REVISION_LEAP: i64 = 1 << 32;
+
+impl SqliteStore {
+    /// Opens a database to look at it: nothing is changed, not even its schema.
+    ///
+    /// # Errors
+    /// [`StoreError::Older`], [`StoreError::Newer`], [`StoreError::Empty`]; others if it is no database of this program.
+    pub async fn open_to_read(database: &Path) -> Result<Self, StoreError> {
+        let options = read_options(database);
+        let mut connection = options.connect().await?;
+        let fits = check_schema(&mut connection).await;
+        connection.close().await?;
+        fits?;
+        Self::over(pool(1).connect_with(options.clone()).await?, options).await
+    }
+
+    /// Ends every connection, so that all of the state is in its one file.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn close(self) -> Result<(), StoreError> {
+        self.watcher.into_inner().close().await?;
+        self.readers.close().await;
+        self.writer.close().await;
+        Ok(())
+    }
+
+    /// Writes a consistent copy of the state, as it is at one moment, to `file`, which is empty. Others read and write on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn copy_to(&self, file: &Path) -> Result<(), StoreError> {
+        let file = file.to_str().ok_or(StoreError::Damaged("a path that is not UTF-8"))?;
+        sqlx::query("VACUUM INTO ?").bind(file).execute(&self.writer).await?;
+        Ok(())
+    }
+
+    /// Makes a restored state another one than that which devboxes know.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn leap_ahead(&self, audit: &AuditRecord) -> Result<(), StoreError> {
+        let mut write = self.begin().await?;
+        let update = sqlx::query("UPDATE accounts SET revision = revision + ?1, wakes = wakes + ?1")
+            .bind(REVISION_LEAP);
+        update.execute(&mut *write).await?;
+        // Rows that were written since the backup may be known elsewhere: none of the new ones has the number of one of them.
+        let leap = sqlx::query("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'audit'");
+        leap.bind(REVISION_LEAP).execute(&mut *write).await?;
+        audit::insert(&mut write, audit).await?;
+        Ok(write.commit().await?)
+    }
+
+    /// How many rows the tables have that people ask for.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn counts(&self) -> Result<[(&'static str, i64); 3], StoreError> {
+        const COUNTS: &str = "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM secrets),
+                              (SELECT count(*) FROM devboxes)";
+        let row = sqlx::query(COUNTS).fetch_one(&self.readers).await?;
+        Ok([("accounts", row.try_get(0)?), ("secrets", row.try_get(1)?), ("devboxes", row.try_get(2)?)])
+    }
+}
