@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use crate::access::peer::{Cgroups, Examiner};
 use crate::access::policy::Policy;
+use crate::access::policy::credentials::CredentialRules;
 use crate::admin::{self, Admin};
 use crate::config::{self, Settings};
 use crate::control_plane::ServerUrl;
@@ -20,7 +21,6 @@ use crate::freshness::Freshness;
 use crate::harden::{self, Hardening, Reach};
 use crate::identity::enroll::EnrollError;
 use crate::identity::{self, InitialIdentity, InitialIdentityError, TriedTokens};
-use crate::local_api::credentials::rules::CredentialRules;
 use crate::local_api::credentials::{self, Credentials as Units};
 use crate::local_api::launch::{self, LaunchState};
 use crate::machine::Machine;

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use devbox_secrets_common::log::journal::is_stderr;
+use devbox_secretsd::access::explain::Explanation;
 use devbox_secretsd::access::peer::Process;
-use devbox_secretsd::access::policy::Explanation;
 use devbox_secretsd::admin::client::AskError;
 use devbox_secretsd::admin::resumed::until_resumed;
 use devbox_secretsd::admin::{client, explain};

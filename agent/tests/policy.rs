@@ -13,8 +13,8 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use devbox_launch_proto::{Answer, AnswerHeader, ErrorCode, Flags, HEADER_LEN, RequestBuilder};
+use devbox_secretsd::access::explain::Explanation;
 use devbox_secretsd::access::peer::Digest;
-use devbox_secretsd::access::policy::Explanation;
 use nix::unistd::geteuid;
 use tempfile::TempDir;
 

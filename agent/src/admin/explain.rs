@@ -1,9 +1,11 @@
 //! `GET /explain?pid=N&uid=N&gid=N`: what a process would get. Who asks says whose it is, for it may be hidden from the daemon.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::access::peer::{Cgroups, Examiner, Peer, Process};
-use crate::access::policy::Explanation;
+use crate::access::authorize::authorize_unverified;
+use crate::access::explain::Explanation;
+use crate::access::peer::{Cgroups, Examiner, Peer};
 use crate::config::Settings;
 
 /// The question about `peer`, as a request's target.
@@ -32,9 +34,8 @@ pub async fn from_file(settings: &Settings, admin_socket: &Path, peer: Peer) -> 
     );
     let decided_by = format!("{file}; no daemon answers at {}", admin_socket.display());
     let examiner = Examiner::new(Cgroups::of_this_machine());
-    let questions = settings.policy.all_questions();
-    let facts = examiner.examine(peer, Process::to_explain(peer.pid), questions).await;
-    Explanation::new(decided_by, &settings.policy, &facts, None::<std::iter::Empty<&str>>)
+    let decision = authorize_unverified(Arc::new(settings.policy.clone()), &examiner, peer).await;
+    Explanation::new(decided_by, &decision, None::<std::iter::Empty<&str>>)
 }
 
 #[cfg(test)]

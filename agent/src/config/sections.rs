@@ -10,10 +10,10 @@ use nix::unistd::geteuid;
 
 use super::settings::Overrides;
 use crate::access::peer::is_anonymous_user;
+use crate::access::policy::credentials::{CredentialRule, CredentialRuleConfig, CredentialRules};
 use crate::access::policy::{Policy, RuleConfig};
 use crate::control_plane::ServerUrl;
 use crate::harden::Mode;
-use crate::local_api::credentials::rules::{CredentialRule, CredentialRuleConfig, CredentialRules};
 use crate::sys::Requirement;
 use crate::telemetry::log::{self, Format};
 

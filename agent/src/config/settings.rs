@@ -7,10 +7,10 @@ use devbox_secrets_common::config::{Document, print_size};
 
 use super::identity;
 use super::sections::{self, Log, Memory, Server, Sockets};
+use crate::access::policy::credentials::CredentialRules;
 use crate::access::policy::{Policy, table};
 use crate::harden::Mode;
 use crate::identity::Source;
-use crate::local_api::credentials::rules::CredentialRules;
 use crate::telemetry::log::Format;
 
 /// The command line, which overrides the file.

@@ -1,44 +1,31 @@
-//! Who may have what: rules match what the kernel says of a process, and grant patterns of environment names.
+//! The rules: conditions on processes, and the names of the variables that each grants.
 //!
-//! No rule, no secret. Rules only add to each other. What is not known of a process matches no rule that asks for it. A name
-//! that steers loaders, shells or interpreters ([`is_guarded`]) is granted only by a rule that names it exactly.
+//! No rule, no secret. Rules only add to each other. A fact about a process that is unknown meets no condition. A guarded
+//! name ([`is_guarded`]: it steers loaders, shells or interpreters) is granted only by a rule that lists exactly it.
 //!
-//! A decision takes two steps: [`Policy::questions`] says what must be looked up about a peer, which is nothing where user
-//! and group settle it, and [`Policy::grants`] decides from the answers. [`Explanation`] is the same for people.
+//! - `config`: a `[[rule]]` of the configuration file; `matchers`: its conditions, one file for each subject;
+//! - [`credentials`]: a `[[credential]]`, for systemd units;
+//! - [`table`]: rules for people.
 
 mod config;
-mod explain;
+pub mod credentials;
 mod matchers;
 mod mismatch;
 mod rule;
 pub mod table;
-#[cfg(test)]
-mod tests;
 
 pub use config::{Problem, RuleConfig, RuleMistake};
 pub use devbox_secrets_proto::guarded::is_guarded;
-pub use explain::{ExplainedProcess, ExplainedRule, ExplainedVariable, Explanation};
 pub use matchers::Principal;
 pub use rule::{Rule, RuleLabel};
 
-use std::fmt;
-
 use crate::access::glob::Glob;
 use crate::access::peer::{Facts, Peer, Questions, UnitPattern};
-
-/// Most rules that [`Policy::why_not`] gives a reason for, and [`Policy::about`] names.
-const MAX_REASONS: usize = 16;
 
 /// All rules.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
     rules: Vec<Rule>,
-}
-
-/// What the rules grant one process: at least one is about it.
-#[derive(Debug, Clone)]
-pub struct Grants<'a> {
-    rules: Vec<&'a Rule>,
 }
 
 /// How rules relate to a user, by its numbers alone.
@@ -106,65 +93,9 @@ impl Policy {
         self.all_questions().any_executable
     }
 
-    /// What a process may have; none where no rule is about it.
-    #[must_use]
-    pub fn grants(&self, facts: &Facts) -> Option<Grants<'_>> {
-        let rules: Vec<&Rule> = self.rules.iter().filter(|rule| rule.applies_to(facts)).collect();
-        (!rules.is_empty()).then_some(Grants { rules })
-    }
-
-    /// For the audit: the rules that are about a process, by number and name.
-    #[must_use]
-    pub fn about<'a>(&'a self, facts: &'a Facts) -> impl fmt::Display + 'a {
+    /// The positions of the rules that apply to a process.
+    pub(crate) fn applying_to(&self, facts: &Facts) -> impl Iterator<Item = usize> {
         let rules = self.rules.iter().enumerate();
-        let about = rules.filter(|(_, rule)| rule.applies_to(facts)).take(MAX_REASONS);
-        Labels(about.map(|(index, rule)| rule.label(index)))
-    }
-
-    /// For the operator: why each rule grants nothing, or not `name`, to a process. One line.
-    #[must_use]
-    pub fn why_not(&self, facts: &Facts, name: Option<&str>) -> String {
-        if self.rules.is_empty() {
-            return "there is no rule".to_owned();
-        }
-        let reason = |(index, rule): (usize, &Rule)| {
-            let why = match rule.mismatches(facts).next() {
-                Some(mismatch) => mismatch.to_string(),
-                None => rule.why_not_granted(name),
-            };
-            format!("rule {}: {why}", rule.label(index))
-        };
-        let mut reasons: Vec<String> = self.rules.iter().enumerate().take(MAX_REASONS).map(reason).collect();
-        if let Some(more) = self.rules.len().checked_sub(MAX_REASONS + 1) {
-            reasons.push(format!("and {} more", more + 1));
-        }
-        reasons.join("; ")
-    }
-}
-
-/// Rules, one after the other.
-struct Labels<I>(I);
-
-impl<'a, I: Iterator<Item = RuleLabel<'a>> + Clone> fmt::Display for Labels<I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, label) in self.0.clone().enumerate() {
-            write!(f, "{}{label}", if index > 0 { ", " } else { "" })?;
-        }
-        Ok(())
-    }
-}
-
-impl Grants<'_> {
-    /// Whether a variable of this name may be injected.
-    #[must_use]
-    pub fn allows(&self, name: &[u8]) -> bool {
-        let guarded = is_guarded(name);
-        self.rules.iter().any(|rule| rule.grants(name, guarded))
-    }
-
-    /// Whether every name but the guarded ones is granted.
-    #[must_use]
-    pub fn everything(&self) -> bool {
-        self.rules.iter().any(|rule| rule.grants_everything())
+        rules.filter(|(_, rule)| rule.applies_to(facts)).map(|(index, _)| index)
     }
 }

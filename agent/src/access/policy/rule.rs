@@ -79,16 +79,16 @@ impl Rule {
         self.conditions.iter().filter_map(|condition| condition.mismatch(facts))
     }
 
-    pub(super) fn grants(&self, name: &[u8], guarded: bool) -> bool {
+    pub(crate) fn grants(&self, name: &[u8], guarded: bool) -> bool {
         self.allow.iter().any(|glob| if guarded { glob.is_exactly(name) } else { glob.matches(name) })
     }
 
-    pub(super) fn grants_everything(&self) -> bool {
+    pub(crate) fn grants_everything(&self) -> bool {
         self.allow.iter().any(Glob::is_everything)
     }
 
     /// Why the rule does not grant `name` to a process it applies to, for messages.
-    pub(super) fn why_not_granted(&self, name: Option<&str>) -> String {
+    pub(crate) fn why_not_granted(&self, name: Option<&str>) -> String {
         match name {
             Some(name) if is_guarded(name.as_bytes()) => format!("does not grant {name} by its exact name"),
             Some(name) if !self.grants(name.as_bytes(), false) => format!("does not grant {name}"),

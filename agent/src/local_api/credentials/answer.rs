@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 
 use super::address::Question;
 use super::refusal::Refusal;
-use super::rules::CredentialRules;
+use crate::access::policy::credentials::CredentialRules;
 use crate::memory::Generation;
 
 /// systemd takes at most 1 MiB of credentials for a unit, and fails the unit's start when there is more. To close without

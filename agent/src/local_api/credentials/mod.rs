@@ -1,7 +1,7 @@
 //! Credentials for systemd units: `LoadCredential=db_password:/run/devbox-secrets/credentials.sock`.
 //!
 //! systemd connects once for each credential at each start of a unit, and reads to the end ([`address`] has how it says
-//! what it asks for). It is believed only from uid 0 in the unit's own cgroup ([`Cgroups`]); [`rules`] say which variables
+//! what it asks for). It is believed only from uid 0 in the unit's own cgroup ([`Cgroups`]); [`CredentialRules`] say which variables
 //! a unit may load. A refusal makes the unit's start fail at once, with the reason in this daemon's log.
 //!
 //! A connection is accepted only when it can be answered: one that waits in the kernel's queue survives a restart of this
@@ -14,7 +14,6 @@ mod caller;
 mod passing;
 mod refusal;
 mod report;
-pub mod rules;
 
 #[cfg(test)]
 mod tests;
@@ -38,8 +37,8 @@ use self::address::Question;
 use self::passing::Passing;
 use self::refusal::Refusal;
 use self::report::{report_refused, report_served};
-use self::rules::CredentialRules;
 use crate::access::peer::{Cgroups, Peer};
+use crate::access::policy::credentials::CredentialRules;
 use crate::freshness::Freshness;
 use crate::memory::{Generation, Vault};
 use crate::metrics::Metrics;

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use nix::unistd::geteuid;
 use tokio::io::AsyncReadExt;
 
-use super::rules::{CredentialRule, CredentialRuleConfig};
 use super::*;
+use crate::access::policy::credentials::{CredentialRule, CredentialRuleConfig};
 use crate::memory::Loss;
 use crate::memory::test_support::SealedBundle;
 use crate::sys::BootTime;

@@ -14,9 +14,8 @@ use tracing::debug;
 
 use super::LaunchState;
 use super::at_once::{Stream, send, send_now};
-use super::failure::Failure;
 use super::places::Place;
-use super::refusal::Refusal;
+use super::refusal::{Failure, Refusal};
 use super::report::report_inline;
 use super::selection::Selection;
 use super::unread::Content;

@@ -7,9 +7,6 @@
 mod answer;
 mod at_once;
 mod connection;
-mod decision;
-mod explain;
-mod failure;
 mod listener;
 mod places;
 mod refusal;
@@ -30,7 +27,9 @@ use self::answer::WhyInline;
 use self::places::Places;
 use self::report::Seldom;
 use self::unread::{Unread, Why};
-use crate::access::peer::{Cgroups, Examiner};
+use crate::access::authorize::authorize_unverified;
+use crate::access::explain::Explanation;
+use crate::access::peer::{Cgroups, Examiner, Peer};
 use crate::access::policy::Policy;
 use crate::freshness::Freshness;
 use crate::memory::{Pool, Vault};
@@ -102,6 +101,15 @@ impl LaunchState {
     /// Launches from now on are decided by `policy`.
     pub fn set_policy(&self, policy: Policy) {
         self.policy.store(Arc::new(policy));
+    }
+
+    /// Explains the decision about the process with the ids of `peer`, and what it means for each variable. The ids are
+    /// believed, because nothing is handed out.
+    pub async fn explain(&self, peer: Peer) -> Explanation {
+        let decision = authorize_unverified(self.policy.load_full(), &self.examiner, peer).await;
+        let held = self.vault.current().ok();
+        let names = held.as_ref().map(|generation| generation.variables().map(|variable| variable.name));
+        Explanation::new("the running daemon".to_owned(), &decision, names)
     }
 
     /// Launches since the start, and right now.

@@ -1,14 +1,40 @@
-//! Refusals: a code for programs, one line for people, never a value.
+//! The ways in which a launch fails. A refusal has a code for programs and one line for people, never a value.
+
+use std::io;
 
 use devbox_launch_proto::{ErrorCode, LARGEST_ROOM, MAX_ERROR_LEN};
 
+use crate::access::authorize::Decision;
 use crate::access::peer::{Peer, is_anonymous_user};
 use crate::memory::Unavailable;
 
 /// Longest part of a name from a request that a message repeats, in characters.
 const MAX_QUOTED: usize = 128;
 
-/// Why a launch gets nothing.
+/// Why a launch got no variables.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The daemon refuses, and the launcher learns why.
+    Refused(Refusal),
+    /// The launcher closed its end.
+    Gone,
+    /// The launcher did not send its request, or did not read its answer, in time.
+    Slow(&'static str),
+}
+
+/// Reading from and writing to a connected Unix socket fails only if the peer has gone.
+impl From<io::Error> for Failure {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) code: ErrorCode,
@@ -34,34 +60,20 @@ impl Refusal {
         Self::new(ErrorCode::Invalid, text)
     }
 
-    /// No rule is about this peer.
-    pub(super) fn no_rule(peer: Peer) -> Self {
-        let Peer { uid, gid, .. } = peer;
-        if is_anonymous_user(uid) {
-            return Self::anonymous(uid);
-        }
+    /// No rule applies to this process.
+    pub(super) fn no_rule(decision: &Decision) -> Self {
+        let Peer { uid, gid, .. } = decision.peer();
         let text = format!(
             "no rule grants anything to uid {uid}, gid {gid}: add a [[rule]] with uid = {uid} (or gid = {gid}) and env = \
              [\"NAME\", …] to the daemon's agent.toml"
         );
-        Self::new(ErrorCode::Denied, &text)
+        Self::denied(decision, None, &text)
     }
 
-    /// The peer shows as the uid of everybody whom the daemon's user namespace does not map: no rule can name it.
-    fn anonymous(uid: u32) -> Self {
-        let text = format!(
-            "the daemon's user namespace does not map this process's user (it shows as uid {uid}, as every such user does): map \
-             it, or run the daemon outside the namespace"
-        );
-        Self::new(ErrorCode::Denied, &text)
-    }
-
-    /// No rule grants this name to this peer.
-    pub(super) fn not_granted(name: &[u8], guarded: bool, peer: Peer) -> Self {
-        let (name, uid, gid) = (quoted(name), peer.uid, peer.gid);
-        if is_anonymous_user(uid) {
-            return Self { name: Some(name), ..Self::anonymous(uid) };
-        }
+    /// No rule grants this name to this process.
+    pub(super) fn not_granted(name: &[u8], guarded: bool, decision: &Decision) -> Self {
+        let Peer { uid, gid, .. } = decision.peer();
+        let name = quoted(name);
         let how = if guarded {
             "; it steers what programs load or run, so no pattern grants it, only its exact name"
         } else {
@@ -71,7 +83,18 @@ impl Refusal {
             "no rule grants {name} to uid {uid}, gid {gid}: add \"{name}\" to the env of a [[rule]] with uid = {uid} (or \
              gid = {gid}) in the daemon's agent.toml{how}"
         );
-        Self { name: Some(name), ..Self::new(ErrorCode::Denied, &text) }
+        Self::denied(decision, Some(name), &text)
+    }
+
+    fn denied(decision: &Decision, name: Option<String>, text: &str) -> Self {
+        let uid = decision.peer().uid;
+        let reasons = Some(decision.why_not(name.as_deref()));
+        let refusal = if is_anonymous_user(uid) {
+            Self::new(ErrorCode::Denied, &unmapped(uid))
+        } else {
+            Self::new(ErrorCode::Denied, text)
+        };
+        Self { name, reasons, ..refusal }
     }
 
     /// There is no such variable.
@@ -121,10 +144,14 @@ impl Refusal {
     pub(super) fn reasons(&self) -> Option<&str> {
         self.reasons.as_deref()
     }
+}
 
-    pub(super) fn with_reasons(self, reasons: String) -> Self {
-        Self { reasons: Some(reasons), ..self }
-    }
+/// For the uid by which the daemon's user namespace shows everybody it does not map: no rule can name it.
+fn unmapped(uid: u32) -> String {
+    format!(
+        "the daemon's user namespace does not map this process's user (it shows as uid {uid}, as every such user does): map \
+         it, or run the daemon outside the namespace"
+    )
 }
 
 impl From<Unavailable> for Refusal {
@@ -148,6 +175,7 @@ pub(super) fn quoted(name: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::policy::Policy;
 
     #[test]
     fn a_text_is_one_line_of_bounded_length_whatever_the_request_names() {
@@ -161,9 +189,9 @@ mod tests {
 
     #[test]
     fn a_denial_names_the_rule_that_would_have_to_exist() {
-        let peer = Peer { uid: 1000, gid: 100, pid: 1 };
-        assert!(Refusal::no_rule(peer).text().contains("[[rule]] with uid = 1000 (or gid = 100)"));
-        let refusal = Refusal::not_granted(b"PATH", true, peer);
+        let decision = Decision::about_ids(&Policy::default(), Peer { uid: 1000, gid: 100, pid: 1 });
+        assert!(Refusal::no_rule(&decision).text().contains("[[rule]] with uid = 1000 (or gid = 100)"));
+        let refusal = Refusal::not_granted(b"PATH", true, &decision);
         assert!(refusal.text().contains("add \"PATH\" to the env") && refusal.text().contains("exact name"));
     }
 }

@@ -1,18 +1,17 @@
 //! One event of the audit and one count a launch. Names, but never values.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use devbox_launch_proto::{Answer, ErrorCode};
 use tracing::{Level, enabled, info, warn};
 
 use super::answer::{Reply, WhyInline};
-use super::failure::Failure;
-use super::refusal::Refusal;
+use super::refusal::{Failure, Refusal};
 use super::unread::Why;
+use crate::access::authorize::Decision;
 use crate::access::peer::{Facts, Peer, UnitName};
-use crate::access::policy::Policy;
 use crate::metrics::Metrics;
 use crate::telemetry::audit::{Kind, TARGET};
 
@@ -27,30 +26,32 @@ pub(super) struct Served {
     revision: u64,
     /// For the audit only.
     names: Cow<'static, str>,
-    rules: Arc<Policy>,
 }
 
 impl Served {
-    pub(super) fn new(answer: Answer, reply: &Reply<'_>, rules: Arc<Policy>) -> Self {
+    pub(super) fn new(answer: Answer, reply: &Reply<'_>) -> Self {
         let audited = enabled!(target: TARGET, Level::INFO);
         let names = if audited { reply.selection.summary(reply.generation) } else { Cow::Borrowed("") };
         let count = reply.selection.count(reply.generation);
-        Self { answer, count, revision: reply.generation.revision(), names, rules }
+        Self { answer, count, revision: reply.generation.revision(), names }
     }
 }
 
-/// Counts a launch, and tells how it ended. `facts` is what became known of its launcher.
+/// Counts a launch and audits how it ended. `decision`: the last one about its process, if there was one.
 pub(super) fn report(
     metrics: &Metrics,
-    facts: &Facts,
+    peer: Peer,
+    decision: Option<&Decision>,
     duration: Duration,
     outcome: &Result<Served, Failure>,
 ) {
     let duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let facts = decision.map_or_else(|| Cow::Owned(Facts::of(peer)), |made| Cow::Borrowed(made.facts()));
+    let facts = &*facts;
     match outcome {
         Ok(served) => {
             metrics.launch_served();
-            report_served(facts, served, duration_us);
+            report_served(facts, decision, served, duration_us);
         }
         Err(Failure::Refused(refusal)) => {
             metrics.launch_refused(refusal.reason());
@@ -67,7 +68,7 @@ pub(super) fn report(
     }
 }
 
-fn report_served(facts: &Facts, served: &Served, duration_us: u64) {
+fn report_served(facts: &Facts, decision: Option<&Decision>, served: &Served, duration_us: u64) {
     let Peer { uid, gid, pid } = facts.peer;
     let (answer, count, revision) = (word(served.answer), served.count, served.revision);
     info!(
@@ -81,7 +82,7 @@ fn report_served(facts: &Facts, served: &Served, duration_us: u64) {
         names = &*served.names,
         count,
         revision,
-        rules = %served.rules.about(facts),
+        rules = decision.map(|made| display(made.rules())),
         answer,
         duration_us,
         "launch"

@@ -3,8 +3,7 @@
 use devbox_launch_proto::{ErrorCode, HEADER_LEN, InvalidRequest, RequestHeader};
 
 use super::at_once::{Stream, receive};
-use super::failure::Failure;
-use super::refusal::Refusal;
+use super::refusal::{Failure, Refusal};
 
 /// Most requests fit here, without an allocation.
 const SMALL: usize = 512;

@@ -5,11 +5,11 @@ use std::fmt::Write;
 use std::io::IoSlice;
 
 use devbox_launch_proto::{Item, Items, LARGEST_ROOM};
+use devbox_secrets_proto::guarded::is_guarded;
 use devbox_secrets_proto::name::{InvalidVariable, MAX_ARG_STRLEN, check_name};
 
 use super::refusal::{Refusal, quoted};
-use crate::access::peer::Peer;
-use crate::access::policy::{Grants, is_guarded};
+use crate::access::authorize::Decision;
 use crate::memory::Generation;
 
 /// How long the audit's list of names may become before it ends, in bytes.
@@ -161,15 +161,14 @@ impl<'a> Pick<'a> {
 /// A [`Refusal`] that names the variable and the remedy. Whether a variable exists is told only to whom it is granted.
 pub(super) fn select<'a>(
     generation: &Generation,
-    grants: &Grants<'_>,
-    peer: Peer,
+    decision: &Decision,
     body: &'a [u8],
 ) -> Result<Selection<'a>, Refusal> {
-    if body.is_empty() && grants.everything() && !generation.has_guarded_names() {
+    if body.is_empty() && decision.allows_everything() && !generation.has_guarded_names() {
         return Ok(Selection::Whole);
     }
     let asked = Asked::read(body)?;
-    let context = Context { generation, grants, peer };
+    let context = Context { generation, decision };
     let mut choices = context.chosen(&asked)?;
     for (new, name) in &asked.rename {
         context.rename(&mut choices, new, name)?;
@@ -224,8 +223,7 @@ enum Choice<'a> {
 
 struct Context<'g> {
     generation: &'g Generation,
-    grants: &'g Grants<'g>,
-    peer: Peer,
+    decision: &'g Decision,
 }
 
 impl Context<'_> {
@@ -234,7 +232,7 @@ impl Context<'_> {
         let mut choices = vec![Choice::Out; self.generation.count()];
         if asked.only.is_empty() {
             for (choice, variable) in choices.iter_mut().zip(self.generation.variables()) {
-                if self.grants.allows(variable.name.as_bytes()) {
+                if self.decision.allows(variable.name.as_bytes()) {
                     *choice = Choice::In;
                 }
             }
@@ -256,8 +254,8 @@ impl Context<'_> {
 
     /// The number of a variable that this peer may have. Granted first, there second: names are no one else's to probe.
     fn find(&self, name: &[u8]) -> Result<usize, Refusal> {
-        if !self.grants.allows(name) {
-            return Err(Refusal::not_granted(name, is_guarded(name), self.peer));
+        if !self.decision.allows(name) {
+            return Err(Refusal::not_granted(name, is_guarded(name), self.decision));
         }
         self.generation.find(name).ok_or_else(|| Refusal::missing(name))
     }
@@ -269,8 +267,8 @@ impl Context<'_> {
         if let Err(error) = text.and_then(check_name) {
             return invalid(&error.to_string());
         }
-        if is_guarded(new) && !self.grants.allows(new) {
-            return Err(Refusal::not_granted(new, true, self.peer));
+        if is_guarded(new) && !self.decision.allows(new) {
+            return Err(Refusal::not_granted(new, true, self.decision));
         }
         let at = self.find(name)?;
         if new.len() + self.generation.string(at).len() - name.len() > MAX_ARG_STRLEN {
@@ -343,7 +341,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::access::peer::Facts;
+    use crate::access::peer::Peer;
     use crate::access::policy::{Policy, RuleConfig};
     use crate::memory::test_support::SealedBundle;
     use crate::sys::test_support::memories;
@@ -372,7 +370,7 @@ mod tests {
     /// What is injected, as text; or the refusal.
     fn launch(names: &[&str], env: &[&str], items: &[Item<'_>]) -> Result<String, Refusal> {
         let (generation, policy, body) = (generation(names), policy(env), body(items));
-        let selection = select(&generation, &policy.grants(&Facts::of(PEER)).unwrap(), PEER, &body)?;
+        let selection = select(&generation, &Decision::about_ids(&policy, PEER), &body)?;
         let mut copied = vec![0; selection.len(&generation)];
         selection.copy_to(&generation, &mut copied);
         let sliced =
@@ -479,8 +477,7 @@ mod tests {
         let value = vec![b'x'; MAX_ARG_STRLEN - 3];
         let generation = SealedBundle::new(1, &[("A", &value)]).open(&memories()[1]).unwrap();
         let (policy, body) = (policy(&["*"]), body(&[Rename(b"LONGER=A")]));
-        let refusal =
-            select(&generation, &policy.grants(&Facts::of(PEER)).unwrap(), PEER, &body).unwrap_err();
+        let refusal = select(&generation, &Decision::about_ids(&policy, PEER), &body).unwrap_err();
         assert!(refusal.text().contains("MAX_ARG_STRLEN"), "{}", refusal.text());
     }
 
@@ -502,10 +499,10 @@ mod tests {
         variables.push(("Z", &longer));
         let generation = SealedBundle::new(1, &variables).open(&memories()[1]).unwrap();
         let policy = policy(&["*"]);
-        let grants = policy.grants(&Facts::of(PEER)).unwrap();
+        let decision = Decision::about_ids(&policy, PEER);
         let refusal = |items: &[Item<'_>]| {
             let body = body(items);
-            select(&generation, &grants, PEER, &body).unwrap().check_len(&generation).err()
+            select(&generation, &decision, &body).unwrap().check_len(&generation).err()
         };
         let text = refusal(&[]).unwrap().text().to_owned();
         assert!(text.contains("are Z (112643 bytes), NAME_"), "{text}");
@@ -518,8 +515,7 @@ mod tests {
     #[test]
     fn a_broken_body_is_refused() {
         let (generation, policy) = (generation(&["A"]), policy(&["*"]));
-        let refusal = select(&generation, &policy.grants(&Facts::of(PEER)).unwrap(), PEER, b"\x09\x01\x00a")
-            .unwrap_err();
+        let refusal = select(&generation, &Decision::about_ids(&policy, PEER), b"\x09\x01\x00a").unwrap_err();
         assert_eq!(refusal.code, ErrorCode::Invalid);
     }
 
@@ -540,17 +536,17 @@ mod tests {
                 _ => Rename(rename.as_bytes()),
             }).collect();
             let (generation, policy, body) = (generation(&names), policy(&env), body(&items));
-            let grants = policy.grants(&Facts::of(PEER)).unwrap();
-            let Ok(selection) = select(&generation, &grants, PEER, &body) else { return Ok(()) };
+            let decision = Decision::about_ids(&policy, PEER);
+            let Ok(selection) = select(&generation, &decision, &body) else { return Ok(()) };
             let injected = selection.names(&generation);
             prop_assert!(injected.windows(2).all(|pair| pair[0] < pair[1]));
             let mut room = vec![0; selection.len(&generation)];
             selection.copy_to(&generation, &mut room);
             prop_assert_eq!(injected.len(), selection.count(&generation));
             if let Selection::Picked(picks) = &selection {
-                prop_assert!(picks.iter().all(|pick| grants.allows(generation.name(pick.at).as_bytes())));
+                prop_assert!(picks.iter().all(|pick| decision.allows(generation.name(pick.at).as_bytes())));
             } else {
-                prop_assert!(names.iter().all(|name| grants.allows(name.as_bytes())));
+                prop_assert!(names.iter().all(|name| decision.allows(name.as_bytes())));
             }
         }
     }

@@ -81,21 +81,21 @@ async fn an_explanation_agrees_with_what_a_launch_gets() {
 /// The server's thread logs where the process does: so this is asked of the decision itself.
 #[test]
 fn the_user_is_told_the_rule_to_write_and_only_the_audit_log_why_others_do_not_match() {
-    use super::super::decision::Decision;
-    use super::super::failure::Failure;
+    use super::super::refusal::{Failure, Refusal};
     use super::super::report::report;
-    use crate::access::peer::Facts;
+    use crate::access::authorize::Decision;
     use crate::metrics::Metrics;
 
     let peer = Peer { uid: 1000, gid: 100, pid: 7 };
-    let rules = Arc::new(policy(&["name = 'ci'\nuid = 4711\nenv = ['*']"]));
-    let refusal = Decision::new(rules, Facts::of(peer)).err().unwrap();
+    let decision = Decision::about_ids(&policy(&["name = 'ci'\nuid = 4711\nenv = ['*']"]), peer);
+    let refusal = Refusal::no_rule(&decision);
     assert!(refusal.text().contains("uid = 1000") && !refusal.text().contains("4711"), "{}", refusal.text());
 
     let log = Log::default();
     let subscriber = fmt().json().flatten_event(true).with_writer(log.clone()).finish();
     tracing::subscriber::with_default(subscriber, || {
-        report(&Metrics::default(), &Facts::of(peer), Duration::ZERO, &Err(Failure::Refused(refusal)));
+        let outcome = Err(Failure::Refused(refusal));
+        report(&Metrics::default(), peer, Some(&decision), Duration::ZERO, &outcome);
     });
     let line: serde_json::Value = serde_json::from_str(&log.text()).unwrap();
     assert_eq!(line["target"], "audit");

@@ -1,9 +1,14 @@
 //! Decisions about invented processes; real ones are in the tests of `peer` and `launch`.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
-use super::*;
-use crate::access::peer::{Digest, Executable, Learned, Obstacle, UnitName};
+use super::authorize::Decision;
+use super::explain::Explanation;
+use super::glob::Glob;
+use super::policy::*;
+use crate::access::peer::{Digest, Executable, Facts, Learned, Obstacle, Peer, UnitName};
 
 const DIGEST: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -15,20 +20,23 @@ fn facts(uid: u32, gid: u32) -> Facts {
     Facts::of(peer(uid, gid))
 }
 
-fn rule(uid: Option<u32>, gid: Option<u32>, allow: &[&str]) -> Rule {
+fn rule(uid: Option<u32>, gid: Option<u32>, allow: &[&str]) -> String {
     let id = |key: &str, id: Option<u32>| id.map(|id| format!("{key} = {id}\n")).unwrap_or_default();
     let any = if uid.or(gid).is_none() { "any = true\n" } else { "" };
-    let text = format!("{}{}{any}env = {allow:?}", id("uid", uid), id("gid", gid));
-    parsed(&[&text]).rules.remove(0)
+    format!("{}{}{any}env = {allow:?}", id("uid", uid), id("gid", gid))
 }
 
-fn parsed(rules: &[&str]) -> Policy {
-    let rules = rules.iter().map(|text| toml::from_str::<RuleConfig>(text).unwrap()).collect();
+fn parsed<T: AsRef<str>>(rules: &[T]) -> Policy {
+    let rules = rules.iter().map(|text| toml::from_str::<RuleConfig>(text.as_ref()).unwrap()).collect();
     Policy::from_config(rules).unwrap()
 }
 
+fn decide(policy: &Policy, facts: &Facts) -> Decision {
+    Decision::new(Arc::new(policy.clone()), facts.clone())
+}
+
 fn allows(policy: &Policy, facts: &Facts, name: &str) -> bool {
-    policy.grants(facts).is_some_and(|grants| grants.allows(name.as_bytes()))
+    decide(policy, facts).allows(name.as_bytes())
 }
 
 fn in_unit(name: &str) -> Facts {
@@ -41,20 +49,20 @@ fn running(path: &str, digest: Learned<Digest>) -> Facts {
 
 #[test]
 fn without_rules_nobody_has_anything() {
-    assert!(Policy::default().grants(&facts(0, 0)).is_none());
+    assert!(decide(&Policy::default(), &facts(0, 0)).is_denial());
 }
 
 #[test]
 fn by_default_only_the_own_uid_has_everything() {
     let policy = Policy::own_uid_only(1000);
-    assert!(policy.grants(&facts(1000, 5)).unwrap().everything());
+    assert!(decide(&policy, &facts(1000, 5)).allows_everything());
     assert!(allows(&policy, &facts(1000, 5), "API_KEY"));
-    assert!(policy.grants(&facts(0, 0)).is_none());
+    assert!(decide(&policy, &facts(0, 0)).is_denial());
 }
 
 #[test]
 fn uid_and_gid_of_one_rule_must_both_hold_and_rules_add_up() {
-    let policy = Policy { rules: vec![rule(Some(1), Some(2), &["A"]), rule(Some(1), None, &["B_*"])] };
+    let policy = parsed(&["uid = 1\ngid = 2\nenv = ['A']", "uid = 1\nenv = ['B_*']"]);
     assert!(allows(&policy, &facts(1, 2), "A") && allows(&policy, &facts(1, 2), "B_X"));
     assert!(!allows(&policy, &facts(1, 3), "A") && allows(&policy, &facts(1, 3), "B_X"));
     assert!(!allows(&policy, &facts(2, 2), "A"));
@@ -73,8 +81,8 @@ fn only_a_rule_that_names_uid_or_gid_names_a_user() {
 
 #[test]
 fn guarded_names_are_granted_by_their_exact_name_only() {
-    let globs = Policy { rules: vec![rule(None, None, &["*", "LD_*", "PAT?"])] };
-    let exact = Policy { rules: vec![rule(None, None, &["PATH", "LD_PRELOAD"])] };
+    let globs = parsed(&[rule(None, None, &["*", "LD_*", "PAT?"])]);
+    let exact = parsed(&[rule(None, None, &["PATH", "LD_PRELOAD"])]);
     for name in ["PATH", "LD_PRELOAD"] {
         assert!(!allows(&globs, &facts(1, 1), name), "{name}");
         assert!(allows(&exact, &facts(1, 1), name), "{name}");
@@ -133,16 +141,16 @@ fn the_operator_is_told_why_each_rule_does_not_match_in_one_line() {
         "uid = 1\nexecutable = '/x'\nenv = ['*']",
     ]);
     let facts = Facts { unit: Ok(None), ..running("/tmp/\n", Err(Obstacle::NotAsked)) };
-    let why = policy.why_not(&facts, Some("PATH"));
+    let why = decide(&policy, &facts).why_not(Some("PATH"));
     assert_eq!(
         why,
         "rule 1 (\"ci\"): uid is 1, not 7; rule 2: it is not in unit app.service; rule 3: does not grant PATH by its exact \
          name; rule 4: executable is /tmp/\\n, not /x"
     );
-    assert!(policy.why_not(&facts, Some("API")).contains("rule 3: does not grant API;"));
-    assert_eq!(Policy::default().why_not(&facts, None), "there is no rule");
-    let many = Policy { rules: vec![rule(Some(9), None, &["A"]); 40] };
-    assert!(many.why_not(&facts, None).ends_with("; and 24 more"));
+    assert!(decide(&policy, &facts).why_not(Some("API")).contains("rule 3: does not grant API;"));
+    assert_eq!(decide(&Policy::default(), &facts).why_not(None), "there is no rule");
+    let many = parsed(&vec![rule(Some(9), None, &["A"]); 40]);
+    assert!(decide(&many, &facts).why_not(None).ends_with("; and 24 more"));
 }
 
 #[test]
@@ -153,8 +161,11 @@ fn an_explanation_names_the_rule_of_each_variable_and_the_reason_of_each_rule() 
         "uid = 1\nenv = ['*']",
     ]);
     let names = ["DB_PASS", "LD_PRELOAD", "PATH", "TOKEN"];
-    let explanation =
-        Explanation::new("a test".to_owned(), &policy, &in_unit("other.service"), Some(names.into_iter()));
+    let explanation = Explanation::new(
+        "a test".to_owned(),
+        &decide(&policy, &in_unit("other.service")),
+        Some(names.into_iter()),
+    );
     let by: Vec<_> =
         explanation.variables.iter().flatten().map(|variable| variable.rule.as_deref()).collect();
     assert_eq!(by, [Some("1 (\"db\")"), None, Some("1 (\"db\")"), Some("3")]);
@@ -204,7 +215,7 @@ proptest! {
         let granted = rules.iter().any(|(u, g, glob)| {
             about(u, uid) && about(g, gid) && Glob::new(glob).unwrap().matches(name.as_bytes())
         });
-        let policy = Policy { rules: rules.iter().map(|(u, g, glob)| rule(*u, *g, &[glob])).collect() };
+        let policy = parsed(&rules.iter().map(|(u, g, glob)| rule(*u, *g, &[glob])).collect::<Vec<_>>());
         prop_assert_eq!(allows(&policy, &facts(uid, gid), &name), granted);
     }
 
@@ -221,7 +232,7 @@ proptest! {
             format!("uid = {uid}\n{}{}env = ['*']", key("unit", unit), key("executable", path))
         };
         let texts: Vec<String> = rules.iter().map(rule).collect();
-        let policy = parsed(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+        let policy = parsed(&texts);
         let unit = unit.map(|unit| UnitName::new(&unit).unwrap());
         let executable = Ok(Executable { path, digest: Err(Obstacle::NotAsked) });
         let all = Facts { unit: Ok(unit.clone()), executable, ..facts(uid, 0) };
@@ -236,6 +247,6 @@ proptest! {
             executable: if questions.executables.is_empty() { Err(Obstacle::NotAsked) } else { all.executable.clone() },
             ..facts(uid, 0)
         };
-        prop_assert_eq!(policy.grants(&all).is_some(), policy.grants(&asked).is_some());
+        prop_assert_eq!(decide(&policy, &all).is_denial(), decide(&policy, &asked).is_denial());
     }
 }

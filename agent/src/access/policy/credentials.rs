@@ -11,9 +11,9 @@ use std::fmt;
 use serde::Deserialize;
 use thiserror::Error;
 
+use super::table::columns;
 use crate::access::glob::{Glob, InvalidGlob};
 use crate::access::peer::{InvalidUnitPattern, UnitName, UnitPattern};
-use crate::access::policy::table::columns;
 
 /// One `[[credential]]` as the file has it.
 #[derive(Debug, Clone, Deserialize)]

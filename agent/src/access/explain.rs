@@ -4,9 +4,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::table::columns;
-use super::{Policy, Rule, is_guarded};
-use crate::access::peer::{Facts, Learned, Obstacle};
+use devbox_secrets_proto::guarded::is_guarded;
+
+use super::authorize::Decision;
+use super::peer::{Facts, Learned, Obstacle};
+use super::policy::Rule;
+use super::policy::table::columns;
 
 /// The decision about one process, with all its reasons. No value, and no name that the devbox does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,20 +69,19 @@ pub struct ExplainedVariable {
 }
 
 impl Explanation {
-    /// Explains what `policy` decides about a process, and about each of `names`.
+    /// Explains a decision, and what it means for each of `names`.
     #[must_use]
     pub fn new<'n>(
         decided_by: String,
-        policy: &Policy,
-        facts: &Facts,
+        decision: &Decision,
         names: Option<impl Iterator<Item = &'n str>>,
     ) -> Self {
-        let rules = policy.rules().iter().enumerate();
-        let variables = names.map(|names| names.map(|name| variable(policy, facts, name)).collect());
+        let rules = decision.policy().rules().iter().enumerate();
+        let variables = names.map(|names| names.map(|name| variable(decision, name)).collect());
         Self {
             decided_by,
-            process: ExplainedProcess::of(facts),
-            rules: rules.map(|(index, rule)| ExplainedRule::of(index, rule, facts)).collect(),
+            process: ExplainedProcess::of(decision.facts()),
+            rules: rules.map(|(index, rule)| ExplainedRule::of(index, rule, decision.facts())).collect(),
             variables,
         }
     }
@@ -87,15 +89,15 @@ impl Explanation {
 
 impl ExplainedProcess {
     fn of(facts: &Facts) -> Self {
-        let unit =
-            facts.unit.as_ref().map(|unit| unit.as_ref().map_or("none".to_owned(), ToString::to_string));
-        let executable =
-            facts.executable.as_ref().map(|executable| executable.path.escape_default().to_string());
+        // Destructured, so that a new fact is explained too.
+        let Facts { peer, unit, executable } = facts;
+        let unit = unit.as_ref().map(|unit| unit.as_ref().map_or("none".to_owned(), ToString::to_string));
+        let executable = executable.as_ref().map(|executable| executable.path.escape_default().to_string());
         let sha256 = facts.digest().map(|digest| digest.to_string());
         Self {
-            pid: facts.peer.pid,
-            uid: facts.peer.uid,
-            gid: facts.peer.gid,
+            pid: peer.pid,
+            uid: peer.uid,
+            gid: peer.gid,
             unit: or_why(unit.map_err(|why| *why)),
             executable: or_why(executable.map_err(|why| *why)),
             sha256: (sha256 != Err(Obstacle::NotAsked)).then(|| or_why(sha256)),
@@ -118,12 +120,9 @@ impl ExplainedRule {
     }
 }
 
-fn variable(policy: &Policy, facts: &Facts, name: &str) -> ExplainedVariable {
-    let guarded = is_guarded(name.as_bytes());
-    let mut rules = policy.rules().iter().enumerate();
-    let found = rules.find(|(_, rule)| rule.applies_to(facts) && rule.grants(name.as_bytes(), guarded));
-    let rule = found.map(|(index, rule)| rule.label(index).to_string());
-    ExplainedVariable { name: name.to_owned(), rule, guarded }
+fn variable(decision: &Decision, name: &str) -> ExplainedVariable {
+    let rule = decision.granting(name.as_bytes()).map(|label| label.to_string());
+    ExplainedVariable { name: name.to_owned(), rule, guarded: is_guarded(name.as_bytes()) }
 }
 
 impl fmt::Display for Explanation {
