@@ -2,6 +2,7 @@
 //!
 //! - [`config`]: configuration files, with every mistake reported at once;
 //! - [`log`]: log lines, and standard error behind a bounded queue, so that no line ever blocks the program;
+//! - [`process`]: the first protections of a process;
 //! - [`secret_file`]: which permissions keep a secret file from others;
 //! - [`tcp`]: noticing that a connection's other end is gone;
 //! - [`text`]: text from outside on one line, errors with their causes.
@@ -9,6 +10,7 @@
 
 pub mod config;
 pub mod log;
+pub mod process;
 pub mod secret_file;
 pub mod tcp;
 pub mod text;

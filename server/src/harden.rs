@@ -1,10 +1,8 @@
-//! What the process gives up before it reads its first secret: core dumps, being traced by its own user, and files that
-//! others could read.
+//! The server's first protections, taken before it reads a secret: no core dumps, no tracing by its own user, no files that
+//! others can read, no swap.
 
-use nix::sys::mman::{MlockAllFlags, mlockall};
-use nix::sys::prctl;
+use devbox_secrets_common::process;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
-use nix::sys::stat::{Mode, umask};
 use thiserror::Error;
 
 /// A protection that the kernel refused.
@@ -33,21 +31,20 @@ pub enum MemoryLockError {
 /// that is possible.
 ///
 /// # Errors
-/// [`HardenError`]: start nothing after it.
+/// [`HardenError`]: the program must stop.
 pub fn harden() -> Result<(), HardenError> {
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(HardenError::CoreDumps)?;
-    prctl::set_dumpable(false).map_err(HardenError::Dumpable)?;
-    umask(Mode::from_bits_truncate(0o077));
-    // Best effort: a server says in its log what is missing.
+    process::disable_core_dumps().map_err(HardenError::CoreDumps)?;
+    process::make_undumpable().map_err(HardenError::Dumpable)?;
+    process::make_new_files_private();
+    // Best effort: `serve` logs what is missing.
     let _ = lock_memory();
     Ok(())
 }
 
-/// Keeps every page out of swap, from its first use on. With `MCL_FUTURE` all address space counts against
-/// `RLIMIT_MEMLOCK`, and how much a server needs depends on its clients: so only without a limit.
+/// Keeps every page out of swap, unless locked memory is limited: how much a server needs depends on its clients.
 ///
 /// # Errors
-/// [`MemoryLockError`]: memory is as it was.
+/// [`MemoryLockError`]: memory is unchanged.
 pub fn lock_memory() -> Result<(), MemoryLockError> {
     let (_, hard) = getrlimit(Resource::RLIMIT_MEMLOCK).map_err(MemoryLockError::Refused)?;
     if hard != RLIM_INFINITY && !may_exceed_limits() {
@@ -56,10 +53,7 @@ pub fn lock_memory() -> Result<(), MemoryLockError> {
     if hard == RLIM_INFINITY {
         setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard).map_err(MemoryLockError::Refused)?;
     }
-    // Pages are locked when they are first used: address space that nobody touches costs nothing.
-    let on_fault = MlockAllFlags::from_bits_retain(nix::libc::MCL_ONFAULT);
-    let all = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault;
-    mlockall(all).map_err(MemoryLockError::Refused)
+    process::lock_memory().map_err(MemoryLockError::Refused)
 }
 
 /// Whether the process has `CAP_IPC_LOCK` (capabilities(7)).
@@ -70,25 +64,4 @@ fn may_exceed_limits() -> bool {
     effective
         .and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok())
         .is_some_and(|set| set & IPC_LOCK != 0)
-}
-
-/// Raises the soft limit of open files to the hard one: each held devbox request is a connection. Best effort: with
-/// less, connections beyond the limit wait in the kernel's queue.
-pub fn raise_open_files() {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hardened_process_dumps_no_core_and_is_not_dumpable() {
-        harden().unwrap();
-        assert_eq!(getrlimit(Resource::RLIMIT_CORE).unwrap(), (0, 0));
-        assert!(!prctl::get_dumpable().unwrap());
-        assert_eq!(umask(Mode::from_bits_truncate(0o077)).bits(), 0o077);
-    }
 }

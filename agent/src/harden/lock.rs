@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use caps::{CapSet, Capability};
-use nix::sys::mman::{MlockAllFlags, mlockall};
+use devbox_secrets_common::process::lock_memory;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 use super::Step;
@@ -29,9 +29,7 @@ pub(super) fn everything() -> Step {
     if !is_plenty(limit, may_exceed()) {
         return Step::missing(too_small(limit));
     }
-    // Pages are locked when they are first used: address space that nobody touches costs nothing.
-    let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
-    Step::of(mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault), "mlockall")
+    Step::of(lock_memory(), "mlockall")
 }
 
 /// Whether locked memory could run out without `CAP_IPC_LOCK`, which this process has: so it is kept.

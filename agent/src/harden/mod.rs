@@ -23,10 +23,9 @@ mod swap;
 
 use std::fmt;
 
-use nix::errno::Errno;
+use devbox_secrets_common::process;
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::stat::{Mode as FileMode, umask};
+use nix::sys::resource::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -86,10 +85,11 @@ pub struct Hardening {
 /// Closes the process to others. Call first of all, while the process has one thread and has read nothing.
 #[must_use]
 pub fn process() -> Hardening {
-    let no_core_dump = Step::of(setrlimit(Resource::RLIMIT_CORE, 0, 0), "setrlimit(RLIMIT_CORE)");
-    let not_dumpable = Step::of(undumpable(), "prctl(PR_SET_DUMPABLE)");
-    umask(FileMode::from_bits_truncate(0o077));
-    raise_descriptors();
+    let no_core_dump = Step::of(process::disable_core_dumps(), "setrlimit(RLIMIT_CORE)");
+    let not_dumpable = Step::of(process::make_undumpable(), "prctl(PR_SET_DUMPABLE)");
+    process::make_new_files_private();
+    // As early as this, because a confined process can only read its limits.
+    process::raise_open_files();
     let memory_locked = lock::everything();
     let later = || Step::missing("not taken yet");
     Hardening {
@@ -102,14 +102,6 @@ pub fn process() -> Hardening {
         no_new_privileges: later(),
         landlock: later(),
         seccomp: later(),
-    }
-}
-
-/// As many descriptors as the hard limit allows: later the limits can only be read. Where it cannot be raised, fewer
-/// launches are served at once.
-fn raise_descriptors() {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 
@@ -134,12 +126,6 @@ pub fn enough_descriptors() -> Result<(), FewDescriptors> {
         Ok((limit, _)) if limit < LEAST_DESCRIPTORS => Err(FewDescriptors(limit)),
         _ => Ok(()),
     }
-}
-
-/// Asks the kernel whether it took hold.
-fn undumpable() -> nix::Result<()> {
-    prctl::set_dumpable(false)?;
-    if prctl::get_dumpable()? { Err(Errno::EPERM) } else { Ok(()) }
 }
 
 impl Hardening {

@@ -1,10 +1,12 @@
 //! `serve`: runs the server of a configuration until a signal stops it.
 
+use devbox_secrets_common::process::raise_open_files;
+
 use super::signals::{Reload, Signals};
 use super::{Failure, StateArgs};
 use crate::app::{App, KeyPolicy};
 use crate::config::Config;
-use crate::harden::{lock_memory, raise_open_files};
+use crate::harden::lock_memory;
 use crate::logs;
 use crate::shutdown::{ShutdownTrigger, shutdown_signal};
 
