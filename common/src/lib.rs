@@ -5,6 +5,7 @@
 //! - [`process`]: the first protections of a process;
 //! - [`secret_file`]: which permissions keep a secret file from others;
 //! - [`tcp`]: noticing that a connection's other end is gone;
+//! - [`verify_signatures_with`]: the part of a TLS verifier that never differs;
 //! - [`text`]: text from outside on one line, errors with their causes.
 #![forbid(unsafe_code)]
 
@@ -14,3 +15,4 @@ pub mod process;
 pub mod secret_file;
 pub mod tcp;
 pub mod text;
+mod tls;

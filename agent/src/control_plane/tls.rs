@@ -5,16 +5,14 @@
 
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use devbox_secrets_common::verify_signatures_with;
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
-    SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, DistinguishedName, Error, RootCertStore};
 
 use super::pin::WrongPin;
 
@@ -49,16 +47,17 @@ pub fn mutual(roots: RootCertStore, certified_key: CertifiedKey) -> Result<Clien
     Ok(finish(config))
 }
 
-/// The usual verification of a server against CAs, whose names the server is told.
+/// The usual verification of a server against CAs, whose names are sent to the server.
 #[derive(Debug)]
 struct TrustedCas {
     names: Vec<DistinguishedName>,
     verifier: Arc<WebPkiServerVerifier>,
+    provider: Arc<CryptoProvider>,
 }
 
 impl TrustedCas {
     fn new(roots: RootCertStore) -> Result<Self, Error> {
-        Ok(Self { names: roots.subjects(), verifier: verifier(roots)? })
+        Ok(Self { names: roots.subjects(), verifier: verifier(roots)?, provider: provider() })
     }
 }
 
@@ -84,27 +83,7 @@ impl ServerCertVerifier for TrustedCas {
         self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.verifier.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.verifier.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.supported_verify_schemes()
-    }
+    verify_signatures_with!(provider);
 
     fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
         Some(&self.names)

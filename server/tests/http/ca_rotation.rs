@@ -4,14 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use devbox_secrets_common::verify_signatures_with;
 use devbox_secrets_proto::ca_name::ca_name;
 use devbox_secrets_proto::seal::BundleKey;
 use devbox_secrets_tests::devbox::Applicant;
 use devbox_secrets_tests::tls::roots;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{ClientConfig, DistinguishedName, Error};
 use serde_json::Value;
 
 use crate::devbox_listener::{bundle_request, enrolled, enrolment, register};
@@ -19,9 +21,13 @@ use crate::program::Dev;
 use crate::support::{self, TestServer};
 use crate::upkeep::{empty_with_key_of, execute, fail, run, succeed};
 
-/// What a daemon is: trusts some CAs, and says which, by names of its choice.
+/// Verifies as a daemon does, and sends the names of trusted CAs that the test chooses.
 #[derive(Debug)]
-struct Naming(Arc<WebPkiServerVerifier>, Vec<DistinguishedName>);
+struct Naming {
+    verifier: Arc<WebPkiServerVerifier>,
+    names: Vec<DistinguishedName>,
+    provider: CryptoProvider,
+}
 
 impl ServerCertVerifier for Naming {
     fn verify_server_cert(
@@ -32,33 +38,13 @@ impl ServerCertVerifier for Naming {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp, now)
+        self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp, now)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
+    verify_signatures_with!(provider);
 
     fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
-        Some(&self.1)
+        Some(&self.names)
     }
 }
 
@@ -66,7 +52,7 @@ impl ServerCertVerifier for Naming {
 fn trusting(ca: &CertificateDer<'static>, names: Vec<DistinguishedName>) -> Arc<dyn ServerCertVerifier> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(ca)), provider);
-    Arc::new(Naming(verifier.build().unwrap(), names))
+    Arc::new(Naming { verifier: verifier.build().unwrap(), names, provider: aws_lc_rs::default_provider() })
 }
 
 /// An anonymous client that trusts one CA.

@@ -1,18 +1,18 @@
-//! Whom the devbox listener believes: certificates that a devbox CA signed which is trusted at that moment.
+//! The devbox listener accepts certificates that were signed by a CA which is trusted at that moment.
 
 use std::sync::Arc;
 
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use devbox_secrets_common::verify_signatures_with;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+use rustls::{DistinguishedName, Error, RootCertStore};
 
 use super::{TlsError, provider, unix_time_ms};
 use crate::pki::CurrentAuthorities;
 
-/// Verifies clients against the CAs that are trusted at that moment: which, may change while the listener is open.
+/// Verifies clients against the CAs that are trusted at that moment: they may change while the listener is open.
 #[derive(Debug)]
 pub(super) struct DevboxVerifier {
     authorities: Arc<CurrentAuthorities>,
@@ -42,13 +42,13 @@ impl ClientCertVerifier for DevboxVerifier {
         false
     }
 
-    /// None: daemons have one certificate.
+    /// No hints: daemons have one certificate.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
 
-    /// Directly from a trusted CA: devboxes' certificates have none between, and who once had a CA's key could make one that
-    /// bears another CA's name.
+    /// Accepts only certificates signed by a trusted CA itself. Devboxes have no intermediates, and a stolen CA key could
+    /// sign one that bears another CA's name.
     fn verify_client_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -59,27 +59,5 @@ impl ClientCertVerifier for DevboxVerifier {
         verifier.verify_client_cert(end_entity, &[], now)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    verify_signatures_with!(provider);
 }
