@@ -151,7 +151,7 @@ impl App {
             () = registry.retain(&retention) => {}
         }
         registry.note_server(Action::ServerStop, "stopped by a signal").await;
-        registry.settle().await;
+        registry.checkpoint().await;
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) enum Full {
 
 /// A place, given back on drop.
 #[derive(Debug)]
-pub(super) struct Place<K: Eq + Hash> {
+pub(super) struct ConnectionSlot<K: Eq + Hash> {
     counts: Arc<Mutex<Counts<K>>>,
     key: Option<K>,
 }
@@ -46,7 +46,12 @@ impl<K> Default for Admission<K> {
 
 impl<K: Eq + Hash + Clone> Admission<K> {
     /// A place among at most `limit`, and among at most `limit_per_key` of `key`'s, if there is a key.
-    pub(super) fn admit(&self, key: Option<K>, limit: usize, limit_per_key: usize) -> Result<Place<K>, Full> {
+    pub(super) fn admit(
+        &self,
+        key: Option<K>,
+        limit: usize,
+        limit_per_key: usize,
+    ) -> Result<ConnectionSlot<K>, Full> {
         let mut counts = lock(&self.0);
         if counts.total >= limit {
             return Err(Full::All);
@@ -59,11 +64,11 @@ impl<K: Eq + Hash + Clone> Admission<K> {
             counts.by_key.insert(key.clone(), of_key + 1);
         }
         counts.total += 1;
-        Ok(Place { counts: Arc::clone(&self.0), key })
+        Ok(ConnectionSlot { counts: Arc::clone(&self.0), key })
     }
 }
 
-impl<K: Eq + Hash> Drop for Place<K> {
+impl<K: Eq + Hash> Drop for ConnectionSlot<K> {
     fn drop(&mut self) {
         let mut counts = lock(&self.counts);
         counts.total -= 1;

@@ -58,7 +58,7 @@ pub(super) struct Connection {
     /// The client's certificate, which the devbox CA signed; none where the client showed none.
     pub(super) certificate: Option<CertificateDer<'static>>,
     /// Dropped with the connection: who looks at it knows that the connection has ended.
-    pub(super) line: Arc<()>,
+    pub(super) alive: Arc<()>,
     /// The work of its listener.
     pub(super) load: Arc<Load>,
     closing: AtomicBool,
@@ -79,7 +79,7 @@ impl Connection {
         Arc::new(Self {
             remote,
             certificate,
-            line: Arc::new(()),
+            alive: Arc::new(()),
             load,
             closing: AtomicBool::new(false),
             close: Notify::new(),

@@ -33,7 +33,7 @@ const MAX_LEN: usize = 16 * 1024;
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
-struct Context {
+struct RouteState {
     registry: Registry,
     shutdown: Shutdown,
 }
@@ -44,7 +44,7 @@ pub fn router(registry: &Registry, shutdown: &Shutdown) -> Router {
         .route(ENROLL_PATH, named(ENROLL_PATH, post(enroll)))
         .route(RENEW_PATH, named(RENEW_PATH, post(renew)))
         .route(BUNDLE_PATH, named(BUNDLE_PATH, post(bundle)));
-    let context = Context { registry: registry.clone(), shutdown: shutdown.clone() };
+    let context = RouteState { registry: registry.clone(), shutdown: shutdown.clone() };
     finish(router, "devbox", registry).with_state(context)
 }
 
@@ -113,10 +113,10 @@ impl<S: Sync> FromRequestParts<S> for JoinBearer {
 /// The devbox that the client's certificate names, looked for before the body is.
 struct Peer(DevboxPeer);
 
-impl FromRequestParts<Context> for Peer {
+impl FromRequestParts<RouteState> for Peer {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, context: &RouteState) -> Result<Self, ApiError> {
         let connection = parts.extensions.get::<Arc<Connection>>();
         let shown = connection.and_then(|connection| Some((connection, connection.certificate.as_ref()?)));
         let (connection, certificate) = shown.ok_or_else(|| {
@@ -125,12 +125,12 @@ impl FromRequestParts<Context> for Peer {
             )
         })?;
         let peer = context.registry.peer(certificate, Some(connection.remote.ip()))?;
-        Ok(Self(peer.on(&connection.line)))
+        Ok(Self(peer.on(&connection.alive)))
     }
 }
 
 async fn enroll(
-    State(context): State<Context>,
+    State(context): State<RouteState>,
     Extension(connection): Extension<Arc<Connection>>,
     JoinBearer(token): JoinBearer,
     JsonObject(body): JsonObject<Csr>,
@@ -139,23 +139,23 @@ async fn enroll(
     connection.close_after_answer();
     let remote = Some(connection.remote.ip());
     let _turn = connection.load.authenticating(remote, None).await?;
-    let _place = connection.load.request(None)?;
+    let _slot = connection.load.request(None)?;
     let enrolled = context.registry.enroll(&token, &body.csr, remote).await;
     enrolled.map(Answer).map_err(|refusal| failed(refusal, &connection))
 }
 
 async fn renew(
-    State(context): State<Context>,
+    State(context): State<RouteState>,
     Extension(connection): Extension<Arc<Connection>>,
     Peer(peer): Peer,
     JsonObject(body): JsonObject<Csr>,
 ) -> Result<Answer<IssuedIdentity>, ApiError> {
-    let _place = connection.load.request(None)?;
+    let _slot = connection.load.request(None)?;
     Ok(Answer(context.registry.renew(&peer, &body.csr).await?))
 }
 
 async fn bundle(
-    State(context): State<Context>,
+    State(context): State<RouteState>,
     Peer(peer): Peer,
     JsonObject(body): JsonObject<Bundle>,
 ) -> Result<Response, ApiError> {

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use devbox_secrets_proto::devbox::ErrorBody;
 
 use super::answer::json;
-use super::observe::Failure;
+use super::observe::LoggedFailure;
 use crate::logs::chain;
 use crate::registry::{Budget, Refusal, RefusalKind};
 use crate::store::StoreError;
@@ -120,7 +120,7 @@ impl From<Refusal> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let failure = Failure { code: self.code, of_store: self.of_store, budget: self.budget };
+        let failure = LoggedFailure { code: self.code, of_store: self.of_store, budget: self.budget };
         let body = ErrorBody { code: self.code.to_owned(), message: self.message.into_owned() };
         let mut response = json(self.status, &body);
         response.extensions_mut().insert(failure);

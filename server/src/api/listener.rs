@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::admission::{Admission, Full, Place, network};
+use super::admission::{Admission, ConnectionSlot, Full, network};
 use super::connection::{self, Connection};
 use super::load::Load;
 use super::observe::Observer;
@@ -138,7 +138,7 @@ struct Gate {
 
 impl Gate {
     /// A place for a connection, unless there are too many. On a plain listener the client reads why.
-    fn admit(&self, stream: &TcpStream, remote: SocketAddr) -> Option<Place<IpAddr>> {
+    fn admit(&self, stream: &TcpStream, remote: SocketAddr) -> Option<ConnectionSlot<IpAddr>> {
         let limits = self.limits.load();
         let address = network(remote.ip());
         let key = (!limits.exempt.has(remote.ip())).then_some(address);
@@ -176,7 +176,7 @@ impl Gate {
         self: Arc<Self>,
         stream: TcpStream,
         remote: SocketAddr,
-        _place: Place<IpAddr>,
+        _slot: ConnectionSlot<IpAddr>,
         shutdown: Shutdown,
     ) {
         let _open = self.metrics.connection_opened(self.name);

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use devbox_secrets_proto::secret::SecretBytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::admission::{Admission, Full, Place, network};
+use super::admission::{Admission, ConnectionSlot, Full, network};
 use super::body::MAX_BODY_LEN;
 use super::error::ApiError;
 use super::listener::LimitSource;
@@ -82,7 +82,7 @@ impl Load {
     }
 
     /// A place for a request in work, of `account` once that is known.
-    pub(super) fn request(&self, account: Option<String>) -> Result<Place<String>, ApiError> {
+    pub(super) fn request(&self, account: Option<String>) -> Result<ConnectionSlot<String>, ApiError> {
         let limits = self.limits.load();
         self.requests.admit(account, limits.requests, limits.requests_per_account).map_err(
             |full| match full {

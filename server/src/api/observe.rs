@@ -34,7 +34,7 @@ pub(super) struct CallerId(pub(super) String);
 
 /// Left on an answer that is an error: why, for the counters.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Failure {
+pub(super) struct LoggedFailure {
     pub(super) code: &'static str,
     /// Whether the database is to blame.
     pub(super) of_store: bool,
@@ -63,7 +63,7 @@ impl Observer {
         let route = extensions.get::<RouteTemplate>().map_or("none", |route| route.0);
         metrics.answered(&metrics::Request { listener, route, status: response.status().as_u16() });
         metrics.took(listener, route, duration);
-        let Some(failure) = extensions.get::<Failure>() else { return };
+        let Some(failure) = extensions.get::<LoggedFailure>() else { return };
         metrics.refused(&metrics::Refused { listener, reason: failure.code });
         if let Some(budget) = failure.budget {
             metrics.over_budget(budget.as_str());

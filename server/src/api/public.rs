@@ -132,7 +132,7 @@ async fn authorize(
         return ApiError::from(refusal).into_response();
     }
     let id = CallerId(caller.account().to_string());
-    let _place = match connection.load.request(Some(id.0.clone())) {
+    let _slot = match connection.load.request(Some(id.0.clone())) {
         Ok(place) => place,
         Err(error) => return error.into_response(),
     };

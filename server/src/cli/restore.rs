@@ -75,6 +75,6 @@ async fn begin_anew(database: &Path, from: &Path, actor: &Actor) -> Result<(), U
     });
     let audit = upkeep_record(actor, Action::StateRestore, &from.display().to_string());
     let audit = AuditRecord { reason: gap, ..audit };
-    store.leap_ahead(&audit).await.map_err(&failed)?;
+    store.advance_past_backup(&audit).await.map_err(&failed)?;
     store.close().await.map_err(failed)
 }

@@ -68,7 +68,7 @@ pub struct DevboxCa {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     pem: String,
-    facts: Facts,
+    details: CaDetails,
     fingerprint: [u8; 32],
     trust_domain: String,
 }
@@ -110,7 +110,7 @@ impl DevboxCa {
         Ok(Self {
             issuer: Issuer::from_ca_cert_der(&certificate, key)?,
             pem: pem(&certificate),
-            facts: Facts::read(&certificate)?,
+            details: CaDetails::read(&certificate)?,
             certificate,
             fingerprint,
             trust_domain: trust_domain.to_owned(),
@@ -138,17 +138,17 @@ impl DevboxCa {
     /// Its name (DER), as it is in every certificate that it signs. No other CA of the state has it.
     #[must_use]
     pub fn subject(&self) -> &[u8] {
-        &self.facts.subject
+        &self.details.subject
     }
 
     /// When it was made.
     pub(crate) fn create_time(&self) -> SystemTime {
-        self.facts.not_before + CLOCK_SKEW
+        self.details.not_before + CLOCK_SKEW
     }
 
     /// When its certificate ends.
     pub(crate) fn end_time(&self) -> SystemTime {
-        self.facts.not_after
+        self.details.not_after
     }
 
     /// A new key and certificate for the devbox listener, valid for `names` (DNS names or IP addresses).
@@ -204,13 +204,13 @@ impl DevboxCa {
 
 /// What the CA's own certificate says.
 #[derive(Debug)]
-struct Facts {
+struct CaDetails {
     subject: Vec<u8>,
     not_before: SystemTime,
     not_after: SystemTime,
 }
 
-impl Facts {
+impl CaDetails {
     fn read(certificate: &[u8]) -> Result<Self, rcgen::Error> {
         let (_, certificate) =
             X509Certificate::from_der(certificate).map_err(|_| rcgen::Error::CouldNotParseCertificate)?;

@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use super::notices::Notice;
+use super::audit_limit::RefusalKey;
 use super::{Refusal, RefusalKind, Registry};
 use crate::clock::now_ms;
 use crate::crypto::id::AccountId;
 use crate::store::{Action, Actor, AuditEntry, AuditPage, AuditRecord, Outcome, StoreError};
 
-/// How many refusals that are alike (see [`Notice`]) are written down in a minute.
+/// How many refusals that are alike (see [`RefusalKey`]) are written down in a minute.
 pub(super) const MOST_REFUSALS: u32 = 60;
 
 /// Somebody's attempt, before it is known what comes of it.
@@ -80,7 +80,7 @@ impl Registry {
 
     /// Whether a refusal is written down, where `most` that are alike are in a minute.
     pub(super) fn is_due(&self, attempt: &Attempt, refusal: &Refusal, most: u32) -> bool {
-        self.0.notices.is_due(Notice::of(attempt, refusal.code()), most)
+        self.0.audit_limiter.is_due(RefusalKey::of(attempt, refusal.code()), most)
     }
 
     /// Writes a row down that changes no answer where it cannot be written.

@@ -139,7 +139,7 @@ impl Registry {
         if listed {
             return Some(attempt.done().because(facts));
         }
-        let first = self.0.notices.is_due(super::notices::Notice::of(&attempt, "unlisted"), 1);
+        let first = self.0.audit_limiter.is_due(super::audit_limit::RefusalKey::of(&attempt, "unlisted"), 1);
         first.then(|| attempt.done().because(format!("{facts}; further ones of this minute are not listed")))
     }
 }

@@ -12,14 +12,14 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::audit::Attempt;
-use super::continuity::{Link, in_use};
+use super::clone_detection::{Link, in_use};
+use super::identity_sessions::SessionClaim;
 use super::in_flight::Share;
 use super::peer::shut_down;
-use super::places::Turn;
 use super::{Delivery, DevboxPeer, Refusal, RefusalKind, Registry};
 use crate::crypto::id::{AccountId, DevboxId};
 use crate::crypto::{AccountKey, ValueLocation, plaintext_len};
-use crate::store::{Action, BoundValue, Budget, BundleContents, ENTRY_OVERHEAD, Standing};
+use crate::store::{Action, AdmissionState, BoundValue, Budget, BundleContents, ENTRY_OVERHEAD};
 
 /// From how many bytes on a bundle is sealed on a thread of its own, so that no other request waits for that.
 const MOST_INLINE: usize = 64 * 1024;
@@ -41,43 +41,43 @@ impl Registry {
         let deadline = Instant::now() + Duration::from_millis(u64::from(request.wait_ms.min(MAX_WAIT_MS)));
         let link = Link::parse(&request.continuity)?;
         self.check_bundle_rate(peer)?;
-        let looked = self.0.changes.moment();
-        let (mut standing, mut turn) = self.begin(peer, link).await?;
+        let looked = self.0.changes.wake_count();
+        let (mut admission, mut claim) = self.begin(peer, link).await?;
         let mut held = None;
-        while request.known_revision == Some(standing.revision) {
+        while request.known_revision == Some(admission.revision) {
             if Instant::now() >= deadline {
                 return Ok(None);
             }
-            let held = held.get_or_insert_with(|| self.0.changes.hold(&standing.account, looked));
+            let held = held.get_or_insert_with(|| self.0.changes.hold(&admission.account, looked));
             tokio::select! {
-                () = held.until_woken(standing.wakes, deadline) => {}
-                () = turn.ended() => {}
+                () = held.until_woken(admission.wakes, deadline) => {}
+                () = claim.ended() => {}
             }
             // Many changes in a short time become one answer, so that the daemon's next request is within its rate.
             tokio::time::sleep(self.bundle_pace(peer)).await;
-            standing = self.admit_here(peer).await?;
-            turn.check()?;
+            admission = self.admit_here(peer).await?;
+            claim.check()?;
         }
-        self.deliver(peer, &standing, turn, public_key).await.map(Some)
+        self.deliver(peer, &admission, claim, public_key).await.map(Some)
     }
 
     /// Admits the peer, and lets its request continue. Starts over if its identity moved in between.
-    async fn begin(&self, peer: &DevboxPeer, link: Link) -> Result<(Standing, Turn), Refusal> {
-        let admitting = self.0.places.admitting(peer.devbox_id());
+    async fn begin(&self, peer: &DevboxPeer, link: Link) -> Result<(AdmissionState, SessionClaim), Refusal> {
+        let admitting = self.0.sessions.admitting(peer.devbox_id());
         loop {
-            let admitted = admitting.moves();
-            let standing = self.admit_here(peer).await?;
-            if let Some(turn) = self.take_turn(peer, link, &standing, admitted).await? {
-                return Ok((standing, turn));
+            let admitted = admitting.move_count();
+            let admission = self.admit_here(peer).await?;
+            if let Some(claim) = self.claim_session(peer, link, &admission, admitted).await? {
+                return Ok((admission, claim));
             }
         }
     }
 
     /// As [`Self::admit`]; who may not have anything is in nobody's way.
-    async fn admit_here(&self, peer: &DevboxPeer) -> Result<Standing, Refusal> {
+    async fn admit_here(&self, peer: &DevboxPeer) -> Result<AdmissionState, Refusal> {
         let admitted = self.admit(peer, Action::DevboxBundle).await;
         if admitted.as_ref().is_err_and(|refusal| refusal.kind() == RefusalKind::Forbidden) {
-            self.0.places.leave(peer);
+            self.0.sessions.leave(peer);
         }
         admitted
     }
@@ -90,26 +90,26 @@ impl Registry {
     }
 
     /// A bundle over the budget is refused before any value is read.
-    async fn check_bundle_len(&self, peer: &DevboxPeer, standing: &Standing) -> Result<(), Refusal> {
-        if standing.bundle_bytes <= self.limits().bundle_bytes {
+    async fn check_bundle_len(&self, peer: &DevboxPeer, admission: &AdmissionState) -> Result<(), Refusal> {
+        if admission.bundle_bytes <= self.limits().bundle_bytes {
             return Ok(());
         }
         let refusal = self.over_budget(Budget::BundleBytes).forbidding();
-        self.refuse(attempt(peer, &standing.account), refusal).await
+        self.refuse(attempt(peer, &admission.account), refusal).await
     }
 
     async fn deliver(
         &self,
         peer: &DevboxPeer,
-        standing: &Standing,
-        mut turn: Turn,
+        admission: &AdmissionState,
+        mut claim: SessionClaim,
         public_key: Vec<u8>,
     ) -> Result<Delivery, Refusal> {
-        self.check_bundle_len(peer, standing).await?;
-        let account = &standing.account;
-        let share = match self.0.in_flight.take_now(account, standing.bundle_bytes) {
+        self.check_bundle_len(peer, admission).await?;
+        let account = &admission.account;
+        let share = match self.0.in_flight.take_now(account, admission.bundle_bytes) {
             Some(share) => share,
-            None => self.wait_for_share(peer, standing, &mut turn).await?,
+            None => self.wait_for_share(peer, admission, &mut claim).await?,
         };
         let mut contents = self.contents(peer, account).await?;
         contents.values.retain(fits_its_name);
@@ -120,22 +120,22 @@ impl Registry {
         // write nothing, and so renew its lease while the disk is full.
         self.record_delivery(attempt(peer, account), facts).await?;
         self.metrics().bundle_delivered();
-        Ok(Delivery { bundle, turn, _share: share })
+        Ok(Delivery { bundle, claim, _share: share })
     }
 
     /// Slow readers of the account can make this take long: whether the devbox still may is asked again.
     async fn wait_for_share(
         &self,
         peer: &DevboxPeer,
-        standing: &Standing,
-        turn: &mut Turn,
+        admission: &AdmissionState,
+        claim: &mut SessionClaim,
     ) -> Result<Share, Refusal> {
         let share = tokio::select! {
-            share = self.0.in_flight.take(&standing.account, standing.bundle_bytes) => Some(share?),
-            () = turn.ended() => None,
+            share = self.0.in_flight.take(&admission.account, admission.bundle_bytes) => Some(share?),
+            () = claim.ended() => None,
         };
         self.admit_here(peer).await?;
-        turn.check()?;
+        claim.check()?;
         share.ok_or_else(in_use)
     }
 }

@@ -28,13 +28,13 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Table {
     accounts: HashMap<AccountId, Waiters>,
-    moment: Moment,
+    wake_count: WakeCount,
 }
 
 /// How many wakes there were, of any account. Who looks at the store after a moment and is held in the same one has missed
 /// none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Moment(u64);
+pub(super) struct WakeCount(u64);
 
 /// The held requests of one account.
 #[derive(Debug)]
@@ -68,9 +68,9 @@ impl Changes {
     }
 
     /// Follows an account from now on, for somebody who looked at the store after the moment `looked`.
-    pub(super) fn hold(&self, account: &AccountId, looked: Moment) -> Held {
+    pub(super) fn hold(&self, account: &AccountId, looked: WakeCount) -> Held {
         let mut table = self.0.table();
-        let may_have_missed = table.moment != looked;
+        let may_have_missed = table.wake_count != looked;
         let waiters = table.accounts.entry(account.clone()).or_insert_with(Waiters::none);
         waiters.held += 1;
         self.0.metrics.request_held();
@@ -84,14 +84,14 @@ impl Changes {
     }
 
     /// Now.
-    pub(super) fn moment(&self) -> Moment {
-        self.0.table().moment
+    pub(super) fn wake_count(&self) -> WakeCount {
+        self.0.table().wake_count
     }
 
     /// Announces the account's wakes, just after they were committed; older ones are passed over.
     pub(super) fn publish(&self, account: &AccountId, wakes: u64) {
         let mut table = self.0.table();
-        table.moment.0 += 1;
+        table.wake_count.0 += 1;
         if let Some(waiters) = table.accounts.get_mut(account) {
             waiters.announce(wakes);
         }
@@ -100,7 +100,7 @@ impl Changes {
     /// The accounts that somebody waits for. Who looked before and is held later looks again.
     fn waited_for(&self) -> Vec<AccountId> {
         let mut table = self.0.table();
-        table.moment.0 += 1;
+        table.wake_count.0 += 1;
         table.accounts.keys().cloned().collect()
     }
 
@@ -224,7 +224,7 @@ mod tests {
     }
 
     fn hold(changes: &Changes, account: &AccountId) -> Held {
-        changes.hold(account, changes.moment())
+        changes.hold(account, changes.wake_count())
     }
 
     #[tokio::test]
@@ -245,14 +245,14 @@ mod tests {
         let (changes, account) = changes();
         let start = Instant::now();
         let (soon, late) = (start + Duration::from_millis(20), start + Duration::from_secs(60));
-        let looked = changes.moment();
+        let looked = changes.wake_count();
         changes.publish(&account, 4);
         let mut held = changes.hold(&account, looked);
         held.until_woken(3, late).await;
         held.until_woken(4, soon).await;
         assert!(Instant::now() >= soon);
         // Another program's write is noticed before it is known whose it is.
-        let looked = changes.moment();
+        let looked = changes.wake_count();
         changes.waited_for();
         changes.hold(&AccountId::new("acc_2"), looked).until_woken(1, late).await;
         assert!(Instant::now() < late);

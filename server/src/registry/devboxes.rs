@@ -194,7 +194,7 @@ impl Registry {
         let ended = self.store().shutdown_devbox(caller.account(), id, &audit, request.as_ref()).await?;
         // Only a devbox of the caller's account that was ended: another's keeps its place.
         if let Some(wakes) = ended {
-            self.0.places.forget(id);
+            self.0.sessions.forget(id);
             self.0.changes.publish(caller.account(), wakes);
         }
         self.find_devbox(caller, id).await

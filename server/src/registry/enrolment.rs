@@ -94,7 +94,7 @@ impl Registry {
         let audit = attempt.clone().done().because(format!("serial {}", signed.record.serial));
         match self.store().redeem_join(devbox, hash, &signed.record, &audit).await? {
             Ok(wakes) => {
-                self.0.places.forget(devbox);
+                self.0.sessions.forget(devbox);
                 // Whoever holds a request with an earlier certificate looks again, and is refused.
                 if let (Some(wakes), Some(account)) = (wakes, &attempt.account) {
                     self.0.changes.publish(account, wakes);

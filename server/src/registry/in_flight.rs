@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Refusal;
-use super::places::Turn;
+use super::identity_sessions::SessionClaim;
 use crate::crypto::id::AccountId;
 
 /// Of the whole, the part of one account.
@@ -42,7 +42,7 @@ pub(super) struct Share {
 #[derive(Debug)]
 pub struct Delivery {
     pub(super) bundle: Vec<u8>,
-    pub(super) turn: Turn,
+    pub(super) claim: SessionClaim,
     pub(super) _share: Share,
 }
 
@@ -50,8 +50,8 @@ impl Delivery {
     /// Returns once the devbox has asked again or its identity continues elsewhere: of each devbox one bundle is in flight, so
     /// that a devbox that reads slowly cannot take its account's share from the others.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut turn = self.turn.clone();
-        async move { turn.ended().await }
+        let mut claim = self.claim.clone();
+        async move { claim.ended().await }
     }
 }
 

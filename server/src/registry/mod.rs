@@ -1,26 +1,39 @@
-//! The decisions: who may do what, and what is written down about it. One file a resource.
+//! The decisions: who may do what, and the record of it. One file a resource.
 //!
-//! Every refusal of somebody who is known (a revoked token, a missing capability, a used join token, a stranger's
-//! certificate) is audited, but of those that are alike not more than 60 a minute; so is every write, in its own transaction.
+//! Every refusal of a known actor (a revoked token, a missing capability, a used join token, a stranger's certificate) is
+//! audited, but at most 60 a minute of refusals that are alike. Every write is audited in its own transaction.
+//!
+//! Words that the modules of this crate share:
+//!
+//! - *account*: the tenant that owns secrets, devboxes and API tokens;
+//! - *caller*: an account's API token, or an operator; *peer*: a devbox by its verified client certificate;
+//! - *refusal*: an error for the caller, with a status and a code; *attempt*: an act before it is known how it ended;
+//! - *revision*: a counter of an account's changes; *wakes*: a counter of the times that its held requests had to look again;
+//! - *held request*: a bundle request that waits for a wake or for its deadline;
+//! - *admission state*: everything that decides whether a devbox may have its bundle, read in one query;
+//! - *identity session*: the one machine and connection on which a devbox's identity is in use;
+//! - *claim*: a request's right to be answered, until the same identity makes a later step or continues elsewhere;
+//! - *step*: a nonce with which each bundle request follows on the one before it (see `clone_detection`);
+//! - *keyring*: the master key in use; *authority*: a devbox CA as it is stored.
 
 mod accounts;
 mod audit;
+mod audit_limit;
 mod budgets;
 mod bundles;
 mod ca_rotation;
 mod caller;
 mod changes;
-mod continuity;
+mod clone_detection;
 mod devboxes;
 mod enrolment;
+mod identity_sessions;
 mod in_flight;
 mod join_tokens;
 mod limits;
 mod master_key;
-mod notices;
 mod open;
 mod peer;
-mod places;
 pub mod rate;
 mod refusal;
 mod rekeying;
@@ -93,8 +106,8 @@ struct Parts {
     keyring: Keyring,
     authorities: Arc<CurrentAuthorities>,
     changes: changes::Changes,
-    places: places::Places,
-    notices: notices::Notices,
+    sessions: identity_sessions::IdentitySessions,
+    audit_limiter: audit_limit::AuditLimiter,
     rates: budgets::Rates,
     in_flight: in_flight::InFlight,
     limits: RwLock<Limits>,
@@ -114,8 +127,8 @@ impl Registry {
     }
 
     /// Ends the work on the state. What fails here fails nothing: every write is on disk already.
-    pub async fn settle(&self) {
-        if let Err(error) = self.store().settle().await {
+    pub async fn checkpoint(&self) {
+        if let Err(error) = self.store().checkpoint().await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the database could not be settled");
         }
     }

@@ -5,11 +5,11 @@ use std::sync::{Arc, RwLock};
 
 use thiserror::Error;
 
+use super::audit_limit::AuditLimiter;
 use super::budgets::Rates;
 use super::changes::Changes;
+use super::identity_sessions::IdentitySessions;
 use super::in_flight::InFlight;
-use super::notices::Notices;
-use super::places::Places;
 use super::{Parts, Registry, Settings};
 use crate::crypto::{CryptoError, Keyring, MasterKey, MasterKeyError};
 use crate::metrics::Metrics;
@@ -179,8 +179,8 @@ impl Registry {
             keyring,
             authorities,
             changes,
-            places: Places::default(),
-            notices: Notices::default(),
+            sessions: IdentitySessions::default(),
+            audit_limiter: AuditLimiter::default(),
             rates: Rates::default(),
             in_flight: InFlight::new(limits.bytes_in_flight),
             limits: RwLock::new(limits),
@@ -226,7 +226,7 @@ async fn set_up(
     let (ca, wrapped_key) = DevboxCa::create(master, &settings.trust_domain)?;
     let check = master.wrap(KEY_CHECK_PURPOSE, KEY_CHECK)?;
     let failed = |source| OpenError::Store { place: place.to_owned(), source };
-    let number = store.begin_state(&check, ca.certificate_der(), &wrapped_key).await.map_err(failed)?;
+    let number = store.create_state(&check, ca.certificate_der(), &wrapped_key).await.map_err(failed)?;
     Ok(Authorities::first(ca, number))
 }
 

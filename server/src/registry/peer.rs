@@ -4,20 +4,20 @@ use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
 use super::audit::Attempt;
+use super::audit_limit::network;
 use super::caller::no_devbox_capability;
-use super::notices::network;
 use super::{Refusal, Registry};
 use crate::clock::now_ms;
 use crate::crypto::id::{AccountId, DevboxId};
 use crate::pki::ClientCertificate;
-use crate::store::{Action, Actor, DevboxStatus, Standing};
+use crate::store::{Action, Actor, AdmissionState, DevboxStatus};
 
 /// A devbox on one connection, by its verified client certificate.
 #[derive(Debug, Clone)]
 pub struct DevboxPeer {
     certificate: ClientCertificate,
     remote: Option<IpAddr>,
-    line: Weak<()>,
+    connection: Weak<()>,
 }
 
 /// One certificate at one address, as notices count addresses.
@@ -28,10 +28,10 @@ pub(super) struct Source {
 }
 
 impl DevboxPeer {
-    /// The same on a connection that lives as long as `line`: until then its devbox's identity is in use.
+    /// The same peer on a connection that is open for as long as `connection` lives: until then the identity is in use.
     #[must_use]
-    pub fn on(self, line: &Arc<()>) -> Self {
-        Self { line: Arc::downgrade(line), ..self }
+    pub fn on(self, connection: &Arc<()>) -> Self {
+        Self { connection: Arc::downgrade(connection), ..self }
     }
 
     /// The devbox that the certificate names.
@@ -59,8 +59,8 @@ impl DevboxPeer {
         self.remote
     }
 
-    pub(super) fn line(&self) -> &Weak<()> {
-        &self.line
+    pub(super) fn connection(&self) -> &Weak<()> {
+        &self.connection
     }
 }
 
@@ -75,34 +75,34 @@ impl Registry {
             let message = "the client certificate names no devbox of this server: enrol with a join token";
             Refusal::unauthenticated("unknown_certificate", message)
         })?;
-        Ok(DevboxPeer { certificate, remote, line: Weak::new() })
+        Ok(DevboxPeer { certificate, remote, connection: Weak::new() })
     }
 
     /// Where a peer stands whose certificate was issued here to a devbox that still may have something.
     ///
     /// # Errors
     /// 403, audited, for anybody else.
-    pub(super) async fn admit(&self, peer: &DevboxPeer, action: Action) -> Result<Standing, Refusal> {
-        let standing = self.store().standing(peer.devbox_id(), peer.serial()).await?;
-        let account = standing.as_ref().map(|standing| standing.account.clone());
-        match standing.ok_or_else(strange_certificate).and_then(entitled) {
+    pub(super) async fn admit(&self, peer: &DevboxPeer, action: Action) -> Result<AdmissionState, Refusal> {
+        let admission = self.store().admission_state(peer.devbox_id(), peer.serial()).await?;
+        let account = admission.as_ref().map(|admission| admission.account.clone());
+        match admission.ok_or_else(strange_certificate).and_then(entitled) {
             Ok(_) if !self.trusts_issuer(&peer.certificate.issuer) => {
                 self.refuse(peer.attempt(account, action), retired_ca()).await
             }
-            Ok(standing) => Ok(standing),
+            Ok(admission) => Ok(admission),
             Err(refusal) => self.refuse(peer.attempt(account, action), refusal).await,
         }
     }
 }
 
 /// Whether a devbox may have anything, the strongest reason against it first.
-fn entitled(standing: Standing) -> Result<Standing, Refusal> {
-    match standing.certificate_not_after_time_ms {
+fn entitled(admission: AdmissionState) -> Result<AdmissionState, Refusal> {
+    match admission.certificate_not_after_time_ms {
         None => Err(strange_certificate()),
         Some(end) if end <= now_ms() => Err(expired_certificate()),
-        Some(_) if standing.status == DevboxStatus::Shutdown => Err(shut_down()),
-        Some(_) if !standing.devbox_capability => Err(no_devbox_capability()),
-        Some(_) => Ok(standing),
+        Some(_) if admission.status == DevboxStatus::Shutdown => Err(shut_down()),
+        Some(_) if !admission.devbox_capability => Err(no_devbox_capability()),
+        Some(_) => Ok(admission),
     }
 }
 

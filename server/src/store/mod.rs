@@ -31,10 +31,10 @@ pub use audit_chain::{AuditHash, CHAIN_START, Chain, HASH_LEN, chained};
 pub use error::{Cause, StoreError};
 pub use location::{Extent, Location, OpenLock, ServeClaim, StateError};
 pub use model::{
-    Account, Answered, Authority, BoundValue, Budget, BundleContents, Devbox, DevboxList, DevboxStatus,
-    ENTRY_OVERHEAD, Fingerprint, GatewayBinding, IssuedCertificate, JoinGrant, JoinRefusal, JoinTokenIssue,
-    Page, RECEIPT_LIFETIME_MS, Receipt, Renewed, RequestKey, SealedSecret, Secret, SecretSelector, Standing,
-    Token,
+    Account, AdmissionState, Answered, Authority, BoundValue, Budget, BundleContents, Devbox, DevboxList,
+    DevboxStatus, ENTRY_OVERHEAD, Fingerprint, GatewayBinding, IssuedCertificate, JoinGrant, JoinRefusal,
+    JoinTokenIssue, Page, RECEIPT_LIFETIME_MS, Receipt, Renewed, RequestKey, SealedSecret, Secret,
+    SecretSelector, Token,
 };
 pub use scope::{Scope, Scopes, UnknownScope};
 
@@ -88,7 +88,7 @@ pub trait Meta {
     ///
     /// # Errors
     /// [`StoreError::Taken`] where it is there.
-    async fn begin_state(
+    async fn create_state(
         &self,
         key_check: &[u8],
         certificate: &[u8],
@@ -99,7 +99,7 @@ pub trait Meta {
     async fn rewrap(&self, rewrap: &RewrapFor<'_>, audit: &AuditRecord) -> Result<u64, StoreError>;
 
     /// Brings what is on disk into its shortest form, once a server stops. Nothing depends on it.
-    async fn settle(&self) -> Result<(), StoreError>;
+    async fn checkpoint(&self) -> Result<(), StoreError>;
 
     /// Returns when somebody, perhaps in another process, may have written since the last call. One caller at a time.
     async fn changed(&self) -> Result<(), StoreError>;
@@ -367,7 +367,11 @@ pub trait Identities {
 
     /// Where a devbox stands that shows the certificate with this serial number (lowercase hexadecimal): one read, and
     /// no value in it.
-    async fn standing(&self, id: &DevboxId, serial: &str) -> Result<Option<Standing>, StoreError>;
+    async fn admission_state(
+        &self,
+        id: &DevboxId,
+        serial: &str,
+    ) -> Result<Option<AdmissionState>, StoreError>;
 
     /// Whether a join token would be redeemed at `now_ms`.
     async fn check_join(

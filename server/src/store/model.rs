@@ -248,7 +248,7 @@ pub struct Renewed {
 
 /// Where a devbox stands: all that decides whether it may have its bundle, and whether that has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct AdmissionState {
     /// Whose it is.
     pub account: AccountId,
     /// Whether it may still have anything.

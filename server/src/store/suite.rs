@@ -165,8 +165,8 @@ async fn joined(store: &Arc<dyn Store>, account: &AccountId, certificate: &Issue
 
 async fn what_every_state_has_is_written_once_and_together(store: Arc<dyn Store>) {
     assert_eq!(store.meta(MetaKey::KeyCheck).await.unwrap(), None);
-    store.begin_state(b"check", b"certificate", b"key").await.unwrap();
-    let again = store.begin_state(b"other", b"other", b"other").await;
+    store.create_state(b"check", b"certificate", b"key").await.unwrap();
+    let again = store.create_state(b"other", b"other", b"other").await;
     assert!(matches!(again, Err(StoreError::Taken)));
     assert_eq!(store.meta(MetaKey::KeyCheck).await.unwrap().as_deref(), Some(&b"check"[..]));
     let authorities = store.authorities().await.unwrap();
@@ -186,7 +186,7 @@ async fn trust(store: &Arc<dyn Store>) -> Vec<(Vec<u8>, Option<TimeMs>)> {
 async fn a_new_authoritys_predecessor_is_trusted_as_long_as_any_certificate_lives(store: Arc<dyn Store>) {
     let account = account(&store, "acme").await;
     joined(&store, &account, &certificate("01")).await;
-    store.begin_state(b"key id, check", b"A", b"key id, A").await.unwrap();
+    store.create_state(b"key id, check", b"A", b"key id, A").await.unwrap();
     let add = async |name: &'static [u8], until_ms, time_ms| {
         let audit = AuditRecord { time_ms, ..record(Action::CaRotate) };
         store.insert_authority(name, b"key id, B", until_ms, 100, &audit).await
@@ -206,7 +206,7 @@ async fn a_new_authoritys_predecessor_is_trusted_as_long_as_any_certificate_live
 }
 
 async fn an_authority_under_another_master_key_than_the_states_is_not_added(store: Arc<dyn Store>) {
-    store.begin_state(b"key id, check", b"A", b"key id, A").await.unwrap();
+    store.create_state(b"key id, check", b"A", b"key id, A").await.unwrap();
     let added = store.insert_authority(b"B", b"other key, B", 1, 1, &record(Action::CaRotate)).await;
     assert!(matches!(added, Err(StoreError::Rotated)), "{added:?}");
     assert_eq!(trust(&store).await, [(b"A".to_vec(), None)]);
@@ -214,7 +214,7 @@ async fn an_authority_under_another_master_key_than_the_states_is_not_added(stor
 
 async fn an_authority_is_deleted_unless_it_issues_and_everybody_looks_again(store: Arc<dyn Store>) {
     let account = account(&store, "acme").await;
-    store.begin_state(b"key id, check", b"A", b"key id, A").await.unwrap();
+    store.create_state(b"key id, check", b"A", b"key id, A").await.unwrap();
     store.insert_authority(b"B", b"key id, B", 5000, 1, &record(Action::CaRotate)).await.unwrap();
     let [newer, older] = store.authorities().await.unwrap().try_into().unwrap();
     let wakes = wakes_of(&store, &account).await;
@@ -540,7 +540,7 @@ async fn the_kept_counts_are_those_of_the_rows(store: Arc<dyn Store>) {
     let bound = devbox(Some(&[("Z", &first), ("A", &second), ("B", &first)]));
     let hash = register(&store, &account, &bound).await;
     store.redeem_join(&bound.id, hash, &certificate("01"), &done()).await.unwrap().unwrap();
-    let counted = async || store.standing(&bound.id, "01").await.unwrap().unwrap().bundle_bytes;
+    let counted = async || store.admission_state(&bound.id, "01").await.unwrap().unwrap().bundle_bytes;
     let entry = |env: &str, name: &str, sealed: u64| 128 + env.len() as u64 + name.len() as u64 + sealed;
     let sealed = |name: &str| name.len() as u64 + 7;
     let of_first = |len| entry("Z", "FIRST", len) + entry("B", "FIRST", len);
@@ -576,8 +576,8 @@ async fn a_join_token_is_redeemed_once_by_any_number_of_attempts(store: Arc<dyn 
     let outcomes = attempts.join_all().await;
     assert_eq!(outcomes.iter().filter(|(outcome, _)| outcome.is_ok()).count(), 1);
     for (outcome, serial) in outcomes {
-        let standing = store.standing(&devbox.id, &serial).await.unwrap().unwrap();
-        assert_eq!(standing.certificate_not_after_time_ms.is_some(), outcome.is_ok(), "{serial}");
+        let admission = store.admission_state(&devbox.id, &serial).await.unwrap().unwrap();
+        assert_eq!(admission.certificate_not_after_time_ms.is_some(), outcome.is_ok(), "{serial}");
         assert!(matches!(outcome, Ok(None) | Err(JoinRefusal::Used)));
     }
 }
@@ -620,7 +620,7 @@ async fn a_new_join_token_takes_the_last_ones_place_and_ends_certificates_when_r
     assert!(!store.replace_join(&stranger, &issue, grant, &done(), None).await.unwrap());
     assert!(store.replace_join(&account, &issue, grant, &done(), None).await.unwrap());
     let end = async |id: &DevboxId, serial: &str| {
-        store.standing(id, serial).await.unwrap().unwrap().certificate_not_after_time_ms
+        store.admission_state(id, serial).await.unwrap().unwrap().certificate_not_after_time_ms
     };
     assert_eq!(end(&devbox.id, "01").await, Some(5000), "nobody has redeemed it yet");
     let renewed = async |shown, serial| {
@@ -648,7 +648,7 @@ async fn a_devboxs_standing_says_all_that_decides_about_its_bundle(store: Arc<dy
     register(&store, &account, &other).await;
     let devbox = joined(&store, &account, &certificate("0a")).await;
     let wakes = wakes_of(&store, &account).await;
-    let mut expected = Standing {
+    let mut expected = AdmissionState {
         account: account.clone(),
         status: DevboxStatus::Running,
         devbox_capability: true,
@@ -657,17 +657,17 @@ async fn a_devboxs_standing_says_all_that_decides_about_its_bundle(store: Arc<dy
         certificate_not_after_time_ms: Some(6),
         bundle_bytes: 0,
     };
-    assert_eq!(store.standing(&devbox.id, "0a").await.unwrap().as_ref(), Some(&expected));
+    assert_eq!(store.admission_state(&devbox.id, "0a").await.unwrap().as_ref(), Some(&expected));
     store.shutdown_devbox(&account, &devbox.id, &done(), None).await.unwrap();
     let withdrawn = store.set_devbox_capability(&account, false, &done()).await.unwrap();
     assert_eq!(withdrawn, Some(wakes + 2));
     expected.status = DevboxStatus::Shutdown;
     expected.devbox_capability = false;
     expected.wakes += 2;
-    assert_eq!(store.standing(&devbox.id, "0a").await.unwrap(), Some(expected));
-    let stranger = store.standing(&other.id, "0a").await.unwrap().unwrap();
+    assert_eq!(store.admission_state(&devbox.id, "0a").await.unwrap(), Some(expected));
+    let stranger = store.admission_state(&other.id, "0a").await.unwrap().unwrap();
     assert_eq!(stranger.certificate_not_after_time_ms, None, "the certificate of another devbox");
-    assert_eq!(store.standing(&DevboxId::new("dbx_none"), "0a").await.unwrap(), None);
+    assert_eq!(store.admission_state(&DevboxId::new("dbx_none"), "0a").await.unwrap(), None);
     let owner = store.devbox_owner(&devbox.id).await.unwrap();
     assert_eq!(owner, Some((account, DevboxStatus::Shutdown)));
 }

@@ -221,14 +221,14 @@ async fn a_devbox_that_may_have_nothing_any_more_is_forgotten() {
     let (caller, token, identity) = joined(&world).await;
     let mut machine = Machine::start(&world, &identity, 7, 'a');
     machine.ask(&world.registry).await.unwrap();
-    assert_eq!(world.registry.0.places.len(), 1);
+    assert_eq!(world.registry.0.sessions.len(), 1);
     world.registry.set_devbox_capability(&Actor::Server, "acme", false).await.unwrap();
     assert!(machine.ask(&world.registry).await.is_err());
-    assert_eq!(world.registry.0.places.len(), 0);
+    assert_eq!(world.registry.0.sessions.len(), 0);
     world.registry.set_devbox_capability(&Actor::Server, "acme", true).await.unwrap();
     machine.ask(&world.registry).await.unwrap();
     world.registry.shutdown_devbox(&caller, token.devbox_id()).await.unwrap();
-    assert_eq!(world.registry.0.places.len(), 0);
+    assert_eq!(world.registry.0.sessions.len(), 0);
 }
 
 #[tokio::test]
@@ -236,14 +236,14 @@ async fn whoever_was_admitted_before_the_identity_moved_is_not_in_the_way_afterw
     let world = World::new().await;
     let (caller, first, identity) = joined(&world).await;
     let machine = Machine::start(&world, &identity, 7, 'a');
-    let admitting = world.registry.0.places.admitting(machine.peer.devbox_id());
-    let admitted = admitting.moves();
-    let standing = world.registry.admit(&machine.peer, crate::store::Action::DevboxBundle).await.unwrap();
+    let admitting = world.registry.0.sessions.admitting(machine.peer.devbox_id());
+    let admitted = admitting.move_count();
+    let admission = world.registry.admit(&machine.peer, crate::store::Action::DevboxBundle).await.unwrap();
     let token = world.registry.new_join_token(&caller, first.devbox_id()).await.unwrap();
     let fresh = world.enrol(&token).await.unwrap();
-    let link = continuity::Link::parse(&machine.link).unwrap();
-    let turn = world.registry.take_turn(&machine.peer, link, &standing, admitted).await.unwrap();
-    assert!(turn.is_none(), "its certificate has ended");
+    let link = clone_detection::Link::parse(&machine.link).unwrap();
+    let claim = world.registry.claim_session(&machine.peer, link, &admission, admitted).await.unwrap();
+    assert!(claim.is_none(), "its certificate has ended");
     Machine::start(&world, &fresh, 9, 'b').ask(&world.registry).await.unwrap();
 }
 
@@ -333,7 +333,7 @@ async fn a_stranger_who_shuts_a_devbox_down_disturbs_nothing_of_it() {
         let refused = refusal(world.registry.shutdown_devbox(&stranger, id).await);
         assert_eq!(refused.0, RefusalKind::NotFound);
     }
-    assert_eq!(world.registry.0.places.len(), 1);
+    assert_eq!(world.registry.0.sessions.len(), 1);
     assert_eq!(refusal({ copy }.ask(&world.registry).await), CONTINUED, "the copy is still known as one");
     assert!(!held.is_finished(), "the held request stays");
 }
@@ -344,14 +344,14 @@ async fn other_devboxes_that_move_make_no_request_start_over() {
     let (_, _, identity) = joined(&world).await;
     let other = world.caller("other").await;
     let machine = Machine::start(&world, &identity, 7, 'a');
-    let admitting = world.registry.0.places.admitting(machine.peer.devbox_id());
-    let admitted = admitting.moves();
-    let standing = world.registry.admit(&machine.peer, crate::store::Action::DevboxBundle).await.unwrap();
+    let admitting = world.registry.0.sessions.admitting(machine.peer.devbox_id());
+    let admitted = admitting.move_count();
+    let admission = world.registry.admit(&machine.peer, crate::store::Action::DevboxBundle).await.unwrap();
     let (devbox, _) = world.joined(&other, &[]).await;
     world.registry.shutdown_devbox(&other, devbox.id.as_str()).await.unwrap();
-    let link = continuity::Link::parse(&machine.link).unwrap();
-    let turn = world.registry.take_turn(&machine.peer, link, &standing, admitted).await.unwrap();
-    assert!(turn.is_some());
+    let link = clone_detection::Link::parse(&machine.link).unwrap();
+    let claim = world.registry.claim_session(&machine.peer, link, &admission, admitted).await.unwrap();
+    assert!(claim.is_some());
     drop(admitting);
-    assert_eq!(world.registry.0.places.admitting_count(), 0);
+    assert_eq!(world.registry.0.sessions.admitting_count(), 0);
 }

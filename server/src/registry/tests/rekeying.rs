@@ -73,11 +73,11 @@ async fn writers_beside_a_rekey_leave_nothing_under_the_old_key() {
     for number in 0..4 {
         let (registry, caller) = (world.registry.clone(), caller.clone());
         writers.spawn(async move {
-            for turn in 0..30 {
-                let name = format!("KEY{:02}", (turn * 7 + number * 16) % 64);
+            for round in 0..30 {
+                let name = format!("KEY{:02}", (round * 7 + number * 16) % 64);
                 let value = bytes("written meanwhile");
                 registry.update_secret(&caller, SecretSelector::Name(&name), value).await.unwrap();
-                let name = format!("A{number}_{turn}");
+                let name = format!("A{number}_{round}");
                 registry.create_secret(&caller, &name, bytes("new")).await.unwrap();
             }
         });

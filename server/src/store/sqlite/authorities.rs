@@ -58,7 +58,7 @@ impl Authorities for SqliteStore {
         }
         sqlx::query("UPDATE accounts SET wakes = wakes + 1").execute(&mut *write).await?;
         self.commit(write, audit).await?;
-        self.settle_if_possible().await;
+        self.checkpoint_if_possible().await;
         Ok(true)
     }
 }

@@ -51,7 +51,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn leap_ahead(&self, audit: &AuditRecord) -> Result<(), StoreError> {
+    pub async fn advance_past_backup(&self, audit: &AuditRecord) -> Result<(), StoreError> {
         let mut write = self.begin().await?;
         let update = sqlx::query("UPDATE accounts SET revision = revision + ?1, wakes = wakes + ?1")
             .bind(REVISION_LEAP);

@@ -52,7 +52,7 @@ impl Devboxes for SqliteStore {
         list: &DevboxList,
     ) -> Result<Option<Page<Devbox>>, StoreError> {
         let mut read = self.readers.begin().await?;
-        let Some(start) = place_of(&mut read, account, list.after.as_ref()).await? else {
+        let Some(start) = cursor_at(&mut read, account, list.after.as_ref()).await? else {
             return Ok(None);
         };
         let mut found = rows_before(&mut read, account, &start, list).await?;
@@ -217,29 +217,30 @@ async fn insert_gateways(write: &mut SqliteConnection, devbox: &Devbox) -> Resul
 }
 
 /// Where in the list, newest first, to go on.
-struct Place {
+struct ListCursor {
     create_time_ms: TimeMs,
     id: String,
 }
 
 /// The place of `after`, or the beginning; `None` where the account has no such devbox.
-async fn place_of(
+async fn cursor_at(
     read: &mut SqliteConnection,
     account: &AccountId,
     after: Option<&DevboxId>,
-) -> Result<Option<Place>, StoreError> {
+) -> Result<Option<ListCursor>, StoreError> {
     let Some(after) = after else {
-        return Ok(Some(Place { create_time_ms: TimeMs::MAX, id: String::new() }));
+        return Ok(Some(ListCursor { create_time_ms: TimeMs::MAX, id: String::new() }));
     };
     let query = sqlx::query("SELECT create_time_ms FROM devboxes WHERE account_id = ? AND id = ?");
     let row = query.bind(account.as_str()).bind(after.as_str()).fetch_optional(read).await?;
-    row.map(|row| Ok(Place { create_time_ms: row.try_get(0)?, id: after.as_str().to_owned() })).transpose()
+    row.map(|row| Ok(ListCursor { create_time_ms: row.try_get(0)?, id: after.as_str().to_owned() }))
+        .transpose()
 }
 
 async fn rows_before(
     read: &mut SqliteConnection,
     account: &AccountId,
-    place: &Place,
+    cursor: &ListCursor,
     list: &DevboxList,
 ) -> Result<Vec<SqliteRow>, StoreError> {
     let limit = i64::from(list.limit) + 1;
@@ -258,7 +259,7 @@ async fn rows_before(
         .bind(account.as_str())
         .bind(status.as_str()),
     };
-    Ok(query.bind(place.create_time_ms).bind(&place.id).bind(limit).fetch_all(read).await?)
+    Ok(query.bind(cursor.create_time_ms).bind(&cursor.id).bind(limit).fetch_all(read).await?)
 }
 
 async fn count(

@@ -8,8 +8,8 @@ use super::{SqliteStore, rows};
 use crate::crypto::TokenHash;
 use crate::crypto::id::{AccountId, DevboxId};
 use crate::store::{
-    AuditRecord, DevboxStatus, Identities, IssuedCertificate, JoinRefusal, Renewed, Standing, StoreError,
-    TimeMs,
+    AdmissionState, AuditRecord, DevboxStatus, Identities, IssuedCertificate, JoinRefusal, Renewed,
+    StoreError, TimeMs,
 };
 
 #[async_trait]
@@ -18,7 +18,11 @@ impl Identities for SqliteStore {
         owner(&mut *self.readers.acquire().await?, id).await
     }
 
-    async fn standing(&self, id: &DevboxId, serial: &str) -> Result<Option<Standing>, StoreError> {
+    async fn admission_state(
+        &self,
+        id: &DevboxId,
+        serial: &str,
+    ) -> Result<Option<AdmissionState>, StoreError> {
         let query = sqlx::query(
             "SELECT account_id, status, devbox_capability, revision, wakes, not_after_time_ms,
                     CASE every_secret WHEN 0 THEN bundle_bytes ELSE every_bytes END AS bundle_bytes
@@ -27,7 +31,7 @@ impl Identities for SqliteStore {
              WHERE devboxes.id = ?2",
         );
         let row = query.bind(serial).bind(id.as_str()).fetch_optional(&self.readers).await?;
-        row.as_ref().map(standing).transpose()
+        row.as_ref().map(admission_state).transpose()
     }
 
     async fn check_join(
@@ -108,8 +112,8 @@ async fn owner(
     Ok(Some((AccountId::new(row.try_get::<String, _>(0)?), rows::status(row.try_get(1)?)?)))
 }
 
-fn standing(row: &SqliteRow) -> Result<Standing, StoreError> {
-    Ok(Standing {
+fn admission_state(row: &SqliteRow) -> Result<AdmissionState, StoreError> {
+    Ok(AdmissionState {
         account: AccountId::new(row.try_get::<String, _>("account_id")?),
         status: rows::status(row.try_get("status")?)?,
         devbox_capability: row.try_get("devbox_capability")?,

@@ -15,7 +15,7 @@ impl Meta for SqliteStore {
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 
-    async fn begin_state(
+    async fn create_state(
         &self,
         key_check: &[u8],
         certificate: &[u8],
@@ -36,12 +36,12 @@ impl Meta for SqliteStore {
             + rewrap_authorities(&mut write, rewrap).await?
             + rewrap_accounts(&mut write, rewrap).await?;
         self.commit(write, audit).await?;
-        self.settle_if_possible().await;
+        self.checkpoint_if_possible().await;
         Ok(count)
     }
 
     /// The log's pages move into the database. Readers may stand in the way; a later checkpoint then does it.
-    async fn settle(&self) -> Result<(), StoreError> {
+    async fn checkpoint(&self) -> Result<(), StoreError> {
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.writer).await?;
         Ok(())
     }

@@ -116,8 +116,8 @@ impl SqliteStore {
 
     /// After a commit: what was deleted or overwritten leaves the log too. What fails here undoes nothing, and is done with
     /// the next checkpoint.
-    async fn settle_if_possible(&self) {
-        if let Err(error) = self.settle().await {
+    async fn checkpoint_if_possible(&self) {
+        if let Err(error) = self.checkpoint().await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "the database's log was not cleared yet"

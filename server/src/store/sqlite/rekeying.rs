@@ -58,7 +58,7 @@ impl Rekeying for SqliteStore {
         audit_rows::insert(&mut write, audit).await?;
         write.commit().await?;
         // The old key and what was under it leave the log too.
-        self.settle_if_possible().await;
+        self.checkpoint_if_possible().await;
         Ok(())
     }
 }

@@ -132,7 +132,7 @@ async fn the_audits_chain_goes_on_over_two_prunes_in_the_gap_of_a_restore() {
     let (_directory, state) = state();
     let store = open(&state).await.unwrap();
     store.record(&record()).await.unwrap();
-    store.leap_ahead(&record()).await.unwrap();
+    store.advance_past_backup(&record()).await.unwrap();
     for floor in [500, 600] {
         let prune = AuditRecord { action: Action::AuditPrune, object: floor.to_string(), ..record() };
         assert!(store.raise_audit_floor(floor, &prune).await.unwrap());
@@ -241,7 +241,7 @@ async fn two_programs_write_to_one_state() {
 #[tokio::test]
 async fn what_was_written_is_there_after_opening_again() {
     let (_directory, state) = state();
-    open(&state).await.unwrap().begin_state(b"kept", b"", b"").await.unwrap();
+    open(&state).await.unwrap().create_state(b"kept", b"", b"").await.unwrap();
     let reopened = open(&state).await.unwrap();
     assert_eq!(reopened.meta(MetaKey::KeyCheck).await.unwrap().as_deref(), Some(&b"kept"[..]));
 }

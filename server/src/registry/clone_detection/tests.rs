@@ -6,8 +6,8 @@ fn link(boot: u8, after: Option<u8>, step: u8) -> Link {
     Link { boot: [boot; 32], after: after.map(|after| [after; 16]), step: [step; 16] }
 }
 
-fn at(host: u8, link: Link) -> Known {
-    Known { link, remote: Some([192, 0, 2, host].into()) }
+fn at(host: u8, link: Link) -> LastUse {
+    LastUse { link, remote: Some([192, 0, 2, host].into()) }
 }
 
 #[test]
@@ -78,7 +78,7 @@ struct Machine {
 /// What a server knows, and where its steps come from.
 #[derive(Default)]
 struct World {
-    known: Option<Known>,
+    known: Option<LastUse>,
     connected: bool,
     steps: u128,
 }

@@ -9,22 +9,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 
-use super::continuity::{Elsewhere, Known, Link, in_use, judge};
+use super::clone_detection::{Elsewhere, LastUse, Link, in_use, judge};
 use super::{DevboxPeer, Refusal, Registry};
 use crate::clock::now_ms;
 use crate::crypto::id::{AccountId, DevboxId};
-use crate::store::{Action, AuditRecord, Standing, TimeMs};
+use crate::store::{Action, AdmissionState, AuditRecord, TimeMs};
 
 /// From how many devboxes on those whose certificate has ended are looked for and forgotten.
 const FIRST_SWEEP: usize = 1024;
 
 /// One place a devbox.
 #[derive(Debug)]
-pub(super) struct Places(Mutex<Table>);
+pub(super) struct IdentitySessions(Mutex<Table>);
 
 #[derive(Debug)]
 struct Table {
-    places: HashMap<DevboxId, Place>,
+    sessions: HashMap<DevboxId, IdentitySession>,
     sweep_at: usize,
     admitting: HashMap<DevboxId, Admissions>,
 }
@@ -33,31 +33,35 @@ struct Table {
 #[derive(Debug, Default)]
 struct Admissions {
     requests: usize,
-    moves: Moves,
+    move_count: MoveCount,
 }
 
 /// How often one devbox's identity was allowed to continue anywhere, since the first of the requests being admitted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Moves(u64);
+pub(super) struct MoveCount(u64);
 
 /// One request being admitted: for as long as it lives, moves of its devbox are counted. The count belongs to one devbox, so
 /// that no other devbox's enrolment or shutdown makes this request start over.
 #[derive(Debug)]
 pub(super) struct Admitting<'p> {
-    places: &'p Places,
+    sessions: &'p IdentitySessions,
     devbox: DevboxId,
 }
 
 impl Admitting<'_> {
     /// Now.
-    pub(super) fn moves(&self) -> Moves {
-        self.places.table().admitting.get(&self.devbox).map_or_else(Moves::default, |all| all.moves)
+    pub(super) fn move_count(&self) -> MoveCount {
+        self.sessions
+            .table()
+            .admitting
+            .get(&self.devbox)
+            .map_or_else(MoveCount::default, |all| all.move_count)
     }
 }
 
 impl Drop for Admitting<'_> {
     fn drop(&mut self) {
-        let admitting = &mut self.places.table().admitting;
+        let admitting = &mut self.sessions.table().admitting;
         let Some(admissions) = admitting.get_mut(&self.devbox) else { return };
         admissions.requests -= 1;
         if admissions.requests == 0 {
@@ -67,27 +71,27 @@ impl Drop for Admitting<'_> {
 }
 
 #[derive(Debug)]
-struct Place {
-    known: Known,
+struct IdentitySession {
+    known: LastUse,
     /// Lives as long as the connection of the newest request.
-    line: Weak<()>,
+    connection: Weak<()>,
     /// From when on nobody can come with this identity, unless with a newer certificate.
     certificate_end_ms: TimeMs,
     /// Dropped with the step: what waits for it ends.
-    _turn: watch::Sender<()>,
+    _claim: watch::Sender<()>,
 }
 
-impl Place {
+impl IdentitySession {
     fn is_in_use(&self) -> bool {
-        self.line.strong_count() > 0
+        self.connection.strong_count() > 0
     }
 }
 
 /// A request's right to be answered: until the identity continues elsewhere, or the same or a later step has come.
 #[derive(Debug, Clone)]
-pub(super) struct Turn(watch::Receiver<()>);
+pub(super) struct SessionClaim(watch::Receiver<()>);
 
-impl Turn {
+impl SessionClaim {
     /// Returns once the turn is over.
     pub(super) async fn ended(&mut self) {
         // Nothing is ever sent: this ends with the sender.
@@ -102,26 +106,27 @@ impl Turn {
     }
 }
 
-impl Default for Places {
+impl Default for IdentitySessions {
     fn default() -> Self {
-        let (places, admitting) = (HashMap::new(), HashMap::new());
-        Self(Mutex::new(Table { places, sweep_at: FIRST_SWEEP, admitting }))
+        let (sessions, admitting) = (HashMap::new(), HashMap::new());
+        Self(Mutex::new(Table { sessions, sweep_at: FIRST_SWEEP, admitting }))
     }
 }
 
-impl Places {
+impl IdentitySessions {
     /// Counts moves of `devbox` from now on.
     pub(super) fn admitting(&self, devbox: &DevboxId) -> Admitting<'_> {
         self.table().admitting.entry(devbox.clone()).or_default().requests += 1;
-        Admitting { places: self, devbox: devbox.clone() }
+        Admitting { sessions: self, devbox: devbox.clone() }
     }
 
     /// Where the identity of `peer` is in use, if that is another connection from another address.
-    fn in_use_elsewhere(&self, peer: &DevboxPeer) -> Option<Known> {
+    fn in_use_elsewhere(&self, peer: &DevboxPeer) -> Option<LastUse> {
         let table = self.table();
-        let place = table.places.get(peer.devbox_id()).filter(|place| place.is_in_use())?;
-        let is_elsewhere = !place.line.ptr_eq(peer.line()) && place.known.remote != peer.remote();
-        is_elsewhere.then_some(place.known)
+        let session = table.sessions.get(peer.devbox_id()).filter(|session| session.is_in_use())?;
+        let is_elsewhere =
+            !session.connection.ptr_eq(peer.connection()) && session.known.remote != peer.remote();
+        is_elsewhere.then_some(session.known)
     }
 
     /// Lets a request of `peer` continue, in place of the devbox's last one: of each devbox at most one request is held. Else
@@ -132,45 +137,55 @@ impl Places {
         peer: &DevboxPeer,
         link: Link,
         certificate_end_ms: TimeMs,
-        admitted: Moves,
-    ) -> Result<Option<Turn>, (Elsewhere, Option<IpAddr>)> {
+        admitted: MoveCount,
+    ) -> Result<Option<SessionClaim>, (Elsewhere, Option<IpAddr>)> {
         let mut table = self.table();
-        let moves = table.admitting.get(peer.devbox_id()).map_or_else(Moves::default, |all| all.moves);
-        if moves != admitted {
+        let move_count =
+            table.admitting.get(peer.devbox_id()).map_or_else(MoveCount::default, |all| all.move_count);
+        if move_count != admitted {
             return Ok(None);
         }
-        let new = Known { link, remote: peer.remote() };
-        let old = table.places.get(peer.devbox_id());
-        let in_use = old.is_some_and(Place::is_in_use);
-        judge(old.map(|place| &place.known), in_use, &new)
-            .map_err(|elsewhere| (elsewhere, old.and_then(|place| place.known.remote)))?;
-        let turn = watch::Sender::default();
-        let receiver = turn.subscribe();
-        let place = Place { known: new, line: peer.line().clone(), certificate_end_ms, _turn: turn };
-        table.insert(peer.devbox_id(), place);
-        Ok(Some(Turn(receiver)))
+        let new = LastUse { link, remote: peer.remote() };
+        let old = table.sessions.get(peer.devbox_id());
+        let in_use = old.is_some_and(IdentitySession::is_in_use);
+        judge(old.map(|session| &session.known), in_use, &new)
+            .map_err(|elsewhere| (elsewhere, old.and_then(|session| session.known.remote)))?;
+        let claim = watch::Sender::default();
+        let receiver = claim.subscribe();
+        let session = IdentitySession {
+            known: new,
+            connection: peer.connection().clone(),
+            certificate_end_ms,
+            _claim: claim,
+        };
+        table.insert(peer.devbox_id(), session);
+        Ok(Some(SessionClaim(receiver)))
     }
 
     /// Whoever comes next with this identity is believed.
     pub(super) fn forget(&self, devbox: &DevboxId) {
         let mut table = self.table();
         if let Some(admissions) = table.admitting.get_mut(devbox) {
-            admissions.moves.0 += 1;
+            admissions.move_count.0 += 1;
         }
-        table.places.remove(devbox);
+        table.sessions.remove(devbox);
     }
 
     /// A peer that may not have anything is in nobody's way.
     pub(super) fn leave(&self, peer: &DevboxPeer) {
         let mut table = self.table();
-        if table.places.get(peer.devbox_id()).is_some_and(|place| place.line.ptr_eq(peer.line())) {
-            table.places.remove(peer.devbox_id());
+        if table
+            .sessions
+            .get(peer.devbox_id())
+            .is_some_and(|session| session.connection.ptr_eq(peer.connection()))
+        {
+            table.sessions.remove(peer.devbox_id());
         }
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.table().places.len()
+        self.table().sessions.len()
     }
 
     #[cfg(test)]
@@ -185,15 +200,15 @@ impl Places {
 }
 
 impl Table {
-    fn insert(&mut self, devbox: &DevboxId, place: Place) {
-        if self.places.insert(devbox.clone(), place).is_none() && self.places.len() >= self.sweep_at {
+    fn insert(&mut self, devbox: &DevboxId, session: IdentitySession) {
+        if self.sessions.insert(devbox.clone(), session).is_none() && self.sessions.len() >= self.sweep_at {
             self.sweep(now_ms());
         }
     }
 
     fn sweep(&mut self, now_ms: TimeMs) {
-        self.places.retain(|_, place| place.is_in_use() || place.certificate_end_ms > now_ms);
-        self.sweep_at = FIRST_SWEEP.max(2 * self.places.len());
+        self.sessions.retain(|_, session| session.is_in_use() || session.certificate_end_ms > now_ms);
+        self.sweep_at = FIRST_SWEEP.max(2 * self.sessions.len());
     }
 }
 
@@ -202,19 +217,19 @@ impl Registry {
     ///
     /// # Errors
     /// 403 where the identity goes on elsewhere. Both places are audited: the refused one, and the one that goes on.
-    pub(super) async fn take_turn(
+    pub(super) async fn claim_session(
         &self,
         peer: &DevboxPeer,
         link: Link,
-        standing: &Standing,
-        admitted: Moves,
-    ) -> Result<Option<Turn>, Refusal> {
-        let end = standing.certificate_not_after_time_ms.unwrap_or_default();
-        match self.0.places.take(peer, link, end, admitted) {
-            Ok(turn) => Ok(turn),
+        admission: &AdmissionState,
+        admitted: MoveCount,
+    ) -> Result<Option<SessionClaim>, Refusal> {
+        let end = admission.certificate_not_after_time_ms.unwrap_or_default();
+        match self.0.sessions.take(peer, link, end, admitted) {
+            Ok(claim) => Ok(claim),
             Err((elsewhere, goes_on)) => {
                 let refusal = elsewhere.refusal();
-                self.refuse_copy(peer, Action::DevboxBundle, &standing.account, &refusal, goes_on).await;
+                self.refuse_copy(peer, Action::DevboxBundle, &admission.account, &refusal, goes_on).await;
                 Err(refusal)
             }
         }
@@ -229,7 +244,7 @@ impl Registry {
         peer: &DevboxPeer,
         account: &AccountId,
     ) -> Result<(), Refusal> {
-        let Some(known) = self.0.places.in_use_elsewhere(peer) else { return Ok(()) };
+        let Some(known) = self.0.sessions.in_use_elsewhere(peer) else { return Ok(()) };
         let refusal = in_use();
         self.refuse_copy(peer, Action::DevboxRenew, account, &refusal, known.remote).await;
         Err(refusal)
@@ -265,30 +280,35 @@ mod tests {
 
     use super::*;
 
-    fn place(line: &Arc<()>, certificate_end_ms: TimeMs) -> Place {
+    fn session(connection: &Arc<()>, certificate_end_ms: TimeMs) -> IdentitySession {
         let link = Link::parse(&devbox_secrets_proto::devbox::Continuity {
             boot: "b".repeat(64),
             after: None,
             step: "5".repeat(32),
         });
-        let known = Known { link: link.unwrap(), remote: None };
-        Place { known, line: Arc::downgrade(line), certificate_end_ms, _turn: watch::Sender::default() }
+        let known = LastUse { link: link.unwrap(), remote: None };
+        IdentitySession {
+            known,
+            connection: Arc::downgrade(connection),
+            certificate_end_ms,
+            _claim: watch::Sender::default(),
+        }
     }
 
     #[test]
     fn places_whose_certificate_and_connection_have_ended_are_forgotten() {
-        let places = Places::default();
+        let sessions = IdentitySessions::default();
         let (lives, ended) = (Arc::new(()), Arc::new(()));
-        let mut table = places.table();
-        table.insert(&DevboxId::new("dbx_valid"), place(&ended, TimeMs::MAX));
-        table.insert(&DevboxId::new("dbx_connected"), place(&lives, 0));
+        let mut table = sessions.table();
+        table.insert(&DevboxId::new("dbx_valid"), session(&ended, TimeMs::MAX));
+        table.insert(&DevboxId::new("dbx_connected"), session(&lives, 0));
         for number in 0..3 * FIRST_SWEEP {
-            table.insert(&DevboxId::new(format!("dbx_{number}")), place(&Arc::default(), 0));
+            table.insert(&DevboxId::new(format!("dbx_{number}")), session(&Arc::default(), 0));
         }
-        assert!(table.places.len() < 2 * FIRST_SWEEP, "{}", table.places.len());
+        assert!(table.sessions.len() < 2 * FIRST_SWEEP, "{}", table.sessions.len());
         drop(ended);
         table.sweep(now_ms());
-        let mut left: Vec<&str> = table.places.keys().map(DevboxId::as_str).collect();
+        let mut left: Vec<&str> = table.sessions.keys().map(DevboxId::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["dbx_connected", "dbx_valid"]);
     }

@@ -52,7 +52,7 @@ fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 /// Where an identity was last seen to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct LastUse {
     pub(super) link: Link,
     pub(super) remote: Option<IpAddr>,
 }
@@ -90,7 +90,7 @@ pub(super) fn in_use() -> Refusal {
 /// Whether the request `new` may go on, given who was believed last and whether that one's connection lives.
 ///
 /// A daemon's restart is known by its boot and its address: a copy of the memory has the boot too.
-pub(super) fn judge(known: Option<&Known>, in_use: bool, new: &Known) -> Result<(), Elsewhere> {
+pub(super) fn judge(known: Option<&LastUse>, in_use: bool, new: &LastUse) -> Result<(), Elsewhere> {
     let Some(known) = known else { return Ok(()) };
     let (old, link) = (&known.link, &new.link);
     let same_machine = old.boot == link.boot && known.remote == new.remote;

@@ -25,14 +25,14 @@ const FIRST_SWEEP: usize = 1024;
 
 /// Refusals that are alike: of one actor, from one address, of one thing, for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Notice {
+pub(super) struct RefusalKey {
     actor: Actor,
     remote: Option<IpAddr>,
     action: &'static str,
     code: &'static str,
 }
 
-impl Notice {
+impl RefusalKey {
     pub(super) fn of(attempt: &Attempt, code: &'static str) -> Self {
         let Attempt { actor, remote, action, .. } = attempt;
         Self { actor: actor.clone(), remote: remote.map(network), action: action.as_str(), code }
@@ -54,11 +54,11 @@ pub(super) fn network(address: IpAddr) -> IpAddr {
 
 /// What may be written in the current minute.
 #[derive(Debug, Default)]
-pub(super) struct Notices(Mutex<Table>);
+pub(super) struct AuditLimiter(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
-    windows: HashMap<Notice, Window>,
+    windows: HashMap<RefusalKey, Window>,
     sweep_at: usize,
 }
 
@@ -68,33 +68,33 @@ struct Window {
     left: u32,
 }
 
-impl Notices {
-    /// Whether one more of `notice` is written, of `most` a minute.
-    pub(super) fn is_due(&self, notice: Notice, most: u32) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_due(notice, most, Instant::now())
+impl AuditLimiter {
+    /// Whether one more of `key` is written, of `most` a minute.
+    pub(super) fn is_due(&self, key: RefusalKey, most: u32) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_due(key, most, Instant::now())
     }
 }
 
 impl Table {
-    fn is_due(&mut self, notice: Notice, most: u32, now: Instant) -> bool {
-        let of_any_address = notice.of_any_address();
+    fn is_due(&mut self, key: RefusalKey, most: u32, now: Instant) -> bool {
+        let of_any_address = key.of_any_address();
         // The actor's own count comes first, so that kinds beyond it take no memory.
         self.has_left(&of_any_address, now)
-            && self.take(notice, most, now)
+            && self.take(key, most, now)
             && self.take(of_any_address, MOST_OF_AN_ACTOR, now)
     }
 
-    fn has_left(&self, notice: &Notice, now: Instant) -> bool {
-        self.windows.get(notice).is_none_or(|window| window.left > 0 || window.end <= now)
+    fn has_left(&self, key: &RefusalKey, now: Instant) -> bool {
+        self.windows.get(key).is_none_or(|window| window.left > 0 || window.end <= now)
     }
 
-    fn take(&mut self, notice: Notice, most: u32, now: Instant) -> bool {
+    fn take(&mut self, key: RefusalKey, most: u32, now: Instant) -> bool {
         if self.windows.len() >= self.sweep_at.max(FIRST_SWEEP) {
             self.windows.retain(|_, window| window.end > now);
             self.sweep_at = 2 * self.windows.len();
         }
         let new = || Window { end: now + WINDOW, left: most };
-        let window = self.windows.entry(notice).or_insert_with(new);
+        let window = self.windows.entry(key).or_insert_with(new);
         if window.end <= now {
             *window = new();
         }
@@ -109,20 +109,20 @@ mod tests {
     use super::*;
     use crate::crypto::id::DevboxId;
 
-    fn notice(devbox: &str, host: u8, code: &'static str) -> Notice {
+    fn key(devbox: &str, host: u8, code: &'static str) -> RefusalKey {
         let actor = Actor::Devbox(DevboxId::new(devbox));
-        Notice { actor, remote: Some([192, 0, 2, host].into()), action: "devbox.bundle", code }
+        RefusalKey { actor, remote: Some([192, 0, 2, host].into()), action: "devbox.bundle", code }
     }
 
     #[test]
     fn the_same_is_due_so_often_a_minute_and_anything_else_beside_it() {
         let (mut table, now) = (Table::default(), Instant::now());
-        let mut due = |notice, after| table.is_due(notice, 2, now + Duration::from_secs(after));
-        assert!(due(notice("dbx_1", 7, "a"), 0) && due(notice("dbx_1", 7, "a"), 30));
-        assert!(!due(notice("dbx_1", 7, "a"), 59));
-        assert!(due(notice("dbx_2", 7, "a"), 59) && due(notice("dbx_1", 8, "a"), 59));
-        assert!(due(notice("dbx_1", 7, "b"), 59));
-        assert!(due(notice("dbx_1", 7, "a"), 60));
+        let mut due = |key, after| table.is_due(key, 2, now + Duration::from_secs(after));
+        assert!(due(key("dbx_1", 7, "a"), 0) && due(key("dbx_1", 7, "a"), 30));
+        assert!(!due(key("dbx_1", 7, "a"), 59));
+        assert!(due(key("dbx_2", 7, "a"), 59) && due(key("dbx_1", 8, "a"), 59));
+        assert!(due(key("dbx_1", 7, "b"), 59));
+        assert!(due(key("dbx_1", 7, "a"), 60));
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
         let (mut table, now) = (Table::default(), Instant::now());
         let from = |address: &str| {
             let remote = Some(network(address.parse().unwrap()));
-            Notice { remote, ..notice("dbx_1", 7, "a") }
+            RefusalKey { remote, ..key("dbx_1", 7, "a") }
         };
         assert!(table.is_due(from("2001:db8:1:2::1"), 1, now));
         assert!(!table.is_due(from("2001:db8:1:2:ffff::9"), 1, now), "the same /64");
@@ -143,7 +143,7 @@ mod tests {
         let (mut table, now) = (Table::default(), Instant::now());
         let from = |actor: &str, number: u128| {
             let address = Ipv6Addr::from_bits(0x2001_0db8 << 96 | number << 64);
-            Notice { remote: Some(address.into()), ..notice(actor, 7, "a") }
+            RefusalKey { remote: Some(address.into()), ..key(actor, 7, "a") }
         };
         let written = (0..10_000).filter(|number| table.is_due(from("dbx_1", *number), 60, now)).count();
         assert_eq!(written, MOST_OF_AN_ACTOR as usize);
@@ -156,7 +156,7 @@ mod tests {
         let (mut table, now) = (Table::default(), Instant::now());
         for number in 0..10 * FIRST_SWEEP as u64 {
             let at = now + Duration::from_millis(100 * number);
-            table.is_due(notice(&format!("dbx_{number}"), 7, "a"), 1, at);
+            table.is_due(key(&format!("dbx_{number}"), 7, "a"), 1, at);
         }
         assert!(table.windows.len() < 3 * FIRST_SWEEP, "{}", table.windows.len());
     }
