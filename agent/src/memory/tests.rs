@@ -11,7 +11,8 @@ use nix::unistd::{ForkResult, fork};
 use super::test_support::SealedBundle;
 use super::*;
 use crate::sys::test_support::{
-    LIMIT, block_on, in_a_process_of_its_own, limit_locked_memory, memories, page_size, wait_until,
+    Call, LIMIT, block_on, in_a_process_of_its_own, limit_locked_memory, memories, page_size, wait_until,
+    without,
 };
 use crate::sys::{Backing, LockedPages, MemoryError, Requirement, SecretMemory};
 use devbox_secrets_tests::needs::skipped;
@@ -132,26 +133,7 @@ fn a_forked_child_has_no_copy() {
 
 /// Runs `body` in a thread of its own in which `memfd_secret(2)` fails with `errno`, as under a sandbox's filter.
 fn where_memfd_secret_fails<T: Send>(errno: Errno, body: impl FnOnce() -> T + Send) -> T {
-    let statement =
-        |code: u32, jt, jf, k| libc::sock_filter { code: u16::try_from(code).unwrap(), jt, jf, k };
-    let number = u32::try_from(libc::SYS_memfd_secret).unwrap();
-    let mut filter = [
-        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number),
-        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
-        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let filtered = move || {
-        let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
-        // SAFETY: the call takes integers only, and binds this thread alone.
-        assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-        // SAFETY: `program` and the `filter` it points to live until the call returns; the kernel copies them.
-        let set =
-            unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
-        assert_eq!(set, 0);
-        body()
-    };
-    std::thread::scope(|scope| scope.spawn(filtered).join().unwrap())
+    without(Call { number: libc::SYS_memfd_secret, argument: None, errno: errno as i32 }, body)
 }
 
 #[test]
@@ -165,7 +147,7 @@ fn without_memfd_secret_the_fallback_says_why() {
 }
 
 #[test]
-fn required_memfd_secret_is_refused_where_there_is_none() {
+fn a_kernel_without_the_required_memfd_secret_is_an_error() {
     let probe = || SecretMemory::probe(Requirement::MemfdSecret, LIMIT);
     let error = where_memfd_secret_fails(Errno::ENOSYS, probe).unwrap_err();
     assert_eq!(error, MemoryError::Required(Box::new(MemoryError::Unavailable)));
@@ -204,12 +186,12 @@ fn child_with_a_lock_limit_of_16_pages() {
 }
 
 #[test]
-fn without_any_lockable_memory_nothing_is_held_at_all() {
+fn without_any_lockable_memory_no_secret_is_accepted() {
     in_a_process_of_its_own("memory::tests::child_without_lockable_memory");
 }
 
 #[test]
-#[ignore = "run in a process of its own by without_any_lockable_memory_nothing_is_held_at_all"]
+#[ignore = "run in a process of its own by without_any_lockable_memory_no_secret_is_accepted"]
 fn child_without_lockable_memory() {
     limit_locked_memory(0);
     let error = SecretMemory::probe(Requirement::Any, LIMIT).unwrap_err();
