@@ -1,19 +1,19 @@
-//! Which boot this is (random(4)).
+//! The boot id (random(4)).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where the kernel says it; not under `ProcSubset=pid`.
+/// The kernel's boot id. Hidden under `ProcSubset=pid`.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// What the service manager said at the daemon's start, as a credential of this name.
+/// The credential with which the service manager passes the boot id at the daemon's start.
 const CREDENTIAL: &str = "devbox-secrets.boot-id";
 
-/// Its UUID as it is now; none where the kernel's word is hidden.
+/// The current boot id; `None` if it is hidden.
 pub(super) fn now() -> Option<String> {
     read(Path::new(BOOT_ID))
 }
 
-/// Its UUID, at the daemon's start at the latest.
+/// The current boot id or, if it is hidden, that of the daemon's start.
 pub(super) fn id() -> Option<String> {
     now().or_else(|| read(&credential()?))
 }

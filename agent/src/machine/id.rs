@@ -1,4 +1,4 @@
-//! machine-id(5), read again only where its file is another, or was written.
+//! machine-id(5), read again only if its file was replaced or written.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::sys::Stamp;
 /// Hexadecimal digits of a machine id.
 const LEN: usize = 32;
 
-/// What is known of the file and what it holds.
+/// The last known version and content of the file.
 #[derive(Debug)]
 pub(super) struct IdFile {
     stamp: Option<Stamp>,
@@ -17,7 +17,7 @@ pub(super) struct IdFile {
 
 impl IdFile {
     pub(super) fn read(path: &Path) -> Self {
-        // In this order: what is written in between is read again.
+        // The stamp first: a write in between is read again.
         let stamp = Stamp::of(path);
         Self { stamp, id: read(path) }
     }
@@ -26,7 +26,7 @@ impl IdFile {
         self.id.is_some()
     }
 
-    /// Whether it holds another id. One that is gone, or not written yet, is none.
+    /// Whether the id changed. A file that is gone, or not written yet, is no change.
     pub(super) fn has_changed(&mut self, path: &Path) -> bool {
         let stamp = Stamp::of(path);
         if stamp == self.stamp {
@@ -42,7 +42,7 @@ impl IdFile {
     }
 }
 
-/// The id; none in a file that says `uninitialized`, or is empty, as images have it.
+/// The id; `None` for an empty file or `uninitialized`, which images of machines have.
 pub(super) fn read(path: &Path) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let id = text.trim();
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_gone_or_written_anew_with_the_same_id_is_no_change() {
+    fn a_missing_or_rewritten_file_with_the_same_id_is_no_change() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("machine-id");
         let id = "0123456789abcdef".repeat(2);

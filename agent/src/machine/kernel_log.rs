@@ -1,8 +1,9 @@
-//! What the kernel writes into its log (`/dev/kmsg`, syslog(2)), of which one line counts: since Linux 5.18 its random number
-//! generator says there that the vmgenid driver found another VM generation ID. Processes are told in no other way.
+//! The kernel's log (`/dev/kmsg`, syslog(2)). Since Linux 5.18 the kernel's random number generator logs a line when the vmgenid
+//! driver finds another VM generation ID; there is no other way for a process to learn of it.
 //!
-//! A line that was overwritten before it was read is told of and taken for none: a daemon that was stopped for a while misses
-//! some, and who can make the kernel talk could have every secret wiped. The control plane still tells such a copy apart.
+//! If lines were overwritten before they were read, that is logged and not treated as a clone: a daemon that was stopped for a
+//! while misses some, and a process that can fill the log could otherwise have every secret wiped. The control plane detects
+//! such a copy.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
@@ -28,8 +29,8 @@ const NEW_GENERATION: &[u8] = b"random: crng reseeded due to virtual machine for
 pub(super) struct KernelLog(File);
 
 impl KernelLog {
-    /// By its path or, where the sandbox keeps that from this process, by standard input, if that is the log. None where
-    /// neither is, or CAP_SYSLOG is missing.
+    /// Opens it by its path or, if the sandbox hides that, takes standard input, if it is the log. `None` if neither is, or
+    /// CAP_SYSLOG is missing.
     pub(super) fn open() -> Option<Self> {
         by_path()
             .or_else(|| passed(File::from(io::stdin().as_fd().try_clone_to_owned().ok()?)))
@@ -41,13 +42,13 @@ impl KernelLog {
         Some(Self(log))
     }
 
-    /// The same log, read to the same line: something to wait for.
+    /// A second handle at the same line, to wait for the next one.
     pub(super) fn another_handle(&self) -> io::Result<File> {
         self.0.try_clone()
     }
 
-    /// Reads what was written since. One system call where nothing was.
-    pub(super) fn tells_of_a_new_generation(&self) -> bool {
+    /// Reads the new lines, and returns whether one reports a new VM generation. One system call if there are no lines.
+    pub(super) fn reports_new_generation(&self) -> bool {
         let mut record = [0; MAX_RECORD];
         let mut found = false;
         loop {
@@ -55,7 +56,9 @@ impl KernelLog {
                 Ok(len) => found |= is_new_generation(&record[..len]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(EPIPE) => {
-                    warn!("the kernel's log was overwritten unread: a new VM generation could be missed")
+                    warn!(
+                        "lines of the kernel's log were overwritten before they were read: a new VM generation could be missed"
+                    )
                 }
                 Err(_) => return found,
             }
@@ -67,7 +70,7 @@ fn by_path() -> Option<File> {
     File::options().read(true).custom_flags(O_NONBLOCK).open(PATH).ok().filter(is_log)
 }
 
-/// Anything but the log is left as it is.
+/// The log on standard input. Any other input stays as it is.
 fn passed(input: File) -> Option<File> {
     let log = Some(input).filter(is_log)?;
     fcntl(&log, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;
@@ -97,7 +100,7 @@ mod tests {
 
     const LINE: &str = "random: crng reseeded due to virtual machine fork";
 
-    /// None, aloud, where this process may not.
+    /// `None`, and the test is skipped, if this process may not read the log.
     fn log() -> Option<KernelLog> {
         let log = KernelLog::open();
         if log.is_none() {
@@ -117,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_process_writes_into_the_log_is_not_believed_though_it_says_that_it_is_the_kernel() {
+    fn a_line_that_a_process_forges_is_not_taken_for_the_kernels() {
         let (Some(log), Some(again)) = (log(), log()) else { return };
         if fs::write(PATH, format!("<5>{LINE}\n")).is_err() {
             return skipped("a kernel log that this user may write (root)");
@@ -128,7 +131,7 @@ mod tests {
             Some(String::from_utf8_lossy(&record[..len]).into_owned())
         });
         let forged = said.into_iter().find(|record| record.contains(LINE)).unwrap();
-        assert!(!log.tells_of_a_new_generation(), "{forged}");
+        assert!(!log.reports_new_generation(), "{forged}");
         let (_, rest) = forged.split_once(',').unwrap();
         assert!(is_new_generation(format!("5,{rest}").as_bytes()), "the kernel's own would be: {forged}");
     }
@@ -137,7 +140,7 @@ mod tests {
     fn an_input_that_is_the_log_is_read_without_waiting() {
         let Some(_) = log() else { return };
         let log = passed(File::open(PATH).unwrap()).and_then(KernelLog::from_here).unwrap();
-        assert!(!log.tells_of_a_new_generation());
+        assert!(!log.reports_new_generation());
     }
 
     #[test]

@@ -1,13 +1,12 @@
-//! Whether this is still the machine that the daemon started on. Platforms snapshot machines, disk and RAM, and start many
-//! from one; each of them would go on as if it were the first.
+//! Clone detection: whether this is still the machine that the daemon started on. Platforms snapshot machines, disk and RAM, and
+//! start many from one; without these checks each would continue as if it were the first.
 //!
-//! - `id`: machine-id(5), looked at before each answer to a launch, and read where its file is another;
-//! - `boot`: the boot's identity, which a process outlives only in a checkpoint, looked at with it, but once a second at most;
-//!   not under the unit, which hides it;
-//! - `generation`, `kernel_log`: the kernel says in its log that the hypervisor gave the machine another generation.
+//! - `id`: machine-id(5), compared before each answer to a launch, and read only if its file changed;
+//! - `boot`: the boot id, which a process outlives only in a checkpoint, read at most once a second; not under the unit, which
+//!   hides it;
+//! - `vm_generation`, `kernel_log`: the kernel logs that the hypervisor changed the VM generation ID.
 //!
-//! A copy that none of these tells apart is told apart by the control plane
-//! ([`Continuity`](devbox_secrets_proto::devbox::Continuity)).
+//! The control plane detects copies that pass all of these ([`Continuity`](devbox_secrets_proto::devbox::Continuity)).
 
 mod boot;
 mod id;
@@ -24,35 +23,34 @@ use serde::{Deserialize, Serialize};
 use id::IdFile;
 use kernel_log::KernelLog;
 
-/// Shortest time between two looks at the boot.
+/// Shortest time between two reads of the boot id.
 const BOOT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Which installation this is.
 const MACHINE_ID: &str = "/etc/machine-id";
 
-/// By what a machine shows that it is a copy.
+/// The sign that this machine is a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// Another machine-id(5).
     MachineId,
-    /// Another boot under a process that went on.
+    /// Another boot id, although this process was not restarted.
     Boot,
     /// Another VM generation ID.
     VmGeneration,
 }
 
 impl Change {
-    /// What launches are told: one line, with the remedy.
+    /// The line that launches get, with the remedy.
     #[must_use]
     pub fn reason(self) -> String {
         let by = match self {
-            Self::MachineId => "its machine-id is another than at the daemon's start",
-            Self::Boot => "it was booted since the daemon's start",
+            Self::MachineId => "its machine-id has changed since the daemon's start",
+            Self::Boot => "its boot id has changed since the daemon's start",
             Self::VmGeneration => "the hypervisor gave it a new VM generation ID",
         };
         format!(
-            "this machine is a copy, or was set back to a snapshot ({by}), and serves nobody else's secrets: give it a join \
-             token of its own (devbox-secretsd resume --join-token-file FILE)"
+            "this machine is a copy, or was restored from a snapshot ({by}), and must not use the original's secrets: give it a \
+             join token of its own (devbox-secretsd resume --join-token-file FILE)"
         )
     }
 }
@@ -69,12 +67,12 @@ pub struct CloneDetection {
     pub vm_generation: bool,
 }
 
-/// The machine as the daemon knows it.
+/// This machine, as the daemon knows it.
 #[derive(Debug)]
 pub struct Machine {
     path: PathBuf,
     known: Mutex<Known>,
-    /// Only where there is a generation to be told of.
+    /// `None` if there is no VM generation ID to watch.
     log: Option<KernelLog>,
 }
 
@@ -82,7 +80,7 @@ pub struct Machine {
 struct Known {
     id: IdFile,
     boot: Option<String>,
-    /// When the boot was last looked at.
+    /// When the boot id was last read.
     looked_at: Instant,
 }
 
@@ -91,8 +89,7 @@ impl Known {
         Self { id: IdFile::read(path), boot: boot::now(), looked_at: Instant::now() }
     }
 
-    /// Whether this process goes on in another boot than it started in, if the kernel may be asked and was not asked just now:
-    /// that is three system calls.
+    /// Whether the boot id changed. Rate-limited, because it takes three system calls.
     fn is_in_another_boot(&mut self) -> bool {
         if self.boot.is_none() || self.looked_at.elapsed() < BOOT_PAUSE {
             return false;
@@ -106,13 +103,13 @@ impl Known {
 }
 
 impl Machine {
-    /// This machine, as it is now. Opens the kernel's log and reads files: call before the process closes itself.
+    /// This machine, as it is now. Opens the kernel's log and reads files: call before the process confines itself.
     #[must_use]
     pub fn this() -> Self {
         Self::with_id_at(Path::new(MACHINE_ID))
     }
 
-    /// The same, with its machine-id at another place.
+    /// The same, with another path of its machine-id.
     #[must_use]
     pub fn with_id_at(path: &Path) -> Self {
         let known = Mutex::new(Known::of(path));
@@ -123,7 +120,7 @@ impl Machine {
     /// Reports a change of the machine. Two system calls, and three more once a second; a new generation is reported once.
     #[must_use]
     pub fn change(&self) -> Option<Change> {
-        if self.log.as_ref().is_some_and(KernelLog::tells_of_a_new_generation) {
+        if self.log.as_ref().is_some_and(KernelLog::reports_new_generation) {
             return Some(Change::VmGeneration);
         }
         let mut known = self.known();
@@ -133,7 +130,7 @@ impl Machine {
         known.is_in_another_boot().then_some(Change::Boot)
     }
 
-    /// The kernel's log, to wait for: its next line may be that of a new generation. None if there is no generation to watch.
+    /// The kernel's log, to wait for: its next line may be that of a new generation. `None` if there is no generation to watch.
     #[must_use]
     pub fn log(&self) -> Option<File> {
         self.log.as_ref()?.another_handle().ok()
@@ -145,13 +142,13 @@ impl Machine {
         &self.path
     }
 
-    /// From now on this is the machine, whatever it was.
+    /// Accepts the machine as it is now.
     pub fn accept(&self) {
-        let _ = self.log.as_ref().map(KernelLog::tells_of_a_new_generation);
+        let _ = self.log.as_ref().map(KernelLog::reports_new_generation);
         *self.known() = Known::of(&self.path);
     }
 
-    /// By what a change is noticed, for `status`.
+    /// The signs that are watched.
     #[must_use]
     pub fn watched(&self) -> CloneDetection {
         let known = self.known();
@@ -167,13 +164,13 @@ impl Machine {
     }
 }
 
-/// machine-id(5) of this machine as it is now; none where it has none.
+/// The current machine-id(5); `None` if there is none.
 #[must_use]
 pub fn id() -> Option<String> {
     id::read(Path::new(MACHINE_ID))
 }
 
-/// What the control plane may know of this machine and its boot: the same as long as both are.
+/// The machine-id and the boot id, for the control plane, which sees only a digest of them.
 #[must_use]
 pub fn identity() -> [Option<String>; 2] {
     [id(), boot::id()]

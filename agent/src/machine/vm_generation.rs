@@ -1,12 +1,12 @@
-//! Whether the hypervisor gives this machine a VM generation ID: another one wherever a snapshot of it is started.
+//! The VM generation ID: the hypervisor changes it when it starts a snapshot.
 
 use std::fs;
 use std::path::Path;
 
-/// The kernel's driver, on machines with ACPI and with a device tree.
+/// The kernel's driver for machines with ACPI, and with a device tree.
 const DRIVERS: [&str; 2] = ["/sys/bus/acpi/drivers/vmgenid", "/sys/bus/platform/drivers/vmgenid"];
 
-/// Whether there is a device whose driver looks.
+/// Whether the kernel reports changes: a device has its driver.
 pub(super) fn is_reported() -> bool {
     DRIVERS.iter().any(|driver| has_device(Path::new(driver)))
 }
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_driver_without_a_device_is_no_generation() {
+    fn a_driver_without_a_device_reports_no_generation() {
         let driver = tempfile::tempdir().unwrap();
         fs::write(driver.path().join("bind"), "").unwrap();
         symlink("../module", driver.path().join("module")).unwrap();

@@ -22,31 +22,31 @@ pub enum GenerationError {
          to this devbox"
     )]
     TooLarge {
-        /// What the bundle needs, in bytes.
+        /// The bundle's size, in bytes.
         needed: usize,
         /// The limit, in bytes.
         limit: usize,
     },
-    /// There is no locked memory for it.
-    #[error("there is no locked memory for the bundle")]
+    /// Memory cannot be locked for it.
+    #[error("memory cannot be locked for the bundle")]
     Memory(#[from] MemoryError),
-    /// A value does not open.
-    #[error("the value of {name} cannot be opened; the bundle is refused whole")]
+    /// A value cannot be decrypted.
+    #[error("the value of {name} cannot be decrypted; the whole bundle is refused")]
     Open {
         /// The variable.
         name: String,
-        /// Why not.
+        /// The reason.
         #[source]
         source: SealError,
     },
-    /// A value opens, but cannot be the value of an environment variable.
+    /// A value cannot be an environment variable's.
     #[error(
-        "the value of {name} cannot be an environment variable's; store another one. The bundle is refused whole"
+        "the value of {name} cannot be an environment variable's; store another one. The whole bundle is refused"
     )]
     Value {
         /// The variable.
         name: String,
-        /// Why not.
+        /// The reason.
         #[source]
         source: InvalidVariable,
     },
@@ -75,10 +75,10 @@ impl Drop for OnDrop {
     }
 }
 
-/// What is known of a variable besides its value.
+/// A variable without its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Variable<'a> {
-    /// Environment name.
+    /// Name in the environment.
     pub name: &'a str,
     /// The secret's name in its account.
     pub secret: &'a str,
@@ -89,11 +89,11 @@ pub struct Variable<'a> {
 }
 
 impl Generation {
-    /// Decrypts every value of `bundle` straight into its place. `opener` was made for this bundle's encapsulated key,
+    /// Decrypts every value of `bundle` in place. `opener` was made for this bundle's encapsulated key,
     /// devbox, revision and count.
     ///
     /// # Errors
-    /// [`GenerationError`]; what was opened until then is wiped.
+    /// [`GenerationError`]. Values that were decrypted until then are wiped.
     pub fn open(
         memory: &SecretMemory,
         bundle: &Bundle<'_>,
@@ -110,10 +110,10 @@ impl Generation {
             rest = tail;
         }
         let guarded = bundle.entries.iter().any(|entry| is_guarded(entry.label.env.as_bytes()));
-        Ok(Self::whole(pages, len, index, bundle.revision, guarded))
+        Ok(Self::from_parts(pages, len, index, bundle.revision, guarded))
     }
 
-    fn whole(pages: LockedPages, len: usize, index: Index, revision: u64, guarded: bool) -> Self {
+    fn from_parts(pages: LockedPages, len: usize, index: Index, revision: u64, guarded: bool) -> Self {
         let since = BootTime::now();
         Self { pages, len, index: index.shrunk(), revision, guarded, since, on_wiped: OnceLock::new() }
     }
@@ -141,7 +141,7 @@ impl Generation {
     /// How many variables there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.index.places.len()
+        self.index.entries.len()
     }
 
     /// Whether any variable's name is one that only a rule naming it exactly grants.
@@ -152,23 +152,23 @@ impl Generation {
 
     /// All variables' names and versions, in ascending order of name.
     pub fn variables(&self) -> impl ExactSizeIterator<Item = Variable<'_>> {
-        self.index.places.iter().map(|place| self.index.variable(place))
+        self.index.entries.iter().map(|place| self.index.variable(place))
     }
 
     /// The name of variable number `at`, counted from 0 in ascending order of name.
     ///
     /// # Panics
-    /// Where `at` is not below [`Self::count`].
+    /// If `at` is not below [`Self::count`].
     #[must_use]
     pub fn name(&self, at: usize) -> &str {
-        self.index.variable(&self.index.places[at]).name
+        self.index.variable(&self.index.entries[at]).name
     }
 
     /// The number of the variable `name`.
     #[must_use]
     pub fn find(&self, name: &[u8]) -> Option<usize> {
-        let places = &self.index.places;
-        places.binary_search_by(|place| self.index.variable(place).name.as_bytes().cmp(name)).ok()
+        let entries = &self.index.entries;
+        entries.binary_search_by(|place| self.index.variable(place).name.as_bytes().cmp(name)).ok()
     }
 
     /// Plaintext: all variables as `NAME=VALUE\0`, in ascending order of name.
@@ -180,14 +180,14 @@ impl Generation {
     /// Plaintext: variable number `at` as `NAME=VALUE\0`.
     ///
     /// # Panics
-    /// Where `at` is not below [`Self::count`].
+    /// If `at` is not below [`Self::count`].
     #[must_use]
     pub fn string(&self, at: usize) -> &[u8] {
-        &self.pages.bytes()[self.index.places[at].range()]
+        &self.pages.bytes()[self.index.entries[at].range()]
     }
 }
 
-/// Pages for a generation whose strings come whole, from the image that a predecessor left.
+/// Pages for a generation whose strings are copied from the image that a predecessor left.
 #[derive(Debug)]
 pub struct BlankGeneration {
     pages: LockedPages,
@@ -209,13 +209,13 @@ impl Generation {
 }
 
 impl BlankGeneration {
-    /// Where the strings go.
+    /// The place for the strings.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.pages.bytes_mut()[..self.len]
     }
 
-    /// The generation whose strings are these: each variable in ascending order of name, with the length of its string.
-    /// None, and the pages wiped, where strings and description do not fit.
+    /// Makes the generation of the strings that were written. `variables`: each one's label and the length of its string, in
+    /// ascending order of name. `None`, and the pages are wiped, if the strings do not match.
     #[must_use]
     pub fn described(self, revision: u64, variables: &[(Label<'_>, usize)]) -> Option<Generation> {
         let mut index = Index::with_capacity(variables.len());
@@ -230,7 +230,7 @@ impl BlankGeneration {
         let is_whole = rest.is_empty() && variables.is_sorted_by(|a, b| a.0.env < b.0.env);
         let guarded = variables.iter().any(|(label, _)| is_guarded(label.env.as_bytes()));
         let Self { pages, len } = self;
-        is_whole.then(|| Generation::whole(pages, len, index, revision, guarded))
+        is_whole.then(|| Generation::from_parts(pages, len, index, revision, guarded))
     }
 }
 
@@ -244,14 +244,14 @@ impl fmt::Debug for Generation {
     }
 }
 
-/// Where each variable is in the pages and in `texts`, which holds no value.
+/// Each variable's place in the pages, and in `texts`, which holds no value.
 struct Index {
-    places: Vec<Place>,
+    entries: Vec<IndexEntry>,
     texts: String,
 }
 
-/// 24 bytes a variable: a devbox may have thousands.
-struct Place {
+/// 24 bytes: a devbox may have thousands of variables.
+struct IndexEntry {
     version: u64,
     start: u32,
     len: u32,
@@ -261,7 +261,7 @@ struct Place {
     id_len: u8,
 }
 
-impl Place {
+impl IndexEntry {
     fn range(&self) -> Range<usize> {
         self.start as usize..self.start as usize + self.len as usize
     }
@@ -269,14 +269,14 @@ impl Place {
 
 impl Index {
     fn with_capacity(count: usize) -> Self {
-        Self { places: Vec::with_capacity(count), texts: String::new() }
+        Self { entries: Vec::with_capacity(count), texts: String::new() }
     }
 
     /// Adds the variable whose string of `len` bytes follows the last one's.
     fn push(&mut self, label: Label<'_>, len: usize) {
-        self.places.push(Place {
+        self.entries.push(IndexEntry {
             version: label.version,
-            start: self.places.last().map_or(0, |last| last.start + last.len),
+            start: self.entries.last().map_or(0, |last| last.start + last.len),
             len: counted(len),
             text: counted(self.texts.len()),
             name_len: short(label.env),
@@ -293,29 +293,29 @@ impl Index {
         self
     }
 
-    fn variable(&self, place: &Place) -> Variable<'_> {
+    fn variable(&self, place: &IndexEntry) -> Variable<'_> {
         let (name, rest) = self.texts[place.text as usize..].split_at(usize::from(place.name_len));
         let (secret, rest) = rest.split_at(usize::from(place.secret_len));
         Variable { name, secret, secret_id: &rest[..usize::from(place.id_len)], version: place.version }
     }
 }
 
-/// `packed_len` refuses what 32 bits cannot count.
+/// Never truncates: `packed_len` refuses a bundle whose lengths need more than 32 bits.
 fn counted(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 
-/// A bundle's texts have at most 255 bytes: their length is one byte on the wire.
+/// Never truncates: on the wire the length of a text is one byte.
 fn short(text: &str) -> u8 {
     u8::try_from(text.len()).unwrap_or(u8::MAX)
 }
 
-/// `NAME=VALUE\0`.
+/// Length of `NAME=VALUE\0`.
 fn string_len(entry: &Entry<'_>) -> usize {
     entry.label.env.len() + 1 + entry.value_len() + 1
 }
 
-/// Names, secrets' names and ids.
+/// Length of the variable's name, the secret's name and its id.
 fn texts_len(entry: &Entry<'_>) -> usize {
     entry.label.env.len() + entry.label.secret.len() + entry.label.secret_id.len()
 }
@@ -330,7 +330,7 @@ fn packed_len(bundle: &Bundle<'_>, limit: usize) -> Result<usize, GenerationErro
     Ok(needed)
 }
 
-/// Writes `NAME=VALUE` into `string`, whose last byte is the 0 that the pages are made of.
+/// Writes `NAME=VALUE` into `string`. Its last byte stays 0, as the kernel made it.
 fn open_string(string: &mut [u8], entry: &Entry<'_>, opener: &mut Opener) -> Result<(), GenerationError> {
     let name = entry.label.env;
     let (head, rest) = string.split_at_mut(name.len() + 1);
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_was_locked_is_released_with_the_generation() {
+    fn dropping_a_generation_unlocks_all_of_its_memory() {
         let sealed = SealedBundle::new(1, &[("A", &[b'x'; 10_000])]);
         for memory in memories() {
             let generation = sealed.open(&memory).unwrap();

@@ -1,7 +1,7 @@
-//! Descriptors prepared ahead, so that no launch waits for page set-up, which costs far more than filling the pages.
+//! Launch pages that are prepared ahead, because making pages costs far more than filling them.
 //!
-//! One small thread makes them; they hold zeros until a launch takes one. The same thread makes the pages of launches that are
-//! too large to be prepared for: the event loop, which ends leases, never spends long on pages.
+//! One thread with a small stack makes them; they hold zeros until a launch takes one. The same thread makes the pages of
+//! launches that are too large to prepare for, so that the event loop, which expires leases, never spends long on pages.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,18 +14,18 @@ use tracing::warn;
 
 use crate::sys::{Backing, LaunchPages, MemoryError, SecretMemory};
 
-/// Most descriptors that wait at a time.
+/// Most pages sets that are ready at a time.
 const MAX_DEPTH: usize = 8;
-/// Most bytes that wait at a time. Where one launch needs more, none wait.
+/// Most bytes that are ready at a time. If one launch needs more, no pages are prepared.
 const MAX_BYTES: usize = 1 << 20;
 /// Largest set that the event loop makes itself when none is prepared, in bytes: about half a millisecond's work.
 const MADE_AT_ONCE: usize = 128 << 10;
-/// How long no launch may have come before more are prepared, unless few are left: page set-up would take the processor from the
-/// launch that has just been answered.
+/// Time without launches before more pages are prepared, unless few are left: making pages would take the processor from the
+/// launch that was just answered.
 const QUIET: Duration = Duration::from_millis(3);
 const STACK_SIZE: usize = 128 << 10;
 
-/// A few [`LaunchPages`], each large enough for everything that is held.
+/// A few [`LaunchPages`], each large enough for all current secrets.
 #[derive(Debug)]
 pub struct Pool {
     shared: Arc<Shared>,
@@ -42,20 +42,20 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Shelf {
     ready: VecDeque<LaunchPages>,
-    /// Launches that wait for pages of their own, in their order.
+    /// Launches that wait for pages of their own, first come, first served.
     orders: VecDeque<Order>,
-    /// Size of each prepared one, in bytes; 0: none are wanted.
+    /// Size of each prepared one, in bytes; 0 if the pool is to be empty.
     size: usize,
-    /// When a launch last came for pages.
+    /// Time of the last launch that took pages.
     taken: Option<Instant>,
-    /// Making one failed, and nothing was taken since.
+    /// Making pages failed, and no launch came since.
     stalled: bool,
-    /// The failure was told, and none was made since.
-    told: bool,
+    /// The failure is logged, and no pages were made since.
+    logged: bool,
     closed: bool,
 }
 
-/// Pages of `len` bytes for a launch that waits.
+/// A waiting launch's request for pages of `len` bytes.
 #[derive(Debug)]
 struct Order {
     len: usize,
@@ -72,7 +72,7 @@ enum Work {
 }
 
 impl Pool {
-    /// An empty pool, and the thread that fills it; no thread where the backing has no descriptors.
+    /// An empty pool and the thread that fills it; no thread if the backing has no descriptors.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -131,7 +131,7 @@ impl Pool {
         pages
     }
 
-    /// How many wait right now.
+    /// How many are ready.
     #[must_use]
     pub fn ready(&self) -> usize {
         self.shared.lock().ready.len()
@@ -143,7 +143,7 @@ impl Drop for Pool {
         self.shared.lock().closed = true;
         self.shared.wanted.notify_one();
         if let Some(filler) = self.filler.take() {
-            // A filler that panicked has nothing left to stop.
+            // An error is the filler's panic: there is no thread left to stop.
             let _ = filler.join();
         }
     }
@@ -154,7 +154,7 @@ impl Shelf {
         MAX_BYTES.checked_div(self.size).map_or(0, |depth| depth.min(MAX_DEPTH))
     }
 
-    /// How long until one more is prepared; none if none is wanted.
+    /// Time until one more is to be prepared; `None` if the pool is full.
     fn until_preparing(&self) -> Option<Duration> {
         if self.stalled || self.ready.len() >= self.depth() {
             return None;
@@ -170,7 +170,7 @@ impl Shared {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until there is something to do. A launch that waits comes before those that may come.
+    /// Waits for the next step. Waiting launches come first.
     fn next(&self) -> Work {
         let mut shelf = self.lock();
         loop {
@@ -190,27 +190,27 @@ impl Shared {
         }
     }
 
-    /// Shelves pages that were wanted when `size` was; the rest goes.
+    /// Keeps `pages` if the pool still wants pages of `size` bytes.
     fn shelve(&self, size: usize, pages: LaunchPages) {
         let mut shelf = self.lock();
-        shelf.told = false;
+        shelf.logged = false;
         if shelf.size == size && shelf.ready.len() < shelf.depth() {
             shelf.ready.push_back(pages);
         }
     }
 
-    /// Waits for the next [`Pool::take`] before it tries again. Returns whether the failure is news.
+    /// Waits for the next [`Pool::take`] before the next attempt. Returns whether the failure was not logged yet.
     fn stall(&self) -> bool {
         let mut shelf = self.lock();
         shelf.stalled = true;
-        !std::mem::replace(&mut shelf.told, true)
+        !std::mem::replace(&mut shelf.logged, true)
     }
 
     fn prepare(&self, memory: &SecretMemory, size: usize) {
         match memory.launch_pages(size) {
             Ok(pages) => self.shelve(size, pages),
             Err(error) if self.stall() => {
-                warn!(%error, "launch descriptors cannot be prepared ahead; launches are slower");
+                warn!(%error, "launch pages cannot be prepared ahead; launches are slower");
             }
             Err(_) => {}
         }
@@ -218,7 +218,6 @@ impl Shared {
 }
 
 impl Order {
-    /// A launcher that has gone meanwhile needs none.
     fn serve(self, memory: &SecretMemory) {
         if !self.customer.is_closed() {
             let _ = self.customer.send(memory.launch_pages(self.len));
@@ -247,7 +246,7 @@ mod tests {
     use crate::sys::test_support::{block_on, memories, page_size, wait_until};
     use devbox_secrets_tests::needs::skipped;
 
-    /// A pool over real `memfd_secret` pages, or none where the kernel has no such thing.
+    /// A pool over real `memfd_secret` pages; `None` if the kernel has none.
     fn pool() -> Option<(SecretMemory, Pool)> {
         let [memory, _] = memories();
         if memory.backing() == Backing::Mlock {
@@ -262,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn it_fills_to_its_depth_and_refills_what_is_taken() {
+    fn the_pool_fills_to_its_depth_and_refills_taken_pages() {
         let Some((_, pool)) = pool() else { return };
         pool.resize(100);
         wait_for(&pool, MAX_DEPTH);
@@ -273,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded_in_bytes() {
+    fn prepared_pages_are_bounded_in_bytes() {
         let Some((memory, pool)) = pool() else { return };
         pool.resize(MAX_BYTES / 2);
         wait_for(&pool, 2);
@@ -283,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_launch_larger_than_what_waits_gets_pages_of_its_own() {
+    fn a_launch_larger_than_the_prepared_pages_gets_its_own() {
         let Some((_, pool)) = pool() else { return };
         pool.resize(100);
         wait_for(&pool, MAX_DEPTH);
@@ -306,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn emptied_it_keeps_nothing_locked() {
+    fn an_emptied_pool_locks_no_memory() {
         let Some((memory, pool)) = pool() else { return };
         pool.resize(100);
         wait_for(&pool, MAX_DEPTH);
@@ -316,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_holds_only_zeros() {
+    fn prepared_pages_hold_only_zeros() {
         let Some((_, pool)) = pool() else { return };
         pool.resize(page_size());
         wait_for(&pool, MAX_DEPTH);
@@ -324,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn without_memfd_secret_there_is_no_pool_and_the_reason_is_told() {
+    fn without_memfd_secret_there_is_no_pool_and_the_reason_is_returned() {
         let [_, fallback] = memories();
         let pool = Pool::new(fallback).unwrap();
         pool.resize(100);

@@ -1,4 +1,4 @@
-//! What the daemon holds right now, and until when it may serve it.
+//! The current secrets and the lease that limits how long they may be served, or the [`Loss`] that says why there are none.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,25 +14,34 @@ use crate::machine::{Change, Machine};
 use crate::sys::BootTime;
 use crate::telemetry::audit::{Kind, TARGET};
 
-/// Why the daemon holds no secrets.
+/// Why there are no secrets.
+///
+/// | loss | set by | a launch gets | `--wait` helps | a new bundle is accepted | ended by |
+/// |---|---|---|---|---|---|
+/// | `Starting` | start, a bundle that does not fit, resume | `NotReady` | yes | yes | the next bundle |
+/// | `Stale` | the lease's expiry | `Stale` | yes | yes | the next bundle |
+/// | `Revoked` | 401/403, the certificate's expiry | `Denied` | no | yes | the next bundle |
+/// | `Quiesced` | an operator | `NotReady` | yes | no | resume |
+/// | `Cloned` | this machine, the control plane | `Denied` | no | no | resume |
+/// | `Stopping` | the daemon's end | `NotReady` | at its successor | no | – |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
-    /// It has not had any yet: a launch may wait.
+    /// No bundle has arrived yet.
     Starting,
-    /// The control plane was away for longer than the lease.
+    /// The control plane was unavailable for longer than the lease.
     Stale,
-    /// The devbox was shut down, its certificate expired or was revoked.
+    /// The devbox was shut down, or its certificate expired or was revoked.
     Revoked,
-    /// An operator had everything wiped before a snapshot: a launch may wait.
+    /// An operator wiped everything before a snapshot.
     Quiesced,
-    /// This machine is a copy of another, or another goes on with its identity.
+    /// This machine is a copy, or a copy of it uses its identity.
     Cloned,
     /// The daemon is stopping.
     Stopping,
 }
 
 impl Loss {
-    /// Every reason.
+    /// All losses.
     pub const ALL: [Self; 6] =
         [Self::Starting, Self::Stale, Self::Revoked, Self::Quiesced, Self::Cloned, Self::Stopping];
 
@@ -49,7 +58,7 @@ impl Loss {
         }
     }
 
-    /// What a launch is told.
+    /// The error that a launch gets.
     #[must_use]
     pub const fn code(self) -> ErrorCode {
         match self {
@@ -59,43 +68,43 @@ impl Loss {
         }
     }
 
-    /// Whether nothing is taken up after it until [`Vault::reopen`].
+    /// Whether bundles are ignored until [`Vault::reopen`].
     const fn closes(self) -> bool {
         matches!(self, Self::Quiesced | Self::Cloned | Self::Stopping)
     }
 }
 
-/// The daemon holds no secrets.
+/// There are no secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unavailable {
-    /// Why, for programs.
+    /// The reason, for programs.
     pub loss: Loss,
-    /// Why and what to do, for people: one line.
+    /// The reason and its remedy, for people, on one line.
     pub reason: Arc<str>,
 }
 
-/// What the vault holds, for `status`.
+/// The vault's content.
 #[derive(Debug, Clone)]
 pub enum Holding {
-    /// Secrets, for as long as the lease.
+    /// Secrets, within their lease.
     Ready {
         /// The secrets.
         generation: Arc<Generation>,
-        /// What is left of the lease.
+        /// Time left of the lease.
         lease_left: Duration,
     },
-    /// Nothing.
+    /// No secrets.
     Without(Unavailable),
 }
 
-/// Holds at most one generation, and none past its lease: whoever asks after its end gets nothing, whether or not a timer
-/// ran (the machine may have slept). None on another machine than it was filled on: whoever asks there first has it lost.
+/// At most one generation, checked at each access: past its lease it is wiped, whether or not a timer ran, because the machine
+/// may have slept. On a different machine, the first access wipes it.
 #[derive(Debug)]
 pub struct Vault {
     state: ArcSwap<State>,
-    /// End of the lease, in milliseconds of [`BootTime`].
+    /// Expiry of the lease, in milliseconds of [`BootTime`].
     lease: AtomicU64,
-    /// Held by whoever changes `state`.
+    /// Locked while `state` changes. Readers never wait for it.
     writer: Mutex<()>,
     changes: watch::Sender<()>,
     machine: Option<Arc<Machine>>,
@@ -111,7 +120,7 @@ enum State {
 }
 
 impl Vault {
-    /// Holds nothing yet. `reason` is what launches are told meanwhile: one line.
+    /// An empty vault. `reason` is the line that launches get until the first bundle.
     #[must_use]
     pub fn new(reason: impl Into<Arc<str>>) -> Self {
         let unavailable = Unavailable { loss: Loss::Starting, reason: reason.into() };
@@ -124,13 +133,13 @@ impl Vault {
         }
     }
 
-    /// The same, which serves only as long as `machine` is the one that it is now.
+    /// The same, which serves only while `machine` does not change.
     #[must_use]
     pub fn on(self, machine: Arc<Machine>) -> Self {
         Self { machine: Some(machine), ..self }
     }
 
-    /// The secrets, or why there are none.
+    /// The secrets.
     ///
     /// # Errors
     /// [`Unavailable`].
@@ -152,8 +161,8 @@ impl Vault {
         }
     }
 
-    /// Holds `generation` from now on, until `lease`. The one before is wiped at its last release. Where everything was lost until
-    /// [`Self::reopen`], it is `generation` that is wiped.
+    /// Serves `generation` until `lease`. The one before is wiped when its last reader drops it. If the vault is closed until
+    /// [`Self::reopen`], `generation` is wiped instead.
     pub fn replace(&self, generation: Generation, lease: BootTime) {
         let writer = self.write();
         if self.is_closed() {
@@ -163,8 +172,8 @@ impl Vault {
         self.store(&writer, State::Ready(Arc::new(generation)));
     }
 
-    /// The control plane has confirmed what is held: it may be served until `lease`. Says no where the lease has ended: the answer may
-    /// have waited while the machine slept, and confirms nothing any more.
+    /// Extends the lease, because the control plane has confirmed the secrets. Returns `false` if it has expired already: the
+    /// answer may have waited while the machine slept, and an expired lease is never revived.
     #[must_use]
     pub fn renew_lease(&self, lease: BootTime) -> bool {
         let _writer = self.write();
@@ -175,38 +184,38 @@ impl Vault {
         is_alive
     }
 
-    /// Lets go of everything. `reason` is what launches are told: one line, with the remedy. A lesser loss does not undo
-    /// [`Loss::Quiesced`], [`Loss::Cloned`] or [`Loss::Stopping`].
+    /// Wipes everything. `reason` is the line that launches get, with the remedy. A loss that does not close the vault is ignored
+    /// while it is closed.
     pub fn lose(&self, loss: Loss, reason: impl Into<Arc<str>>) {
         let writer = self.write();
         if loss.closes() || !self.is_closed() {
-            self.let_go(&writer, Unavailable { loss, reason: reason.into() });
+            self.wipe(&writer, Unavailable { loss, reason: reason.into() });
         }
     }
 
-    /// Lets go of everything, because this machine is a copy; of nothing where nothing can be taken up in any case.
+    /// Wipes everything, because this machine is a copy. A closed vault keeps its loss.
     pub fn lose_to_a_copy(&self, change: Change) {
         let writer = self.write();
         if !self.is_closed() {
-            self.let_go(&writer, Unavailable { loss: Loss::Cloned, reason: change.reason().into() });
+            self.wipe(&writer, Unavailable { loss: Loss::Cloned, reason: change.reason().into() });
         }
     }
 
-    /// Secrets may come again, whatever was lost. `reason` is what launches are told meanwhile.
+    /// Accepts bundles again, whatever the loss was. `reason` is the line that launches get until the first one.
     pub fn reopen(&self, reason: impl Into<Arc<str>>) {
         let writer = self.write();
-        self.let_go(&writer, Unavailable { loss: Loss::Starting, reason: reason.into() });
+        self.wipe(&writer, Unavailable { loss: Loss::Starting, reason: reason.into() });
     }
 
-    /// Waits until this machine is known for a copy.
+    /// Waits until the vault is wiped because this machine is a copy.
     pub async fn cloned(&self) {
         let mut changes = self.changes();
         let is_cloned = || matches!(&**self.state.load(), State::Without(lost) if lost.loss == Loss::Cloned);
-        // The vault outlives who waits: this never is the end of the channel.
+        // Never an error: the sender is in `self`, which outlives this future.
         let _ = changes.wait_for(|()| is_cloned()).await;
     }
 
-    /// What is held right now.
+    /// The content right now.
     #[must_use]
     pub fn holding(&self) -> Holding {
         match self.current() {
@@ -215,7 +224,7 @@ impl Vault {
         }
     }
 
-    /// What is left of the lease; zero where nothing is held.
+    /// Time left of the lease; zero if there are no secrets.
     #[must_use]
     pub fn lease_left(&self) -> Duration {
         BootTime::from_millis(self.lease.load(Ordering::Acquire)).since(BootTime::now())
@@ -227,17 +236,18 @@ impl Vault {
         self.changes.subscribe()
     }
 
-    /// Lets go of a generation whose lease is over; of none that has just come.
+    /// Wipes a generation whose lease has expired.
     fn expire(&self) {
         let writer = self.write();
+        // Checked again under the lock: a new generation may have arrived.
         if matches!(&**self.state.load(), State::Ready(_)) && self.lease_left() == Duration::ZERO {
-            let reason = "the control plane has been away for longer than server.max_stale, and secrets are not served \
-                          past it: restore the connection (devbox-secretsd status says what fails)";
-            self.let_go(&writer, Unavailable { loss: Loss::Stale, reason: reason.into() });
+            let reason = "the control plane has been unavailable for longer than server.max_stale, and secrets are not \
+                          served past it: restore the connection (devbox-secretsd status says what fails)";
+            self.wipe(&writer, Unavailable { loss: Loss::Stale, reason: reason.into() });
         }
     }
 
-    /// Nobody looks where nothing is held until [`Self::reopen`].
+    /// A closed vault is not checked: there is no secret to wipe, and `resume` accepts the machine as it is.
     fn change_of_machine(&self) -> Option<Change> {
         self.machine.as_ref().filter(|_| !self.is_closed())?.change()
     }
@@ -246,8 +256,8 @@ impl Vault {
         matches!(&**self.state.load(), State::Without(unavailable) if unavailable.loss.closes())
     }
 
-    /// The lease ends first: nobody sees it with what comes after.
-    fn let_go(&self, writer: &Writer<'_>, unavailable: Unavailable) {
+    /// Clears the lease first, so that no reader pairs the old lease with the next state.
+    fn wipe(&self, writer: &Writer<'_>, unavailable: Unavailable) {
         self.lease.store(0, Ordering::Release);
         self.store(writer, State::Without(unavailable));
     }
@@ -293,14 +303,14 @@ mod tests {
     }
 
     #[test]
-    fn before_the_first_bundle_the_reason_is_told() {
+    fn before_the_first_bundle_a_reader_gets_the_reason() {
         let vault = Vault::new("still enrolling");
         let unavailable = vault.current().unwrap_err();
         assert_eq!((unavailable.loss, &*unavailable.reason), (Loss::Starting, "still enrolling"));
     }
 
     #[test]
-    fn nothing_is_served_past_the_lease_though_no_timer_ran() {
+    fn an_expired_lease_serves_no_secret_even_if_no_timer_ran() {
         let memory = &memories()[0];
         let sealed = SealedBundle::new(1, &[("A", b"one")]);
         let vault = Vault::new("");
@@ -319,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_has_ended_is_not_renewed() {
+    fn an_expired_lease_is_not_renewed() {
         let vault = Vault::new("");
         vault.replace(generation(1), BootTime::now());
         assert!(!vault.renew_lease(in_an_hour()));
@@ -327,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_ends_with_what_it_is_of() {
+    fn a_loss_ends_the_lease() {
         let vault = Vault::new("");
         vault.replace(generation(1), in_an_hour());
         vault.lose(Loss::Revoked, "the devbox was shut down");
@@ -336,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_keep_a_replaced_generation_until_they_let_go() {
+    fn readers_keep_a_replaced_generation_until_they_drop_it() {
         let memory = &memories()[0];
         let sealed = SealedBundle::new(1, &[("A", b"one")]);
         let vault = Vault::new("");
@@ -350,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_served_on_another_machine_and_nothing_taken_up_until_it_is_reopened() {
+    fn another_machine_serves_no_secret_and_accepts_no_bundle_until_it_is_reopened() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("machine-id");
         std::fs::write(&path, "a".repeat(32)).unwrap();
@@ -372,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiesced_vault_takes_nothing_up_that_was_under_way() {
+    fn a_quiesced_vault_ignores_a_bundle_that_was_in_progress() {
         let memory = &memories()[0];
         let vault = Vault::new("");
         vault.lose(Loss::Quiesced, "for a snapshot");
@@ -383,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_wipes_at_once_and_wakes_who_watches() {
+    fn a_loss_wipes_at_once_and_wakes_watchers() {
         let memory = &memories()[0];
         let vault = Vault::new("");
         vault.replace(SealedBundle::new(1, &[("A", b"one")]).open(memory).unwrap(), in_an_hour());

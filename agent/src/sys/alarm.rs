@@ -1,5 +1,5 @@
-//! Two clocks to wait for: the one that leases end by, and the calendar that certificates end by. Both count the time that
-//! the machine sleeps, which the runtime's own timers do not. So nobody has to look again every few seconds.
+//! A timer on each of the two clocks: leases expire by one, certificates by the other. Both count the time that the machine
+//! sleeps, which the runtime's own timers do not, so no periodic check is needed.
 
 use std::io;
 use std::time::Duration;
@@ -17,12 +17,12 @@ use super::descriptors::{Owned, wait_for};
 /// A time of 0 would disarm the timer.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// Times that something ends.
+/// The next expiries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Ends {
-    /// After this time of [`BootTime`](super::BootTime).
+    /// Time until then on the clock of [`BootTime`](super::BootTime).
     pub(crate) lease: Option<Duration>,
-    /// At this time of the calendar clock, in milliseconds since the epoch.
+    /// Point in time on the calendar clock, in milliseconds since the epoch.
     pub(crate) calendar_ms: Option<i64>,
 }
 
@@ -37,7 +37,7 @@ impl Alarm {
     /// Both timers, disarmed. Call on the runtime that will wait for them.
     ///
     /// # Errors
-    /// There are no descriptors.
+    /// No descriptor is left.
     pub fn new() -> io::Result<Self> {
         let timer = |clock| -> io::Result<_> {
             wait_for(TimerFd::new(clock, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?)
@@ -45,11 +45,10 @@ impl Alarm {
         Ok(Self { lease: timer(ClockId::CLOCK_BOOTTIME)?, calendar: timer(ClockId::CLOCK_REALTIME)? })
     }
 
-    /// Waits until the first of `ends`, or until the calendar clock is set while it is waited for. Without an end it waits for
-    /// ever.
+    /// Waits until the first of `ends`, or until the calendar clock is set; for ever if there is none.
     ///
     /// # Errors
-    /// The kernel's, which none is known of.
+    /// The kernel refuses the timer. No case is known.
     pub(crate) async fn ring(&self, ends: Ends) -> io::Result<()> {
         let lease = ends.lease.map(|left| TimeSpec::from_duration(left.max(SHORTEST)));
         set(&self.lease, lease, TimerSetTimeFlags::empty())?;
@@ -66,7 +65,7 @@ impl Alarm {
 
 async fn rung(timer: &AsyncFd<Owned<TimerFd>>) -> io::Result<()> {
     let read = |timer: &Owned<TimerFd>| match read(&timer.0, &mut [0; 8]) {
-        // The calendar clock was set.
+        // ECANCELED: the calendar clock was set.
         Ok(_) | Err(Errno::ECANCELED) => Ok(()),
         Err(errno) => Err(errno.into()),
     };
@@ -91,7 +90,7 @@ mod tests {
     const SOON: Duration = Duration::from_millis(30);
 
     #[tokio::test]
-    async fn it_rings_at_the_first_end_by_either_clock_and_never_without_one() {
+    async fn it_rings_at_the_first_expiry_on_either_clock_and_never_without_one() {
         let alarm = Alarm::new().unwrap();
         let later = Some(Duration::from_secs(3_600));
         alarm.ring(Ends { lease: Some(SOON), calendar_ms: Some(now_ms() + 3_600_000) }).await.unwrap();

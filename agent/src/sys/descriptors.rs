@@ -1,5 +1,5 @@
-//! Descriptors: those that the service manager passed at the start of this process (sd_listen_fds(3)), which are sockets and
-//! what a predecessor left in the store, and waiting for any of the kernel's.
+//! File descriptors: [`Inherited`] are those that the service manager passed at the start of this process (sd_listen_fds(3)),
+//! sockets and a predecessor's images; [`wait_for`] waits for any descriptor.
 #![allow(
     unsafe_code,
     reason = "a descriptor that was passed at the start is only a number until it is owned"
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Whether they have been taken.
+/// Whether the descriptors have been taken.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// The descriptors, by the names that their units give them.
@@ -20,7 +20,7 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 pub struct Inherited(Vec<(String, OwnedFd)>);
 
 impl Inherited {
-    /// Takes them; a second time, and without a service manager, there are none. Call before anything opens a descriptor.
+    /// Takes them. Empty the second time, and without a service manager. Call before anything opens a descriptor.
     ///
     /// # Errors
     /// The service manager's variables contradict each other, or name a descriptor that is not open.
@@ -28,7 +28,7 @@ impl Inherited {
         if TAKEN.swap(true, Ordering::Relaxed) {
             return Ok(Self::default());
         }
-        // Marks each close-on-exec, which fails for a number that is no open descriptor.
+        // Marks each close-on-exec, which fails if the number is not an open descriptor.
         let passed = sd_notify::listen_fds_with_names()?;
         // SAFETY: the number is an open descriptor, as was just seen; the service manager opened it for this process, the
         // flag above lets this be done once, and nothing else in this program takes numbers for descriptors.
@@ -41,13 +41,13 @@ impl Inherited {
         Some(self.0.swap_remove(at).1)
     }
 
-    /// All whose names are wanted.
+    /// All whose names match.
     pub fn all(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<(String, OwnedFd)> {
         self.0.extract_if(.., |(name, _)| wanted(name)).collect()
     }
 }
 
-/// A descriptor that stays open and the same as long as it is owned.
+/// An owner of one descriptor, which stays open and does not change.
 #[derive(Debug)]
 pub(crate) struct Owned<T>(pub(crate) T);
 

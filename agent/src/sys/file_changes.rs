@@ -35,11 +35,11 @@ impl FileEvents {
     pub(crate) fn of(paths: &[&Path]) -> Self {
         let inotify = watch_directories_of(paths)
             .and_then(wait_for)
-            .inspect_err(|error| debug!(%error, "no inotify(7): files are looked at after each poll only"));
+            .inspect_err(|error| debug!(%error, "no inotify(7): files are compared after each poll only"));
         Self { inotify: inotify.ok(), seen: watch::Sender::new(()) }
     }
 
-    /// Changes when something in one of the directories does.
+    /// Wakes when something in one of the directories changes.
     pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
         self.seen.subscribe()
     }
@@ -47,12 +47,12 @@ impl FileEvents {
     /// Reads events for ever.
     pub(crate) async fn run(self) -> Infallible {
         if let Some(inotify) = &self.inotify {
-            // It ends with an error of the kernel's, of which none is known.
+            // Stops only if the kernel fails to read an event. No case is known.
             while inotify.async_io(Interest::READABLE, drain).await.is_ok() {
                 self.seen.send_replace(());
             }
         }
-        // Subscribers wait for changes, and take the end of the channel for none.
+        // Never returns: dropping the sender would wake subscribers.
         pending().await
     }
 }
@@ -69,7 +69,7 @@ fn watch_directories_of(paths: &[&Path]) -> io::Result<Inotify> {
     for directory in paths.iter().filter_map(|path| path.parent()) {
         // A path of one component has an empty parent.
         let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-        // A directory that is not there yet is found by the look after a poll.
+        // A missing directory is noticed by the comparison after a poll.
         if let Err(error) = inotify.add_watch(directory, events) {
             debug!(directory = %directory.display(), %error, "not watched");
         }

@@ -1,4 +1,4 @@
-//! What can go wrong with locked memory, each with its remedy.
+//! Errors of locked memory, each with its remedy.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use nix::libc::rlim_t;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use thiserror::Error;
 
-/// Why locked memory could not be had.
+/// Why memory cannot be locked.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum MemoryError {
     /// `memfd_secret(2)` is `ENOSYS`.
@@ -31,7 +31,7 @@ pub enum MemoryError {
          or grant CAP_IPC_LOCK"
     )]
     LockLimit {
-        /// How much was asked for, in bytes.
+        /// The requested size, in bytes.
         len: usize,
         /// The limit of this process.
         limit: LockLimit,
@@ -47,7 +47,7 @@ pub enum MemoryError {
     System {
         /// The system call.
         call: &'static str,
-        /// How much was asked for, in bytes.
+        /// The requested size, in bytes.
         len: usize,
         /// Its error.
         #[source]
@@ -62,15 +62,15 @@ pub enum MemoryError {
 }
 
 impl MemoryError {
-    /// The error of `call`, which was asked for `len` bytes.
+    /// The error of `call` for `len` bytes.
     pub(super) fn from_call(call: &'static str, len: usize, source: Errno) -> Self {
         match (call, source) {
             ("memfd_secret", Errno::ENOSYS) => Self::Unavailable,
             ("memfd_secret", Errno::EPERM | Errno::EACCES) => Self::Forbidden,
             ("memfd_secret", Errno::EMFILE | Errno::ENFILE) => Self::Descriptors,
-            // Linux 6.18 refuses the mapping; recent 6.12 its first touch, which is EFAULT where the kernel touches.
+            // Linux 6.18 refuses the mapping; recent 6.12 its first touch, which is EFAULT because the kernel touches.
             ("mmap", Errno::EAGAIN) | ("read", Errno::EFAULT) => Self::lock_limit(len),
-            // mlock(2): ENOMEM over the limit, EPERM where the limit is 0, EAGAIN where some pages could not be locked.
+            // mlock(2): ENOMEM over the limit, EPERM if the limit is 0, EAGAIN if some pages could not be locked.
             ("mlock", Errno::ENOMEM | Errno::EPERM | Errno::EAGAIN) => Self::lock_limit(len),
             _ => Self::System { call, len, source },
         }
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kernels_way_to_say_no_has_its_remedy() {
+    fn each_kernels_refusal_has_its_remedy() {
         let remedy = |call, source| MemoryError::from_call(call, 4096, source).to_string();
         assert!(remedy("memfd_secret", Errno::ENOSYS).contains("secretmem.enable=1"));
         assert!(remedy("memfd_secret", Errno::EPERM).contains("SystemCallFilter=memfd_secret"));

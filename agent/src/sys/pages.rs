@@ -1,7 +1,7 @@
-//! Locked mappings: made whole or not at all, wiped when dropped.
+//! Locked mappings: fully present or an error, wiped when dropped.
 //!
-//! One fact makes the `unsafe` code here sound: a [`Mapping`] is the only
-//! owner of its address range, from `mmap(2)` to `munmap(2)`, and everything else reaches the range through it.
+//! One fact makes the `unsafe` code here sound: a [`Mapping`] is the only owner of its address range, from `mmap(2)` to
+//! `munmap(2)`, and everything else reaches the range through it.
 #![allow(unsafe_code, reason = "mapping, locking and lending memory is what this module is for")]
 
 use std::collections::BTreeSet;
@@ -36,12 +36,12 @@ impl Account {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// The advice about these pages that the kernel did not take.
+    /// The names of the advice that the kernel refused.
     pub(super) fn refused(&self) -> Vec<&'static str> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
-    /// Whether the kernel took the advice called `name`. The pages are locked and wiped without it.
+    /// Records a refusal of the advice called `name`: the pages are locked and wiped without it. Returns whether it was accepted.
     fn note(&self, name: &'static str, outcome: Result<(), Errno>) -> bool {
         if outcome.is_err() {
             self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
@@ -70,16 +70,17 @@ impl LockedPages {
         ftruncate(&descriptor, file_len(len)).map_err(fail("ftruncate"))?;
         let mut mapping = Mapping::shared(&descriptor, len).map_err(fail("mmap"))?;
         mapping.touch(zeros).map_err(fail("read"))?;
-        // Linux keeps memfd_secret pages out of core dumps and of swap by itself; a child process shall not have them.
+        // Linux itself keeps memfd_secret pages out of core dumps and swap, but a forked child would inherit them.
         mapping.advise(MmapAdvise::MADV_DONTFORK).map_err(fail("madvise"))?;
         Ok((Self::new(mapping, account), descriptor))
     }
 
-    /// Anonymous pages: `mlock(2)`, out of core dumps, zeros in a forked child or not there; only the lock is indispensable. `len` is a multiple of the page size.
+    /// Anonymous pages with `mlock(2)`, out of core dumps, zeros or absent in a forked child; only the lock is mandatory. `len` is
+    /// a multiple of the page size.
     pub(super) fn anonymous(len: NonZeroUsize, account: &Arc<Account>) -> Result<Self, MemoryError> {
         let fail = |call| move |errno| MemoryError::from_call(call, len.get(), errno);
         let mapping = Mapping::anonymous(len).map_err(fail("mmap"))?;
-        // gVisor knows not all of them. The process dumps no core and starts no child, so none is worth having no daemon.
+        // gVisor lacks some of these. The process dumps no core and starts no child, so a refusal is not fatal.
         account.note("MADV_DONTDUMP", mapping.advise(MmapAdvise::MADV_DONTDUMP));
         if !account.note("MADV_WIPEONFORK", mapping.advise(MmapAdvise::MADV_WIPEONFORK)) {
             account.note("MADV_DONTFORK", mapping.advise(MmapAdvise::MADV_DONTFORK));
@@ -93,7 +94,7 @@ impl LockedPages {
         Self { mapping, account: Arc::clone(account), wipe: true }
     }
 
-    /// All of the pages' bytes; zeros where nothing was written.
+    /// All bytes of the pages. Bytes that were never written are 0.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the mapping is readable, initialised (the kernel made it of zeros), as long as `self`, and only `&mut
@@ -130,7 +131,7 @@ impl fmt::Debug for LockedPages {
 
 #[cfg(test)]
 impl LockedPages {
-    /// What a launcher does with its descriptor.
+    /// Maps a descriptor as a launcher does.
     pub(crate) fn received(descriptor: &OwnedFd, len: usize) -> Result<Self, Errno> {
         let len = NonZeroUsize::new(len).ok_or(Errno::EINVAL)?;
         Ok(Self::new(Mapping::shared(descriptor, len)?, &Arc::default()))
@@ -301,8 +302,8 @@ impl Mapping {
         unsafe { mlock(self.start(), self.len.get()) }
     }
 
-    /// Makes all pages present by having the *kernel* write zeros to them. Where the limit of locked memory ends that,
-    /// the kernel's write is `EFAULT`; a write from here would be SIGBUS.
+    /// Makes all pages present by having the *kernel* write zeros to them. Over the limit of locked memory the kernel's write
+    /// fails with `EFAULT`; a write from here would raise SIGBUS.
     fn touch(&mut self, zeros: &File) -> Result<(), Errno> {
         let mut rest = self.bytes_mut();
         while !rest.is_empty() {
@@ -356,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_cannot_be_had_is_an_error_and_no_signal() {
+    fn a_page_over_the_limit_is_an_error_and_no_signal() {
         let zeros = File::open("/dev/zero").unwrap();
         let Ok(descriptor) = memfd_secret() else {
             return skipped("memfd_secret");
@@ -395,7 +396,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn launch_pages_that_nobody_took_leave_zeros_behind() {
+    async fn launch_pages_that_were_not_taken_leave_zeros_behind() {
         let zeros = File::open("/dev/zero").unwrap();
         let Ok(made) = LockedPages::secret(page(), &zeros, &Arc::default()) else {
             return skipped("memfd_secret");

@@ -1,4 +1,4 @@
-//! What this kernel can do for secrets, asked once.
+//! The kind of locked memory that this kernel has, probed once.
 
 use std::fs::File;
 use std::num::NonZeroUsize;
@@ -12,10 +12,10 @@ use serde::Deserialize;
 use super::pages::{Account, copy_received};
 use super::{LaunchPages, LockedPages, MemoryError};
 
-/// What kind of memory the secrets are in.
+/// The kind of memory that secrets are in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backing {
-    /// `memfd_secret(2)`: out of the kernel's own reach too.
+    /// `memfd_secret(2)`: out of reach of root and of the kernel itself.
     MemfdSecret,
     /// `mlock(2)`, `MADV_DONTDUMP`, `MADV_WIPEONFORK`: root can still read it.
     Mlock,
@@ -36,9 +36,9 @@ impl Backing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Requirement {
-    /// Only `memfd_secret(2)` will do.
+    /// `memfd_secret(2)` or an error.
     MemfdSecret,
-    /// `memfd_secret(2)` where it can be had, else `mlock(2)`.
+    /// `memfd_secret(2)` if available, else `mlock(2)`.
     #[default]
     Any,
     /// `mlock(2)` always: a machine that hibernates cannot do so while `memfd_secret(2)` is in use.
@@ -73,16 +73,16 @@ struct Inner {
 enum Source {
     /// With `/dev/zero`, from which the kernel fills the pages.
     MemfdSecret(File),
-    /// With what speaks against `memfd_secret`.
+    /// With the reason against `memfd_secret`.
     Mlock(MemoryError),
 }
 
 impl SecretMemory {
-    /// Tries, with one page, what the kernel can do. `limit` is the most that one bundle may take, in bytes.
+    /// Probes the kernel with one page. `limit` is the most that one bundle may take, in bytes.
     ///
     /// # Errors
-    /// [`MemoryError::Required`] where `requirement` is not met; the error of `mlock(2)` where not even the fallback
-    /// works: secrets are never held in memory that could be swapped.
+    /// [`MemoryError::Required`] if `requirement` is not met; the error of `mlock(2)` if even the fallback fails, because
+    /// secrets are never in memory that could be swapped.
     pub fn probe(requirement: Requirement, limit: usize) -> Result<Self, MemoryError> {
         if requirement == Requirement::Mlock {
             return Self::mlock(limit, MemoryError::Chosen);
@@ -99,7 +99,7 @@ impl SecretMemory {
         Self::tried(Source::MemfdSecret(zeros), limit)
     }
 
-    /// The fallback, even where `memfd_secret(2)` would work. `reason` is what `status` says of it.
+    /// The fallback, even if `memfd_secret(2)` would work. `reason` is for `status`.
     ///
     /// # Errors
     /// The error of `mlock(2)`.
@@ -114,7 +114,7 @@ impl SecretMemory {
         Ok(memory)
     }
 
-    /// What kind of memory it is.
+    /// The kind of memory.
     #[must_use]
     pub fn backing(&self) -> Backing {
         match self.0.source {
@@ -123,7 +123,7 @@ impl SecretMemory {
         }
     }
 
-    /// Why it is not `memfd_secret(2)`; none where it is.
+    /// Why it is not `memfd_secret(2)`; `None` if it is.
     #[must_use]
     pub fn fallback_reason(&self) -> Option<&MemoryError> {
         match &self.0.source {
@@ -132,7 +132,7 @@ impl SecretMemory {
         }
     }
 
-    /// The protections of the pages that this kernel does not have, by the names of madvise(2).
+    /// The protections of the pages that this kernel lacks, by the names of madvise(2).
     #[must_use]
     pub fn gaps(&self) -> Vec<&'static str> {
         self.0.account.refused()
@@ -144,7 +144,7 @@ impl SecretMemory {
         self.0.limit
     }
 
-    /// How much is locked right now, in bytes: the generation, and the descriptors prepared for launches.
+    /// Bytes locked right now: the generation, and the pages prepared for launches.
     #[must_use]
     pub fn bytes_locked(&self) -> usize {
         self.0.account.bytes()
@@ -154,7 +154,7 @@ impl SecretMemory {
     /// closed already.
     ///
     /// # Errors
-    /// [`MemoryError`], most of all [`MemoryError::LockLimit`].
+    /// [`MemoryError`], usually [`MemoryError::LockLimit`].
     pub fn allocate(&self, len: usize) -> Result<LockedPages, MemoryError> {
         let size = self.page_rounded(len)?;
         match &self.0.source {
@@ -168,7 +168,7 @@ impl SecretMemory {
     /// `len` bytes for one launch, rounded up to whole pages, with their descriptor.
     ///
     /// # Errors
-    /// [`MemoryError`]; what speaks against `memfd_secret(2)` where the backing is [`Backing::Mlock`].
+    /// [`MemoryError`]; the reason against `memfd_secret(2)` if the backing is [`Backing::Mlock`].
     pub fn launch_pages(&self, len: usize) -> Result<LaunchPages, MemoryError> {
         let size = self.page_rounded(len)?;
         match &self.0.source {
@@ -182,7 +182,7 @@ impl SecretMemory {
     /// A copy, in ordinary memory, of what a `memfd_secret(2)` descriptor holds: ciphertext that a predecessor left.
     ///
     /// # Errors
-    /// [`MemoryError`], where it cannot be mapped.
+    /// [`MemoryError`] if it cannot be mapped.
     pub fn copy_received(&self, descriptor: &OwnedFd) -> Result<Vec<u8>, MemoryError> {
         copy_received(descriptor)
     }

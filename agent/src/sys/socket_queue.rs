@@ -1,4 +1,4 @@
-//! Whether a peer has read what it was sent.
+//! The bytes in a Unix socket that its peer has not read yet.
 #![allow(unsafe_code, reason = "no safe library offers SIOCOUTQ")]
 
 use std::os::fd::{AsFd, AsRawFd};
@@ -7,13 +7,13 @@ use nix::errno::Errno;
 use nix::libc::{self, c_int};
 
 /// Whether the peer of the connected Unix socket `socket` has read everything that was sent to it, or has closed its end, which
-/// discards the rest (`SIOCOUTQ`, unix(7)). A kernel that cannot say is believed to have delivered.
+/// discards the rest (`SIOCOUTQ`, unix(7)). If the kernel cannot tell, the answer counts as read.
 #[must_use]
 pub fn has_read_all(socket: &impl AsFd) -> bool {
     !matches!(outgoing(socket), Ok(left) if left > 0)
 }
 
-/// Bytes of kernel buffers that wait at the peer.
+/// Bytes of kernel buffers that the peer has not read.
 fn outgoing(socket: &impl AsFd) -> Result<c_int, Errno> {
     let mut left: c_int = 0;
     // SAFETY: SIOCOUTQ, which is TIOCOUTQ's number, writes one `int` to the address, and `left` is one that outlives the call.
