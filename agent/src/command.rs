@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use devbox_secretsd::config::Overrides;
-use devbox_secretsd::reload::Sources;
+use devbox_secretsd::local_api::reload::Sources;
 use devbox_secretsd::telemetry::log::Format;
 
 /// The admin socket, unless an option names another one.

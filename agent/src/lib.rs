@@ -4,10 +4,8 @@
 //! The modules, from the top down; each uses only those below it (`tests/tests/tree/module_order.rs` checks this):
 //!
 //! - [`app`]: wires the parts
-//! - [`admin`]: health, status and metrics on a local socket
-//! - [`reload`]: puts changed rules into force
+//! - [`local_api`]: the sockets for launches, systemd's credentials and operators
 //! - [`config`]: the configuration file, checked whole
-//! - [`local_api`]: the sockets for launches and for systemd's credentials
 //! - [`status`]: what operators may know, as JSON, table and gauges
 //! - [`sync`]: keeps the bundle current, and ends service when it cannot
 //! - [`restart`]: keeps the state for a successor in the service manager's store
@@ -22,10 +20,8 @@
 //! - [`telemetry`]: logs, the audit and the service manager
 //! - [`socket`]: Unix sockets
 //! - [`sys`]: what is unsafe or shaped by the kernel: locked pages, descriptors, clocks, files, threads
-//! - `wildcard`: patterns
 
 pub mod access;
-pub mod admin;
 pub mod app;
 pub mod config;
 pub mod control_plane;
@@ -36,7 +32,6 @@ pub mod local_api;
 pub mod machine;
 pub mod memory;
 pub mod metrics;
-pub mod reload;
 pub mod restart;
 pub mod socket;
 pub mod status;

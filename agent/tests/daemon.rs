@@ -10,8 +10,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use devbox_secretsd::admin::client;
-use devbox_secretsd::admin::client::AskError;
+use devbox_secretsd::local_api::admin::client;
+use devbox_secretsd::local_api::admin::client::AskError;
 use devbox_secretsd::status::{State, Variable};
 use hyper::StatusCode;
 use nix::sys::signal::Signal;

@@ -93,12 +93,6 @@ impl CredentialRules {
         &self.0
     }
 
-    /// Whether `unit` may load the variable `name`.
-    #[must_use]
-    pub fn grants(&self, unit: &UnitName, name: &str) -> bool {
-        self.granting(unit, name).is_some()
-    }
-
     /// The number of the first rule by which `unit` may load the variable `name`, counted from 1.
     #[must_use]
     pub fn granting(&self, unit: &UnitName, name: &str) -> Option<usize> {
@@ -137,7 +131,7 @@ mod tests {
 
     #[test]
     fn without_a_rule_no_unit_has_anything() {
-        assert!(!CredentialRules::default().grants(&unit("app.service"), "DB"));
+        assert_eq!(CredentialRules::default().granting(&unit("app.service"), "DB"), None);
     }
 
     #[test]
@@ -147,14 +141,14 @@ mod tests {
             rule("worker@.service", &["TOKEN"]).unwrap(),
             rule("job-*.service", &["JOB"]).unwrap(),
         ]);
-        assert!(rules.grants(&unit("app.service"), "DB_PASS"));
-        assert!(rules.grants(&unit("worker@3.service"), "TOKEN"));
-        assert!(rules.grants(&unit("job-nightly.service"), "JOB"));
-        assert!(!rules.grants(&unit("job-nightly.socket"), "JOB"));
-        assert!(!rules.grants(&unit("my-job-nightly.service"), "JOB"));
-        assert!(!rules.grants(&unit("app.service"), "TOKEN"));
-        assert!(!rules.grants(&unit("other.service"), "DB_PASS"));
-        assert!(!rules.grants(&unit("app.socket"), "DB_PASS"));
+        assert!(rules.granting(&unit("app.service"), "DB_PASS").is_some());
+        assert!(rules.granting(&unit("worker@3.service"), "TOKEN").is_some());
+        assert!(rules.granting(&unit("job-nightly.service"), "JOB").is_some());
+        assert!(rules.granting(&unit("job-nightly.socket"), "JOB").is_none());
+        assert!(rules.granting(&unit("my-job-nightly.service"), "JOB").is_none());
+        assert!(rules.granting(&unit("app.service"), "TOKEN").is_none());
+        assert!(rules.granting(&unit("other.service"), "DB_PASS").is_none());
+        assert!(rules.granting(&unit("app.socket"), "DB_PASS").is_none());
     }
 
     #[test]

@@ -20,13 +20,22 @@ const REFUSAL_CHUNK: usize = 64 * 1024;
 /// Room for a whole value in the kernel's buffer, in bytes: it is handed over in one piece or not at all.
 const SEND_BUFFER: usize = 256 * 1024;
 
+/// A variable that a unit may load.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Granted {
+    /// Its position in the generation.
+    pub(super) at: usize,
+    /// The number of the first rule that grants it, counted from 1.
+    pub(super) rule: usize,
+}
+
 /// The variable that answers `question`: the one that is called as the credential, else as the credential in capitals with
 /// `-` and `.` as `_` (`db-password`: `DB_PASSWORD`).
 pub(super) fn variable(
     generation: &Generation,
     rules: &CredentialRules,
     question: &Question,
-) -> Result<usize, Refusal> {
+) -> Result<Granted, Refusal> {
     let credential = &question.credential;
     let name = if generation.find(credential.as_bytes()).is_some() {
         credential.clone()
@@ -35,11 +44,12 @@ pub(super) fn variable(
     };
     let unit = question.unit.clone();
     // Denied before missing: who may not have a name does not learn whether it exists.
-    if !rules.grants(&unit, &name) {
+    let Some(rule) = rules.granting(&unit, &name) else {
         return Err(Refusal::Denied { unit, name });
-    }
+    };
     let missing = || Refusal::Missing { unit, credential: credential.clone(), name: name.clone() };
-    generation.find(name.as_bytes()).ok_or_else(missing)
+    let at = generation.find(name.as_bytes()).ok_or_else(missing)?;
+    Ok(Granted { at, rule })
 }
 
 fn capitals(credential: &str) -> String {

@@ -18,37 +18,32 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use std::io;
-use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::select;
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::{debug, error, warn};
 
 pub use self::refusal::REFUSALS;
 
 use self::address::Question;
+use self::answer::Granted;
 use self::passing::Passing;
 use self::refusal::Refusal;
 use self::report::{report_refused, report_served};
 use crate::access::peer::{Cgroups, Peer};
 use crate::access::policy::credentials::CredentialRules;
 use crate::freshness::Freshness;
+use crate::local_api::accept::{Acceptor, Slots, in_runtime};
 use crate::memory::{Generation, Vault};
 use crate::metrics::Metrics;
-use crate::sys::{Owned, wait_for};
 use crate::telemetry::chain;
 
-/// Answers under way at once. The others wait in the kernel's queue.
-const PLACES: u32 = 32;
-/// Pause after a failed accept, so that exhausted descriptors do not make a busy loop.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections that are served at once. The others wait in the kernel's queue.
+const MAX_CONNECTIONS: u32 = 32;
 
 /// How long anything may take.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +59,7 @@ const PATIENCE: Patience = Patience { passing: Duration::from_secs(60), answer: 
 
 /// What all answers share.
 #[derive(Debug)]
-pub struct Credentials {
+pub struct UnitCredentials {
     vault: Arc<Vault>,
     freshness: Arc<Freshness>,
     rules: ArcSwap<CredentialRules>,
@@ -73,7 +68,7 @@ pub struct Credentials {
     metrics: Arc<Metrics>,
 }
 
-impl Credentials {
+impl UnitCredentials {
     /// Units are answered from `vault` by `rules`.
     #[must_use]
     pub fn new(vault: Arc<Vault>, rules: CredentialRules) -> Self {
@@ -99,61 +94,47 @@ impl Credentials {
         self.rules.store(Arc::new(rules));
     }
 
-    /// Serves `listener` until `shutdown`; then accepts no more, and ends when the answers under way are sent.
+    /// Serves `listener` until `shutdown`. Then it accepts no more, and returns when all responses are sent.
     pub async fn serve(self: Arc<Self>, listener: UnixListener, shutdown: impl Future<Output = ()>) {
-        let places = Arc::new(Semaphore::new(PLACES as usize));
+        let slots = Slots::new(MAX_CONNECTIONS);
         select! {
             () = shutdown => {}
-            error = Arc::clone(&self).accept_all(listener, &places) => error!(%error, "units are not served any more"),
+            () = Arc::clone(&self).accept_all(listener, &slots) => {}
         }
         // A connection that is closed without a byte would be an empty credential.
-        let _ = places.acquire_many(PLACES).await;
+        slots.all_free().await;
     }
 
-    /// Ends only if the socket cannot be used at all.
-    async fn accept_all(self: Arc<Self>, listener: UnixListener, places: &Arc<Semaphore>) -> io::Error {
-        let listener = match listener.into_std().and_then(wait_for) {
-            Ok(listener) => listener,
-            Err(error) => return error,
-        };
+    async fn accept_all(self: Arc<Self>, listener: UnixListener, slots: &Slots) {
+        let Some(acceptor) = Acceptor::new(listener, "credentials") else { return };
         let mut passing = Passing::new(&self.vault, self.patience.passing);
-        while let Ok(place) = Arc::clone(places).acquire_owned().await {
-            match self.accept(&listener, &mut passing).await {
-                Ok(stream) => {
-                    let credentials = Arc::clone(&self);
-                    tokio::spawn(async move {
-                        credentials.answer(stream).await;
-                        drop(place);
-                    });
+        loop {
+            let ready = async {
+                let slot = slots.take().await;
+                self.until_served(&mut passing).await;
+                slot
+            };
+            let Some((stream, slot)) = acceptor.accept(ready).await else { continue };
+            let credentials = Arc::clone(&self);
+            tokio::spawn(async move {
+                match in_runtime(stream) {
+                    Ok(stream) => credentials.answer(stream).await,
+                    Err(error) => error!(%error, "a credential cannot be served"),
                 }
-                Err(error) => {
-                    error!(%error, "a credential cannot be answered");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
+                drop(slot);
+            });
         }
-        io::ErrorKind::BrokenPipe.into()
     }
 
-    /// The next connection, accepted once it can be answered without any wait.
-    async fn accept(
-        &self,
-        listener: &AsyncFd<Owned<StdListener>>,
-        passing: &mut Passing<'_>,
-    ) -> io::Result<UnixStream> {
+    /// Waits until a connection can be served without waiting once it is accepted.
+    async fn until_served(&self, passing: &mut Passing<'_>) {
         loop {
-            let mut waiting = listener.readable().await?;
             passing.ended().await;
-            // The answer itself looks again; then there is nothing left to wait for.
+            // The response itself checks again; by then there is no reason to wait.
             let confirmed = self.freshness.current(&self.vault).await;
             drop(confirmed);
-            if passing.is_on() {
-                continue;
-            }
-            if let Ok(accepted) = waiting.try_io(|listener| listener.get_ref().0.accept()) {
-                let (stream, _) = accepted?;
-                stream.set_nonblocking(true)?;
-                return UnixStream::from_std(stream);
+            if !passing.is_on() {
+                return;
             }
         }
     }
@@ -161,8 +142,8 @@ impl Credentials {
     async fn answer(&self, mut stream: UnixStream) {
         let peer = Peer::of(&stream).ok();
         let sent = match self.decide(&stream).await {
-            Ok((question, generation, at)) => {
-                let rule = self.rules.load().granting(&question.unit, generation.name(at));
+            Ok((question, generation, granted)) => {
+                let Granted { at, rule } = granted;
                 report_served(&self.metrics, peer, &question, &generation, at, rule);
                 timeout(self.patience.answer, answer::send_value(&mut stream, &generation, at)).await
             }
@@ -179,11 +160,11 @@ impl Credentials {
         }
     }
 
-    async fn decide(&self, stream: &UnixStream) -> Result<(Question, Arc<Generation>, usize), Refusal> {
+    async fn decide(&self, stream: &UnixStream) -> Result<(Question, Arc<Generation>, Granted), Refusal> {
         let question = caller::question(stream, &self.cgroups)?;
         let held = self.freshness.current(&self.vault).await;
         let generation = held.map_err(Refusal::Unavailable)?;
-        let at = answer::variable(&generation, &self.rules.load(), &question)?;
-        Ok((question, generation, at))
+        let granted = answer::variable(&generation, &self.rules.load(), &question)?;
+        Ok((question, generation, granted))
     }
 }

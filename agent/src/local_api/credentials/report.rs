@@ -17,7 +17,7 @@ pub(super) fn report_served(
     question: &Question,
     generation: &Generation,
     at: usize,
-    rule: Option<usize>,
+    rule: usize,
 ) {
     metrics.credential_served();
     info!(

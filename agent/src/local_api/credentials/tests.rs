@@ -3,6 +3,7 @@
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener as StdListener;
 use std::os::unix::net::{SocketAddr, UnixStream as StdStream};
 use std::path::PathBuf;
 
@@ -57,10 +58,10 @@ impl Served {
         self.socket.try_clone().unwrap()
     }
 
-    fn credentials(&self, patience: Patience) -> Credentials {
+    fn credentials(&self, patience: Patience) -> UnitCredentials {
         let config = CredentialRuleConfig { unit: "app.service".into(), env: vec!["DB_*".into()] };
         let rules = CredentialRules::new(vec![CredentialRule::from_config(&config).unwrap()]);
-        let mut credentials = Credentials::new(Arc::clone(&self.vault), rules);
+        let mut credentials = UnitCredentials::new(Arc::clone(&self.vault), rules);
         credentials.cgroups = Cgroups::at(self.directory.path());
         credentials.patience = patience;
         credentials
@@ -253,7 +254,7 @@ async fn each_state_that_may_pass_has_patience_of_its_own() {
 }
 
 /// Serves on a runtime of its own, which ends without a word to anybody, as a killed daemon does.
-fn serve_and_die(credentials: Credentials, listener: StdListener) {
+fn serve_and_die(credentials: UnitCredentials, listener: StdListener) {
     let die = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -320,7 +321,7 @@ async fn peers_that_read_nothing_cost_the_others_nothing() {
     }
     let served = Served::start().ready();
     let silent: Vec<UnixStream> =
-        (0..PLACES - 1).map(|_| served.connect_as(&address("forged.service", "x"))).collect();
+        (0..MAX_CONNECTIONS - 1).map(|_| served.connect_as(&address("forged.service", "x"))).collect();
     assert_eq!(served.ask(&address("app.service", "db_pass")).await, b"s3cret\n");
     drop(silent);
 }
@@ -333,7 +334,7 @@ async fn more_peers_than_places_that_read_nothing_lose_theirs() {
     let impatient = Patience { answer: Duration::from_millis(50), ..PATIENCE };
     let served = Served::start_with(impatient).ready();
     let silent: Vec<UnixStream> =
-        (0..3 * PLACES).map(|_| served.connect_as(&address("forged.service", "x"))).collect();
+        (0..3 * MAX_CONNECTIONS).map(|_| served.connect_as(&address("forged.service", "x"))).collect();
     assert_eq!(served.ask(&address("app.service", "db_pass")).await, b"s3cret\n");
     drop(silent);
 }

@@ -13,11 +13,11 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::LaunchState;
-use super::at_once::{Stream, send, send_now};
-use super::places::Place;
+use super::nonblocking::{Stream, send, send_now};
 use super::refusal::{Failure, Refusal};
 use super::report::report_inline;
 use super::selection::Selection;
+use super::slots::LaunchSlot;
 use super::unread::Content;
 use crate::memory::{Generation, Pool, Vault};
 
@@ -87,18 +87,18 @@ impl Reply<'_> {
         &self,
         stream: &Stream,
         inline: bool,
-        place: &mut Place,
+        slot: &mut LaunchSlot,
         state: &LaunchState,
     ) -> Result<(Answer, Content), Failure> {
         let (count, len) = (self.selection.count(self.generation), self.selection.len(self.generation));
         let why = if inline || len == 0 {
             WhyInline::Asked
         } else {
-            match self.send_pages(stream, header(Answer::Descriptor, count, len)?, place, &state.pool).await {
+            match self.send_pages(stream, header(Answer::Descriptor, count, len)?, slot, &state.pool).await {
                 Ok(content) => return Ok((Answer::Descriptor, content)),
                 Err(Unsent::Failed(failure)) => return Err(failure),
                 Err(Unsent::Inline(why)) => {
-                    place.release();
+                    slot.release();
                     why
                 }
             }
@@ -112,11 +112,11 @@ impl Reply<'_> {
         &self,
         stream: &Stream,
         header: AnswerHeader,
-        place: &mut Place,
+        slot: &mut LaunchSlot,
         pool: &Pool,
     ) -> Result<Content, Unsent> {
         let len = header.len as usize;
-        if !place.hold(len) {
+        if !slot.hold(len) {
             return Err(Unsent::Inline(WhyInline::Share));
         }
         let mut pages = pool.take(marked_len(len)).await.map_err(|error| {

@@ -9,12 +9,12 @@ use tokio::time::timeout;
 
 use super::LaunchState;
 use super::answer::{Reply, end, send_refusal};
-use super::at_once::{Stream, receive};
-use super::places::Place;
+use super::nonblocking::{Stream, receive};
 use super::refusal::{Failure, Refusal};
 use super::report::{Served, report};
 use super::request::Request;
 use super::selection::select;
+use super::slots::LaunchSlot;
 use super::unread::Content;
 use crate::access::authorize::{Decision, authorize};
 use crate::access::peer::{Peer, Process};
@@ -26,12 +26,17 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(2);
 /// An answer has to be taken in this time.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Serves one connection. The place is free when its answer is read.
-pub(super) async fn serve_connection(stream: Stream, peer: Peer, mut place: Place, state: Arc<LaunchState>) {
+/// Serves one connection. The slot is free when its answer is read.
+pub(super) async fn serve_connection(
+    stream: Stream,
+    peer: Peer,
+    mut slot: LaunchSlot,
+    state: Arc<LaunchState>,
+) {
     let started = Instant::now();
     let mut launch =
         Launch { stream: &stream, peer, accepted: BootTime::now(), state: &state, decision: None };
-    let (outcome, content) = match launch.run(&mut place).await {
+    let (outcome, content) = match launch.run(&mut slot).await {
         Ok((served, content)) => (Ok(served), content),
         Err(failure) => (Err(failure), Content::Harmless),
     };
@@ -41,7 +46,7 @@ pub(super) async fn serve_connection(stream: Stream, peer: Peer, mut place: Plac
         Err(Failure::Gone | Failure::Slow(_)) => end(&stream),
     }
     report(&state.metrics, peer, launch.decision.as_ref(), started.elapsed(), &outcome);
-    state.unread.keep(stream, peer, place, content, &state.metrics);
+    state.unread.keep(stream, peer, slot, content, &state.metrics);
 }
 
 struct Launch<'a> {
@@ -54,7 +59,7 @@ struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    async fn run(&mut self, place: &mut Place) -> Result<(Served, Content), Failure> {
+    async fn run(&mut self, slot: &mut LaunchSlot) -> Result<(Served, Content), Failure> {
         let request = timeout(REQUEST_DEADLINE, Request::read(self.stream))
             .await
             .map_err(|_| Failure::Slow("its request did not come in time"))??;
@@ -70,7 +75,7 @@ impl Launch<'_> {
             }
             held => held.map_err(Refusal::from)?,
         };
-        timeout(ANSWER_DEADLINE, self.answer(place, &request, &generation))
+        timeout(ANSWER_DEADLINE, self.answer(slot, &request, &generation))
             .await
             .map_err(|_| Failure::Slow("it does not take its answer"))?
     }
@@ -85,7 +90,7 @@ impl Launch<'_> {
 
     async fn answer(
         &self,
-        place: &mut Place,
+        slot: &mut LaunchSlot,
         request: &Request,
         generation: &Arc<Generation>,
     ) -> Result<(Served, Content), Failure> {
@@ -98,7 +103,7 @@ impl Launch<'_> {
             (reply.send_names(self.stream).await?, Content::Harmless)
         } else {
             selection.check_len(generation)?;
-            reply.send(self.stream, flags.inline, place, self.state).await?
+            reply.send(self.stream, flags.inline, slot, self.state).await?
         };
         Ok((Served::new(answer, &reply), content))
     }

@@ -1,33 +1,26 @@
-//! Takes connections in, and turns away whom no place is left for.
+//! Takes connections in, and turns away whom no slot is left for.
 
 use std::future::poll_fn;
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use devbox_launch_proto::marked_len;
-use nix::errno::Errno;
-use tokio::io::Interest;
 use tokio::net::UnixListener;
 use tokio::select;
-use tokio::time::sleep;
-use tracing::error;
 
 use super::LaunchState;
 use super::answer::send_refusal;
-use super::at_once::{Stream, in_event_loop};
 use super::connection::serve_connection;
-use super::places::{Place, Places};
+use super::nonblocking::Stream;
 use super::refusal::Refusal;
 use super::report::{LOG_INTERVAL, report_busy};
+use super::slots::{LaunchSlot, LaunchSlots};
 use super::unread::Content;
 use crate::access::peer::Peer;
 use crate::access::policy::Relation;
-
-/// Pause after a failed accept, so that exhausted descriptors do not make a busy loop.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+use crate::local_api::accept::Acceptor;
 
 /// Serves launches on `listener` until `shutdown`; then takes no new ones. Launches under way go on as long as the runtime
 /// does; those that wait for secrets end when the vault tells them so ([`Vault::lose`](crate::memory::Vault::lose)).
@@ -54,17 +47,13 @@ async fn keep_pool_sized(state: &LaunchState) {
     }
 }
 
-/// Returns only if the event loop takes no listener at all.
 async fn accept_all(listener: UnixListener, state: &Arc<LaunchState>) {
-    let listener = match listener.into_std().and_then(in_event_loop) {
-        Ok(listener) => listener,
-        Err(error) => return error!(%error, "no launch can be accepted"),
-    };
+    let Some(acceptor) = Acceptor::new(listener, "launch") else { return };
     let mut busy = BusyLog::default();
     loop {
-        match listener.async_io(Interest::READABLE, |listener| listener.accept()).await {
-            Ok((socket, _)) => admit(Stream::new(socket), state, &mut busy).await,
-            Err(error) => recover(&error).await,
+        // Always accepted: a launch without a slot is refused by name, and a queue would let one user keep out others.
+        if let Some((socket, ())) = acceptor.accept(async {}).await {
+            admit(Stream::new(socket), state, &mut busy).await;
         }
     }
 }
@@ -73,42 +62,39 @@ async fn accept_all(listener: UnixListener, state: &Arc<LaunchState>) {
 async fn admit(stream: Stream, state: &Arc<LaunchState>, busy: &mut BusyLog) {
     let Ok(peer) = Peer::of(&stream) else { return };
     let relation = state.policy.load().relation(peer);
-    let Some(place) = find_place(&state.places, state, peer, relation) else {
+    let Some(slot) = find_slot(&state.slots, state, peer, relation) else {
         return turn_away(stream, state, peer, relation, busy);
     };
-    let mut launch = Box::pin(serve_connection(stream, peer, place, Arc::clone(state)));
+    let mut launch = Box::pin(serve_connection(stream, peer, slot, Arc::clone(state)));
     let waits = poll_fn(|context| Poll::Ready(launch.as_mut().poll(context).is_pending()));
     if waits.await {
         tokio::spawn(launch);
     }
 }
 
-/// A place, perhaps that of an answer that is read by now.
-fn find_place(places: &Arc<Places>, state: &LaunchState, peer: Peer, relation: Relation) -> Option<Place> {
-    let place = places.take(peer.uid, relation);
-    if place.is_none() && state.unread.make_room(&state.metrics) {
-        return places.take(peer.uid, relation);
+/// A slot, perhaps that of an answer that is read by now.
+fn find_slot(
+    slots: &Arc<LaunchSlots>,
+    state: &LaunchState,
+    peer: Peer,
+    relation: Relation,
+) -> Option<LaunchSlot> {
+    let slot = slots.take(peer.uid, relation);
+    if slot.is_none() && state.unread.make_room(&state.metrics) {
+        return slots.take(peer.uid, relation);
     }
-    place
+    slot
 }
 
 /// Refuses a launch, and says so unless too many do not read even that.
 fn turn_away(stream: Stream, state: &LaunchState, peer: Peer, relation: Relation, busy: &mut BusyLog) {
     let refusal = Refusal::busy(peer.uid);
-    if let Some(place) = find_place(&state.turned_away, state, peer, relation) {
+    if let Some(slot) = find_slot(&state.turned_away, state, peer, relation) {
         send_refusal(&stream, &refusal);
-        state.unread.keep(stream, peer, place, Content::Harmless, &state.metrics);
+        state.unread.keep(stream, peer, slot, Content::Harmless, &state.metrics);
     }
     state.metrics.launch_refused(refusal.reason());
     busy.note(peer);
-}
-
-async fn recover(error: &io::Error) {
-    let transient = [Errno::ECONNABORTED, Errno::EINTR].map(|errno| Some(errno as i32));
-    if !transient.contains(&error.raw_os_error()) {
-        error!(%error, "a launch cannot be accepted; if descriptors are short, raise LimitNOFILE=");
-        sleep(ACCEPT_PAUSE).await;
-    }
 }
 
 /// How many were turned away since the last line about it.

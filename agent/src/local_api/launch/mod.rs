@@ -1,18 +1,18 @@
 //! The launch socket: who connects, what it asks for, what it gets.
 //!
 //! One request and one answer a connection ([`devbox_launch_proto`]). Every connection has a deadline for its request and
-//! one for its answer, and takes one of a bounded number of places, of which no user can have them all, until its answer is
+//! one for its answer, and takes one of a bounded number of slots, of which no user can have them all, until its answer is
 //! read: a slow or hostile peer costs nobody else anything.
 
 mod answer;
-mod at_once;
 mod connection;
 mod listener;
-mod places;
+mod nonblocking;
 mod refusal;
 mod report;
 mod request;
 mod selection;
+mod slots;
 mod unread;
 
 #[cfg(test)]
@@ -24,8 +24,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use self::answer::WhyInline;
-use self::places::Places;
 use self::report::Seldom;
+use self::slots::LaunchSlots;
 use self::unread::{Unread, Why};
 use crate::access::authorize::authorize_unverified;
 use crate::access::explain::Explanation;
@@ -51,9 +51,9 @@ pub struct LaunchState {
     freshness: Arc<Freshness>,
     policy: ArcSwap<Policy>,
     pool: Pool,
-    places: Arc<Places>,
-    /// For connections that find no place, and are told so.
-    turned_away: Arc<Places>,
+    slots: Arc<LaunchSlots>,
+    /// For connections that find no slot, and are told so.
+    turned_away: Arc<LaunchSlots>,
     unread: Unread,
     seldom: Seldom,
     metrics: Arc<Metrics>,
@@ -71,8 +71,8 @@ impl LaunchState {
             freshness: Arc::default(),
             policy: ArcSwap::from_pointee(policy),
             pool: Pool::new(memory)?,
-            places: Arc::new(Places::for_this_process()),
-            turned_away: Arc::new(Places::for_turned_away()),
+            slots: Arc::new(LaunchSlots::for_this_process()),
+            turned_away: Arc::new(LaunchSlots::for_turned_away()),
             unread: Unread::default(),
             seldom: Seldom::default(),
             metrics: Arc::default(),
@@ -116,7 +116,7 @@ impl LaunchState {
     #[must_use]
     pub fn counts(&self) -> Launches {
         let [served, refused, abandoned] = self.metrics.launches();
-        let connections = self.places.taken();
+        let connections = self.slots.taken();
         Launches { served, refused, abandoned, connections, examinations: self.examiner.busy() }
     }
 }

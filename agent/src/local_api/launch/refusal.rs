@@ -107,7 +107,7 @@ impl Refusal {
         Self::new(ErrorCode::Missing, &text)
     }
 
-    /// All places that this user may have are taken.
+    /// All slots that this user may have are taken.
     pub(super) fn busy(uid: u32) -> Self {
         let text = format!(
             "uid {uid} has its share of launches that are under way, or whose answers it has not read: try again when some \

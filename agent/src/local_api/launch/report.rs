@@ -159,7 +159,7 @@ impl Seldom {
     }
 }
 
-/// Tells of `times` launches that found no place: one event for many, so that a flood fills no log. The peer is the last one.
+/// Tells of `times` launches that found no slot: one event for many, so that a flood fills no log. The peer is the last one.
 pub(super) fn report_busy(peer: Peer, times: u64) {
     let Peer { uid, gid, pid } = peer;
     warn!(

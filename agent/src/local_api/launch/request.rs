@@ -2,7 +2,7 @@
 
 use devbox_launch_proto::{ErrorCode, HEADER_LEN, InvalidRequest, RequestHeader};
 
-use super::at_once::{Stream, receive};
+use super::nonblocking::{Stream, receive};
 use super::refusal::{Failure, Refusal};
 
 /// Most requests fit here, without an allocation.

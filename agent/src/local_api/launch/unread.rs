@@ -1,8 +1,8 @@
 //! Answers that were sent, and may not have been read yet.
 //!
 //! The kernel keeps an answer for its launcher until that reads it or closes its end, and counts each descriptor in it against
-//! the *daemon*: past `RLIMIT_NOFILE` of them it sends none for anybody (`ETOOMANYREFS`, unix(7)). So an answer keeps its place
-//! until it is read, and no user has more unread answers than places.
+//! the *daemon*: past `RLIMIT_NOFILE` of them it sends none for anybody (`ETOOMANYREFS`, unix(7)). So an answer keeps its slot
+//! until it is read, and no user has more unread answers than slots.
 //!
 //! Unread variables are withdrawn after a deadline, when their generation is gone, and when the daemon stops. The kernel takes no
 //! descriptor back, but the pages behind it are marked and wiped ([`SentPages::withdraw`]). Bytes that were sent inline are out
@@ -20,9 +20,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
 use super::answer::GRACE;
-use super::at_once::Stream;
-use super::places::Place;
+use super::nonblocking::Stream;
 use super::report::report_withdrawn;
+use super::slots::LaunchSlot;
 use crate::access::peer::Peer;
 use crate::memory::Generation;
 use crate::metrics::Metrics;
@@ -32,9 +32,9 @@ use crate::sys::{SentPages, has_read_all};
 const DEADLINE: Duration = Duration::from_secs(5);
 /// How often all answers are looked at while there is something to withdraw.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// The same when there is not: only places are left to free, and whoever finds none looks too.
+/// The same when there is not: only slots are left to free, and whoever finds none looks too.
 const LONG_INTERVAL: Duration = Duration::from_secs(2);
-/// How often a connection that finds no place may look at all answers: a flood must not make the daemon do nothing else.
+/// How often a connection that finds no slot may look at all answers: a flood must not make the daemon do nothing else.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How many of the oldest answers are looked at when one is added: more than one, so that they do not pile up.
 const LOOKS: usize = 2;
@@ -52,14 +52,14 @@ struct Answers {
     looked: Option<Instant>,
 }
 
-/// One answer. The place is free after its connection is closed.
+/// One answer. The slot is free after its connection is closed.
 #[derive(Debug)]
 pub(super) struct Sent {
     stream: Stream,
     content: Content,
     peer: Peer,
     at: Instant,
-    _place: Place,
+    _slot: LaunchSlot,
 }
 
 /// The answer as it was sent.
@@ -118,11 +118,18 @@ impl Why {
 
 impl Unread {
     /// Keeps an answer until it is read.
-    pub(super) fn keep(&self, stream: Stream, peer: Peer, place: Place, content: Content, metrics: &Metrics) {
+    pub(super) fn keep(
+        &self,
+        stream: Stream,
+        peer: Peer,
+        slot: LaunchSlot,
+        content: Content,
+        metrics: &Metrics,
+    ) {
         if matches!(content, Content::Harmless) && has_read_all(&stream) {
             return;
         }
-        let sent = Sent { stream, content, peer, at: Instant::now(), _place: place };
+        let sent = Sent { stream, content, peer, at: Instant::now(), _slot: slot };
         let mut answers = self.lock();
         let was_empty = answers.sent.is_empty();
         let oldest = LOOKS.min(answers.sent.len());
@@ -136,7 +143,7 @@ impl Unread {
         }
     }
 
-    /// Frees the places of answers that are read, if that was not tried just now. Returns whether it was tried.
+    /// Frees the slots of answers that are read, if that was not tried just now. Returns whether it was tried.
     pub(super) fn make_room(&self, metrics: &Metrics) -> bool {
         let is_due = self.lock().looked.is_none_or(|looked| looked.elapsed() >= PAUSE);
         if is_due {
@@ -244,7 +251,7 @@ impl Sent {
         }
     }
 
-    /// Wipes the pages unless the launcher reads its answer just now; returns `false` if it does. The place stays, with its
+    /// Wipes the pages unless the launcher reads its answer just now; returns `false` if it does. The slot stays, with its
     /// bytes: the kernel keeps the message, and with it the memory of the pages.
     fn withdraw(&mut self, why: Why, metrics: &Metrics) -> bool {
         let is_withdrawn = match self.take_content() {

@@ -190,7 +190,7 @@ fn past_the_lease_nothing_is_served_and_nothing_is_left() {
 }
 
 #[test]
-fn many_launches_at_once_each_get_their_own_whole_answer() {
+fn many_launches_nonblocking_each_get_their_own_whole_answer() {
     let server = Server::start().holding(&VARIABLES);
     std::thread::scope(|scope| {
         for _ in 0..8 {

@@ -197,7 +197,7 @@ fn a_range_of_subordinate_users_without_a_rule_leaves_room_for_everybody_else() 
         assert!(server.state.counts().connections < 128, "{}", server.state.counts().connections);
         let named = as_user(scope, STRANGER - 1, || server.everything());
         assert_eq!(named.join().unwrap().strings(), b"A=one\0");
-        assert_eq!(server.everything().code(), ErrorCode::Denied, "root has no rule, but a place");
+        assert_eq!(server.everything().code(), ErrorCode::Denied, "root has no rule, but a slot");
         drop(crowd);
     });
 }

@@ -43,7 +43,7 @@ fn an_unread_answer_keeps_its_place_and_its_memory_until_it_is_read() {
         wait_until("the launch to be counted", || server.state.counts().served > 0);
         assert_eq!(server.state.counts().connections, 1);
         assert_eq!(receive(&stream).strings(), b"A=one\0");
-        // Read, though not closed: the place is free.
+        // Read, though not closed: the slot is free.
         server.wait_for_connections(0);
         drop(stream);
     }
@@ -76,10 +76,10 @@ fn unread_answers_are_wiped_when_their_secrets_are_revoked_or_replaced() {
     server.wait_until_nothing_is_locked();
     assert!(server.metric(&format!("{outdated}2\n")));
     assert_eq!(server.state.counts().connections, 1, "the kernel still has the message");
-    assert_eq!(server.state.places.bytes(), 6, "and with it the memory");
+    assert_eq!(server.state.slots.bytes(), 6, "and with it the memory");
     assert_eq!(found(&stream), WITHDRAWN);
     server.wait_for_connections(0);
-    assert_eq!(server.state.places.bytes(), 0);
+    assert_eq!(server.state.slots.bytes(), 0);
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn waiting_launch(server: &Server) -> BlockingStream {
 }
 
 #[test]
-fn without_a_wait_the_reason_comes_at_once() {
+fn without_a_wait_the_reason_comes_nonblocking() {
     let server = Server::start();
     let reason = "still enrolling: wait".to_owned();
     assert_eq!(server.everything(), Got::Refused(ErrorCode::NotReady, reason));
@@ -43,7 +43,7 @@ fn a_waiting_launch_learns_that_there_will_be_none() {
 }
 
 #[test]
-fn a_launch_that_asked_to_wait_outlasts_a_stale_daemon_and_any_other_is_refused_at_once() {
+fn a_launch_that_asked_to_wait_outlasts_a_stale_daemon_and_any_other_is_refused_nonblocking() {
     let server = Server::start();
     server.vault.lose(Loss::Stale, "the control plane is away");
     assert_eq!(server.launch(Flags::default(), LONG, &[]).code(), ErrorCode::Stale);
@@ -85,7 +85,7 @@ fn waiting_can_help_in_every_state_but_those_that_somebody_has_to_end() {
 }
 
 #[test]
-fn a_waiting_launcher_that_hangs_up_frees_its_place() {
+fn a_waiting_launcher_that_hangs_up_frees_its_slot() {
     let server = Server::start();
     drop(waiting_launch(&server));
     server.wait_for_connections(0);

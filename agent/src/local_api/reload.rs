@@ -9,7 +9,7 @@ use tracing::{error, info};
 
 use crate::access::peer::Peer;
 use crate::config::{self, Mistakes, Overrides};
-use crate::local_api::credentials::Credentials;
+use crate::local_api::credentials::UnitCredentials;
 use crate::local_api::launch::LaunchState;
 use crate::sys::off_thread;
 use crate::telemetry::audit::{Kind, TARGET};
@@ -37,7 +37,7 @@ pub struct Counts {
 pub struct Reload {
     sources: Sources,
     launches: Arc<LaunchState>,
-    units: Arc<Credentials>,
+    units: Arc<UnitCredentials>,
     /// One after the other: what was read last is in force.
     turn: Arc<Mutex<()>>,
 }
@@ -45,7 +45,7 @@ pub struct Reload {
 impl Reload {
     /// Reads from `sources`, and changes the rules of `launches` and `units`.
     #[must_use]
-    pub fn new(sources: Sources, launches: Arc<LaunchState>, units: Arc<Credentials>) -> Self {
+    pub fn new(sources: Sources, launches: Arc<LaunchState>, units: Arc<UnitCredentials>) -> Self {
         Self { sources, launches, units, turn: Arc::default() }
     }
 

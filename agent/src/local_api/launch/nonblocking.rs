@@ -61,7 +61,7 @@ impl AsRawFd for Stream {
     deprecated,
     reason = "the successor is unsafe, for owners that close early; those of the library that come here do not"
 )]
-pub(super) fn in_event_loop<T: AsRawFd + AsFd>(socket: T) -> io::Result<AsyncFd<T>> {
+fn in_event_loop<T: AsRawFd + AsFd>(socket: T) -> io::Result<AsyncFd<T>> {
     AsyncFd::new(socket)
 }
 

@@ -11,47 +11,39 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::unistd::geteuid;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::Admin;
 use super::reply::stranger;
 use crate::access::peer::Peer;
+use crate::local_api::accept::{Acceptor, Slots, in_runtime};
 use crate::telemetry::audit::{Kind, TARGET};
 use crate::telemetry::chain;
 
 /// Connections at once; more wait.
-const MAX_CONNECTIONS: usize = 16;
+const MAX_CONNECTIONS: u32 = 16;
 /// Time for a whole connection, from its acceptance.
-const PATIENCE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(10);
 /// Time for a request's header.
-const HEADER_PATIENCE: Duration = Duration::from_secs(1);
+const HEADER_DEADLINE: Duration = Duration::from_secs(1);
 /// Longest header, in bytes; the least that hyper takes.
 const MAX_HEADER: usize = 8 * 1024;
-/// After a failed accept(2): descriptors are exhausted, and come back when others close.
-const AFTER_FAILURE: Duration = Duration::from_millis(50);
 
-/// Serves for ever.
-pub async fn serve(listener: UnixListener, admin: Arc<Admin>) -> Infallible {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+/// Serves `listener` until it is dropped.
+pub async fn serve(listener: UnixListener, admin: Arc<Admin>) {
+    let Some(acceptor) = Acceptor::new(listener, "admin") else { return };
+    let slots = Slots::new(MAX_CONNECTIONS);
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return std::future::pending().await;
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let admin = Arc::clone(&admin);
-                tokio::spawn(async move {
-                    converse(stream, admin).await;
-                    drop(place);
-                });
+        let Some((stream, slot)) = acceptor.accept(slots.take()).await else { continue };
+        let admin = Arc::clone(&admin);
+        tokio::spawn(async move {
+            match in_runtime(stream) {
+                Ok(stream) => converse(stream, admin).await,
+                Err(error) => debug!(%error, "an admin connection failed"),
             }
-            Err(error) => {
-                warn!(%error, "the admin socket accepts nothing for a moment");
-                sleep(AFTER_FAILURE).await;
-            }
-        }
+            drop(slot);
+        });
     }
 }
 
@@ -70,11 +62,11 @@ async fn converse(stream: UnixStream, admin: Arc<Admin>) {
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_PATIENCE)
+        .header_read_timeout(HEADER_DEADLINE)
         .max_buf_size(MAX_HEADER)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    match timeout(PATIENCE, connection).await {
+    match timeout(DEADLINE, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(error = %chain(&error), "an admin connection failed"),
         Err(_) => debug!("an admin connection took too long"),

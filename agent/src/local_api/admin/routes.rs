@@ -1,20 +1,20 @@
-//! What is answered to whom may ask: each path, and what it does.
+//! The paths of the admin API and their handlers.
 
 use std::sync::Arc;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 
 use super::reply::{json, refusal};
-use super::scrape::{metrics, reload};
 use super::{explain, token};
 use crate::access::peer::Peer;
 use crate::local_api::launch::LaunchState;
+use crate::local_api::reload::Reload;
 use crate::memory::Holding;
-use crate::reload::Reload;
+use crate::metrics::MEDIA_TYPE;
 use crate::status::{Sources, State};
 use crate::sync::Commands;
 use crate::telemetry::chain;
@@ -30,7 +30,7 @@ const ROUTES: [(&str, &str); 7] = [
     ("/resume", "POST"),
 ];
 
-/// What the answers are made of.
+/// The parts of the daemon that the responses come from.
 #[derive(Debug)]
 pub struct Admin {
     /// The parts that a status describes.
@@ -39,7 +39,7 @@ pub struct Admin {
     pub launches: Arc<LaunchState>,
     /// Quiesces and resumes.
     pub commands: Commands,
-    /// Takes up changed rules.
+    /// Puts changed rules into force.
     pub reload: Reload,
 }
 
@@ -49,11 +49,11 @@ impl Admin {
             ("/healthz", &Method::GET) => self.health(),
             ("/status", &Method::GET) => json(StatusCode::OK, &self.status.status(self.launches.counts())),
             ("/explain", &Method::GET) => self.explain(head.uri.query().unwrap_or_default()).await,
-            ("/metrics", &Method::GET) => metrics(self),
-            ("/reload", &Method::POST) => reload(&self.reload, asker).await,
+            ("/metrics", &Method::GET) => self.metrics(),
+            ("/reload", &Method::POST) => self.reload(asker).await,
             ("/quiesce", &Method::POST) => self.quiesce(asker).await,
             ("/resume", &Method::POST) => self.resume(asker, body).await,
-            (path, _) => astray(path),
+            (path, _) => not_found(path),
         }
     }
 
@@ -71,7 +71,7 @@ impl Admin {
         }
     }
 
-    /// Answers when joining has begun; how it goes is in `/status`.
+    /// Returns when joining has started; its outcome is in `/status`.
     async fn resume(&self, asker: Peer, body: Incoming) -> Response<Full<Bytes>> {
         let resumed = match token::receive(body).await {
             Ok(token) => self.commands.resume(asker, token).await,
@@ -80,6 +80,29 @@ impl Admin {
         match resumed {
             Ok(()) => json(StatusCode::ACCEPTED, &serde_json::json!({"state": State::Starting})),
             Err(error) => refusal(StatusCode::CONFLICT, "resume", &chain(&error)),
+        }
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        let summary = self.status.summary(self.launches.counts());
+        match self.status.progress.metrics().text(summary) {
+            Ok(text) => {
+                let mut response = Response::new(Full::new(Bytes::from(text)));
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+                response
+            }
+            Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the metrics cannot be written"),
+        }
+    }
+
+    /// Returns the number of rules, or every mistake with its line.
+    async fn reload(&self, asker: Peer) -> Response<Full<Bytes>> {
+        match self.reload.rules(Some(asker)).await {
+            Ok(counts) => json(StatusCode::OK, &counts),
+            Err(mistakes) => {
+                let message = format!("{mistakes}\nThe old rules stay in force.");
+                refusal(StatusCode::UNPROCESSABLE_ENTITY, "mistakes", &message)
+            }
         }
     }
 
@@ -95,8 +118,8 @@ impl Admin {
     }
 }
 
-/// Another method than the path's own, or no path at all.
-fn astray(path: &str) -> Response<Full<Bytes>> {
+/// The response for an unknown path, or for a path with another method.
+fn not_found(path: &str) -> Response<Full<Bytes>> {
     let Some((_, method)) = ROUTES.iter().find(|(served, _)| *served == path) else {
         let paths: Vec<&str> = ROUTES.iter().map(|(path, _)| *path).collect();
         return refusal(StatusCode::NOT_FOUND, "path", &format!("the paths are {}", paths.join(", ")));
