@@ -20,8 +20,8 @@ use crate::process::{self, say};
 
 pub use system::System;
 
-/// From boot to end, on a loaded machine. A script has a minute.
-const DEADLINE: Duration = Duration::from_secs(90);
+/// From boot to end, on a loaded machine. A script has three minutes.
+const DEADLINE: Duration = Duration::from_secs(240);
 
 /// Bash functions that every script begins with.
 const PRELUDE: &str = include_str!("../data/machine/prelude.sh");

@@ -13,12 +13,22 @@ trap 'status=$?
 
 fail() { echo "FAILED: $*"; exit 1; }
 
-# eventually WHAT COMMAND…: until it succeeds.
+# eventually WHAT COMMAND…: until the command succeeds; a loaded machine has a minute. The command is run anew each time:
+# one that looks at something that changes has to be a function, for its arguments are expanded once.
 eventually() {
-  local what=$1; shift
-  for _ in {1..400}; do if ( "$@" ) > /dev/null 2>&1; then return; fi; sleep 0.05; done
-  fail "waited in vain for $what"
+  local what=$1 said deadline=$(( SECONDS + 60 )); shift
+  while ! said=$( ( "$@" ) 2>&1 ); do
+    [ "$SECONDS" -lt "$deadline" ] || fail "waited in vain for $what: $said"
+    sleep 0.05
+  done
 }
+
+# is UNIT STATE, stored COUNT: the unit is in this state; the daemon's store has so many descriptors.
+is() { [ "$(property "$1" ActiveState)" = "$2" ]; }
+stored() { [ "$(property devbox-secretsd.service NFileDescriptorStore)" = "$1" ]; }
+
+# logged UNIT WORDS: the journal has a line of the unit with these words. Programs write their logs behind their work.
+logged() { journalctl --sync; journalctl -u "$1" --grep "$2" --quiet; }
 
 # refused WORDS COMMAND…: it fails, and says so.
 refused() {

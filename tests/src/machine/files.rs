@@ -31,7 +31,7 @@ FailureAction=exit
 [Service]
 Type=oneshot
 ExecStart=/bin/bash /machine/script
-TimeoutStartSec=60
+TimeoutStartSec=180
 StandardOutput=file:/machine/output
 StandardError=inherit
 ";

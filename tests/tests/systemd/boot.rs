@@ -58,8 +58,8 @@ systemctl stop devbox-secrets.target
 # The daemon and the sockets end beside the target.
 empty() {{ [ -z "$(ls -A /run/devbox-secrets)" ] && [ ! -e /run/credentials/devbox-secretsd.service ]; }}
 eventually "/run/devbox-secrets and the daemon's credentials to be gone" empty
-[ "$(property devbox-secretsd.service ActiveState)" = inactive ] || fail "the daemon was not stopped"
-[ "$(property devbox-secretsd.service NFileDescriptorStore)" = 0 ] || fail "the store is not empty"
+eventually "the daemon's stop" is devbox-secretsd.service inactive
+eventually "the store to be empty" stored 0
 grep -rlaF -e {password} -e {token} /run /tmp /var/log && fail "a value is left" || true
 "#
     );
@@ -92,9 +92,10 @@ launch=$!
 service early.service Type=oneshot LoadCredential=db_pass:/run/devbox-secrets/credentials.sock \
   'ExecStart=/bin/sh -c "cat $CREDENTIALS_DIRECTORY/db_pass > /machine/early"'
 systemctl start --no-block early.service
-eventually "the daemon's start" test "$(property devbox-secretsd.service ActiveState)" != inactive
+has_begun() {{ ! is devbox-secretsd.service inactive; }}
+eventually "the daemon's start" has_begun
 kill -0 $launch || fail "the launch did not wait"
-[ "$(property early.service ActiveState)" = activating ] || fail "the unit did not wait"
+eventually "the unit to wait" is early.service activating
 
 control_plane DB_PASS={value}
 systemctl restart devbox-secretsd.service
@@ -167,9 +168,8 @@ pid=$(property devbox-secretsd.service MainPID)
 refused 'timed out' systemctl start devbox-secretsd.service
 [ "$(property devbox-secretsd.service MainPID)" = "$pid" ] || fail "the daemon was stopped with its job"
 eventually "the target" systemctl is-active --quiet devbox-secrets.target
-waits() {{ [ "$(property "$1" ActiveState)" = activating ]; }}
-eventually "the unit to wait for its credential" waits app.service
-eventually "the wrapped launch to wait" waits devbox-exec@agent.service
+eventually "the unit to wait for its credential" is app.service activating
+eventually "the wrapped launch to wait" is devbox-exec@agent.service activating
 
 systemctl start devbox-secrets-server.service
 eventually "the credential" test -s /machine/app

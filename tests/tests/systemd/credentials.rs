@@ -72,8 +72,7 @@ refusal() {
   milliseconds "refused_$4" systemctl start "$1"
   [ "$(property "$1" ActiveState)" = failed ] || fail "$1 is $(property "$1" ActiveState)"
   [ "$(property "$1" ExecMainStatus)" = 243 ] || fail "$1 failed with $(property "$1" ExecMainStatus)"
-  journalctl --sync
-  journalctl -u devbox-secretsd.service --grep "$3" --quiet > /dev/null || fail "the log does not say $3"
+  eventually "the reason in the log" logged devbox-secretsd.service "$3"
 }
 refusal other.service db_pass 'no rule grants DB_PASS to other.service' no_rule
 refusal app.service db_none 'this devbox has no variable for the credential' missing
@@ -90,7 +89,8 @@ systemctl start app.service 2> /dev/null && fail "a unit started without a daemo
     let ended = run(machine, script).await;
     for refusal in ["no_rule", "missing", "template"] {
         let took = ended.number(&format!("refused_{refusal}"));
-        assert!(took < 2_000, "{refusal}: {took} ms");
+        // systemd itself would wait for an answer until the unit's start is given up, after a minute and a half.
+        assert!(took < 30_000, "{refusal}: {took} ms");
     }
 }
 

@@ -55,11 +55,12 @@ env = ["DB_*"]
 TOML
 sed -i 's/level = "debug"/level = "error"/' /etc/devbox-secrets/agent.toml
 systemctl start devbox-secretsd.service
-# entry MATCH FIELD=VALUE…: an entry that matches has these fields, each whole.
-entry() {
+# entry MATCH FIELD=VALUE…: an entry that matches has these fields, each whole. It may come after what it is about.
+entry() { eventually "an entry of $1" has_entry "$@"; }
+has_entry() {
   local match=$1 found; shift; journalctl --sync
   found=$(journalctl -u devbox-secretsd.service $match -o json --output-fields="$(printf '%s,' "${@%%=*}")" | tail -1)
-  for field; do grep -qF "\"${field%%=*}\":\"${field#*=}\"" <<< "$found" || fail "no $field in $found"; done
+  for field; do grep -qF "\"${field%%=*}\":\"${field#*=}\"" <<< "$found" || { echo "no $field in $found"; return 1; }; done
 }
 count() { journalctl --sync; journalctl "DEVBOX_EVENT=$1" -o cat | wc -l; }
 more() { [ "$(count launch)" -gt "$1" ]; }
@@ -93,7 +94,8 @@ for unit in app.service other.service; do
 done
 entry DEVBOX_EVENT=credential DEVBOX_PEER_UID=0 DEVBOX_PEER_UNIT=app.service DEVBOX_CREDENTIAL=db_pass DEVBOX_NAMES=DB_PASS DEVBOX_RULES=1
 entry DEVBOX_EVENT=credential_refusal DEVBOX_PEER_UNIT=other.service DEVBOX_CODE=denied DEVBOX_NAMES=DB_PASS PRIORITY=4
-[ "$(value credentials_total) $(value 'credential_refusals_total{reason="denied"}')" = '1 1' ] || fail "credentials are not counted"
+counted() { [ "$(value credentials_total) $(value 'credential_refusals_total{reason="denied"}')" = '1 1' ]; }
+eventually "the credentials to be counted" counted
 [ "$(journalctl -u devbox-secretsd.service -o cat | grep -c '^launch uid=')" = 1 ] || fail "a launch is told twice, or not at all"
 "#;
     audited(machine, script).await;
@@ -106,7 +108,7 @@ printf '[[rule]]\nenv = 1\n' >> /etc/devbox-secrets/agent.toml
 line=$(wc -l < /etc/devbox-secrets/agent.toml)
 if systemctl reload devbox-secretsd.service; then fail "a mistake is no failure"; fi
 entry DEVBOX_EVENT=reload DEVBOX_CODE=mistakes DEVBOX_PEER_UID=0 PRIORITY=3
-journalctl -u devbox-secretsd.service -o cat | grep -qF "agent.toml:$line:" || fail "the line is not told"
+eventually "the mistake's line" logged devbox-secretsd.service "agent.toml:$line:"
 as agent devbox-exec -- true || fail "the old rules do not hold"
 cp /etc/devbox-secrets/good /etc/devbox-secrets/agent.toml
 systemctl reload devbox-secretsd.service || fail "good rules are refused"
@@ -121,6 +123,7 @@ async fn the_audit_outlives_the_journals_restart_and_silence(machine: Machine) {
     let script = r#"
 # Another journal behind the same path.
 as agent devbox-exec -- true
+eventually "the first launch" more 0
 before=$(count launch)
 systemctl restart systemd-journald.service
 as agent devbox-exec -- true

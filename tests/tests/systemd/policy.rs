@@ -39,9 +39,8 @@ launches() {{ systemd-run --quiet --wait --pipe --uid=agent --unit="$1" "$2" --r
 refused 'no rule grants' launches other.service /usr/bin/devbox-exec
 cp /usr/bin/devbox-exec /run/devbox-copy
 refused 'no rule grants' launches app-2.service /run/devbox-copy
-journalctl --sync
 for words in 'it is not in unit app' 'executable is /run/devbox-copy, not /usr/bin/devbox-exec'; do
-  journalctl -u devbox-secretsd.service --grep "$words" --quiet > /dev/null || fail "the log does not say: $words"
+  eventually "the log to say: $words" logged devbox-secretsd.service "$words"
 done
 
 # A unit's own cgroups do not make it another unit: what is made below one is that one's.

@@ -53,11 +53,11 @@ value={value}
 control_plane DB_PASS=$value
 systemctl start devbox-secrets.target
 served || fail "not served at first"
-[ "$(property devbox-secretsd.service NFileDescriptorStore)" = 2 ] || fail "identity and secrets are not stored"
+eventually "identity and secrets to be stored" stored 2
 
 # told WORDS: what status tells of the store.
 told() {{ devbox-secretsd status | grep -q "^restart  *$1 in the file-descriptor store$"; }}
-told 'identity and secrets of revision [0-9]* wait' || fail "status does not tell what waits: $(devbox-secretsd status)"
+eventually "status to tell what waits" told 'identity and secrets of revision [0-9]* wait'
 
 # What is stored is worth nothing by itself, to root neither.
 /machine/thief $value DB_PASS BEGIN acme | tee /machine/stolen
@@ -68,14 +68,14 @@ before=$(main_pid)
 milliseconds restart systemctl restart devbox-secretsd.service
 another_than "$before" || fail "the daemon was not restarted"
 served || fail "not served after the restart"
-told 'identity and secrets of revision [0-9]* wait' || fail "status does not tell what was taken over"
+eventually "status to tell what was taken over" told 'identity and secrets of revision [0-9]* wait'
 
 # A crash.
 before=$(main_pid)
 kill -KILL "$before"
 eventually "another daemon" another_than "$before"
 served || fail "not served after the crash"
-[ "$(property devbox-secretsd.service NFileDescriptorStore)" = 2 ] || fail "the store grows"
+eventually "the store to have two descriptors again" stored 2
 
 # An upgrade of the service manager, then of the daemon.
 systemctl daemon-reexec
@@ -85,12 +85,16 @@ served || fail "not served after the upgrade"
 # The control plane is back: the identity that was kept is the devbox's, and a change is taken up and kept.
 systemctl start devbox-secrets-server.service
 value=changed-$value
+revision() {{ devbox-secretsd status --json | grep -o '"secrets_revision":[0-9]*'; }}
+replaced() {{ [ "$(revision)" != "$1" ]; }}
+before=$(revision)
 printf %s "$value" | operator secret set --account acme DB_PASS > /dev/null
 eventually "the change" served
+eventually "the change to be stored" replaced "$before"
 systemctl stop devbox-secrets-server.service
 systemctl restart devbox-secretsd.service
 served || fail "the old value was served after the change"
-[ "$(property devbox-secretsd.service NFileDescriptorStore)" = 2 ] || fail "the old image is still stored"
+eventually "the old image to leave the store" stored 2
 
 # A stop is the end: nothing is left, and what was used cannot be used again.
 systemctl stop devbox-secretsd.service
@@ -101,7 +105,8 @@ refused 'no secrets yet' as agent devbox-exec -- true
 "#
     );
     let ended = machine.file("/machine/thief", THIEF).run(&script).await.success();
-    assert!(ended.number("restart") < 3_000);
+    // One that waited for the control plane would take as long as the start job may, a minute and a half.
+    assert!(ended.number("restart") < 30_000);
     assert!(!ended.text("journal").contains(&value), "a value is in the journal");
 }
 
@@ -113,7 +118,7 @@ value={value}
 {SETUP}
 control_plane DB_PASS=$value
 mkdir /etc/systemd/system/devbox-secretsd.service.d
-printf '[Service]\nWatchdogSec=1s\n' > /etc/systemd/system/devbox-secretsd.service.d/watchdog.conf
+printf '[Service]\nWatchdogSec=5s\n' > /etc/systemd/system/devbox-secretsd.service.d/watchdog.conf
 systemctl daemon-reload
 systemctl start devbox-secrets.target
 systemctl stop devbox-secrets-server.service
@@ -121,8 +126,8 @@ before=$(main_pid)
 kill -STOP "$before"
 eventually "another daemon" another_than "$before"
 served || fail "not served after the hang"
-journalctl --sync
-journalctl --grep 'Watchdog timeout' --quiet > /dev/null || fail "it was not the watchdog"
+by_the_watchdog() {{ journalctl --sync; journalctl --grep 'Watchdog timeout' --quiet; }}
+eventually "the watchdog's line in the journal" by_the_watchdog
 "#
     );
     let _ = machine.run(&script).await.success();
@@ -134,7 +139,7 @@ async fn nothing_is_served_from_the_store_past_its_lease(machine: Machine) {
         r#"
 value={value}
 {SETUP}
-sed -i 's/^\[server\]/&\nmax_stale = "4s"/' /etc/devbox-secrets/agent.toml
+sed -i 's/^\[server\]/&\nmax_stale = "12s"/' /etc/devbox-secrets/agent.toml
 control_plane DB_PASS=$value
 systemctl start devbox-secrets.target
 systemctl stop devbox-secrets-server.service

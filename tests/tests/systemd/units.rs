@@ -87,14 +87,12 @@ async fn a_wrong_configuration_or_master_key_fails_the_unit_and_is_not_tried_aga
 fails() {
   systemctl start "$1" 2> /dev/null && fail "$1 starts" || true
   # Longer than RestartSec=, at which another attempt would be under way.
-  eventually "the end of $1" settled "$1"
+  eventually "the end of $1" is "$1" failed
   [ "$(property "$1" ExecMainStatus)" = 2 ] || fail "$1 ended with $(property "$1" ExecMainStatus)"
   [ "$(property "$1" NRestarts)" = 0 ] || fail "$1 was tried again"
-  journalctl --sync
-  journalctl -u "$1" --grep "$2" --quiet > /dev/null || fail "the journal does not say: $2"
+  eventually "the journal to say: $2" logged "$1" "$2"
   systemctl reset-failed "$1"
 }
-settled() { [ "$(property "$1" ActiveState)" = failed ]; }
 control_plane KEPT=value
 systemctl stop devbox-secrets-server.service
 cp /etc/devbox-secrets/server.toml /machine/good
@@ -110,8 +108,7 @@ cp /machine/master-key /etc/credstore/master-key
 systemctl start devbox-secrets-server.service || fail "the right key does not start it"
 pid=$(property devbox-secrets-server.service MainPID)
 systemctl reload devbox-secrets-server.service || fail "it cannot be reloaded"
-reloaded() { journalctl --sync; journalctl -u devbox-secrets-server.service --grep '"message":"reloaded"' --quiet; }
-eventually "the reload" reloaded
+eventually "the reload" logged devbox-secrets-server.service '"message":"reloaded"'
 [ "$(property devbox-secrets-server.service MainPID)" = "$pid" ] || fail "a reload is a restart"
 
 agent <<< 'typing_error = 1'
