@@ -318,7 +318,7 @@ async fn replaced_certificate_files_are_taken_up_once_they_fit_together() {
 async fn a_certificate_that_is_replaced_before_its_end_leaves_no_gap() {
     let plane = ControlPlane::start(bundle(1, &[("API_KEY", "one")])).await;
     *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "no renewals here"));
-    let files = Files::new(&plane.authority, Validity { age: Duration::from_secs(60), left: 10 });
+    let files = Files::new(&plane.authority, Validity { age: Duration::from_secs(60), left: 15 });
     let daemon = files.daemon(&plane).await;
     let end = daemon.until_ready().await.certificate_expires_ms.unwrap();
     files.issue(&plane.authority, DEVBOX, Validity::NORMAL);
@@ -333,7 +333,7 @@ async fn a_certificate_that_is_replaced_before_its_end_leaves_no_gap() {
 async fn a_certificate_that_expired_and_is_replaced_afterwards_brings_service_back() {
     let plane = ControlPlane::start(bundle(1, &[("API_KEY", "one")])).await;
     *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "no renewals here"));
-    let files = Files::new(&plane.authority, Validity { age: Duration::from_secs(60), left: 8 });
+    let files = Files::new(&plane.authority, Validity { age: Duration::from_secs(60), left: 15 });
     let daemon = files.daemon(&plane).await;
     daemon.until(|status| status.state == State::Lost).await;
     files.issue(&plane.authority, DEVBOX, Validity::NORMAL);

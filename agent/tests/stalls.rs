@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use devbox_launch_proto::ErrorCode;
+use devbox_secrets_tests::wait;
 use hyper::StatusCode;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -47,9 +48,7 @@ impl Rig {
         self.daemon.signal(Signal::SIGSTOP);
         let stat = format!("/proc/{}/stat", self.daemon.pid());
         let has_stopped = || fs::read_to_string(&stat).unwrap().contains(") T ");
-        while !has_stopped() {
-            tokio::task::yield_now().await;
-        }
+        wait::yielding("the daemon to be stopped", has_stopped).await;
     }
 
     /// Continues after the time that a deletion may take, with a launch in the backlog. Returns what that launch gets.

@@ -209,7 +209,7 @@ async fn launches_that_wait_learn_what_keeps_the_first_bundle_away() {
 #[tokio::test]
 async fn without_the_control_plane_the_secrets_are_wiped_at_the_end_of_the_lease() {
     let plane = ControlPlane::start(bundle(1, &[("A", "one")])).await;
-    let mut half = join(&plane, Duration::from_secs(2)).await;
+    let mut half = join(&plane, Duration::from_secs(5)).await;
     half.poller.turn().await;
     assert_eq!(half.revision(), Some(1));
     let weak = Arc::downgrade(&half.vault.current().unwrap());
@@ -253,7 +253,7 @@ async fn a_refused_renewal_does_not_end_service_before_the_certificate_does() {
 #[tokio::test]
 async fn an_expired_certificate_ends_service() {
     let plane = ControlPlane::start(bundle(1, &[("A", "one")])).await;
-    *plane.issued_validity.lock().unwrap() = Validity { age: Duration::from_secs(3_600), left: 5 };
+    *plane.issued_validity.lock().unwrap() = Validity { age: Duration::from_secs(3_600), left: 15 };
     let mut half = join(&plane, HOUR).await;
     *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "later"));
     half.poller.turn().await;

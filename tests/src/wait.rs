@@ -27,6 +27,19 @@ pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> 
     }
 }
 
+/// Yields to other tasks of the runtime until `probe` holds. For tests whose clock is paused, and for such as go on at the very
+/// moment.
+///
+/// # Panics
+/// After [`DEADLINE`] of real time; `what` says what did not come.
+pub async fn yielding(what: &str, probe: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while !probe() {
+        assert!(std::time::Instant::now() < deadline, "waited {DEADLINE:?} in vain for {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Waits for `future`.
 ///
 /// # Panics

@@ -150,7 +150,7 @@ mod tests {
     use std::time::Duration;
 
     use devbox_secrets_proto::secret::SecretBytes;
-    use tokio::task::yield_now;
+    use devbox_secrets_tests::wait::yielding;
 
     use super::*;
     use crate::memory::test_support::SealedBundle;
@@ -165,9 +165,7 @@ mod tests {
         let (commands, mut queue) = Commands::new(Arc::clone(&vault), Source::JoinToken(None));
         let token = JoinToken::new("dbx_1", SecretBytes::new(b"secret".to_vec()), [0; 32]).unwrap();
         let given = tokio::spawn(async move { commands.resume(OPERATOR, Some(token)).await });
-        while queue.receiver.is_empty() {
-            yield_now().await;
-        }
+        yielding("the command to arrive", || !queue.receiver.is_empty()).await;
         let generation = SealedBundle::new(1, &[("A", b"one")]).open(&memories()[0]).unwrap();
         vault.replace(generation, BootTime::now() + Duration::from_secs(60));
         let outcome = tokio::select! {

@@ -1,7 +1,5 @@
 //! The devbox listener over real TLS: who gets in, and what they get.
 
-use std::time::Duration;
-
 use crate::support::{Answer, Call, TestServer, get, post};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,6 +10,7 @@ use devbox_secrets_proto::devbox::{
 use devbox_secrets_proto::seal::{BundleKey, Context};
 use devbox_secrets_tests::devbox::Applicant;
 use devbox_secrets_tests::tls::Identity;
+use devbox_secrets_tests::wait::DEADLINE;
 use rustls::{ClientConfig, NamedGroup};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -81,9 +80,9 @@ async fn a_held_request_is_answered_as_soon_as_a_secret_changes() {
     let key = BundleKey::generate();
     let first = server.devbox_call(client.clone(), bundle_request(&key, None, 0)).await.unwrap();
     let (revision, _) = value_of(&first, &key, &id);
-    let held = server.devbox_call(client, bundle_request(&key, Some(revision), 30_000));
+    let held = server.devbox_call(client, bundle_request(&key, Some(revision), 60_000));
     let update = server.call(post("/v1/secrets/A", r#"{"value": "two"}"#));
-    let (held, _) = tokio::join!(tokio::time::timeout(Duration::from_secs(10), held), update);
+    let (held, _) = tokio::join!(tokio::time::timeout(DEADLINE, held), update);
     assert_eq!(value_of(&held.unwrap().unwrap(), &key, &id).1, b"two");
 }
 
@@ -126,7 +125,7 @@ async fn a_stopping_server_renews_no_lease_of_a_held_request() {
     let _ = read.read_to_end(&mut rest).await;
     let answer = String::from_utf8_lossy(&rest);
     assert!(answer.contains("HTTP/1.1 503") && answer.contains("retry-after: 1\r\n"), "{answer}");
-    tokio::time::timeout(Duration::from_secs(10), stopped).await.unwrap().unwrap();
+    tokio::time::timeout(DEADLINE, stopped).await.unwrap().unwrap();
 }
 
 #[tokio::test]

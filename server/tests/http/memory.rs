@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use crate::program::Dev;
 
 /// How long a closed connection may take to be gone.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a request carries its body.
 #[derive(Debug, Clone, Copy)]

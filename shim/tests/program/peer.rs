@@ -62,7 +62,7 @@ impl Peer {
 
     /// The next request that came.
     pub(crate) fn request(&self) -> Request {
-        self.requests.recv_timeout(Duration::from_secs(20)).expect("the program sends a request")
+        self.requests.recv_timeout(Duration::from_secs(60)).expect("the program sends a request")
     }
 
     /// Stops the peer, and returns its folder.

@@ -27,7 +27,7 @@ const WHAT_HAPPENED: [&str; 6] = [
 ];
 
 /// How often, and how long apart, a look is taken at what should have changed.
-const LOOKS: usize = 10;
+const LOOKS: usize = 25;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 
 /// A control plane in a virtual machine, and the connections to its API: no client closes any.

@@ -50,13 +50,14 @@ async fn rows(world: &World, code: &str) -> Vec<(String, String, String)> {
 }
 
 async fn both_are_on_record(world: &World, code: &str) {
-    let rows = rows(world, code).await;
-    for (action, outcome, address) in
-        [("devbox.bundle", "refused", ELSEWHERE), ("devbox.clone", "done", HERE)]
-    {
-        let row = (action.to_owned(), outcome.to_owned(), address.to_string());
-        assert!(rows.contains(&row), "{row:?} is not in {rows:?}");
-    }
+    let expected = [("devbox.bundle", "refused", ELSEWHERE), ("devbox.clone", "done", HERE)];
+    let expected = expected
+        .map(|(action, outcome, address)| (action.to_owned(), outcome.to_owned(), address.to_string()));
+    wait::until("both machines to be in the audit", async || {
+        let rows = rows(world, code).await;
+        expected.iter().all(|row| rows.contains(row)).then_some(())
+    })
+    .await;
 }
 
 /// Returns once one request is held.

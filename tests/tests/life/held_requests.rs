@@ -17,8 +17,9 @@ const DEVBOXES: usize = 100;
 /// What one held request may cost the server: a TLS connection and its buffers. This build is not optimised.
 const MEMORY_EACH: u64 = 256 * 1024;
 
-/// Until the last one knows, on a loaded machine, with programs that are not optimised. The promise is 1 s for 1,000.
-const LATENCY: Duration = Duration::from_secs(10);
+/// Until the last one is answered, on a loaded machine, with programs that are not optimised. The promise is 1 s for 1,000,
+/// which the bench measures; a request that is not woken would be held for a minute.
+const LATENCY: Duration = Duration::from_secs(30);
 
 fn devboxes() -> usize {
     std::env::var("DEVBOX_SECRETS_HELD").ok().and_then(|text| text.parse().ok()).unwrap_or(DEVBOXES)

@@ -21,11 +21,17 @@ async fn counted(daemon: &Daemon, line: &str) -> String {
     wait::until(line, async || Some(metrics(daemon).await).filter(|text| text.contains(&wanted))).await
 }
 
-/// The audit's events of `kind` so far.
-fn events(daemon: &Daemon, kind: &str) -> Vec<Value> {
-    let log = daemon.program.log();
-    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines.filter(|line| line["target"] == "audit" && line["event"] == kind).collect()
+/// The audit's events of `kind`, once there are `count`: the log is written behind the daemon's work.
+async fn events(daemon: &Daemon, kind: &str, count: usize) -> Vec<Value> {
+    wait::until(kind, async || {
+        let log = daemon.program.log();
+        // The last line may not be whole yet.
+        let lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let lines = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let events = lines.filter(|line| line["target"] == "audit" && line["event"] == kind);
+        Some(events.collect::<Vec<_>>()).filter(|events| events.len() >= count)
+    })
+    .await
 }
 
 async fn launch(daemon: &Daemon, options: &[&str]) -> i32 {
@@ -54,16 +60,16 @@ async fn a_secrets_whole_life_is_counted_and_told_by_name_and_never_by_value() {
     assert_eq!(launch(&daemon, &[]).await, 125);
     let last = counted(&daemon, "launch_refusals_total{reason=\"revoked\"} 1").await;
 
-    let launches = events(&daemon, "launch");
+    let launches = events(&daemon, "launch", 2).await;
     let names: Vec<&str> = launches.iter().map(|event| event["names"].as_str().unwrap()).collect();
     assert_eq!(names, ["*", "NEW=CANARY"]);
     assert!(launches.iter().all(|event| event["uid"] == geteuid().as_raw()));
-    let taken = events(&daemon, "bundle");
+    let taken = events(&daemon, "bundle", 3).await;
     let taken: Vec<&str> = taken.iter().map(|event| event["names"].as_str().unwrap()).collect();
     assert_eq!(taken, ["CANARY", "CANARY", ""]);
-    assert_eq!(events(&daemon, "join")[0]["devbox"], devbox.id.as_str());
-    assert_eq!(events(&daemon, "wipe")[0]["code"], "revoked");
-    assert_eq!(events(&daemon, "refusal").len(), 2);
+    assert_eq!(events(&daemon, "join", 1).await[0]["devbox"], devbox.id.as_str());
+    assert_eq!(events(&daemon, "wipe", 1).await[0]["code"], "revoked");
+    assert_eq!(events(&daemon, "refusal", 2).await.len(), 2);
 
     assert_eq!(canary.found_in(last.as_bytes()), [""; 0]);
     assert_eq!(canary.found_in(daemon.program.log().as_bytes()), [""; 0]);

@@ -13,8 +13,9 @@ use nix::unistd::geteuid;
 use serde_json::Value;
 use tokio::time::sleep;
 
-/// The daemons' lease. A poll that nothing answers at once is held for half of it.
-pub(crate) const LEASE: Duration = Duration::from_secs(3);
+/// The daemons' lease. A poll that nothing answers at once is held for half of it, so that at least the other half is left
+/// for launches when the control plane goes away: on a loaded machine one launch may take a second.
+pub(crate) const LEASE: Duration = Duration::from_secs(8);
 
 /// Between two launches of a row: they are to show what is served when, not how fast.
 const BETWEEN_LAUNCHES: Duration = Duration::from_millis(25);

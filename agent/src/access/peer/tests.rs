@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::sys::BootTime;
+use crate::sys::test_support::wait_until;
 use devbox_secrets_tests::needs::skipped;
 
 /// Where [`connects_and_leaves_its_connection_to_a_child`] connects.
@@ -201,9 +202,7 @@ fn what_waits_to_be_reaped_has_ended() {
     let mut sleeper = Sleeper::run(Path::new("/bin/sleep"));
     let process = Process::with_id(sleeper.pid()).unwrap();
     sleeper.0.kill().unwrap();
-    while process.is_running() {
-        std::thread::yield_now();
-    }
+    wait_until("the process to end", || !process.is_running());
     assert!(Path::new(&format!("/proc/{}", sleeper.pid())).exists());
 }
 

@@ -250,9 +250,7 @@ async fn waiting(world: &World, peer: &DevboxPeer) -> tokio::task::JoinHandle<Re
     let directory = tempfile::tempdir().unwrap();
     let asking = World { registry, state, _directory: directory };
     let held = tokio::spawn(async move { fetch(&asking, &peer).await });
-    while world.registry.0.sessions.len() == 0 {
-        tokio::task::yield_now().await;
-    }
+    wait::yielding("the request to wait", || world.registry.0.sessions.len() > 0).await;
     held
 }
 

@@ -123,9 +123,7 @@ async fn held(
     let (asked, peer) = (registry.clone(), daemon.peer.clone());
     let request = daemon.request(Some(revision), 60_000);
     let held = tokio::spawn(async move { asked.bundle(&peer, &request).await });
-    while !registry.0.changes.is_waited_for(account) {
-        tokio::task::yield_now().await;
-    }
+    wait::yielding("the request to be held", || registry.0.changes.is_waited_for(account)).await;
     held
 }
 

@@ -94,9 +94,7 @@ async fn newest(world: &World, count: u32) -> Vec<String> {
 
 async fn until_held(registry: &Registry, count: usize) {
     let held = format!("devbox_secrets_server_held_requests {count}\n");
-    while !registry.metrics().text().unwrap().contains(&held) {
-        tokio::task::yield_now().await;
-    }
+    wait::yielding("the requests to be held", || registry.metrics().text().unwrap().contains(&held)).await;
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use devbox_secrets_proto::devbox::IssuedIdentity;
 use devbox_secrets_proto::join_token::JoinToken;
 use devbox_secrets_proto::secret::SecretBytes;
 use devbox_secrets_tests::devbox::Applicant;
+use devbox_secrets_tests::wait;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tempfile::TempDir;
