@@ -1,4 +1,4 @@
-//! What monitoring sees.
+//! The admin listener, as monitoring uses it.
 
 use tokio::net::TcpStream;
 

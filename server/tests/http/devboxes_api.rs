@@ -20,7 +20,7 @@ async fn a_devbox_lives_from_registration_to_shutdown() {
     for (field, empty) in
         [("capabilities", json!([])), ("launch_parameters", json!({})), ("end_time_ms", Value::Null)]
     {
-        assert_eq!(view[field], empty, "what official clients expect");
+        assert_eq!(view[field], empty, "as official clients expect");
     }
 
     let shut = server.call(post(&format!("/v1/devboxes/{id}/shutdown"), "{}")).await.expect(200).json();
@@ -32,7 +32,7 @@ async fn a_devbox_lives_from_registration_to_shutdown() {
 }
 
 #[tokio::test]
-async fn nothing_has_to_be_said_to_register_a_devbox() {
+async fn a_devbox_registers_without_any_field() {
     let server = TestServer::start().await;
     for body in ["", "{}", r#"{"name": null, "secrets": null, "gateways": null, "metadata": null}"#] {
         let view = server.call(post("/v1/devboxes", body)).await.expect(200).json();

@@ -1,4 +1,4 @@
-//! A value is in the server's memory only as long as its request, also where the client keeps its connection.
+//! A value is in the server's memory only as long as its request, even if the client keeps its connection.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -62,7 +62,7 @@ fn exchange_and_keep(address: &str, request: &[u8]) -> (TcpStream, Vec<u8>) {
     (stream, answer)
 }
 
-/// How often `needle` is in the readable memory of `pid`; none where this user may not look.
+/// How often `needle` is in the readable memory of `pid`; `None` if this user may not look.
 fn occurrences(pid: u32, needle: &[u8]) -> Option<usize> {
     let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;

@@ -95,7 +95,7 @@ fn dev_announces_itself_on_one_line_and_ends_well_at_a_signal() {
         assert_eq!(fields, ["account", "api", "devbox", "token"]);
         assert!(dev.text("api").starts_with("http://127.0.0.1:"));
         assert!(dev.text("devbox").starts_with("https://127.0.0.1:"));
-        assert_eq!(dev.end(signal), (Some(0), String::new()), "nothing else on standard output");
+        assert_eq!(dev.end(signal), (Some(0), String::new()), "standard output has that line alone");
     }
 }
 
@@ -112,7 +112,7 @@ fn dev_on_the_same_directory_has_the_same_account_and_a_new_token() {
 }
 
 #[test]
-fn what_dev_makes_is_private() {
+fn the_files_of_dev_are_private() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     let _dev = Dev::start(&state);

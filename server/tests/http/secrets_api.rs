@@ -125,7 +125,7 @@ async fn bodies_that_are_not_what_is_asked_for_are_refused_without_an_echo() {
     server.call(not_utf8).await.expect(400);
     server.call(post("/v1/secrets/TAKEN/delete", r#"{"a": 1}"#)).await.expect(400);
     let page = server.call(get("/v1/secrets")).await.expect(200).json();
-    assert_eq!(page["total_count"], 1, "nothing of that was stored: {page}");
+    assert_eq!(page["total_count"], 1, "an invalid secret was stored: {page}");
 }
 
 #[tokio::test]
@@ -198,7 +198,7 @@ async fn every_route_but_the_open_ones_refuses_whoever_shows_no_valid_token() {
         }
     }
     let open: Vec<&str> = routes().iter().filter(|r| r.access == Access::Open).map(|r| r.path).collect();
-    assert_eq!(open, ["/openapi.json", "/healthz"], "what is open is open on purpose");
+    assert_eq!(open, ["/openapi.json", "/healthz"], "only these are open on purpose");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What operators do with a whole state, beside a server that serves it.
+//! Operators' work on a whole state, beside a server that serves it.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -148,7 +148,7 @@ async fn a_row_of_the_audit_that_was_altered_is_named_by_a_check() {
 }
 
 #[tokio::test]
-async fn nothing_is_restored_over_a_state_that_is_served() {
+async fn a_backup_is_not_restored_over_a_served_state() {
     let (_server, state, file) = served().await;
     succeed(&state, &["backup", "--to", file.to_str().unwrap()]);
     assert!(fail(&state, &["restore", "--from", file.to_str().unwrap()]).contains("being served"));
