@@ -1,4 +1,4 @@
-//! What becomes of a confined process that does what the daemon never does: ended by the kernel, or refused. Seen from
+//! A confined process that does what the daemon never does is ended by the kernel, or refused. Seen from
 //! outside, on a program that confines itself by the daemon's own code (`examples/confined.rs`).
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -92,7 +92,7 @@ fn program() -> &'static Path {
 }
 
 #[test]
-fn what_the_daemon_does_when_it_serves_is_done() {
+fn confinement_allows_all_that_a_serving_daemon_does() {
     let place = Place::new();
     place.assert_done("read", text(&place.path("etc/agent.toml")));
     place.assert_done("connect", &place.server());
@@ -140,7 +140,7 @@ fn calls_that_the_daemon_never_makes_end_it() {
 }
 
 #[test]
-fn what_libraries_try_and_do_without_is_refused() {
+fn optional_system_calls_of_libraries_are_refused() {
     let place = Place::new();
     place.assert_refused("map code", "", "Permission denied");
     place.assert_refused("netlink socket", "", "Address family not supported");

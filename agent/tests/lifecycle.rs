@@ -72,7 +72,7 @@ async fn a_daemon_that_has_not_joined_yet_is_quiesced_as_well() {
     let enrolled = plane.until(|seen| seen.open == 0).await.enrolled;
     *plane.enrol_refusal.lock().unwrap() = None;
     daemon.operator(&RESUME, &token(&plane.authority)).await.success();
-    assert_eq!(plane.seen().enrolled, enrolled + 1, "nothing was tried in between");
+    assert_eq!(plane.seen().enrolled, enrolled + 1, "no attempt was made in between");
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn a_used_token_leaves_it_quiesced_with_the_reason() {
 }
 
 #[tokio::test]
-async fn what_is_no_token_and_what_serves_already_is_not_resumed() {
+async fn resume_refuses_an_invalid_token_and_a_daemon_that_serves() {
     let (plane, daemon) = ready().await;
     let serving = daemon.operator(&RESUME, &token(&plane.authority)).await;
     assert!(serving.status == 1 && serving.stderr.contains("quiesce it first"), "{}", serving.stderr);
@@ -241,7 +241,7 @@ async fn a_service_manager_that_does_not_read_stops_no_launch_and_hears_of_readi
 }
 
 #[tokio::test]
-async fn who_resumes_with_a_token_that_others_can_read_is_told() {
+async fn resume_warns_of_a_token_that_others_can_read() {
     let (plane, daemon) = ready().await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("token");

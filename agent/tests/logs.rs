@@ -71,7 +71,7 @@ async fn until_counted(daemon: &Daemon, counter: &str, least: usize) {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, counts).await.expect("what is lost is not counted");
+    timeout(PATIENCE, counts).await.expect("lost lines are not counted");
 }
 
 #[tokio::test]

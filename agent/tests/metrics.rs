@@ -1,4 +1,4 @@
-//! What operators see of the real program: its metrics, its audit, and changed rules.
+//! The real program as operators see it: its metrics, its audit, and changed rules.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
@@ -259,7 +259,7 @@ async fn a_refusal_for_want_of_secrets_is_counted_by_what_became_of_them() {
 }
 
 #[tokio::test]
-async fn what_is_held_is_told_in_numbers() {
+async fn metrics_report_the_secrets_held() {
     let served = Served::with_own_rule().await;
     let metrics = served.metrics();
     assert_eq!((metrics.of("devbox_secretsd_revision"), metrics.of("devbox_secretsd_names")), (1.0, 2.0));
@@ -349,7 +349,7 @@ async fn the_audit_is_told_at_the_level_of_errors_and_not_where_it_is_turned_off
 }
 
 #[tokio::test]
-async fn who_quiesces_and_who_resumes_is_told() {
+async fn the_audit_names_the_user_who_quiesces_or_resumes() {
     let served = Served::with_own_rule().await;
     let token = served.plane.authority.token().expose_token().to_string();
     for (arguments, input) in [(&["quiesce"][..], ""), (&["resume", "--join-token-file", "-"], &token)] {

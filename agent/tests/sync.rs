@@ -114,7 +114,7 @@ async fn an_unchanged_bundle_renews_the_lease() {
 }
 
 #[tokio::test]
-async fn what_is_no_good_bundle_is_refused_whole_and_the_old_one_stays() {
+async fn an_invalid_bundle_is_refused_whole_and_the_old_one_stays() {
     let plane = ControlPlane::start(bundle(5, &[("A", "one")])).await;
     let mut half = join(&plane, HOUR).await;
     half.poller.turn().await;
@@ -146,7 +146,7 @@ async fn a_bundle_over_the_memory_limit_is_refused_with_the_limit() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_deleted_is_not_kept_for_want_of_room_for_its_successor() {
+async fn old_secrets_are_dropped_when_a_new_bundle_does_not_fit() {
     let plane = ControlPlane::start(bundle(1, &[("DELETED", "one")])).await;
     let mut half = join(&plane, HOUR).await;
     half.poller.turn().await;
@@ -214,7 +214,7 @@ async fn without_the_control_plane_the_secrets_are_wiped_at_the_end_of_the_lease
     assert_eq!(half.revision(), Some(1));
     let weak = Arc::downgrade(&half.vault.current().unwrap());
     tokio::spawn(expiry::watch(Arc::clone(&half.vault), Arc::clone(&half.progress), Alarm::new().unwrap()));
-    // Nobody asks for the secrets: the guard alone lets go of them.
+    // No launch asks for the secrets: the watch alone drops them.
     let wiped = async {
         while weak.upgrade().is_some() {
             sleep(Duration::from_millis(5)).await;

@@ -26,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 
 use devbox_secrets_tests::authority::{Authority, DEVBOX, Validity};
 
-/// What the bundle endpoint answers.
+/// The answer of the bundle endpoint.
 #[derive(Debug, Clone)]
 pub enum Script {
     /// The secrets at a revision, or 204 after the wait where the daemon has them.
@@ -53,7 +53,7 @@ pub fn variables(secrets: &[(&str, &str)]) -> BTreeMap<String, Vec<u8>> {
     secrets.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect()
 }
 
-/// What the daemon asked so far.
+/// The requests of the daemon so far.
 #[derive(Debug, Default, Clone)]
 pub struct Seen {
     pub enrolled: usize,
@@ -72,7 +72,7 @@ pub struct ControlPlane {
     pub authority: Authority,
     pub address: SocketAddr,
     script: watch::Sender<Script>,
-    /// What enrolment answers instead of a certificate.
+    /// The refusal of enrolment, instead of a certificate.
     pub enrol_refusal: Mutex<Option<(StatusCode, &'static str)>>,
     /// Validity of the certificates that enrolment issues.
     pub issued_validity: Mutex<Validity>,
@@ -84,7 +84,7 @@ impl ControlPlane {
         Self::start_as("127.0.0.1", Validity::NORMAL, script).await
     }
 
-    /// `name`: what its certificate is for.
+    /// `name` is the one in its certificate.
     pub async fn start_as(name: &str, validity: Validity, script: Script) -> Arc<Self> {
         let authority = Authority::generate();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -113,7 +113,7 @@ impl ControlPlane {
         self.seen.borrow().clone()
     }
 
-    /// Waits until what was asked satisfies `condition`.
+    /// Waits until the requests satisfy `condition`.
     pub async fn until(&self, condition: impl FnMut(&Seen) -> bool) -> Seen {
         let mut seen = self.seen.subscribe();
         timeout(super::PATIENCE, seen.wait_for(condition)).await.unwrap().unwrap().clone()

@@ -97,7 +97,7 @@ impl Daemon {
         wait::until(text, async || self.log().contains(text).then_some(())).await;
     }
 
-    /// What it has logged so far.
+    /// Its log so far.
     pub fn log(&self) -> String {
         self.daemon.program.log()
     }
