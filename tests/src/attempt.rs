@@ -1,5 +1,5 @@
-//! One launch in a world where things go wrong: it has its secret and its command's own status, or ends with 125, one line,
-//! and no command. Nothing else is ever right.
+//! One launch while things go wrong. Two outcomes are right: the command has its secret and its own status, or the launch
+//! exits with 125 and one line, without a command.
 
 use crate::launch::Launch;
 
@@ -9,7 +9,7 @@ pub const REFUSED: i32 = 125;
 /// A status that no shim has of its own.
 const COMMANDS_OWN: i32 = 42;
 
-/// What became of a launch.
+/// The outcome of a launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attempt {
     /// Its command ran, and had this value.

@@ -19,7 +19,7 @@ pub fn random_letters(len: usize) -> String {
     bytes.into_iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()
 }
 
-/// A random value that is nowhere on the machine but where this test put it.
+/// A random value that is on the machine only because this test put it there.
 ///
 /// Two random halves stand around characters that JSON, shells, URLs and `Debug` write differently. A half alone counts
 /// as found, so a copy that is escaped, cut, or divided at the line break is found as well.

@@ -117,7 +117,7 @@ impl Connection {
     /// Shakes hands over `stream`.
     ///
     /// # Errors
-    /// What the peer or the protocol has against it.
+    /// A failed HTTP handshake.
     pub async fn new<S>(stream: S, protocol: Protocol) -> hyper::Result<Self>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -170,7 +170,7 @@ impl Connection {
 pub struct Api {
     /// Where the listener is.
     pub address: SocketAddr,
-    /// What to send as `Authorization: Bearer`.
+    /// The token for `Authorization: Bearer`.
     pub token: Option<String>,
     /// Which HTTP to speak.
     pub protocol: Protocol,

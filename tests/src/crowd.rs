@@ -26,7 +26,7 @@ const THREADS: usize = 4;
 /// A crowd before one listener.
 #[derive(Debug, Clone)]
 pub struct Crowd {
-    /// What it should speak, and breaks.
+    /// The protocol that it breaks.
     pub dialect: Dialect,
     /// The listener.
     pub target: Target,
@@ -34,7 +34,7 @@ pub struct Crowd {
     pub peers: usize,
     /// How many connections they hold open at a time, at most.
     pub held: usize,
-    /// What no answer may contain.
+    /// Text that no answer may contain.
     pub secret: String,
 }
 
@@ -53,7 +53,7 @@ impl Crowd {
         command
     }
 
-    /// What [`Self::from_arguments`] reads.
+    /// The arguments that [`Self::from_arguments`] reads.
     #[must_use]
     pub fn arguments(&self) -> [String; 5] {
         let (peers, held) = (self.peers.to_string(), self.held.to_string());

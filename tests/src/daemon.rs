@@ -12,7 +12,7 @@ use crate::client;
 use crate::process::{self, Output, Program};
 use crate::{programs, wait};
 
-/// What a daemon needs to start. Its files are in one directory.
+/// The arguments and files of a daemon. Its files are in one directory.
 #[derive(Debug, Clone)]
 pub struct Setup {
     directory: PathBuf,
@@ -210,7 +210,7 @@ impl Daemon {
         .await;
     }
 
-    /// What `/status` on the admin socket says.
+    /// The answer to `/status` on the admin socket.
     ///
     /// # Panics
     /// Where it does not answer.

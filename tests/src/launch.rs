@@ -69,7 +69,7 @@ impl Launch {
         process::run(self.command_alone(), b"").await
     }
 
-    /// What the launched process gets: its whole environment, with nothing inherited.
+    /// The whole environment of the launched process, which inherits nothing.
     ///
     /// # Panics
     /// Where the launch fails.

@@ -4,7 +4,7 @@
 //! - [`process`]: one running program, its log, and its end;
 //! - [`world`]: a directory with a server, and the daemons and launches that belong to it;
 //! - [`server`], [`daemon`], [`launch`]: the three programs;
-//! - [`attempt`]: a launch while things go wrong; [`trace`]: what must be true afterwards;
+//! - [`attempt`]: a launch while things go wrong; [`trace`]: the check that values are only where they belong;
 //! - [`relay`], [`netns`]: a bad network between daemon and server; [`clock`]: a clock that is wrong;
 //! - [`client`], [`tls`], [`devbox`]: HTTP/1.1 and HTTP/2, TLS 1.3 with or without a certificate, a devbox made by hand;
 //! - [`authority`], [`bundle`]: the devbox CA and the sealed bundles of a control plane that a test plays;
@@ -12,12 +12,12 @@
 //! - [`crowd`]: thousands of peers that break a listener's protocol;
 //! - [`canary`], [`memory`]: random values, and where on a machine they can be found;
 //! - [`forensics`]: traces, cores, swap, and the whole memory of virtual machines;
-//! - [`machine`]: a machine with a real systemd, and this project installed on it; [`cgroup`]: what a unit's is to the kernel;
+//! - [`machine`]: a machine with a real systemd, and this project installed on it; [`cgroup`]: a unit's in the kernel;
 //! - [`sdk`]: the interpreters and packages that other languages' clients need;
-//! - [`needs`]: what a test needs of its machine, and what becomes of it where that is missing;
-//! - [`wait`]: conditions with a deadline. Nothing here sleeps for a fixed time.
+//! - [`needs`]: the requirements of a test, which is skipped, or fails under CI, if one is missing;
+//! - [`wait`]: conditions with a deadline, because no test sleeps for a fixed time.
 //!
-//! A failure of the harness is a failed test: it panics and says what was expected. Tokens and values are plain strings
+//! A failure of the harness is a failed test: it panics with the expectation. Tokens and values are plain strings
 //! here; they are made for one test.
 #![forbid(unsafe_code)]
 

@@ -141,7 +141,7 @@ impl Ended {
         self
     }
 
-    /// What the script wrote.
+    /// The output of the script.
     #[must_use]
     pub fn output(&self) -> String {
         self.text("output")

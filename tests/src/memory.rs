@@ -64,7 +64,7 @@ pub fn in_environment(pid: u32, canary: &Canary) -> Vec<Finding> {
     in_file(Path::new(&format!("/proc/{pid}/environ")), canary)
 }
 
-/// What a look through a process's memory came to.
+/// The result of a search of a process's memory.
 #[derive(Debug)]
 pub struct Scan {
     /// Where the canary was.
@@ -156,7 +156,7 @@ fn parse_mapping(line: &str) -> Mapping {
 /// Reads the first bytes of a mapping as root would by `/proc/PID/mem`.
 ///
 /// # Errors
-/// What the kernel has against it.
+/// The kernel's refusal.
 pub fn read_mapping(pid: u32, mapping: &Mapping) -> std::io::Result<[u8; 16]> {
     let mut bytes = [0; 16];
     File::open(format!("/proc/{pid}/mem"))?.read_exact_at(&mut bytes, mapping.start)?;

@@ -1,5 +1,4 @@
-//! What a test needs of its machine. A test that goes without it says so, and under `CI` fails instead: there nothing is
-//! skipped.
+//! The requirements of a test. If one is missing, the test is skipped and says so; under `CI` it fails instead.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

@@ -1,7 +1,7 @@
 //! A network of a test's own: the test and its server in one network namespace, a daemon in another, one wire between them,
 //! and what can happen to a wire.
 //!
-//! Nothing outside is touched, and both namespaces are gone with the test (network_namespaces(7)). Needs root, `ip` and `nft`.
+//! It touches nothing outside, and both namespaces are gone with the test (network_namespaces(7)). Needs root, `ip` and `nft`.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
@@ -43,7 +43,7 @@ macro_rules! require_netns {
     };
 }
 
-/// What happens to the wire.
+/// A fault of the wire.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
     /// Packets vanish in both directions.
@@ -135,7 +135,7 @@ impl Wire {
             setns(&self.devbox, CloneFlags::CLONE_NEWNET).expect("root may enter its own namespace");
             TcpStream::connect(address).expect("the server listens")
         };
-        std::thread::scope(|scope| scope.spawn(connect).join().expect("nothing panics in there"))
+        std::thread::scope(|scope| scope.spawn(connect).join().expect("the thread does not panic"))
     }
 
     fn ip_there(&self, arguments: &[&str]) {
@@ -147,7 +147,7 @@ impl Wire {
     }
 }
 
-/// What becomes of packets at the server's end, by nft(8).
+/// Sets the fate of packets at the server's end, by nft(8).
 fn nft(incoming: &str, outgoing: &str) {
     let table = format!(
         "table ip fault {{

@@ -1,4 +1,4 @@
-//! One running program: its output goes to a file, it ends with the test, and a failing test prints what it said.
+//! One running program: its output goes to a file, it ends with the test, and a failing test prints the end of its log.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -11,8 +11,8 @@ use nix::unistd::Pid;
 
 use crate::wait;
 
-/// `RUST_LOG` of every program that a test starts: all that they and their libraries can say, also where a program caps
-/// its libraries by name.
+/// `RUST_LOG` of every program that a test starts: everything that it and its libraries can log, even if the program caps its
+/// libraries by name.
 pub const MOST_TALKATIVE: &str = "trace,h2::codec=trace,h2::hpack=trace,h2::proto=trace,hyper::proto=trace,\
     hyper_util::client=trace,rustls::conn=trace,sqlx::query=trace,sqlx_core::logger=trace,axum::rejection=trace";
 
@@ -67,7 +67,7 @@ impl Program {
         self.child.id()
     }
 
-    /// What it has logged so far.
+    /// Its log so far.
     #[must_use]
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
@@ -140,7 +140,7 @@ pub fn becoming(mut outer: Command, inner: &Command) -> Command {
     outer
 }
 
-/// What a program that ran to its end left behind.
+/// The result of a program that ran to its end.
 #[derive(Debug)]
 pub struct Output {
     /// Exit status; a death by signal N is 128 + N, as in a shell.

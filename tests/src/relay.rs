@@ -18,10 +18,10 @@ const CHUNK: usize = 4096;
 /// Between two bytes of a server that trickles: a handshake of some kilobytes takes minutes.
 const BETWEEN_BYTES: Duration = Duration::from_millis(50);
 
-/// What is wrong with the way.
+/// A fault of the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing.
+    /// No fault.
     None,
     /// Connections are taken, and nothing passes.
     Silent,
@@ -40,7 +40,7 @@ struct State {
     past: Past,
 }
 
-/// What became of the connections that there were.
+/// The state of the connections that there were.
 #[derive(Debug, Clone, Copy)]
 enum Past {
     /// Closed.

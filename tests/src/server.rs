@@ -17,7 +17,7 @@ use crate::{programs, wait};
 pub struct Server {
     /// The process.
     pub program: Program,
-    /// What it printed when it was ready.
+    /// The line that it printed when it was ready.
     pub ready: Ready,
     /// Its state directory.
     pub state: PathBuf,

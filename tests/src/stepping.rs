@@ -44,7 +44,7 @@ impl Machine {
         Self::connected(listener, protocol, stream, link).await
     }
 
-    /// What its memory becomes in another machine, connected from `from`.
+    /// A copy of it, as its memory in another machine, connected from `from`.
     ///
     /// # Panics
     /// Where the server does not take the connection.

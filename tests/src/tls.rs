@@ -27,7 +27,7 @@ impl Clone for Identity {
     }
 }
 
-/// What a client believes of a server.
+/// The servers that a client trusts.
 #[derive(Debug, Clone)]
 pub enum Trust {
     /// Anything: for a look at what the server presents.
@@ -39,7 +39,7 @@ pub enum Trust {
 /// A TLS client.
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// What it believes of the server.
+    /// The servers that it trusts.
     pub trust: Trust,
     /// The certificate that it shows.
     pub identity: Option<Identity>,
@@ -62,7 +62,7 @@ impl Client {
     /// Connects and shakes hands. In TLS 1.3 a server's refusal of a client's certificate comes only with the first read.
     ///
     /// # Errors
-    /// What either side has against the other.
+    /// A refusal by either side.
     pub async fn connect(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
         self.shake_hands(TcpStream::connect(address).await?, address).await
     }
@@ -70,7 +70,7 @@ impl Client {
     /// The same over a connection that is there already.
     ///
     /// # Errors
-    /// What either side has against the other.
+    /// A refusal by either side.
     pub async fn shake_hands(
         &self,
         stream: TcpStream,

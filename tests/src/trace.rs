@@ -1,4 +1,4 @@
-//! What must be true after every fault: no value is anywhere but where it belongs.
+//! A condition that holds after every fault: no value is in a log or a file, or in a process that may not have it.
 
 use nix::unistd::geteuid;
 

@@ -15,14 +15,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Looks again and again until `probe` finds something.
 ///
 /// # Panics
-/// After [`DEADLINE`]; `what` says what did not come.
+/// After [`DEADLINE`]; the message names `what`.
 pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
         if let Some(found) = probe().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {DEADLINE:?} in vain for {what}");
+        assert!(Instant::now() < deadline, "waited {DEADLINE:?} for {what}, which did not come");
         sleep(LOOK_AGAIN).await;
     }
 }
@@ -31,11 +31,11 @@ pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> 
 /// moment.
 ///
 /// # Panics
-/// After [`DEADLINE`] of real time; `what` says what did not come.
+/// After [`DEADLINE`] of real time; the message names `what`.
 pub async fn yielding(what: &str, probe: impl Fn() -> bool) {
     let deadline = std::time::Instant::now() + DEADLINE;
     while !probe() {
-        assert!(std::time::Instant::now() < deadline, "waited {DEADLINE:?} in vain for {what}");
+        assert!(std::time::Instant::now() < deadline, "waited {DEADLINE:?} for {what}, which did not come");
         tokio::task::yield_now().await;
     }
 }
@@ -43,7 +43,7 @@ pub async fn yielding(what: &str, probe: impl Fn() -> bool) {
 /// Waits for `future`.
 ///
 /// # Panics
-/// After [`DEADLINE`]; `what` says what did not come.
+/// After [`DEADLINE`]; the message names `what`.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     within_limit(DEADLINE, what, future).await
 }
@@ -51,7 +51,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// Waits for `future`.
 ///
 /// # Panics
-/// After `limit`; `what` says what did not come.
+/// After `limit`; the message names `what`.
 pub async fn within_limit<T>(limit: Duration, what: &str, future: impl Future<Output = T>) -> T {
-    timeout(limit, future).await.unwrap_or_else(|_| panic!("waited {limit:?} in vain for {what}"))
+    timeout(limit, future).await.unwrap_or_else(|_| panic!("waited {limit:?} for {what}, which did not come"))
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::control_plane::{ControlPlane, with_server};
 use crate::{CANARY, holds};
 
-/// What the API's document says that a request with a good token can be answered with.
+/// The statuses that the API's document allows for a request with a good token.
 const STATUSES: [u16; 6] = [200, 400, 404, 405, 413, 415];
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 /// Longest path: hyper refuses much longer ones before the API sees them.

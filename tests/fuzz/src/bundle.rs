@@ -36,7 +36,7 @@ fn written(bundle: &Bundle<'_>) -> Vec<u8> {
     let mut writer = BundleWriter::new(bundle.revision, bundle.encapped_key, count, 0);
     for entry in &bundle.entries {
         let (ciphertext, tag) = entry.sealed.split_last_chunk::<TAG_LEN>().expect("a sealed value has a tag");
-        writer.push(entry.label, ciphertext, tag).expect("what was parsed fits the format");
+        writer.push(entry.label, ciphertext, tag).expect("a parsed bundle fits the format");
     }
     writer.finish()
 }

@@ -69,7 +69,7 @@ impl ControlPlane {
         Self { runtime, registry, api, token, join_token, peer, _running: running, _state: state }
     }
 
-    /// What the server decides with.
+    /// The decisions of the server.
     pub(crate) fn registry(&self) -> &Registry {
         &self.registry
     }

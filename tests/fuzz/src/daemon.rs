@@ -16,10 +16,10 @@ use devbox_secretsd::memory::{Generation, Vault};
 use devbox_secretsd::sys::{BootTime, Requirement, SecretMemory};
 use tokio::runtime::{Builder, Runtime};
 
-/// What the policy grants.
+/// The variables that the policy grants.
 pub(crate) const GRANTED: [(&str, &str); 3] =
     [("API_KEY", "granted api key"), ("DB_PASSWORD", "granted password"), ("DB_USER", "granted user")];
-/// What it does not: another name, and a name that only a rule naming it exactly would grant.
+/// The variables that it withholds: another name, and a name that only a rule naming it exactly would grant.
 pub(crate) const WITHHELD: [(&str, &str); 2] =
     [("LD_PRELOAD", "withheld library"), ("ROOT_TOKEN", "withheld token")];
 
@@ -80,7 +80,7 @@ fn generation(memory: &SecretMemory) -> Generation {
     let key = BundleKey::generate();
     let variables = GRANTED.iter().chain(&WITHHELD).map(|(name, value)| (*name, value.as_bytes()));
     let message = bundle::seal(key.public_key(), DEVBOX, REVISION, variables);
-    let bundle = Bundle::parse(&message).expect("what was written parses");
+    let bundle = Bundle::parse(&message).expect("a sealed bundle parses");
     let count = u32::try_from(bundle.entries.len()).expect("a handful");
     let context = Context { devbox_id: DEVBOX, revision: REVISION, count };
     let opener = key.opener(bundle.encapped_key, context).expect("the bundle is for this key");

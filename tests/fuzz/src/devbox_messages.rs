@@ -41,12 +41,12 @@ pub fn check(bytes: &[u8]) {
 fn message<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let message: T = serde_json::from_slice(bytes).ok()?;
     let written = serde_json::to_vec(&message).expect("a message is written");
-    let again: T = serde_json::from_slice(&written).expect("what is written is read");
+    let again: T = serde_json::from_slice(&written).expect("a written message is read");
     assert_eq!(serde_json::to_vec(&again).expect("a message is written"), written);
     Some(message)
 }
 
-/// Nobody but the devbox's own daemon can make a request that is granted.
+/// Only the devbox's own daemon can make a request that is granted.
 fn enroll(request: &EnrollRequest) {
     with_server(|server| {
         let bearer = SecretBytes::new(server.join_token.expose_token().as_bytes().to_vec());

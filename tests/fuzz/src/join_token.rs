@@ -1,4 +1,4 @@
-//! What is presented as a join token or an API token.
+//! Text that is presented as a join token or an API token.
 
 use devbox_secrets_proto::join_token::JoinToken;
 use devbox_secrets_proto::secret::SecretBytes;
@@ -22,7 +22,7 @@ pub fn check(bytes: &[u8]) {
 
 fn check_join_token(token: &JoinToken) {
     let printed = token.expose_token();
-    let again = JoinToken::parse(printed.as_bytes()).expect("what is printed parses");
+    let again = JoinToken::parse(printed.as_bytes()).expect("a printed token parses");
     assert_eq!(again.devbox_id(), token.devbox_id());
     assert_eq!(again.secret().expose_secret(), token.secret().expose_secret());
     assert_eq!(again.ca_fingerprint(), token.ca_fingerprint());

@@ -63,7 +63,7 @@ fn check_answer(request: &[u8], header: &[u8; HEADER_LEN], payload: &[u8]) {
             index_variables(payload, &mut table).expect("the launcher believes the payload");
             strings(payload).for_each(|string| assert_granted(request, name_of(string)));
         }
-        // What is in the descriptor is tested where descriptors are.
+        // The descriptor's content is tested with the launch answers.
         Answer::Descriptor => assert!(payload.is_empty()),
     }
 }

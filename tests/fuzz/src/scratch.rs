@@ -16,7 +16,7 @@ pub(crate) fn file() -> io::Result<File> {
     tempfile::tempfile_in(place())
 }
 
-/// Whoever sets `TMPDIR` has one in mind.
+/// `TMPDIR` wins over memory.
 fn place() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let chosen = std::env::var_os("TMPDIR").is_some() || !memory.is_dir();

@@ -1,4 +1,4 @@
-//! What a crowd says: for each protocol something right, and the ways of its own to be wrong.
+//! The messages of a crowd: for each protocol a valid one, and its own kinds of invalid ones.
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub(super) struct Words {
 #[derive(Debug)]
 enum Names {
     None,
-    /// What follows a number of their own.
+    /// The rest of a message after a random number.
     After(Vec<Vec<u8>>),
 }
 
@@ -94,7 +94,7 @@ impl Words {
         }
     }
 
-    /// What a listener waits for the rest of.
+    /// A message without its end, for which a listener waits.
     pub(super) fn half(&self, random: &mut Random) -> Vec<u8> {
         self.right[..random.below(self.right.len())].to_vec()
     }
@@ -193,7 +193,7 @@ fn broken_tls_records() -> Vec<Vec<u8>> {
     ]
 }
 
-/// None at all, garbage, and what systemd connects from: but these peers are in no unit.
+/// No address, garbage, and addresses like systemd's, from peers that are in no unit.
 fn units_names(unit: &str) -> Vec<Vec<u8>> {
     let systemds = format!("/unit/{unit}/db_pass").into_bytes();
     let others =

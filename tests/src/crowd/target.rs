@@ -87,7 +87,7 @@ fn connect_from(name: &[u8], path: &Path) -> io::Result<UnixStream> {
     Ok(stream.into())
 }
 
-/// What a peer of the abstract name `name` is answered at `socket`.
+/// The answer to a peer with the abstract name `name` at `socket`.
 ///
 /// # Panics
 /// Where it is not let in, or not answered.

@@ -32,7 +32,7 @@ pub fn can_boot() -> bool {
         && needs::program("cpio", "cpio")
 }
 
-/// What to boot.
+/// A machine to boot.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Boot {
     /// The script: `devbox`, `control-plane` or `copied-devbox`.
@@ -45,7 +45,7 @@ pub struct Boot {
     pub generation: Option<&'static str>,
 }
 
-/// What starts with the same machine: at a boot, and from each snapshot of it.
+/// QEMU's arguments for this machine, at a boot and from each snapshot of it.
 #[derive(Debug, Clone)]
 pub(super) struct Hardware {
     pub(super) boot: Boot,
@@ -123,7 +123,7 @@ impl Guest {
         monitor(self.memory.path())
     }
 
-    /// What the guest's kernel says that these pages are in use for: its flags for each (proc(5), `/proc/kpageflags`).
+    /// The use of these pages by the guest's kernel: its flags for each (proc(5), `/proc/kpageflags`).
     ///
     /// The script has to be at a step, and stays there.
     ///

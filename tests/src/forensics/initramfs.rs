@@ -13,7 +13,7 @@ use super::kernel::Kernel;
 use super::succeed;
 use crate::{programs, sdk, world};
 
-/// What the scripts of `data/forensics` run.
+/// The programs that the scripts of `data/forensics` run.
 const TOOLS: [&str; 13] =
     ["cat", "chmod", "dash", "dd", "insmod", "ip", "kill", "mkdir", "mkfifo", "mount", "od", "sleep", "tail"];
 const SCRIPTS: [&str; 5] = ["init", "join.sh", "devbox.sh", "copied-devbox.sh", "control-plane.sh"];
@@ -93,7 +93,7 @@ fn copy(from: &Path, to: &Path) {
     fs::set_permissions(to, Permissions::from_mode(0o755)).expect("a file of ours can be given a mode");
 }
 
-/// What ldd(1) finds for dynamic programs; a static one has none.
+/// The libraries that ldd(1) finds; a static program has none.
 fn libraries(programs: &[&PathBuf]) -> BTreeSet<PathBuf> {
     let mut libraries = BTreeSet::new();
     for program in programs {

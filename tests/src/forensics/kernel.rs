@@ -10,7 +10,7 @@ use crate::programs;
 /// Not the one for clouds, which has no driver for VM generation IDs.
 const PACKAGE: &str = "linux-image-amd64";
 
-/// What a virtual machine needs for a network, in the order of loading.
+/// The modules for a network in a virtual machine, in the order of loading.
 const MODULES: [&str; 8] = [
     "failover",
     "net_failover",

@@ -26,7 +26,7 @@ const USES: [(u64, &str); 6] = [
 /// Copies of a canary, by form; a form without any is left out.
 pub type Copies = BTreeMap<&'static str, usize>;
 
-/// What was in a virtual machine's memory at one moment. Never-touched pages are left out.
+/// A virtual machine's memory at one moment. Never-touched pages are left out.
 #[derive(Debug)]
 pub struct Ram {
     extents: Vec<Extent>,
@@ -43,7 +43,7 @@ struct Extent {
 pub struct Place {
     /// Physical address.
     pub address: usize,
-    /// What stands before it, with other than letters and digits as dots.
+    /// The text before it, with dots for everything but letters and digits.
     pub before: String,
 }
 
@@ -123,7 +123,7 @@ fn printable(byte: u8) -> char {
     if byte.is_ascii_graphic() { byte } else { '.' }
 }
 
-/// What a page is in use for, of its flags in `/proc/kpageflags`. None: it is free, or one of the kernel's own, which has no
+/// A page's use, from its flags in `/proc/kpageflags`. No flag: it is free, or one of the kernel's own, which has no
 /// flags either while it waits on a processor's list.
 #[must_use]
 pub fn use_of_page(flags: u64) -> Option<String> {

@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::canary::Canary;
 use crate::{needs, process, sdk};
 
-/// What came of each way in: `found`, `clean`, or the name of an error.
+/// The result of each way in: `found`, `clean`, or the name of an error.
 pub type Outcomes = BTreeMap<String, String>;
 
 /// Whether this test can have such a process.

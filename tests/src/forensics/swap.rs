@@ -12,9 +12,9 @@ use crate::{needs, wait};
 
 /// Size of the swap file, in MiB.
 const SWAP: usize = 256;
-/// What the cgroup may use, in MiB.
+/// The cgroup's memory limit, in MiB.
 const LIMIT: usize = 64;
-/// What the process takes that makes the cgroup too small, in MiB.
+/// Memory that the process takes to exceed the cgroup, in MiB.
 const HOG: usize = 128;
 
 /// How long killed processes may take to leave a cgroup.
@@ -70,7 +70,7 @@ impl Swap {
         })
     }
 
-    /// What is in it, past the page cache.
+    /// Its content, read past the page cache.
     ///
     /// # Panics
     /// Where it cannot be read.

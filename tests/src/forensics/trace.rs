@@ -1,6 +1,6 @@
 //! Every system call of a program and its children, by strace(1), and which of them carried a canary.
 //!
-//! What a program reads and writes through mapped memory makes no system call: that, no trace shows. Files that are mapped
+//! Reads and writes through mapped memory make no system call, so no trace shows them. Files that are mapped
 //! are found on the disk, and shared memory is what the other rigs look into.
 
 use std::collections::BTreeMap;
@@ -53,7 +53,7 @@ impl Trace {
         .await;
     }
 
-    /// What has been traced so far.
+    /// The trace so far.
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.file).unwrap_or_default()).into_owned()

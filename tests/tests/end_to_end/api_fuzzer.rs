@@ -59,7 +59,7 @@ async fn fuzzing_by_the_servers_own_document_finds_nothing() {
 }
 
 #[tokio::test]
-async fn what_was_created_and_not_deleted_is_there_in_every_sequence_of_operations() {
+async fn every_sequence_of_operations_keeps_created_secrets_until_they_are_deleted() {
     let Some(bin) = sdk::python() else { return };
     let world = World::start().await;
     let mut command = by_the_seed(&bin, &world, "10");

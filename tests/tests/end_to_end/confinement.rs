@@ -1,4 +1,4 @@
-//! What the daemon may still do once it serves, as the kernel tells it to others; and what `status` says of that.
+//! The daemon's rights once it serves, as the kernel reports them to others, and as `status` reports them.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -17,7 +17,7 @@ const CAP_IPC_LOCK: u64 = 1 << 14;
 /// Number of `CAP_SYS_PTRACE`.
 const CAP_SYS_PTRACE: u64 = 1 << 19;
 
-/// What `status` reports, in its words for programs.
+/// The report of `status`, in its form for programs.
 const STEPS: [&str; 9] = [
     "no_core_dump",
     "not_dumpable",
@@ -175,7 +175,7 @@ async fn strict_refuses_to_start_with_anything_missing_and_says_what_and_how_to_
     let log = daemon.log();
     assert!(log.contains("hardening is strict"), "{log}");
     assert!(log.contains("all locked: ") && log.contains("LimitMEMLOCK="), "{log}");
-    assert!(!socket.exists(), "nobody waits at a socket that nobody serves");
+    assert!(!socket.exists(), "no launch waits at a socket without a daemon");
 }
 
 #[tokio::test]

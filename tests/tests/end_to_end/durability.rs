@@ -1,4 +1,4 @@
-//! What the control plane has acknowledged is there, whatever happens to it; what it cannot read it refuses to touch.
+//! Acknowledged writes survive whatever happens to the control plane, which refuses to touch a state that it cannot read.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,7 +19,7 @@ const WRITERS: usize = 8;
 const WRITES: usize = 1_000;
 const ROUNDS: usize = 4;
 
-/// What one writer knows to be stored.
+/// The writes that one writer knows to be stored.
 struct Acknowledged {
     created: Environment,
     counter: String,

@@ -1,4 +1,4 @@
-//! What has an end ends: seen by a server whose calendar clock is later than the clients'.
+//! Tokens and certificates expire: seen by a server whose calendar clock is later than the clients'.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What the kernel is asked to hold, seen from outside.
+//! The protections that the kernel is asked for, seen from outside.
 
 use std::fs;
 use std::io::IoSliceMut;
@@ -101,7 +101,7 @@ async fn the_sockets_modes_are_those_of_their_jobs() {
     assert_eq!(mode(&daemon.admin_socket), 0o600);
 }
 
-/// What an ELF file's program headers say (elf(5)); the shim is for 64-bit little-endian machines.
+/// An ELF file's program headers (elf(5)); the shim is for 64-bit little-endian machines.
 struct ProgramHeaders(Vec<(u32, u32)>);
 
 impl ProgramHeaders {

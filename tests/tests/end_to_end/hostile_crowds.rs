@@ -35,7 +35,7 @@ fn crowd(dialect: Dialect, target: Target, held: usize, secret: &str) -> Crowd {
 
 /// Sends a crowd, and another until enough has been seen, and does `good` again and again meanwhile; each has to succeed.
 /// Then looks at what the program still has.
-async fn none_is_lost(program: &mut Program, crowd: impl Fn() -> Command, good: impl AsyncFn()) {
+async fn no_request_is_lost(program: &mut Program, crowd: impl Fn() -> Command, good: impl AsyncFn()) {
     good().await;
     let before = Footprint::of(program);
     let mut served = 0;
@@ -59,7 +59,7 @@ async fn served_meanwhile(crowd: Command, good: &impl AsyncFn()) -> usize {
     served
 }
 
-/// What a program has.
+/// A program's resources.
 #[derive(Debug, Clone, Copy)]
 struct Footprint {
     descriptors: usize,
@@ -105,7 +105,7 @@ async fn launches_are_served(
     secret: &str,
 ) {
     let good = async || assert_eq!(launch.environment().await["API_KEY"], secret.as_bytes());
-    none_is_lost(program, crowd, good).await;
+    no_request_is_lost(program, crowd, good).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,7 +145,7 @@ async fn no_operators_question_is_lost_to_a_crowd() {
         let status = client::get_unix(&socket, "/status").await.unwrap().expect(200).json();
         assert_eq!(status["state"], "ready");
     };
-    none_is_lost(&mut daemon.program, || crowd.command(), good).await;
+    no_request_is_lost(&mut daemon.program, || crowd.command(), good).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,7 +172,7 @@ async fn no_units_credential_is_lost_to_a_crowd() {
         let answer = process::run(peer, b"").await.success().stdout;
         assert!(answer == secret.as_bytes(), "{}", String::from_utf8_lossy(&answer[..answer.len().min(200)]));
     };
-    none_is_lost(&mut daemon.program, || crowd.command(), good).await;
+    no_request_is_lost(&mut daemon.program, || crowd.command(), good).await;
     let refused = daemon.program.log().matches("credential refused").count();
     assert!(refused >= PEERS, "only {refused} of the crowd were refused");
 }
@@ -188,7 +188,7 @@ async fn no_request_is_lost_to_a_crowd_before_the_public_api() {
         api.update("API_KEY", &secret).await;
         assert_eq!(api.get("/v1/secrets/API_KEY").await.status, 200);
     };
-    none_is_lost(&mut world.server.program, || crowd.command(), good).await;
+    no_request_is_lost(&mut world.server.program, || crowd.command(), good).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,5 +200,5 @@ async fn no_bundle_is_lost_to_a_crowd_before_the_devbox_listener() {
     let enrolled = Listener::new(address).enrolled(&devbox.join_token, &devbox.id).await;
     let crowd = crowd(Dialect::Tls, Target::Address(address), 400, &secret);
     let good = async || assert_eq!(enrolled.bundle(None).await.unwrap().status, 200);
-    none_is_lost(&mut world.server.program, || crowd.command(), good).await;
+    no_request_is_lost(&mut world.server.program, || crowd.command(), good).await;
 }

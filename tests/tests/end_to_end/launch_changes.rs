@@ -1,4 +1,4 @@
-//! What changes while a daemon runs: values, the control plane, the devbox's right to be there.
+//! Changes while a daemon runs: of values, of the control plane, of the devbox's right to be there.
 
 use devbox_secrets_tests::canary::Canary;
 use devbox_secrets_tests::daemon::Daemon;
@@ -29,7 +29,7 @@ async fn creation_update_and_deletion_reach_the_running_daemon() {
 }
 
 #[tokio::test]
-async fn what_an_operator_stores_beside_the_running_server_reaches_the_daemon() {
+async fn an_operators_secret_reaches_the_daemon_through_the_running_server() {
     let world = World::start().await;
     let daemon = world.daemon().await;
     let account = world.server.ready.account.clone();

@@ -1,4 +1,4 @@
-//! Who may have what: decided by uid and gid as the kernel gives them.
+//! Access by uid and gid, as the kernel reports them.
 
 use devbox_secrets_tests::daemon::Daemon;
 use devbox_secrets_tests::launch::{Environment, Launch};
@@ -70,7 +70,7 @@ async fn a_rule_grants_its_user_the_names_that_it_matches() {
 }
 
 #[tokio::test]
-async fn what_is_asked_for_by_name_and_not_granted_is_refused() {
+async fn a_variable_asked_for_by_name_and_not_granted_is_refused() {
     require_root!();
     let world = world().await;
     let daemon = daemon(&world, RULES).await;

@@ -75,7 +75,7 @@ async fn a_token_is_refused_once_revoked_and_when_mistyped() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_404_for_each_operation() {
+async fn a_missing_secret_is_404_for_each_operation() {
     let world = World::start().await;
     for (method, path, body) in operations_on_one("sec_00000000000000000000000000000000") {
         let api = world.api();

@@ -34,7 +34,7 @@ async fn an_account_cannot_tell_that_anothers_secret_exists() {
         );
     }
     assert_eq!(theirs.get("/v1/secrets").await.expect(200).json()["total_count"], 0);
-    assert_eq!(mine.get("/v1/secrets/SECRET").await.expect(200).json(), secret, "nothing has touched it");
+    assert_eq!(mine.get("/v1/secrets/SECRET").await.expect(200).json(), secret, "it is unchanged");
 }
 
 #[tokio::test]

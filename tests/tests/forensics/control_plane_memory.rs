@@ -81,7 +81,7 @@ impl ControlPlane {
         Setup::new(directory.path(), &server, devbox["join_token"].as_str().unwrap()).start().await
     }
 
-    /// What is in its memory; then the script goes on to its next step.
+    /// The copies in its memory; then the script goes on to its next step.
     async fn look(&mut self, step: &str, canary: &Canary) -> Copies {
         self.guest.step(step).await;
         let copies = self.look_until(canary, Copies::is_empty).await;

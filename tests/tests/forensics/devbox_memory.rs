@@ -16,7 +16,7 @@ const STEPS: [(&str, &str); 6] = [
     ("killed", "the daemon is killed (SIGKILL)"),
 ];
 
-/// What a devbox has: a secret whose value is replaced before it is deleted, and one that stays.
+/// The secrets of a devbox: one whose value is replaced before it is deleted, and one that stays.
 struct Values {
     first: Canary,
     second: Canary,

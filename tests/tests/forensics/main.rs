@@ -1,4 +1,4 @@
-//! Nothing leaks: the real programs, and everything that the operating system could have kept of a value.
+//! No leaks: the real programs, and every place where the operating system could have kept a value.
 //!
 //! A subject alone: `cargo test -p devbox-secrets-tests --test forensics trace::`. What every rig finds is shown to be
 //! findable in the same test: a search that cannot fail proves nothing.

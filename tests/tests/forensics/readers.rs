@@ -18,7 +18,7 @@ const STRANGER: u32 = 65_533;
 /// `execve` and `execveat`, as `/proc/PID/syscall` has them.
 const EXECVE: [&str; 2] = ["59 ", "322 "];
 
-/// What a reader without any right gets: not even where the memory is.
+/// The answer to a reader without any right: not even where the memory is.
 fn refused(outcomes: &Outcomes) -> bool {
     let anybody = |way: &str| way == "cmdline";
     outcomes.iter().all(|(way, outcome)| outcome.starts_with('E') || (anybody(way) && outcome == "clean"))
@@ -115,7 +115,7 @@ fn before_the_command(pid: u32) -> bool {
     crate::support::name(pid) == "devbox-exec" && EXECVE.iter().any(|number| call.starts_with(number))
 }
 
-/// What the daemon holds is not in a shell that runs beside it, though it serves the same user.
+/// The daemon's secrets are not in a shell beside it, though it serves the same user.
 #[tokio::test]
 async fn a_process_that_was_not_launched_has_nothing() {
     if !can_read() {

@@ -1,4 +1,4 @@
-//! What the subjects share: a control plane and a daemon that know a canary, and processes launched with it.
+//! Shared by the subjects: a control plane and a daemon that know a canary, and processes launched with it.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -51,7 +51,7 @@ pub(crate) async fn started(world: &World, command: &mut Command) -> Program {
     program
 }
 
-/// What the kernel calls a process; empty where it is gone.
+/// The kernel's name for a process; empty if it is gone.
 pub(crate) fn name(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
 }

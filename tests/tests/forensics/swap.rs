@@ -54,7 +54,7 @@ impl Rig {
 }
 
 #[tokio::test]
-async fn what_an_ordinary_process_holds_is_swapped_out_and_what_the_daemon_holds_is_not() {
+async fn the_daemons_secrets_are_not_swapped_out_and_an_ordinary_processs_are() {
     if !can_swap() {
         return;
     }

@@ -120,7 +120,7 @@ async fn crash_and_stop(traced: &mut Traced) {
     traced.server_trace.complete(server).await;
 }
 
-/// What the other test relies on: a value that a program does write is in its trace.
+/// The other test relies on this: a value that a program does write is in its trace.
 #[tokio::test]
 async fn a_value_that_a_launched_command_writes_is_seen_in_its_trace() {
     if !can_trace() {

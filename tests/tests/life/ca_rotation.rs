@@ -1,4 +1,4 @@
-//! The devbox CA is changed, and nobody notices: both CAs are trusted until each devbox has its next certificate.
+//! The devbox CA is rotated without a gap: both CAs are trusted until each devbox has its next certificate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -36,7 +36,7 @@ impl Launches {
         Self { stop, served, task }
     }
 
-    /// None was refused, and some were served since the last time.
+    /// No launch was refused, and some were served since the last time.
     async fn go_on(&self) {
         self.served.store(0, Ordering::Relaxed);
         let failed = || assert!(!self.task.is_finished(), "a launch was refused");

@@ -11,7 +11,7 @@ use crate::support::{Scene, launch};
 const CRASHES: usize = 200;
 const DEVBOXES: usize = 30;
 
-/// What the server has counted, but for held polls that ended unchanged: those come by the clock.
+/// The server's counts, without held polls that ended unchanged: those come by the clock.
 async fn counted(world: &World) -> Vec<String> {
     let admin = Api { address: world.server.ready.admin_address(), ..world.api().without_token() };
     let metrics = admin.get("/metrics").await.body_text();
@@ -68,7 +68,7 @@ async fn dozens_of_daemons_come_back_by_themselves_when_their_server_does() {
     for daemon in &daemons {
         daemon.status_where("the daemon to be back", |status| status["last_error"].is_null()).await;
         let new = Some(scene.values.new.value().as_bytes());
-        wait::until("what is current", async || {
+        wait::until("the current value", async || {
             (attempt(&launch(daemon), "CHANGED").await.value() == new).then_some(())
         })
         .await;

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 /// How many devboxes wait; `DEVBOX_SECRETS_HELD` asks for another number.
 const DEVBOXES: usize = 100;
 
-/// What one held request may cost the server: a TLS connection and its buffers. This build is not optimised.
+/// Memory that one held request may cost the server: a TLS connection and its buffers. This build is not optimised.
 const MEMORY_EACH: u64 = 256 * 1024;
 
 /// Until the last one is answered, on a loaded machine, with programs that are not optimised. The promise is 1 s for 1,000,

@@ -78,7 +78,7 @@ async fn a_daemon_killed_at_any_moment_leaves_no_launch_without_its_secrets_or_i
     scene.leaves_no_trace(&[&daemon]);
 }
 
-/// What a writer knows: the names that it created, those of them that it deleted, those of which it has no answer, and the
+/// The knowledge of a writer: the names that it created, those of them that it deleted, those of which it has no answer, and the
 /// last acknowledged value of the counter.
 #[derive(Default)]
 struct Known {
@@ -89,7 +89,7 @@ struct Known {
 }
 
 impl Known {
-    /// What launches have to get: all that was acknowledged; of what was not, either answer is right.
+    /// Whether launches get every acknowledged write. A write without an acknowledgement may be there or not.
     fn is_in(&self, got: &Environment) -> bool {
         let certain = |name: &&String| !self.in_doubt.contains(*name);
         let kept = self.created.difference(&self.deleted).filter(certain).all(|name| got.contains_key(name));

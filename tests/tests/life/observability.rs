@@ -1,4 +1,4 @@
-//! What operators can see of a secret's life, from its first launch to its revocation: in numbers and in the audit.
+//! Metrics and audit of a secret, from its first launch to its revocation.
 
 use devbox_secrets_tests::canary::Canary;
 use devbox_secrets_tests::client;

@@ -1,4 +1,4 @@
-//! What an operator takes away leaves every connected devbox, memory and launches, within moments.
+//! A revocation reaches the memory and the launches of every connected devbox within moments.
 
 use std::time::{Duration, Instant};
 

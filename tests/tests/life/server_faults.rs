@@ -317,7 +317,7 @@ async fn kill_in_the_middle(world: &mut World, round: usize) -> Vec<(Vec<(String
 }
 
 #[tokio::test]
-async fn whatever_moment_the_server_is_killed_at_a_retry_makes_a_write_happen_exactly_once() {
+async fn a_retry_makes_a_write_happen_exactly_once_whenever_the_server_is_killed() {
     let mut world = World::start().await;
     let mut count = 0;
     for round in 0..5 {

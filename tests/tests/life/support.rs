@@ -1,4 +1,4 @@
-//! A devbox whose control plane goes away: what each kind of absence must come to.
+//! A devbox whose control plane goes away, and the required result of each kind of absence.
 
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ pub(crate) async fn launches_get(daemon: &Daemon, wanted: &[(&str, &Canary)]) {
     .await;
 }
 
-/// Nothing is held, by the daemon's own account.
+/// Whether the daemon reports that it holds no secret.
 pub(crate) fn is_empty(status: &Value) -> bool {
     status["secrets"] == serde_json::json!([]) && status["memory"]["bytes_locked"] == 0
 }
@@ -138,7 +138,7 @@ impl Scene {
         goes_on_without(daemon).await;
     }
 
-    /// What changes while the devbox cannot know.
+    /// Changes secrets while the devbox cannot know.
     pub(crate) async fn changes(&self) {
         let api = self.world.api();
         api.update("CHANGED", self.values.new.value()).await;

@@ -174,7 +174,7 @@ async fn a_machine_with_another_machine_id_serves_no_launch_and_a_token_of_its_o
     launches_get(&daemon, &[("KEPT", &value)]).await;
 }
 
-/// What a checkpoint of the process is restored into. Launches are refused within a second: nothing looks earlier.
+/// A checkpoint of the process is restored into another boot. Launches are refused within a second, when the daemon next looks.
 #[tokio::test]
 async fn a_machine_in_another_boot_serves_no_launch_any_more() {
     require_root!();

@@ -13,7 +13,7 @@ use crate::support::is_empty;
 const ITS_OWN: Option<&str> = Some("5e3ad0a4-4a5c-4c0e-9d54-1f6c7b1f0a01");
 const ANOTHER: Option<&str> = Some("b2b7f1d2-6a0f-4c51-8f0b-3a8a5b9a7c02");
 
-/// What `data/forensics/copied-devbox.sh` says that a launch came to: its exit status, and its output.
+/// The result of a launch as `data/forensics/copied-devbox.sh` prints it: exit status and output.
 type Launched = (i32, String);
 
 /// A devbox that has what it may have, in a file.

@@ -1,4 +1,4 @@
-//! What an operator reads in the journal: the reason beside the message, with its priority, and the audit by its fields.
+//! The journal, as an operator reads it: the reason beside the message, with its priority, and the audit by its fields.
 
 use devbox_secrets_tests::canary;
 use devbox_secrets_tests::machine::Machine;

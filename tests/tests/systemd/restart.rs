@@ -7,7 +7,7 @@ use devbox_secrets_tests::on_every_system;
 on_every_system![
     a_restart_without_the_control_plane_serves_what_was_served,
     the_watchdog_restarts_a_daemon_that_hangs_and_it_serves_on,
-    nothing_is_served_from_the_store_past_its_lease,
+    a_stored_image_is_not_served_past_its_lease,
 ];
 
 /// Takes PID 1's stored descriptors, as only root can, maps them, and says what they begin with and whether they hold the
@@ -59,7 +59,7 @@ eventually "identity and secrets to be stored" stored 2
 told() {{ devbox-secretsd status | grep -q "^restart  *$1 in the file-descriptor store$"; }}
 eventually "status to tell what waits" told 'identity and secrets of revision [0-9]* wait'
 
-# What is stored is worth nothing by itself, to root neither.
+# The stored descriptors are worthless by themselves, even to root.
 /machine/thief $value DB_PASS BEGIN acme | tee /machine/stolen
 [ "$(grep -c '^DSI1 .* ciphertext$' /machine/stolen)" = 2 ] || fail "the stored descriptors are not two ciphertexts"
 
@@ -133,7 +133,7 @@ eventually "the watchdog's line in the journal" by_the_watchdog
     let _ = machine.run(&script).await.success();
 }
 
-async fn nothing_is_served_from_the_store_past_its_lease(machine: Machine) {
+async fn a_stored_image_is_not_served_past_its_lease(machine: Machine) {
     let value = canary::random_letters(32);
     let script = format!(
         r#"

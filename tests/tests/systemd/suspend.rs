@@ -6,7 +6,7 @@ use devbox_secrets_tests::on_every_system;
 
 on_every_system![a_sleeping_machine_holds_no_secret_and_has_them_again_when_it_wakes,];
 
-/// What systemd-suspend.service is to sleep.target, with a script instead of the kernel's sleep.
+/// Stands in for systemd-suspend.service, with a script instead of the kernel's sleep.
 const SLEEP: &str = "[Unit]
 Requires=sleep.target
 After=sleep.target
@@ -15,7 +15,7 @@ Type=oneshot
 ExecStart=/machine/asleep
 ";
 
-/// What is true while the machine sleeps. A snapshot taken now would have it.
+/// Records the state of the sleeping machine. A snapshot taken now would have it.
 const ASLEEP: &str = r#"#!/bin/bash
 status=$(devbox-secretsd status --json)
 {

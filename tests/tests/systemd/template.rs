@@ -37,7 +37,7 @@ systemctl restart devbox-exec@agent.service
 eventually "the command" launched
 as agent cat "$(environ)" | grep -qaF {value} || fail "something else than the capability keeps readers out"
 
-# An instance of a user without a rule fails, and so does one of a user that is none.
+# An instance of a user without a rule fails, and so does one of a user that does not exist.
 cp /etc/devbox-secrets/exec/agent.env /etc/devbox-secrets/exec/stranger.env
 cp /etc/devbox-secrets/exec/agent.env /etc/devbox-secrets/exec/nobody-knows.env
 for user in stranger nobody-knows; do

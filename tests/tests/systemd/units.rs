@@ -30,7 +30,7 @@ little_exposed() {
 little_exposed devbox-secretsd.service
 little_exposed devbox-secrets-server.service
 
-# What the exposure, in tenths, does not tell from its absence.
+# Settings that are too small to show in the exposure, in tenths.
 for unit in devbox-secretsd.service devbox-secrets-server.service; do
   for setting in MemoryDenyWriteExecute=yes KeyringMode=private RemoveIPC=yes LimitCORE=0 CoredumpFilter=0x0 \
     MemorySwapMax=0 UMask=0077 NoExecPaths=/ DevicePolicy=closed ProcSubset=pid ProtectHostname=yes LockPersonality=yes; do

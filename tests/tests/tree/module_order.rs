@@ -61,7 +61,7 @@ fn assert_complete(krate: &str, layers: &[String], root: &Module) {
     assert_eq!(listed.len(), layers.len(), "{krate}/src/lib.rs: a module is listed twice");
 }
 
-/// What `module` uses of other modules of its crate, in `use` items and in bodies.
+/// The other modules of its crate that `module` uses, in `use` items and in bodies.
 fn imports(module: &Module, directory: &Path) -> Vec<Import> {
     let Some(from) = module.path.first() else { return Vec::new() };
     let file = module.file.strip_prefix(directory.parent().unwrap()).unwrap().display().to_string();
