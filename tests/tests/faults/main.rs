@@ -1,4 +1,4 @@
-//! The life of a secret while things go wrong: the real programs, each fault made for real.
+//! The real programs while things go wrong, each fault made for real: secrets are served within their lease, and never after it.
 #![allow(clippy::unwrap_used, reason = "a broken expectation is a failed test")]
 
 mod ca_rotation;
