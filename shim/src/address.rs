@@ -30,6 +30,12 @@ impl SocketAddress {
         address.path[..path.len()].copy_from_slice(path);
         Ok(address)
     }
+
+    /// The path, without its NUL.
+    #[must_use]
+    pub fn path(&self) -> &[u8] {
+        self.path.split(|byte| *byte == 0).next().unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
@@ -50,5 +56,6 @@ mod tests {
         let address = SocketAddress::new(LAUNCH_SOCKET.as_bytes()).unwrap();
         assert_eq!(size_of_val(&address), 110);
         assert_eq!(address.path[LAUNCH_SOCKET.len()], 0);
+        assert_eq!(address.path(), LAUNCH_SOCKET.as_bytes());
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`options`]: the command line, and the request that it makes;
 //! - [`address`]: the daemon's socket;
+//! - [`client`]: the launch protocol over a transport, for this program and others;
 //! - [`payload`]: the daemon's answer, used only after a check;
 //! - [`environment`]: the command's environment, pointers into what the kernel and the daemon wrote;
 //! - [`limits`]: the room that `execve(2)` has;
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod client;
 pub mod environment;
 pub mod failure;
 pub mod help;
@@ -24,6 +26,8 @@ pub mod payload;
 pub mod search;
 mod settings;
 pub mod wait;
+
+pub use syscalls::Errno;
 
 #[cfg(test)]
 extern crate std;

@@ -11,6 +11,7 @@ use core::ffi::CStr;
 use core::fmt;
 use core::panic::Location;
 
+use devbox_exec::client::{self, Secrets, patiently};
 use devbox_exec::failure::{EXIT_SHIM, Failure};
 use devbox_exec::help::{HELP, VERSION};
 use devbox_exec::line::Line;
@@ -18,8 +19,9 @@ use devbox_exec::options::{Arguments, Invocation, Options, parse};
 use devbox_launch_proto::LAUNCH_SOCKET;
 
 use program::command::Command;
-use program::daemon::{Client, Secrets, patiently};
-use program::kernel::{self, Start};
+use program::kernel::{self, Socket, Start};
+
+type Client<'o, A> = client::Client<'o, A, Socket>;
 
 /// The environment variable with the socket's path, unless `--socket` names it.
 const SOCKET_VARIABLE: &[u8] = b"DEVBOX_SECRETS_SOCKET";
@@ -47,7 +49,7 @@ fn run(start: Start) -> Result<(), Failure<'static>> {
 /// Prints the names of the variables.
 fn list(options: &Options<'static, impl Arguments<'static>>, start: Start) -> Result<(), Failure<'static>> {
     let mut client = Client::new(options, socket(options, start));
-    print(patiently(options.wait_ms, |attempt| Ok(client.names(attempt)?))?)
+    print(patiently::<Socket, _>(options.wait_ms, |attempt| Ok(client.names(attempt)?))?)
 }
 
 /// Becomes the command; returns only if that fails. With `--optional`, unavailable secrets are a warning.
@@ -59,7 +61,8 @@ fn launch(
     let command = Command { arguments: start.arguments.from(index), path: start.variable(b"PATH") };
     let inherited = if options.clear_environment { start.environment.none() } else { start.environment };
     let mut client = Client::new(options, socket(options, start));
-    let launch = patiently(options.wait_ms, |attempt| command.prepare(inherited, client.fetch(attempt)?));
+    let launch =
+        patiently::<Socket, _>(options.wait_ms, |attempt| command.prepare(inherited, client.fetch(attempt)?));
     let launch = match launch {
         Err(Failure::Secrets(reason)) if options.optional => {
             report(&format_args!("warning: running without secrets: {reason}"));

@@ -4,6 +4,7 @@
 
 use core::ffi::CStr;
 
+use devbox_exec::client::Secrets;
 use devbox_exec::environment::{self, Environment};
 use devbox_exec::failure::{CommandFailure, Failure, SecretsFailure};
 use devbox_exec::limits::{Excess, Largest, SMALLEST_ROOM, needed, room};
@@ -12,7 +13,6 @@ use devbox_exec::search::{DEFAULT_PATH, PATH_MAX, candidate, directories, goes_o
 use devbox_launch_proto::MAX_ARG_STRLEN;
 use syscalls::Errno;
 
-use super::daemon::Secrets;
 use super::kernel::{self, Strings};
 
 /// Room for most paths: more would be another page of the stack to touch.

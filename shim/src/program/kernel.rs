@@ -10,6 +10,7 @@ use core::slice;
 use core::sync::atomic::AtomicU8;
 
 use devbox_exec::address::SocketAddress;
+use devbox_exec::client::{Direction, Received, Transport};
 use devbox_launch_proto::{LARGEST_ROOM, marked_len};
 use syscalls::{Errno, Sysno, syscall};
 
@@ -95,26 +96,19 @@ unsafe fn count_until_null(table: *const *const c_char) -> usize {
 /// A stream socket, closed on drop.
 pub(crate) struct Socket(Descriptor);
 
-/// The calls that a time limit applies to.
-#[derive(Clone, Copy)]
-pub(crate) enum Direction {
-    /// `connect` and `send`.
-    Send,
-    Receive,
-}
+impl Transport for Socket {
+    type Descriptor = Descriptor;
 
-impl Socket {
-    /// A socket whose number is not that of a standard stream, even if all three are closed. Otherwise a message of
-    /// this program would go to the daemon.
-    pub(crate) fn new() -> Result<Self, Errno> {
+    /// The number is not that of a standard stream, even if all three are closed. Otherwise a message of this program
+    /// would go to the daemon.
+    fn open() -> Result<Self, Errno> {
         // SAFETY: the call takes no pointer.
         let socket = unsafe { syscall!(Sysno::socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) }?;
         let socket = Descriptor(descriptor_number(socket));
         if socket.0 > STANDARD_ERROR { Ok(Self(socket)) } else { socket.above_standard_streams().map(Self) }
     }
 
-    /// Lets calls that take longer fail with `EAGAIN`. 0 would mean no limit.
-    pub(crate) fn limit(&self, direction: Direction, milliseconds: u32) -> Result<(), Errno> {
+    fn limit(&self, direction: Direction, milliseconds: u32) -> Result<(), Errno> {
         let option = match direction {
             Direction::Send => SO_SNDTIMEO,
             Direction::Receive => SO_RCVTIMEO,
@@ -128,15 +122,14 @@ impl Socket {
         Ok(())
     }
 
-    pub(crate) fn connect(&self, address: &SocketAddress) -> Result<(), Errno> {
+    fn connect(&self, address: &SocketAddress) -> Result<(), Errno> {
         // SAFETY: the kernel reads the address, whose layout is its own, and no more than its length.
         let call =
             || unsafe { syscall!(Sysno::connect, self.0.0, ptr::from_ref(address), size_of_val(address)) };
         uninterrupted(call).map(drop)
     }
 
-    /// Sends as much as the socket takes at once, and returns the number of bytes. Raises no SIGPIPE.
-    pub(crate) fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
+    fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
         // SAFETY: the kernel reads `bytes` and no more than their length.
         let call = || unsafe {
             syscall!(Sysno::sendto, self.0.0, bytes.as_ptr(), bytes.len(), MSG_NOSIGNAL, 0usize, 0usize)
@@ -144,17 +137,15 @@ impl Socket {
         uninterrupted(call)
     }
 
-    /// Receives the bytes that have arrived, and returns their number, 0 at the end. Descriptors are dropped.
-    pub(crate) fn receive(&self, room: &mut [u8]) -> Result<usize, Errno> {
+    fn receive(&self, room: &mut [u8]) -> Result<usize, Errno> {
         let (room, len) = (room.as_mut_ptr(), room.len());
         // SAFETY: the kernel writes into `room`, borrowed for this call, and no more than its length.
         let call = || unsafe { syscall!(Sysno::recvfrom, self.0.0, room, len, 0, 0usize, 0usize) };
         uninterrupted(call)
     }
 
-    /// Receives the bytes that have arrived, and at most one descriptor. The control buffer has room for just one: more are closed
-    /// by the kernel, and reported.
-    pub(crate) fn receive_with_descriptor(&self, room: &mut [u8]) -> Result<Received, Errno> {
+    /// The control buffer has room for just one descriptor: the kernel closes further ones, and reports it.
+    fn receive_with_descriptor(&self, room: &mut [u8]) -> Result<Received<Descriptor>, Errno> {
         let mut part = IoVec { base: room.as_mut_ptr(), len: room.len() };
         let mut control = Control::EMPTY;
         let mut message = Message {
@@ -174,15 +165,34 @@ impl Socket {
         let truncated = message.flags & MSG_CTRUNC != 0;
         Ok(Received { len, descriptor: control.number(message.control_len).map(Descriptor), truncated })
     }
-}
 
-/// The result of one receive.
-pub(crate) struct Received {
-    pub(crate) len: usize,
-    pub(crate) descriptor: Option<Descriptor>,
-    /// More than one descriptor came; or the only one was dropped, because the process has reached its limit of open
-    /// files or a security module forbids it.
-    pub(crate) truncated: bool,
+    fn size(descriptor: &Descriptor) -> Result<u64, Errno> {
+        descriptor.size()
+    }
+
+    fn map(descriptor: &Descriptor, len: usize) -> Result<&'static [u8], Errno> {
+        descriptor.map(len)
+    }
+
+    fn map_marked(descriptor: &Descriptor, len: usize) -> Result<(&'static [u8], &'static AtomicU8), Errno> {
+        descriptor.map_marked(len)
+    }
+
+    fn allocate(len: usize) -> Result<&'static mut [u8], Errno> {
+        allocate(len)
+    }
+
+    fn allocate_hidden(len: usize) -> Result<&'static mut [u8], Errno> {
+        allocate_hidden(len)
+    }
+
+    fn now_ms() -> u64 {
+        now_ms()
+    }
+
+    fn sleep_ms(milliseconds: u32) {
+        sleep_ms(milliseconds);
+    }
 }
 
 /// An open file, closed on drop.
@@ -202,7 +212,7 @@ impl Descriptor {
     }
 
     /// The file's size in bytes.
-    pub(crate) fn size(&self) -> Result<u64, Errno> {
+    fn size(&self) -> Result<u64, Errno> {
         let mut status = Status { before: [0; 6], size: 0, after: [0; 11] };
         // SAFETY: the kernel writes a `struct stat`, which is no longer than `Status`.
         unsafe { syscall!(Sysno::fstat, self.0, &raw mut status) }?;
@@ -210,7 +220,7 @@ impl Descriptor {
     }
 
     /// Maps the first `len` bytes, not 0, read-only.
-    pub(crate) fn map(&self, len: usize) -> Result<&'static [u8], Errno> {
+    fn map(&self, len: usize) -> Result<&'static [u8], Errno> {
         let address = self.map_pages(len)?;
         // SAFETY: `len` bytes of a mapping that is never unmapped. Other holders of the file could write to it: that is
         // the daemon, which made it for this launch; every use of the bytes stays within `len` whatever they say.
@@ -218,7 +228,7 @@ impl Descriptor {
     }
 
     /// As [`Self::map`], and the byte after those, which the daemon may write to.
-    pub(crate) fn map_marked(&self, len: usize) -> Result<(&'static [u8], &'static AtomicU8), Errno> {
+    fn map_marked(&self, len: usize) -> Result<(&'static [u8], &'static AtomicU8), Errno> {
         let address = self.map_pages(marked_len(len))?;
         // SAFETY: as in `map`.
         let bytes = unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(address), len) };
@@ -249,7 +259,7 @@ pub(crate) fn allocate(len: usize) -> Result<&'static mut [u8], Errno> {
 }
 
 /// Like [`allocate`], for secrets: in no core dump, and locked if this process's limit allows it.
-pub(crate) fn allocate_hidden(len: usize) -> Result<&'static mut [u8], Errno> {
+fn allocate_hidden(len: usize) -> Result<&'static mut [u8], Errno> {
     let pages = allocate(len)?;
     // Best effort, both: without them the pages are as safe as the environment that the kernel copies them to.
     // SAFETY: advice about core dumps changes no memory.
@@ -349,7 +359,7 @@ pub(crate) fn write(descriptor: i32, mut bytes: &[u8]) -> Result<(), Errno> {
 }
 
 /// The monotonic clock in milliseconds.
-pub(crate) fn now_ms() -> u64 {
+fn now_ms() -> u64 {
     let mut time = [0u64; 2];
     // SAFETY: the kernel writes a `struct timespec`, two 64-bit numbers.
     let _ = unsafe { syscall!(Sysno::clock_gettime, CLOCK_MONOTONIC, &raw mut time) };
@@ -357,7 +367,7 @@ pub(crate) fn now_ms() -> u64 {
 }
 
 /// Sleeps so long, or until a signal.
-pub(crate) fn sleep_ms(milliseconds: u32) {
+fn sleep_ms(milliseconds: u32) {
     let time = timespec(milliseconds);
     // SAFETY: the kernel reads a `struct timespec`, two 64-bit numbers.
     let _ = unsafe { syscall!(Sysno::clock_nanosleep, CLOCK_MONOTONIC, 0, &raw const time, 0usize) };

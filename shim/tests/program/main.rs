@@ -12,5 +12,6 @@ mod run;
 mod secret_file;
 mod sizes;
 mod streams;
+mod transport;
 mod waiting;
 mod withdrawal;

@@ -1,18 +1,124 @@
-//! Asks the daemon for the secrets: one request, one answer, which is checked before it is used.
+//! The client of the launch protocol: one request and one answer, over a [`Transport`].
+//!
+//! The answer is checked before it is used, and never copied: it is received into, or mapped as, pages of the transport.
 
+use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU8, Ordering, fence};
 
-use devbox_exec::address::SocketAddress;
-use devbox_exec::failure::{Failure, SecretsFailure};
-use devbox_exec::options::{Arguments, Options};
-use devbox_exec::payload::check_names;
-use devbox_exec::wait::{Attempt, Wait};
 use devbox_launch_proto::{Answer, AnswerHeader, HEADER_LEN, MAX_REQUEST_BODY, marked_len};
-use syscalls::Errno;
 
-use super::kernel::{self, Descriptor, Direction, Socket};
+use crate::Errno;
+use crate::address::SocketAddress;
+use crate::failure::{Failure, SecretsFailure};
+use crate::options::{Arguments, Options};
+use crate::payload::check_names;
+use crate::wait::{Attempt, Wait};
 
 type Result<T> = core::result::Result<T, SecretsFailure<'static>>;
+/// The result of a system call.
+type Call<T> = core::result::Result<T, Errno>;
+
+/// A Unix stream socket, and the other system calls of a launch. Errors are those of the calls in section 2 of the manual.
+/// A call that a signal interrupts is repeated.
+///
+/// Memory is never freed, because the client's strings point into it. `execve(2)` or the exit frees it.
+pub trait Transport: Sized {
+    /// A descriptor that came with an answer, closed on drop.
+    type Descriptor;
+
+    /// A new socket, close-on-exec.
+    ///
+    /// # Errors
+    /// socket(2).
+    fn open() -> Call<Self>;
+
+    /// Lets calls of this direction that take longer fail with `EAGAIN`. 0 would mean no limit.
+    ///
+    /// # Errors
+    /// setsockopt(2).
+    fn limit(&self, direction: Direction, milliseconds: u32) -> Call<()>;
+
+    /// Connects to the daemon.
+    ///
+    /// # Errors
+    /// connect(2).
+    fn connect(&self, address: &SocketAddress) -> Call<()>;
+
+    /// Sends as much as the socket takes at once, and returns the number of bytes. Raises no SIGPIPE.
+    ///
+    /// # Errors
+    /// send(2).
+    fn send(&self, bytes: &[u8]) -> Call<usize>;
+
+    /// Receives the bytes that have arrived, and returns their number, 0 at the end. Descriptors are dropped.
+    ///
+    /// # Errors
+    /// recv(2).
+    fn receive(&self, room: &mut [u8]) -> Call<usize>;
+
+    /// Receives the bytes that have arrived, and at most one descriptor, close-on-exec.
+    ///
+    /// # Errors
+    /// recvmsg(2).
+    fn receive_with_descriptor(&self, room: &mut [u8]) -> Call<Received<Self::Descriptor>>;
+
+    /// The file's size in bytes.
+    ///
+    /// # Errors
+    /// fstat(2).
+    fn size(descriptor: &Self::Descriptor) -> Call<u64>;
+
+    /// Maps the first `len` bytes, not 0 and not more than the file has, read-only and shared.
+    ///
+    /// # Errors
+    /// mmap(2). The client then asks for an inline answer.
+    fn map(descriptor: &Self::Descriptor, len: usize) -> Call<&'static [u8]>;
+
+    /// As [`Self::map`], and the byte after those, which the daemon may write to.
+    ///
+    /// # Errors
+    /// mmap(2). The client then asks for an inline answer.
+    fn map_marked(descriptor: &Self::Descriptor, len: usize) -> Call<(&'static [u8], &'static AtomicU8)>;
+
+    /// New pages of zeros, of at least `len` bytes.
+    ///
+    /// # Errors
+    /// mmap(2).
+    fn allocate(len: usize) -> Call<&'static mut [u8]>;
+
+    /// Like [`Self::allocate`], for secrets: in no core dump, and locked if this process's limit allows it.
+    ///
+    /// # Errors
+    /// mmap(2).
+    fn allocate_hidden(len: usize) -> Call<&'static mut [u8]>;
+
+    /// The monotonic clock in milliseconds.
+    fn now_ms() -> u64;
+
+    /// Sleeps so long, or until a signal.
+    fn sleep_ms(milliseconds: u32);
+}
+
+/// The calls that a time limit applies to.
+#[derive(Debug, Clone, Copy)]
+pub enum Direction {
+    /// `connect` and `send`.
+    Send,
+    /// `receive` and `receive_with_descriptor`.
+    Receive,
+}
+
+/// The result of one receive.
+#[derive(Debug)]
+pub struct Received<D> {
+    /// Number of bytes.
+    pub len: usize,
+    /// The descriptor that came with them.
+    pub descriptor: Option<D>,
+    /// More than one descriptor came; or the only one was dropped, because the process has reached its limit of open
+    /// files or a security module forbids it.
+    pub truncated: bool,
+}
 
 /// The daemon's time for an answer beyond the requested wait, in milliseconds.
 const GRACE_MS: u32 = 10_000;
@@ -27,19 +133,24 @@ const UNASKED: &str = "is to another question than was asked";
 
 /// The secrets of one launch: `count` strings `NAME=VALUE\0`, in pages that the daemon filled.
 #[derive(Clone, Copy)]
-pub(crate) struct Secrets {
-    pub(crate) payload: &'static [u8],
-    pub(crate) count: usize,
+#[allow(missing_debug_implementations, reason = "it holds values")]
+pub struct Secrets {
+    /// The strings, one after the other, unchecked.
+    pub payload: &'static [u8],
+    /// Their number, as the daemon sent it.
+    pub count: usize,
     /// The strings' mark; `None` if they are this process's own copy, or come from a daemon that sets none.
     mark: Option<&'static AtomicU8>,
 }
 
 impl Secrets {
-    pub(crate) const NONE: Self = Self { payload: &[], count: 0, mark: None };
+    /// No secrets.
+    pub const NONE: Self = Self { payload: &[], count: 0, mark: None };
 
     /// Whether the daemon withdraws the strings, so that it may have wiped them. Asked after they were received, the answer
     /// holds for good: a daemon that sets the mark later finds the answer read, and wipes nothing.
-    pub(crate) fn are_withdrawn(self) -> bool {
+    #[must_use]
+    pub fn are_withdrawn(self) -> bool {
         // The launcher's half of the launch protocol's section on withdrawing: receive, fence, read the mark.
         fence(Ordering::SeqCst);
         // Relaxed, because the page is read-only; the fence orders it.
@@ -47,17 +158,20 @@ impl Secrets {
     }
 
     /// The strings, without their NULs.
-    pub(crate) fn variables(self) -> impl Iterator<Item = &'static [u8]> {
+    pub fn variables(self) -> impl Iterator<Item = &'static [u8]> {
         self.payload.split(|byte| *byte == 0).take(self.count)
     }
 }
 
 /// Attempts until one succeeds or fails for good, or until the wait is over.
-pub(crate) fn patiently<T>(
+///
+/// # Errors
+/// The last attempt's.
+pub fn patiently<S: Transport, T>(
     wait_ms: Option<u32>,
     mut attempt: impl FnMut(Attempt) -> core::result::Result<T, Failure<'static>>,
 ) -> core::result::Result<T, Failure<'static>> {
-    let mut wait = Wait::new(wait_ms, kernel::now_ms);
+    let mut wait = Wait::new(wait_ms, S::now_ms);
     loop {
         let this = wait.attempt();
         let reason = match attempt(this) {
@@ -65,27 +179,34 @@ pub(crate) fn patiently<T>(
             done => return done,
         };
         match wait.pause_ms(this, &reason) {
-            Some(pause_ms) => kernel::sleep_ms(pause_ms),
+            Some(pause_ms) => S::sleep_ms(pause_ms),
             None => return Err(reason.into()),
         }
     }
 }
 
 /// The request of one launch, however often it is sent.
-pub(crate) struct Client<'o, A> {
+#[allow(missing_debug_implementations, reason = "the arguments need not print")]
+pub struct Client<'o, A, S> {
     options: &'o Options<'static, A>,
     path: &'static [u8],
     /// Pages for a request that is longer than usual: the same for each attempt.
     room: Option<&'static mut [u8]>,
+    transport: PhantomData<S>,
 }
 
-impl<'o, A: Arguments<'static>> Client<'o, A> {
-    pub(crate) const fn new(options: &'o Options<'static, A>, path: &'static [u8]) -> Self {
-        Self { options, path, room: None }
+impl<'o, A: Arguments<'static>, S: Transport> Client<'o, A, S> {
+    /// A client of the daemon whose socket is at `path`.
+    #[must_use]
+    pub const fn new(options: &'o Options<'static, A>, path: &'static [u8]) -> Self {
+        Self { options, path, room: None, transport: PhantomData }
     }
 
     /// Fetches the secrets. Their strings are not checked yet: that happens when they are indexed.
-    pub(crate) fn fetch(&mut self, attempt: Attempt) -> Result<Secrets> {
+    ///
+    /// # Errors
+    /// [`SecretsFailure`].
+    pub fn fetch(&mut self, attempt: Attempt) -> Result<Secrets> {
         match self.ask(attempt, false)?.secrets()? {
             Some(secrets) => Ok(secrets),
             None => self.ask(attempt, true)?.secrets()?.ok_or(SecretsFailure::Descriptor(UNASKED)),
@@ -93,7 +214,10 @@ impl<'o, A: Arguments<'static>> Client<'o, A> {
     }
 
     /// Fetches the variables' names, a line each.
-    pub(crate) fn names(&mut self, attempt: Attempt) -> Result<&'static [u8]> {
+    ///
+    /// # Errors
+    /// [`SecretsFailure`].
+    pub fn names(&mut self, attempt: Attempt) -> Result<&'static [u8]> {
         let mut reply = self.ask(attempt, false)?;
         if reply.header.answer != Answer::Names || reply.descriptor.is_some() {
             return Err(SecretsFailure::Descriptor(UNASKED));
@@ -106,13 +230,13 @@ impl<'o, A: Arguments<'static>> Client<'o, A> {
         Ok(names)
     }
 
-    fn ask(&mut self, attempt: Attempt, inline: bool) -> Result<Reply> {
-        let connection = Connection::open(self.path, attempt.wait_ms)?;
+    fn ask(&mut self, attempt: Attempt, inline: bool) -> Result<Reply<S>> {
+        let connection = Connection::<S>::open(self.path, attempt.wait_ms)?;
         self.send(&connection, attempt, inline)?;
         connection.reply()?.accepted(attempt)
     }
 
-    fn send(&mut self, connection: &Connection, attempt: Attempt, inline: bool) -> Result<()> {
+    fn send(&mut self, connection: &Connection<S>, attempt: Attempt, inline: bool) -> Result<()> {
         let mut usual = [0; USUAL_REQUEST];
         if let Ok(request) = self.options.request(inline, attempt, &mut usual) {
             return connection.send(request);
@@ -120,7 +244,7 @@ impl<'o, A: Arguments<'static>> Client<'o, A> {
         let room = match &mut self.room {
             Some(room) => room,
             none => none.insert(
-                kernel::allocate(HEADER_LEN + MAX_REQUEST_BODY)
+                S::allocate(HEADER_LEN + MAX_REQUEST_BODY)
                     .map_err(|error| SecretsFailure::Talk("mmap", error))?,
             ),
         };
@@ -131,15 +255,15 @@ impl<'o, A: Arguments<'static>> Client<'o, A> {
 }
 
 /// An answer without its payload.
-struct Reply {
-    connection: Connection,
+struct Reply<S: Transport> {
+    connection: Connection<S>,
     header: AnswerHeader,
-    descriptor: Option<Descriptor>,
+    descriptor: Option<S::Descriptor>,
     /// The kernel could not give this process the answer's descriptor.
     dropped: bool,
 }
 
-impl Reply {
+impl<S: Transport> Reply<S> {
     const fn len(&self) -> usize {
         self.header.len as usize
     }
@@ -154,7 +278,7 @@ impl Reply {
         let count = self.count();
         let (payload, mark) = match (self.header.answer, &self.descriptor) {
             (Answer::Inline, None) => (&*self.payload()?, None),
-            (Answer::Descriptor, Some(descriptor)) => match map(descriptor, self.len()) {
+            (Answer::Descriptor, Some(descriptor)) => match map::<S>(descriptor, self.len()) {
                 Err(SecretsFailure::Talk(..)) => return Ok(None),
                 mapped => mapped?,
             },
@@ -167,8 +291,7 @@ impl Reply {
 
     /// Receives the payload into pages of its own, straight from the socket.
     fn payload(&mut self) -> Result<&'static mut [u8]> {
-        let pages =
-            kernel::allocate_hidden(self.len()).map_err(|error| SecretsFailure::Talk("mmap", error))?;
+        let pages = S::allocate_hidden(self.len()).map_err(|error| SecretsFailure::Talk("mmap", error))?;
         self.connection.receive_exactly(pages)?;
         Ok(pages)
     }
@@ -187,33 +310,36 @@ impl Reply {
 
 /// Maps the first `len` bytes behind the descriptor, and their mark if the file has one. Only what the file really has is
 /// touched later.
-fn map(descriptor: &Descriptor, len: usize) -> Result<(&'static [u8], Option<&'static AtomicU8>)> {
+fn map<S: Transport>(
+    descriptor: &S::Descriptor,
+    len: usize,
+) -> Result<(&'static [u8], Option<&'static AtomicU8>)> {
     if len == 0 {
         return Ok((&[], None));
     }
-    let size = descriptor.size().map_err(|error| SecretsFailure::Talk("fstat", error))?;
+    let size = S::size(descriptor).map_err(|error| SecretsFailure::Talk("fstat", error))?;
     if size < len as u64 {
         return Err(SecretsFailure::Descriptor(SHORT_DESCRIPTOR));
     }
     let mapped = match size >= marked_len(len) as u64 {
-        true => descriptor.map_marked(len).map(|(strings, mark)| (strings, Some(mark))),
-        false => descriptor.map(len).map(|strings| (strings, None)),
+        true => S::map_marked(descriptor, len).map(|(strings, mark)| (strings, Some(mark))),
+        false => S::map(descriptor, len).map(|strings| (strings, None)),
     };
     mapped.map_err(|error| SecretsFailure::Talk("mmap", error))
 }
 
 /// A connection, and how long it may take.
-struct Connection {
-    socket: Socket,
+struct Connection<S> {
+    socket: S,
     patience_ms: u32,
     deadline_ms: Option<u64>,
 }
 
-impl Connection {
+impl<S: Transport> Connection<S> {
     /// Connects. The daemon may hold the request for `wait_ms`.
     fn open(path: &'static [u8], wait_ms: u32) -> Result<Self> {
         let address = SocketAddress::new(path).map_err(|_| SecretsFailure::SocketPath(path))?;
-        let socket = Socket::new().map_err(|error| SecretsFailure::Talk("socket", error))?;
+        let socket = S::open().map_err(|error| SecretsFailure::Talk("socket", error))?;
         let patience_ms = wait_ms + GRACE_MS;
         for direction in [Direction::Send, Direction::Receive] {
             let limited = socket.limit(direction, patience_ms);
@@ -237,7 +363,7 @@ impl Connection {
     }
 
     /// Receives the header. A descriptor comes with its first byte, or not at all.
-    fn reply(mut self) -> Result<Reply> {
+    fn reply(mut self) -> Result<Reply<S>> {
         let mut bytes = [0; HEADER_LEN];
         let first = self
             .socket
@@ -272,7 +398,7 @@ impl Connection {
 
     /// Starts the clock at the first call: an answer that comes in one piece needs none.
     fn check_deadline(&mut self) -> Result<()> {
-        let now_ms = kernel::now_ms();
+        let now_ms = S::now_ms();
         let deadline_ms = *self.deadline_ms.get_or_insert(now_ms + u64::from(self.patience_ms));
         if now_ms > deadline_ms { Err(SecretsFailure::Silent(self.patience_ms)) } else { Ok(()) }
     }
