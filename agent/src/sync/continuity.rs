@@ -1,19 +1,20 @@
-//! How one request follows on the last one, so that the control plane can tell two machines with one identity apart
+//! The nonces that link each request to the last one, so that the control plane detects two machines with one identity
 //! ([`Continuity`]).
 
 use aws_lc_rs::digest::{Context, SHA256};
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rand;
+use data_encoding::HEXLOWER;
 use devbox_secrets_proto::devbox::{Continuity, STEP_LEN};
 
 use crate::machine;
 
-/// The steps of this process.
+/// The nonces of this process.
 #[derive(Debug)]
 pub(super) struct Steps {
     boot: String,
     answered: Option<String>,
-    /// Drawn for the next request, and kept until it is answered.
+    /// The nonce of the next request, reused until it is answered.
     asking: Option<String>,
 }
 
@@ -23,10 +24,10 @@ impl Steps {
         Self { boot: boot(), answered: None, asking: None }
     }
 
-    /// What the next request says of itself: the same until [`Self::answered`].
+    /// The continuity of the next request: the same until [`Self::answered`].
     ///
     /// # Errors
-    /// There are no random numbers. A step that others could have too is none: a copy would pass for this machine.
+    /// There are no random numbers. With a predictable nonce a clone would pass for this machine.
     pub(super) fn next(&mut self) -> Result<Continuity, Unspecified> {
         let step = match self.asking.take() {
             Some(asking) => asking,
@@ -36,30 +37,26 @@ impl Steps {
         Ok(Continuity { boot: self.boot.clone(), after: self.answered.clone(), step })
     }
 
-    /// The control plane has answered the request.
+    /// Records that the control plane has answered the request.
     pub(super) fn answered(&mut self) {
         self.answered = self.asking.take();
     }
 }
 
-/// A machine that has none of the two is told apart by the steps alone.
+/// A digest of machine id and boot id. Without either, the nonces alone detect a clone.
 fn boot() -> String {
     let mut digest = Context::new(&SHA256);
     for part in machine::identity() {
         digest.update(part.unwrap_or_default().as_bytes());
         digest.update(b"\0");
     }
-    hex(digest.finish().as_ref())
+    HEXLOWER.encode(digest.finish().as_ref())
 }
 
 fn random() -> Result<String, Unspecified> {
     let mut bytes = [0; STEP_LEN / 2];
     rand::fill(&mut bytes)?;
-    Ok(hex(&bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(HEXLOWER.encode(&bytes))
 }
 
 #[cfg(test)]

@@ -11,8 +11,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use data_encoding::BASE64;
 use devbox_secrets_proto::devbox::{BUNDLE_PATH, BundleRequest};
 use devbox_secrets_proto::seal::BundleKey;
 use hyper::StatusCode;

@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use data_encoding::BASE64;
 use devbox_secrets_proto::devbox::{
     BUNDLE_PATH, BundleRequest, ENROLL_PATH, EnrollRequest, IssuedIdentity, RENEW_PATH,
 };
@@ -197,7 +196,7 @@ impl ControlPlane {
         let Ok(script) = changed.map(|script| script.unwrap().clone()) else {
             return Ok(status(StatusCode::NO_CONTENT));
         };
-        let key = BASE64.decode(&request.hpke_public_key).unwrap();
+        let key = BASE64.decode(request.hpke_public_key.as_bytes()).unwrap();
         perform(script, &key)
     }
 }
