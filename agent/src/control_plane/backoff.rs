@@ -1,5 +1,5 @@
-//! How long to wait after a failure: exponentially longer, with jitter, so that devboxes that lost the control plane
-//! together do not come back together.
+//! Exponential backoff after failures, with jitter, so that devboxes that lost the control plane together do not return
+//! together.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 /// The shortest wait.
 pub const MIN_DELAY: Duration = Duration::from_millis(100);
-/// No wait is longer.
+/// The longest wait.
 pub const MAX_DELAY: Duration = Duration::from_secs(30);
 
-/// The waits after failures in a row.
+/// The waits after consecutive failures.
 #[derive(Debug)]
 pub struct Backoff(ExponentialBackoff);
 
 impl Backoff {
-    /// As after a success.
+    /// The state after a success.
     #[must_use]
     pub fn new() -> Self {
-        // The jitter is up to the delay once more.
+        // The jitter adds up to the delay once more, hence half of the maximum.
         let delays = ExponentialBuilder::default()
             .with_min_delay(MIN_DELAY)
             .with_max_delay(MAX_DELAY / 2)
@@ -30,12 +30,12 @@ impl Backoff {
         Self(delays.build())
     }
 
-    /// How long to wait before the next attempt.
+    /// The wait before the next attempt.
     pub fn next_delay(&mut self) -> Duration {
         self.0.next().unwrap_or(MAX_DELAY)
     }
 
-    /// After a success: the next failure waits shortly again.
+    /// Starts again with the shortest wait, after a success.
     pub fn reset(&mut self) {
         *self = Self::new();
     }
@@ -47,7 +47,7 @@ impl Default for Backoff {
     }
 }
 
-/// Without random numbers the process id still spreads devboxes.
+/// Random; the process id if there are no random numbers.
 fn seed() -> u64 {
     let mut bytes = [0; 8];
     match rand::fill(&mut bytes) {
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn two_devboxes_do_not_wait_alike() {
+    fn two_devboxes_wait_for_different_times() {
         let delays =
             |mut backoff: Backoff| -> Vec<Duration> { (0..8).map(|_| backoff.next_delay()).collect() };
         assert_ne!(delays(Backoff::new()), delays(Backoff::new()));

@@ -1,4 +1,4 @@
-//! One request at a time over one kept connection. Every step has a deadline; every answer has a bound.
+//! One request at a time over one persistent connection. Each step has a deadline, each answer a size limit.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,10 +23,10 @@ use super::url::ServerUrl;
 use super::watched::Watched;
 use crate::freshness::Freshness;
 
-/// Time to connect and to shake hands.
+/// Time for connection and TLS handshake.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many of a host's addresses are tried.
+/// Number of a host's addresses that are tried.
 const MAX_ADDRESSES: u32 = 3;
 
 /// A request.
@@ -36,9 +36,9 @@ pub struct Post<'a> {
     pub path: &'static str,
     /// The JSON body.
     pub body: Vec<u8>,
-    /// `Authorization`, marked sensitive by who made it.
+    /// `Authorization`, already marked as sensitive.
     pub authorization: Option<&'a HeaderValue>,
-    /// Time until the whole answer is there, the connecting aside.
+    /// Time until the complete answer has arrived, apart from the connection.
     pub patience: Duration,
     /// Longest answer, in bytes.
     pub limit: usize,
@@ -65,7 +65,7 @@ impl Client {
         Self { url, tls: TlsConnector::from(config), kept: None, freshness: None }
     }
 
-    /// The same, whose answers `freshness` learns of.
+    /// The same; `freshness` records when answers arrive.
     #[must_use]
     pub fn watched_by(self, freshness: Arc<Freshness>) -> Self {
         Self { freshness: Some(freshness), ..self }
@@ -77,7 +77,7 @@ impl Client {
         &self.url
     }
 
-    /// Connects, unless there is a connection.
+    /// Connects, unless connected.
     ///
     /// # Errors
     /// [`TransportError`].
@@ -86,7 +86,7 @@ impl Client {
         Ok(())
     }
 
-    /// Sends one request and reads its answer whole. A connection that failed is not used again.
+    /// Sends one request and reads the complete answer. A connection that failed is not used again.
     ///
     /// # Errors
     /// [`TransportError`].
@@ -120,7 +120,7 @@ impl Client {
         Link::new(stream).await.map_err(|error| self.broken(error))
     }
 
-    /// Tries a few addresses in turn; one that swallows packets leaves time for the others and for the handshake.
+    /// Tries a few addresses in turn. Each gets a share of the time, so that one that drops packets leaves time for the others.
     async fn dial(&self) -> Result<TcpStream, TransportError> {
         let addresses = self.addresses().await?;
         let share = CONNECT_TIMEOUT / (MAX_ADDRESSES + 1);

@@ -1,4 +1,4 @@
-//! Why the control plane did not answer, each with its remedy.
+//! Errors of requests to the control plane, each with its remedy.
 
 use std::io;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::tls;
 use super::url::ServerUrl;
 
-/// Why a request got no answer.
+/// Why a request has no answer.
 #[derive(Debug, Error)]
 pub enum TransportError {
     /// The host has no address.
@@ -16,25 +16,25 @@ pub enum TransportError {
     Resolve {
         /// The name that was looked up.
         host: String,
-        /// What the resolver said.
+        /// The resolver's error.
         #[source]
         source: io::Error,
     },
-    /// TCP to none of the addresses.
+    /// TCP connections to all addresses failed.
     #[error("no connection to {url}: is the server running, and is it reachable from this devbox?")]
     Connect {
         /// The server.
         url: ServerUrl,
-        /// What the last address said.
+        /// The last address's error.
         #[source]
         source: io::Error,
     },
-    /// No connection, or no answer, in time.
+    /// The connection, or the answer, timed out.
     #[error("{url} did not answer within {} s: is it overloaded, or does a firewall drop packets?", after.as_secs())]
     Timeout {
         /// The server.
         url: ServerUrl,
-        /// How long was waited.
+        /// The time-out.
         after: Duration,
     },
     /// The handshake failed.
@@ -42,11 +42,11 @@ pub enum TransportError {
     Tls {
         /// The server.
         url: ServerUrl,
-        /// What rustls said.
+        /// rustls' error.
         #[source]
         source: rustls::Error,
     },
-    /// The handshake found another server than the one that is pinned.
+    /// The server is not the one that the join token pins.
     #[error(
         "{url} is not the server that the join token was made for: check the URL, or register the devbox there"
     )]
@@ -59,16 +59,16 @@ pub enum TransportError {
     Broken {
         /// The server.
         url: ServerUrl,
-        /// How.
+        /// The error.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The answer is longer than was asked for.
-    #[error("the answer of {url} has more than {limit} bytes: raise [memory] limit, or bind fewer secrets")]
+    /// The answer is over the size limit.
+    #[error("the answer from {url} has more than {limit} bytes: raise [memory] limit, or bind fewer secrets")]
     TooLarge {
         /// The server.
         url: ServerUrl,
-        /// The bound, in bytes.
+        /// The limit, in bytes.
         limit: usize,
     },
 }
@@ -93,7 +93,7 @@ impl TransportError {
         }
     }
 
-    /// Whether it stays so until somebody changes something.
+    /// Whether retries are useless until an operator changes something.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {

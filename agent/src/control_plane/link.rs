@@ -1,5 +1,5 @@
-//! A connection that is driven by the requests over it. No task of its own holds it: with its owner it is closed, and its keys
-//! and buffers are gone.
+//! A connection without a task of its own: the requests over it drive it. So dropping its owner closes it and frees its keys and
+//! buffers at once.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -15,7 +15,7 @@ use tokio_rustls::client::TlsStream;
 use super::reply::Reply;
 use super::watched::Watched;
 
-/// Bytes that a connection reads at once, and its longest header: what an idle connection keeps.
+/// Size of the read buffer, which an idle connection keeps, and the longest header, in bytes.
 const READ_BUFFER: usize = 16 * 1024;
 
 type Connection = http1::Connection<TokioIo<TlsStream<Watched>>, Full<Bytes>>;
@@ -26,11 +26,11 @@ pub(super) struct Link {
     connection: Pin<Box<Connection>>,
 }
 
-/// Why there is no answer.
+/// Why a request has no answer.
 pub(super) enum Failure {
     /// The connection broke.
     Http(hyper::Error),
-    /// The answer is longer than was asked for.
+    /// The answer is over the size limit.
     TooLarge,
 }
 
@@ -41,14 +41,14 @@ impl Link {
         Ok(Self { sender, connection: Box::pin(connection) })
     }
 
-    /// Whether it can take another request: the peer may have closed it while nobody looked.
+    /// Whether it can take another request: the peer may have closed it while it was idle.
     pub(super) async fn is_open(&mut self) -> bool {
         let Self { sender, connection } = self;
         let is_open = poll_fn(|context| Poll::Ready(connection.as_mut().poll(context).is_pending())).await;
         is_open && drive(connection, sender.ready()).await.is_ok()
     }
 
-    /// Sends one request, reads its answer whole. `arrives` is called once its header has been read.
+    /// Sends one request and reads the complete answer. `arrives` is called once the header has been read.
     pub(super) async fn exchange(
         &mut self,
         request: Request<Full<Bytes>>,
@@ -67,7 +67,7 @@ impl Link {
     }
 }
 
-/// `work` over `connection`, whose failure reaches it by itself.
+/// Drives `connection` until `work` is done. A failure of the connection fails `work` by itself.
 async fn drive<T>(connection: &mut Pin<Box<Connection>>, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     let mut is_over = false;
@@ -76,7 +76,7 @@ async fn drive<T>(connection: &mut Pin<Box<Connection>>, work: impl Future<Outpu
             return Poll::Ready(done);
         }
         is_over = is_over || connection.as_mut().poll(context).is_ready();
-        // At once: no other task of this thread sees an answer that has been read and has had no effect.
+        // `work` goes first, so that no other task runs between the arrival of an answer and its effect.
         work.as_mut().poll(context)
     })
     .await

@@ -1,10 +1,10 @@
-//! How the daemon speaks to the control plane: one HTTP/1.1 connection over TLS 1.3, kept while it works.
+//! The connection to the control plane: HTTP/1.1 over TLS 1.3, one persistent connection.
 //!
-//! - [`url`]: where it is;
-//! - [`tls`]: what every connection to it must be; [`pin`]: how the first one trusts the server, by a join token;
-//! - [`client`]: one request at a time, each with a deadline and a bound on its answer; `link`: what carries it;
-//!   [`reply`], [`error`]: its ends;
-//! - [`backoff`]: how long to wait after a failure.
+//! - [`url`]: its address;
+//! - [`tls`]: the TLS configuration; [`pin`]: the trust that a join token gives to the first connection;
+//! - [`client`]: one request at a time, each with a deadline and a size limit; `link`: its connection; `watched`: records when
+//!   answers arrive; `liveness`: detects a dead peer; [`reply`], [`error`]: the outcome;
+//! - [`backoff`]: the wait after a failure.
 
 pub mod backoff;
 pub mod client;

@@ -1,11 +1,11 @@
-//! What the control plane answered.
+//! Answers of the control plane.
 
 use devbox_secrets_common::text::one_line;
 use devbox_secrets_proto::devbox::ErrorBody;
 use hyper::StatusCode;
 use thiserror::Error;
 
-/// Longest error text that is repeated in a log or in `status`, in characters.
+/// Longest error text that a log line or `status` repeats, in characters.
 const MAX_MESSAGE_CHARS: usize = 300;
 
 /// An answer.
@@ -17,20 +17,20 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
-/// The server's no, in words that are safe to log.
+/// The server's refusal, safe to log.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("the server refused ({status}): {message}")]
 pub struct Refusal {
     /// The HTTP status.
     pub status: StatusCode,
-    /// The server's stable word for it; empty where the answer is not the server's.
+    /// The server's error code; empty if the answer is not the server's.
     pub code: String,
     /// The server's message: one line, without control characters.
     pub message: String,
 }
 
 impl Refusal {
-    /// Whether the same request will be refused again: what HTTP calls the client's fault, less what waiting cures.
+    /// Whether the same request will be refused again: a 4xx status that a retry cannot cure.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         let cured_by_waiting =
@@ -62,7 +62,7 @@ impl Reply {
     }
 }
 
-/// A stranger's text, fit for a log line.
+/// Makes a foreign text safe for a log line.
 fn quoted(text: &str) -> String {
     one_line(text).take(MAX_MESSAGE_CHARS).collect()
 }
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waiting_cures_is_not_permanent() {
+    fn a_refusal_that_a_retry_cures_is_not_permanent() {
         for status in
             [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE, StatusCode::BAD_GATEWAY]
         {

@@ -1,7 +1,7 @@
-//! What every connection to the control plane is: TLS 1.3, X25519MLKEM768 preferred, never resumed.
+//! The TLS configuration of connections to the control plane: TLS 1.3, X25519MLKEM768 preferred, no resumption.
 //!
-//! Each tells the server which CAs are trusted here (`certificate_authorities`, RFC 8446 section 4.2.4): while the devbox CA is
-//! being changed, the server has a certificate from each.
+//! The client names the CAs that it trusts (`certificate_authorities`, RFC 8446 section 4.2.4), because the server has a
+//! certificate from each while the devbox CA is rotated.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// A configuration without a client certificate, for the first connection of all.
 ///
 /// # Errors
-/// [`rustls::Error`] where the provider cannot do TLS 1.3.
+/// [`rustls::Error`] if the provider lacks TLS 1.3.
 pub fn anonymous(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, Error> {
     let config = builder()?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     Ok(finish(config))
@@ -37,7 +37,7 @@ pub fn anonymous(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, 
 /// A configuration with a client certificate, that trusts `roots` only.
 ///
 /// # Errors
-/// [`rustls::Error`] where the provider cannot do TLS 1.3, or `roots` is empty.
+/// [`rustls::Error`] if the provider lacks TLS 1.3, or `roots` is empty.
 pub fn mutual(roots: RootCertStore, certified_key: CertifiedKey) -> Result<ClientConfig, Error> {
     let verifier = TrustedCas::new(roots)?;
     let config = builder()?
@@ -64,7 +64,7 @@ impl TrustedCas {
 /// The usual verification of a server: name, time, purpose, signatures, up to one of `roots`.
 ///
 /// # Errors
-/// [`rustls::Error`] where there are none.
+/// [`rustls::Error`] if there are none.
 pub fn verifier(roots: RootCertStore) -> Result<Arc<WebPkiServerVerifier>, Error> {
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()
@@ -94,14 +94,14 @@ fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier
     ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13])
 }
 
-/// No resumption: each connection proves both certificates anew, and no session secret waits in memory.
+/// Without resumption: each connection proves both certificates again, and no session secret stays in memory.
 fn finish(mut config: ClientConfig) -> ClientConfig {
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     config
 }
 
-/// What to do about a failed handshake.
+/// The remedy for a failed handshake.
 #[must_use]
 pub fn remedy(error: &Error) -> &'static str {
     match error {
@@ -113,7 +113,7 @@ pub fn remedy(error: &Error) -> &'static str {
             "the server refused this devbox's certificate or TLS version: join anew if the devbox was shut down \
              or the certificate has expired"
         }
-        _ => "is something between devbox and server taking TLS apart?",
+        _ => "does a proxy between devbox and server terminate TLS?",
     }
 }
 
@@ -133,13 +133,13 @@ fn certificate_remedy(problem: &CertificateError) -> &'static str {
     }
 }
 
-/// Whether the server is not the one that a join token pins.
+/// Whether the server is not the one that the join token pins.
 pub(super) fn is_wrong_pin(error: &Error) -> bool {
     let Error::InvalidCertificate(CertificateError::Other(other)) = error else { return false };
     other.0.is::<WrongPin>()
 }
 
-/// Whether a failed handshake stays failed until somebody changes something.
+/// Whether retries of a failed handshake are useless until an operator changes something.
 #[must_use]
 pub fn is_permanent(error: &Error) -> bool {
     use CertificateError as Problem;

@@ -1,4 +1,4 @@
-//! The control plane's address: `https://HOST[:PORT]` and nothing more.
+//! The control plane's address: exactly `https://HOST[:PORT]`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use thiserror::Error;
 /// The port of a URL that names none (RFC 9110 section 4.2.2).
 const HTTPS_PORT: u16 = 443;
 
-/// Where the control plane's devbox listener is.
+/// The address of the control plane's devbox listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerUrl {
     /// A name or an address, an IPv6 one without its brackets.
@@ -19,7 +19,7 @@ pub struct ServerUrl {
     port: u16,
 }
 
-/// Why a text is not the control plane's URL. Never repeats the text: it could hold a password.
+/// Why a text is not the control plane's URL. Never repeats the text, which could contain a password.
 #[derive(Debug, Error, PartialEq, Eq, Clone, Copy)]
 pub enum InvalidUrl {
     /// Not a URL with a host.
@@ -28,7 +28,7 @@ pub enum InvalidUrl {
     /// Another scheme than https.
     #[error("secrets only travel over TLS: write https://HOST:PORT")]
     Scheme,
-    /// A port that is none.
+    /// An invalid port.
     #[error("the URL's port is a number from 1 to 65535: write https://HOST:PORT")]
     Port,
     /// A user, a path, a query or a fragment.
@@ -52,7 +52,7 @@ impl ServerUrl {
         self.port
     }
 
-    /// What the server's certificate must be for.
+    /// The name that the server's certificate must be for.
     ///
     /// # Errors
     /// [`InvalidUrl::Host`].
@@ -97,7 +97,7 @@ impl FromStr for ServerUrl {
     }
 }
 
-/// `Uri` takes any characters for a port, and returns no port for those that are none.
+/// `Uri` accepts any characters as a port, and returns no port for invalid ones.
 fn port(authority: &Authority) -> Result<u16, InvalidUrl> {
     let after_host = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
     if after_host.is_empty() {

@@ -1,4 +1,4 @@
-//! A connection whose reads tell [`Freshness`] when its answers arrived.
+//! A connection whose reads record in [`Freshness`] when answers arrived.
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;

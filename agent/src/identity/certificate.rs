@@ -1,4 +1,4 @@
-//! What the devbox's own certificate says: which devbox, and for how long.
+//! The content of the devbox's own certificate: its id and its validity.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// Path of the SPIFFE id (`spiffe://<trust domain>/devbox/<id>`) before the id.
 const DEVBOX_PATH: &str = "/devbox/";
 
-/// Why a certificate is none of a devbox.
+/// Why a certificate is not a devbox's.
 #[derive(Debug, Error, PartialEq, Eq, Clone, Copy)]
 pub enum InvalidCertificate {
     /// Not X.509 (RFC 5280).
@@ -21,7 +21,7 @@ pub enum InvalidCertificate {
     NoDevbox,
 }
 
-/// From when until when a certificate is valid, in milliseconds since the epoch.
+/// A certificate's validity period, in milliseconds since the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
     /// First moment.
@@ -31,27 +31,27 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// When to ask for the next certificate: two thirds of this one's life.
+    /// Time of the renewal: after two thirds of the validity period.
     #[must_use]
     pub fn renew_at_ms(&self) -> i64 {
         let life = self.not_after_ms.saturating_sub(self.not_before_ms);
         self.not_before_ms.saturating_add(life / 3 * 2)
     }
 
-    /// Whether the certificate is of no use any more.
+    /// Whether the certificate has expired.
     #[must_use]
     pub fn has_expired(&self, now_ms: i64) -> bool {
         now_ms > self.not_after_ms
     }
 
-    /// How long it is still valid; zero after its end.
+    /// Time until it expires; zero afterwards.
     #[must_use]
     pub fn left(&self, now_ms: i64) -> Duration {
         Duration::from_millis(u64::try_from(self.not_after_ms.saturating_sub(now_ms)).unwrap_or(0))
     }
 }
 
-/// What the daemon needs to know of its certificate.
+/// The parts of a certificate that the daemon uses.
 #[derive(Debug)]
 pub(super) struct Facts {
     pub(super) devbox_id: String,

@@ -1,4 +1,4 @@
-//! One exchange that makes a certificate: a fresh key, a signing request, the server's answer.
+//! One exchange for a certificate: a fresh key, a signing request, the server's answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,39 +20,39 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest answer, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// Why there is no certificate.
+/// Why no certificate was issued.
 #[derive(Debug, Error)]
 pub enum EnrollError {
     /// The server was not reached, or is not the right one.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// The server said no to a join token.
+    /// The server refused the join token.
     #[error(
         "the join token was not accepted: start the daemon with a fresh one, or pass it to devbox-secretsd resume"
     )]
     TokenRefused(#[source] Refusal),
-    /// The server said no to a renewal.
+    /// The server refused the renewal.
     #[error("the certificate was not renewed: was the devbox shut down?")]
     RenewalRefused(#[source] Refusal),
-    /// The server said something else.
-    #[error("the server's answer is no identity: are server and daemon of the same version?")]
+    /// The answer is not an identity.
+    #[error("the server's answer is not an identity: are server and daemon of the same version?")]
     Answer(#[source] serde_json::Error),
     /// The certificate is for another devbox.
     #[error("the server issued a certificate for another devbox: register this one anew")]
     OtherDevbox,
-    /// The certificate is not usable.
-    #[error("the certificate that the server issued is not usable")]
+    /// The certificate is unusable.
+    #[error("the certificate that the server issued is unusable")]
     Unusable(#[from] InvalidIdentity),
-    /// Key or request could not be made.
-    #[error("no key or signing request could be made on this machine")]
+    /// Key or request cannot be made.
+    #[error("key or signing request cannot be made on this machine")]
     Key(#[from] rcgen::Error),
-    /// TLS could not be set up.
+    /// TLS cannot be set up.
     #[error("TLS could not be set up on this machine")]
     Tls(#[from] rustls::Error),
 }
 
 impl EnrollError {
-    /// Whether another attempt cannot end better.
+    /// Whether further attempts are useless.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {
@@ -63,7 +63,7 @@ impl EnrollError {
     }
 }
 
-/// Redeems `token` at `url`: the first connection, whose server the token pins.
+/// Redeems `token` at `url`, over a connection whose server the token pins.
 ///
 /// # Errors
 /// [`EnrollError`].
@@ -86,7 +86,7 @@ pub async fn renew(client: &mut Client, devbox_id: &str) -> Result<Identity, Enr
     fresh.into_identity(devbox_id, reply, EnrollError::RenewalRefused)
 }
 
-/// `Bearer <token>`. None cannot be: a token has no characters that a header field has not.
+/// `Bearer <token>`. Never `None`: every character of a token is valid in a header.
 fn bearer(token: &JoinToken) -> Option<HeaderValue> {
     let printed = token.expose_token();
     let mut text = Zeroizing::new(Vec::with_capacity("Bearer ".len() + printed.len()));

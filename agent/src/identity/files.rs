@@ -14,7 +14,7 @@ use super::{Identity, InvalidIdentity};
 /// Longest file that is read, in bytes: a chain of several certificates.
 const MAX_FILE_LEN: u64 = 64 * 1024;
 
-/// Where the three are.
+/// The paths of the three files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
     /// The devbox's certificate and any intermediates (PEM).
@@ -25,7 +25,7 @@ pub struct Files {
     pub ca: PathBuf,
 }
 
-/// Why the files make no identity.
+/// Why the files are not an identity.
 #[derive(Debug, Error)]
 pub enum FilesError {
     /// A file cannot be read.
@@ -37,18 +37,18 @@ pub enum FilesError {
         #[source]
         source: io::Error,
     },
-    /// No private key there.
+    /// The file has no private key.
     #[error("{} holds no private key in PEM form", path.display())]
     Key {
         /// The file.
         path: PathBuf,
     },
-    /// The three do not make an identity.
+    /// The three do not form an identity.
     #[error("{} and its key and CA are not usable", certificate.display())]
     Invalid {
         /// The certificate's file.
         certificate: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: InvalidIdentity,
     },

@@ -1,4 +1,4 @@
-//! Joining: redeem the token, again and again while waiting can help, and no longer.
+//! Joining: redeems the token, and retries while a retry can help.
 
 use devbox_secrets_proto::join_token::JoinToken;
 use tokio::time::sleep;
@@ -9,10 +9,10 @@ use super::enroll::{EnrollError, redeem};
 use crate::control_plane::{Backoff, ServerUrl};
 use crate::telemetry::chain;
 
-/// Redeems `token`, which is wiped at the end. `failed` hears of each attempt that will be repeated.
+/// Redeems `token`, which is wiped at the end. `failed` is called before each retry.
 ///
 /// # Errors
-/// [`EnrollError`] that waiting does not cure: a used or expired token, another server than the token's.
+/// [`EnrollError`] that a retry cannot cure: a used or expired token, another server than the token's.
 pub async fn join(
     url: &ServerUrl,
     token: JoinToken,

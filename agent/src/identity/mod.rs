@@ -1,7 +1,7 @@
-//! Who this devbox is to the control plane: a certificate, its key, and the CA that both sides trust.
+//! This devbox's identity to the control plane: a certificate, its key, and the CA that both sides trust.
 //!
 //! It comes from a one-time join token ([`join`]) or from files ([`files`]), is renewed before it expires ([`enroll`]),
-//! and lives in memory only: nothing here writes to a disk.
+//! and is kept in memory only, never on a disk.
 
 pub mod certificate;
 pub mod enroll;
@@ -28,17 +28,17 @@ use crate::control_plane::tls;
 pub use certificate::Validity;
 pub use tried_tokens::TriedTokens;
 
-/// Where the first identity comes from.
+/// The configured source of the identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// A join token, from a file or, where none, from standard input.
+    /// A join token, from a file or, for `None`, from standard input.
     JoinToken(Option<PathBuf>),
     /// A ready certificate.
     Files(files::Files),
 }
 
 impl Source {
-    /// The files that it is read from, at the start and when the daemon resumes.
+    /// The files that it is read from, at the start and at a resume.
     #[must_use]
     pub fn files(&self) -> Vec<&Path> {
         match self {
@@ -48,27 +48,27 @@ impl Source {
     }
 }
 
-/// What the daemon starts with.
+/// The identity that the daemon starts or resumes with.
 #[derive(Debug)]
 pub enum InitialIdentity {
-    /// The right to join once.
+    /// A join token, to redeem first.
     Token(JoinToken),
     /// A ready identity.
     Ready(Identity),
 }
 
-/// Why there are no credentials.
+/// Why the identity cannot be read.
 #[derive(Debug, Error)]
 pub enum InitialIdentityError {
-    /// No join token.
+    /// The join token cannot be read.
     #[error(transparent)]
     Token(#[from] token::TokenError),
-    /// No certificate.
+    /// The certificate files cannot be read.
     #[error(transparent)]
     Files(#[from] files::FilesError),
 }
 
-/// Reads what `source` names. Blocks for as long as it takes to read small files, or standard input.
+/// Reads from `source`. Blocks on files, or on standard input.
 ///
 /// # Errors
 /// [`InitialIdentityError`].
@@ -79,7 +79,7 @@ pub fn read(source: &Source) -> Result<InitialIdentity, InitialIdentityError> {
     })
 }
 
-/// Reads what `source` names in a running daemon: from a file, and never from a pipe, which could take for ever.
+/// Reads from `source` in a running daemon: from regular files only, because a pipe could block for ever.
 ///
 /// # Errors
 /// [`InitialIdentityError`].
@@ -90,8 +90,8 @@ pub fn read_again(source: &Source) -> Result<InitialIdentity, InitialIdentityErr
     }
 }
 
-/// Reads what `source` names, unless what a predecessor `kept` is as good: it has redeemed that join token, or has renewed that
-/// certificate. A fresh token in the file wins. Blocks: call before the runtime runs.
+/// Reads from `source`, unless the identity that a predecessor `kept` replaces it: the result of that join token, or a renewal of
+/// that certificate. A token that was not tried yet wins. Blocks: call before the runtime runs.
 ///
 /// # Errors
 /// [`InitialIdentityError`].
@@ -112,38 +112,38 @@ pub fn read_or_keep(
     }
 }
 
-/// The token in the file at `path`, if it is known not to be `tried`. A file that is gone, or holds no token, takes nothing
-/// from a daemon that has joined.
+/// The token in the file at `path`, if it is known not to have been tried. A missing or invalid file does not matter to a daemon
+/// that has joined.
 fn fresh_token(path: &Path, tried: &TriedTokens) -> Option<JoinToken> {
     let token = token::read_regular(path).ok()?;
     let is_fresh = !tried.is_empty() && !tried.has(&token);
     if is_fresh {
-        info!(path = %path.display(), "there is a fresh join token: the identity of before is left");
+        info!(path = %path.display(), "a fresh join token replaces the predecessor's identity");
     }
     is_fresh.then_some(token)
 }
 
-/// Why certificates and a key make no identity.
+/// Why certificates and a key are not an identity.
 #[derive(Debug, Error)]
 pub enum InvalidIdentity {
     /// No certificate among the PEM sections, or a broken one.
-    #[error("{what} holds no certificate in PEM form: check the file, or register the devbox anew")]
+    #[error("{what} has no certificate in PEM form: check the file, or register the devbox again")]
     Pem {
-        /// Whose.
+        /// The owner of the certificate.
         what: &'static str,
-        /// What the parser said.
+        /// The parser's error.
         #[source]
         source: Option<rustls::pki_types::pem::Error>,
     },
-    /// The devbox's certificate says not what it must.
-    #[error("the devbox's certificate is not usable")]
+    /// The devbox's certificate is not a devbox's.
+    #[error("the devbox's certificate is unusable")]
     Certificate(#[from] certificate::InvalidCertificate),
     /// The key does not fit the certificate, or TLS does not know its kind.
     #[error("certificate, key and CA do not fit together: are all three of one devbox?")]
     Mismatch(#[from] rustls::Error),
 }
 
-/// What a connection needs to prove who this devbox is.
+/// An identity, ready for connections.
 #[derive(Debug, Clone)]
 pub struct Identity {
     devbox_id: String,
@@ -153,7 +153,7 @@ pub struct Identity {
     tried: TriedTokens,
 }
 
-/// What the identity was made of, for a successor of this process. The key is wiped when dropped.
+/// The parts of an identity, for a successor of this process. The key is wiped when dropped.
 #[derive(Debug)]
 struct Parts {
     chain: Vec<u8>,
@@ -161,7 +161,7 @@ struct Parts {
     ca: Vec<u8>,
 }
 
-/// What an identity is made of.
+/// The borrowed parts of an identity.
 #[derive(Debug, Clone, Copy)]
 pub struct Material<'a> {
     /// Certificates, PEM.
@@ -173,7 +173,7 @@ pub struct Material<'a> {
 }
 
 impl Identity {
-    /// Puts an identity together. `chain` and `ca` are PEM; `key` must be the chain's first certificate's.
+    /// Makes an identity. `chain` and `ca` are PEM; `key` must be the chain's first certificate's.
     ///
     /// # Errors
     /// [`InvalidIdentity`].
@@ -193,7 +193,7 @@ impl Identity {
         })
     }
 
-    /// The same, of a daemon that has tried the join tokens in `tried`.
+    /// The same, with the join tokens that the daemon has tried.
     #[must_use]
     pub fn with_tried_tokens(self, tried: TriedTokens) -> Self {
         Self { tried, ..self }
@@ -205,13 +205,13 @@ impl Identity {
         &self.tried
     }
 
-    /// What it is made of.
+    /// Its parts.
     #[must_use]
     pub fn material(&self) -> Material<'_> {
         Material { chain: &self.parts.chain, key: &self.parts.key, ca: &self.parts.ca }
     }
 
-    /// Whether it is the same devbox's, and valid for longer.
+    /// Whether it is for the same devbox and valid for longer.
     fn succeeds(&self, other: &Self) -> bool {
         self.devbox_id == other.devbox_id && self.validity.not_after_ms > other.validity.not_after_ms
     }
@@ -222,13 +222,13 @@ impl Identity {
         &self.devbox_id
     }
 
-    /// From when until when the certificate is valid.
+    /// The certificate's validity.
     #[must_use]
     pub fn validity(&self) -> Validity {
         self.validity
     }
 
-    /// For connections to the control plane.
+    /// The TLS configuration of connections to the control plane.
     #[must_use]
     pub fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.config)
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_takes_up_a_fresh_join_token_and_no_other() {
+    fn a_restart_uses_a_fresh_join_token_and_no_other() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         let mut tried = TriedTokens::default();
@@ -294,7 +294,7 @@ mod tests {
         assert!(matches!(started(None, &tried), InitialIdentity::Ready(_)), "the file may be gone");
         assert!(matches!(started(Some(token("fresh")), &TriedTokens::default()), InitialIdentity::Ready(_)));
         let InitialIdentity::Token(taken) = started(Some(token("fresh")), &tried) else {
-            panic!("the fresh token is not taken up")
+            panic!("the fresh token is ignored")
         };
         assert_eq!(*taken.expose_token(), *token("fresh").expose_token());
     }

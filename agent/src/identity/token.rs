@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 /// White space that may stand around a token, in bytes.
 const MAX_WHITE_SPACE: usize = 64;
 
-/// Why there is no join token.
+/// Why the join token is unavailable.
 #[derive(Debug, Error)]
 pub enum TokenError {
     /// The file cannot be read.
@@ -23,11 +23,11 @@ pub enum TokenError {
     Read {
         /// The file, or standard input.
         from: String,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// What is there is no token.
+    /// The content is not a token.
     #[error("{from} holds no join token: register the devbox with the server and store what it answers")]
     Invalid {
         /// The file, or standard input.
@@ -38,7 +38,7 @@ pub enum TokenError {
     },
 }
 
-/// Reads a join token from `path`, or from standard input where there is none.
+/// Reads a join token from `path`, or from standard input for `None`.
 ///
 /// # Errors
 /// [`TokenError`], which never repeats what was read.
@@ -51,7 +51,7 @@ pub fn read(path: Option<&PathBuf>) -> Result<JoinToken, TokenError> {
     parse(from, text)
 }
 
-/// Reads a join token from a file that is no pipe: this never waits for a writer.
+/// Reads a join token from a regular file, so that it never waits for a pipe's writer.
 ///
 /// # Errors
 /// [`TokenError`], which never repeats what was read.
@@ -64,7 +64,7 @@ fn parse(from: String, text: io::Result<Zeroizing<Vec<u8>>>) -> Result<JoinToken
     JoinToken::parse(&text).map_err(|source| TokenError::Invalid { from, source })
 }
 
-/// Opens a file, and nothing that could block: a pipe without a writer, a device.
+/// Opens a regular file. Others could block: a pipe without a writer, a device.
 pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     let file = File::options().read(true).custom_flags(O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
@@ -78,7 +78,7 @@ fn read_file(path: &Path, file: File) -> io::Result<Zeroizing<Vec<u8>>> {
     read_bounded(file)
 }
 
-/// One buffer, never reallocated. A longer text is cut, and then no token.
+/// Reads into one buffer that is never reallocated, so no copy is left behind. A longer text is truncated, hence invalid.
 fn read_bounded(source: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     let limit = MAX_TOKEN_LEN + MAX_WHITE_SPACE;
     let mut text = Zeroizing::new(vec![0; limit]);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_is_not_waited_for_by_a_running_daemon() {
+    fn a_running_daemon_does_not_wait_for_a_pipe() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR).unwrap();

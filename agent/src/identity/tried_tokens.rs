@@ -1,9 +1,9 @@
-//! Join tokens that were tried, by their SHA-256: a token that is not among them is a fresh one.
+//! Join tokens that were tried, by their SHA-256: any other token is fresh.
 
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use devbox_secrets_proto::join_token::JoinToken;
 
-/// Most tokens that are remembered: the latest ones. An operator hands out one at a time.
+/// Number of tokens that are remembered, the latest ones. An operator issues one at a time.
 const MAX_TOKENS: usize = 16;
 
 /// Tokens that this daemon and its predecessors tried to redeem. They are used up, or were refused.
@@ -26,7 +26,7 @@ impl TriedTokens {
         self.0.contains(&digest_of(token))
     }
 
-    /// Whether no token is known: the identity came from files, or from an earlier version of the daemon.
+    /// Whether no token is known, because the identity came from files or from an earlier version of the daemon.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -1,4 +1,4 @@
-//! An image: bytes that are worth nothing without their key.
+//! An image: state that is encrypted under a key of its own.
 //!
 //! ```text
 //! image  = header  ciphertext of pages  tag:[u8; 16]  ciphertext of notes  tag:[u8; 16]
@@ -6,12 +6,13 @@
 //! ```
 //!
 //! AES-256-GCM under a key that seals this one image, so its two nonces are 0 and 1. Header and id are authenticated.
-//! *Pages* are opened straight into locked memory; *notes* are small.
+//! *Pages* are decrypted straight into locked memory; *notes* are small.
 
 use std::fmt;
 use std::str::FromStr;
 
 use aws_lc_rs::aead::{Aad, NONCE_LEN, Nonce};
+use data_encoding::HEXLOWER;
 use thiserror::Error;
 
 use super::keyring::{ImageKey, KeyringError};
@@ -21,11 +22,11 @@ const HEADER_LEN: usize = 16;
 const TAG_LEN: usize = 16;
 const ID_LEN: usize = 16;
 
-/// Which image it is: random, part of its descriptor's name and of its key's.
+/// An image's random id: part of its descriptor's name and of its key's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ImageId([u8; ID_LEN]);
 
-/// What an image holds.
+/// The kind of state in an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -35,25 +36,25 @@ pub enum Kind {
     Secrets = 2,
 }
 
-/// Why bytes are no image, or do not open.
+/// Why bytes are not an image, or cannot be decrypted.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidImage {
-    /// Another program's, or another version's.
+    /// Written by another program or version.
     #[error("it is not an image of this version")]
     Version,
-    /// Lengths and bytes do not agree.
-    #[error("it is cut short")]
+    /// Fewer bytes than its lengths say.
+    #[error("it is truncated")]
     Truncated,
-    /// It is too large to be counted.
+    /// A length that 32 bits cannot count.
     #[error("it is too large")]
     TooLarge,
-    /// It was altered, or its key is another's.
-    #[error("it does not open with its key")]
+    /// It was altered, or the key is another image's.
+    #[error("it cannot be decrypted with its key")]
     Open,
-    /// It cannot be sealed.
-    #[error("it cannot be sealed")]
+    /// It cannot be encrypted.
+    #[error("it cannot be encrypted")]
     Seal,
-    /// There is no key.
+    /// The key is missing.
     #[error(transparent)]
     Key(#[from] KeyringError),
 }
@@ -61,20 +62,20 @@ pub enum InvalidImage {
 /// An image's two parts, in plaintext.
 #[derive(Clone, Copy)]
 pub struct Parts<'a> {
-    /// What is opened into locked memory.
+    /// Decrypted into locked memory.
     pub pages: &'a [u8],
-    /// What describes it.
+    /// Their description.
     pub notes: &'a [u8],
 }
 
 impl Parts<'_> {
-    /// Length of the image that they make, in bytes.
+    /// Length of the image, in bytes.
     #[must_use]
     pub fn image_len(&self) -> usize {
         HEADER_LEN + self.pages.len() + TAG_LEN + self.notes.len() + TAG_LEN
     }
 
-    /// Seals them into `image`, which has [`Self::image_len`] bytes. No plaintext is ever in it.
+    /// Encrypts them into `image`, of [`Self::image_len`] bytes, which never contains a plaintext byte.
     ///
     /// # Errors
     /// [`InvalidImage::TooLarge`], [`InvalidImage::Seal`].
@@ -96,7 +97,7 @@ impl Parts<'_> {
     }
 }
 
-/// An image as it was found.
+/// An image that was found.
 #[derive(Clone, Copy)]
 pub struct Image<'a> {
     bound: [u8; HEADER_LEN + ID_LEN],
@@ -105,7 +106,7 @@ pub struct Image<'a> {
 }
 
 impl<'a> Image<'a> {
-    /// Reads the lengths. There may be more bytes behind it: a file of pages is page-rounded.
+    /// Reads the header. Bytes behind the image are ignored, because a file of pages is page-rounded.
     ///
     /// # Errors
     /// [`InvalidImage::Version`], [`InvalidImage::Truncated`].
@@ -132,7 +133,7 @@ impl<'a> Image<'a> {
         self.notes.len() - TAG_LEN
     }
 
-    /// Opens the pages into `out`, of [`Self::pages_len`] bytes.
+    /// Decrypts the pages into `out`, of [`Self::pages_len`] bytes.
     ///
     /// # Errors
     /// [`InvalidImage::Open`], after which `out` must not be read.
@@ -140,7 +141,7 @@ impl<'a> Image<'a> {
         open_part(key, 0, &self.bound, self.pages, out)
     }
 
-    /// Opens the notes into `out`, of [`Self::notes_len`] bytes.
+    /// Decrypts the notes into `out`, of [`Self::notes_len`] bytes.
     ///
     /// # Errors
     /// [`InvalidImage::Open`], after which `out` must not be read.
@@ -183,7 +184,7 @@ fn bound(header: &[u8; HEADER_LEN], id: &ImageId) -> [u8; HEADER_LEN + ID_LEN] {
     bound
 }
 
-/// One nonce a part: the key seals no other image.
+/// A constant nonce for each part is safe, because the key encrypts this image only.
 fn nonce(part: u8) -> Nonce {
     let mut nonce = [0; NONCE_LEN];
     nonce[NONCE_LEN - 1] = part;
@@ -218,7 +219,7 @@ fn open_part(
 }
 
 impl ImageId {
-    /// A fresh one.
+    /// A random id.
     ///
     /// # Errors
     /// [`KeyringError::Random`].
@@ -231,11 +232,11 @@ impl ImageId {
 
 impl fmt::Display for ImageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&HEXLOWER.encode(&self.0))
     }
 }
 
-/// A text is no image's id.
+/// A text that is not an image's id.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 #[error("an image's id is 32 hexadecimal digits")]
 pub struct InvalidImageId;
@@ -244,9 +245,8 @@ impl FromStr for ImageId {
     type Err = InvalidImageId;
 
     fn from_str(text: &str) -> Result<Self, InvalidImageId> {
-        let number = u128::from_str_radix(text, 16).map_err(|_| InvalidImageId)?;
-        let id = Self(number.to_be_bytes());
-        if id.to_string() == text { Ok(id) } else { Err(InvalidImageId) }
+        let bytes = HEXLOWER.decode(text.as_bytes()).map_err(|_| InvalidImageId)?;
+        bytes.try_into().map(Self).map_err(|_| InvalidImageId)
     }
 }
 
@@ -278,14 +278,14 @@ mod tests {
     }
 
     #[test]
-    fn an_image_opens_with_its_key_and_shows_nothing_without() {
+    fn an_image_opens_with_its_key_and_shows_no_plaintext_without() {
         let mut sealed = sealed();
         assert_eq!(open(&sealed), Ok((PARTS.pages.to_vec(), PARTS.notes.to_vec())));
         for plaintext in [&b"hunter2"[..], b"DB_PASS", b"revision"] {
             assert!(!sealed.image.windows(plaintext.len()).any(|window| window == plaintext));
         }
         sealed.image.resize(4096, 0);
-        assert!(open(&sealed).is_ok(), "pages behind it do not matter");
+        assert!(open(&sealed).is_ok(), "bytes behind it do not matter");
         sealed.key = ImageKey::generate().unwrap();
         assert_eq!(open(&sealed), Err(InvalidImage::Open));
     }

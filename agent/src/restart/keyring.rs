@@ -1,7 +1,7 @@
 //! Keys of images, in the kernel keyring of this process's user (user-keyring(7), keyctl(2)).
 //!
-//! A key outlives its process by [`KEY_LIFE`] at most, is in no file system, is not swapped, and ends with the boot. Another
-//! user cannot read it: only who possesses the keyring may, and root without becoming this user does not.
+//! A key outlives its process by [`KEY_LIFE`] at most, is in no file system, is not swapped, and is lost at a reboot. Other users
+//! cannot read it: reading needs possession of the keyring, which even root lacks unless it becomes this user.
 
 use std::time::Duration;
 
@@ -15,28 +15,26 @@ use crate::sys::BootTime;
 
 /// Length of a key, in bytes.
 const KEY_LEN: usize = 32;
-/// A key, and until when its image may be used, in milliseconds of [`BootTime`], little-endian.
+/// Length of a key and its image's expiry in milliseconds of [`BootTime`], little-endian.
 const PAYLOAD_LEN: usize = KEY_LEN + size_of::<u64>();
 
-/// The kernel forgets a key so long after it was last put: longer than a restart or an upgrade takes. So after a stop, of
-/// which a daemon cannot know that it is none of these, keys do not stay.
+/// Time after which the kernel drops a key that is not renewed: longer than a restart or an upgrade takes. A daemon cannot tell a
+/// stop from either, so after a stop the keys expire by this.
 pub const KEY_LIFE: Duration = Duration::from_secs(600);
 
-/// Why there is no key.
+/// Why a key is unavailable.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub enum KeyringError {
-    /// No keyring.
+    /// The keyring is unavailable.
     #[error(
-        "the kernel keyring of this user cannot be used: allow add_key and keyctl in the sandbox's system call filter"
+        "the kernel keyring of this user is unavailable: allow add_key and keyctl in the sandbox's system call filter"
     )]
     Unavailable(#[source] KeyError),
-    /// The key does not fit.
-    #[error("the kernel keyring takes no key: raise kernel.keys.maxkeys and maxbytes")]
+    /// The quota is exhausted.
+    #[error("the kernel keyring is full: raise kernel.keys.maxkeys and maxbytes")]
     Full(#[source] KeyError),
-    /// The key is not there.
-    #[error(
-        "the kernel keyring has no key for it: it is of another boot, its time is over, or it was revoked"
-    )]
+    /// The key does not exist.
+    #[error("the kernel keyring has no key for it: it is of another boot, has expired, or was revoked")]
     NoKey,
     /// The kernel has no random numbers, or the key is refused.
     #[error("no key can be made")]
@@ -47,23 +45,23 @@ pub enum KeyringError {
 #[derive(Debug)]
 pub struct Keyring {
     users: KeyRing,
-    /// It ends with the process.
+    /// The process's own keyring, destroyed with it.
     own: KeyRing,
 }
 
-/// The key of one image. In one place on the heap: moved about, it leaves no copies.
+/// The key of one image. On the heap, so that moving it leaves no copies.
 pub struct ImageKey {
     bytes: Box<Zeroizing<[u8; KEY_LEN]>>,
 }
 
 impl Keyring {
-    /// Opens it, made by the kernel where there is none.
+    /// Opens it. The kernel creates it if necessary.
     ///
     /// # Errors
     /// [`KeyringError::Unavailable`].
     pub fn open() -> Result<Self, KeyringError> {
         let open = || {
-            // Through its own keyring this process *possesses* the user's: what its keys' permissions ask for.
+            // A link from its own keyring makes this process a *possessor* of the user's, which the keys' permissions require.
             let own = KeyRing::from_special_id(KeyRingIdentifier::Process, true)?;
             own.link_keyring_id(KeyRingIdentifier::User)?;
             Ok(Self { users: KeyRing::from_special_id(KeyRingIdentifier::User, true)?, own })
@@ -71,8 +69,7 @@ impl Keyring {
         open().map_err(KeyringError::Unavailable)
     }
 
-    /// Puts `key` there, or puts off its end where it is there: the kernel forgets it after [`KEY_LIFE`], and no later than
-    /// `until`.
+    /// Stores `key`, or renews it. It expires after [`KEY_LIFE`], and no later than `until`.
     ///
     /// # Errors
     /// [`KeyringError::Full`].
@@ -83,8 +80,8 @@ impl Keyring {
         self.replace(&description(id), &*payload, timeout(until)).map_err(KeyringError::Full)
     }
 
-    /// A fresh key is born without an end, and an updated one loses it. So it is made in the process's own keyring, which ends
-    /// with the process, and takes the place of the one before only once it has an end.
+    /// A new key has no expiry, and an update removes it. So the key is made in the process's own keyring, which is destroyed with
+    /// the process, and replaces the one before only once it has an expiry.
     fn replace(&self, description: &str, payload: &[u8], timeout: usize) -> Result<(), KeyError> {
         let key = self.own.add_key(description, payload)?;
         let linked = key.set_timeout(timeout).and_then(|()| self.users.link_key(key));
@@ -92,7 +89,7 @@ impl Keyring {
         linked.and(unlinked)
     }
 
-    /// The key of an image, and until when the image may be used.
+    /// The key of an image, and the image's expiry.
     ///
     /// # Errors
     /// [`KeyringError::NoKey`].
@@ -109,7 +106,7 @@ impl Keyring {
         Ok((found, BootTime::from_millis(until)))
     }
 
-    /// Forgets an image's key, if it is there.
+    /// Removes an image's key, if it exists.
     pub fn forget(&self, id: &ImageId) {
         if let Ok(key) = self.users.search(&description(id)) {
             // Unlinked as well, so that it does not count against the user's quota until the kernel collects it.
@@ -120,7 +117,7 @@ impl Keyring {
 }
 
 impl ImageKey {
-    /// A fresh one from the kernel's random numbers.
+    /// A random key.
     ///
     /// # Errors
     /// [`KeyringError::Random`].
@@ -130,7 +127,7 @@ impl ImageKey {
         Ok(fresh)
     }
 
-    /// Zeros, to be filled in place.
+    /// Zeros, to fill in place.
     fn blank() -> Self {
         Self { bytes: Box::default() }
     }
@@ -150,7 +147,7 @@ fn description(id: &ImageId) -> String {
     format!("devbox-secretsd:{id}")
 }
 
-/// In seconds; at least one: to keyctl(2), none is for ever.
+/// In seconds, at least 1, because 0 means no timeout to keyctl(2).
 fn timeout(until: BootTime) -> usize {
     let left = until.since(BootTime::now()).min(KEY_LIFE);
     usize::try_from(left.as_secs().max(1)).unwrap_or(1)
@@ -170,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_found_with_its_end_until_it_is_forgotten() {
+    fn a_key_is_found_with_its_expiry_until_it_is_removed() {
         let Some(keyring) = keyring() else { return };
         let (id, key) = (ImageId::generate().unwrap(), ImageKey::generate().unwrap());
         assert_eq!(keyring.find(&id).err(), Some(KeyringError::NoKey));
@@ -184,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_killed_before_a_key_has_its_end_leaves_none() {
+    fn a_process_killed_before_a_key_has_its_expiry_leaves_no_key() {
         let Some(keyring) = keyring() else { return };
         let id = ImageId::generate().unwrap();
         let key = keyring.own.add_key(&description(&id), b"killed here").unwrap();
@@ -192,7 +189,7 @@ mod tests {
         keyring.own.unlink_key(key).unwrap();
     }
 
-    /// When the kernel forgets the key, as proc_keys(5) shows it: `perm` for never.
+    /// The key's timeout, as proc_keys(5) shows it: `perm` for never.
     fn expiry(id: &ImageId) -> String {
         let keys = std::fs::read_to_string("/proc/keys").unwrap();
         let line = keys.lines().find(|line| line.contains(&description(id))).unwrap();
@@ -200,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn no_key_stays_in_the_kernel_for_ever() {
+    fn every_key_in_the_kernel_has_a_timeout() {
         let Some(keyring) = keyring() else { return };
         let (id, key) = (ImageId::generate().unwrap(), ImageKey::generate().unwrap());
         for _ in 0..2 {
@@ -212,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_is_told_when_to_forget_and_never_that_it_need_not() {
+    fn a_timeout_is_never_zero_which_would_mean_none() {
         assert_eq!(timeout(BootTime::now()), 1);
         assert!((55..=60).contains(&timeout(in_a_minute())));
         assert_eq!(timeout(BootTime::now() + Duration::MAX), 600);

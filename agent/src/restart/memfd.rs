@@ -1,5 +1,4 @@
-//! What an image is written on: a `memfd_secret` where the kernel has one, else a sealed memfd. Either way its bytes are
-//! ciphertext.
+//! The file of an image: a `memfd_secret` if the kernel has one, else a sealed memfd. Its bytes are ciphertext in either.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -13,24 +12,24 @@ use thiserror::Error;
 use super::image::InvalidImage;
 use crate::sys::{Backing, MemoryError, SecretMemory};
 
-/// Most that is read back, in bytes: the largest bundle and what describes it.
+/// Most bytes that are read: the largest bundle and its notes.
 const MAX_LEN: u64 = 1 << 30;
 
 /// Why an image cannot be written or read.
 #[derive(Debug, Error)]
 pub(super) enum MediumError {
-    /// No locked memory.
-    #[error("there is no locked memory for it")]
+    /// Memory cannot be locked.
+    #[error("memory cannot be locked for it")]
     Memory(#[from] MemoryError),
-    /// No memfd, or it cannot be written or read.
-    #[error("its descriptor cannot be used")]
+    /// A memfd cannot be made, written or read.
+    #[error("its descriptor is unusable")]
     Descriptor(#[from] io::Error),
-    /// Not an image.
+    /// The bytes are not an image.
     #[error(transparent)]
     Image(#[from] InvalidImage),
 }
 
-/// Makes a descriptor of `len` bytes, or a little more, that `fill` writes.
+/// Makes a descriptor of `len` bytes, rounded up to pages, and has `fill` write them.
 pub(super) fn write(
     memory: &SecretMemory,
     len: usize,
@@ -50,7 +49,7 @@ pub(super) fn write(
     }
 }
 
-/// Nobody who gets hold of the descriptor can alter what it holds.
+/// A sealed memfd: a process that gets the descriptor cannot alter the bytes.
 fn sealed_memfd(bytes: &[u8]) -> io::Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let mut file = File::from(memfd_create(c"devbox-secrets", flags)?);
@@ -61,12 +60,12 @@ fn sealed_memfd(bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// What a descriptor holds.
+/// Reads all bytes of a descriptor.
 pub(super) fn read(memory: &SecretMemory, descriptor: OwnedFd) -> Result<Vec<u8>, MediumError> {
     if is_readable(&descriptor) { Ok(copied(descriptor)?) } else { Ok(memory.copy_received(&descriptor)?) }
 }
 
-/// A `memfd_secret` has no read(2).
+/// Whether it is a `memfd_secret`, which has no read(2).
 fn is_readable(descriptor: &OwnedFd) -> bool {
     !matches!(nix::unistd::read(descriptor.as_fd(), &mut []), Err(Errno::EINVAL))
 }

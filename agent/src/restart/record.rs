@@ -1,4 +1,4 @@
-//! The notes of images: what describes a generation's pages, and an identity. Numbers are little-endian.
+//! The notes of images: the description of a generation's pages, and an identity. Numbers are little-endian.
 //!
 //! ```text
 //! secrets  = devbox:bytes  revision:u64  count:u32  variable*count
@@ -14,12 +14,12 @@ use zeroize::Zeroizing;
 use crate::identity::{Identity, Material, TriedTokens};
 use crate::memory::Generation;
 
-/// Notes that this version did not write.
+/// Notes that another version wrote.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 #[error("its notes are not of this version")]
 pub(super) struct InvalidRecord;
 
-/// What describes a generation.
+/// The description of a generation.
 #[derive(Debug)]
 pub(super) struct SecretsRecord<'a> {
     pub(super) devbox: &'a str,
@@ -63,7 +63,7 @@ impl<'a> SecretsRecord<'a> {
     }
 }
 
-/// Everything that an identity is made of.
+/// Writes all parts of an identity.
 pub(super) fn identity(home: &str, identity: &Identity) -> Result<Zeroizing<Vec<u8>>, InvalidRecord> {
     let Material { chain, key, ca } = identity.material();
     let mut notes = Writer::default();
@@ -73,7 +73,7 @@ pub(super) fn identity(home: &str, identity: &Identity) -> Result<Zeroizing<Vec<
     Ok(notes.0)
 }
 
-/// What an identity is made of.
+/// The parts of an identity.
 pub(super) struct IdentityRecord<'a> {
     pub(super) home: &'a str,
     pub(super) chain: &'a [u8],
@@ -86,7 +86,7 @@ impl<'a> IdentityRecord<'a> {
     pub(super) fn read(notes: &'a [u8]) -> Result<Self, InvalidRecord> {
         let mut notes = Reader(notes);
         let (home, chain, key, ca) = (notes.text()?, notes.bytes()?, notes.bytes()?, notes.bytes()?);
-        // An earlier version, which may be the predecessor, ends here.
+        // The notes of an earlier version, which may be the predecessor, end here.
         let tried = if notes.0.is_empty() { &[] } else { notes.bytes()? };
         notes.end()?;
         Ok(Self { home, chain, key, ca, tried: TriedTokens::from_bytes(tried).ok_or(InvalidRecord)? })
@@ -156,7 +156,7 @@ mod tests {
     use crate::sys::test_support::memories;
 
     #[test]
-    fn a_generation_is_described_whole_and_without_a_value() {
+    fn a_generation_is_described_completely_and_without_a_value() {
         let sealed = SealedBundle::new(7, &[("A", b"hunter2"), ("B", b"")]);
         let generation = sealed.open(&memories()[0]).unwrap();
         let notes = secrets("dbx_1", &generation).unwrap();
@@ -173,7 +173,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_readers_panic(notes in proptest::collection::vec(any::<u8>(), 0..256)) {
+        fn arbitrary_bytes_do_not_make_the_readers_panic(notes in proptest::collection::vec(any::<u8>(), 0..256)) {
             let _ = SecretsRecord::read(&notes);
             let _ = IdentityRecord::read(&notes);
         }

@@ -1,4 +1,4 @@
-//! The images in the service manager's store: put there, put off, taken out, taken over.
+//! The images in the service manager's store: stores, renews, removes them, and takes over a predecessor's.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,35 +21,35 @@ use crate::memory::{Generation, GenerationError};
 use crate::sys::{BootTime, SecretMemory, now_ms};
 use crate::telemetry::{chain, service_manager};
 
-/// Why an image is not kept, or not taken over.
+/// Why an image is not stored, or not taken over.
 #[derive(Debug, Error)]
 enum StoreError {
-    /// No key.
+    /// Its key is unavailable.
     #[error(transparent)]
     Key(#[from] KeyringError),
-    /// No image.
+    /// It is invalid.
     #[error(transparent)]
     Image(#[from] InvalidImage),
-    /// No descriptor.
+    /// Its descriptor cannot be made or read.
     #[error(transparent)]
     Medium(#[from] MediumError),
-    /// The service manager does not take it.
-    #[error("the service manager does not take it")]
+    /// The service manager refuses it.
+    #[error("the service manager refuses it")]
     Notify(#[source] io::Error),
     /// Its name or notes are not of this version.
     #[error("it is not of this version")]
     Record,
-    /// Its time is over.
-    #[error("its time is over")]
+    /// It has expired.
+    #[error("it has expired")]
     Over,
-    /// It is of another server or machine than this daemon's.
-    #[error("it is of another server than server.url, or of the machine that this one is a copy of")]
+    /// It is for another server or machine.
+    #[error("it was saved for a different server.url, or by the machine this one was cloned from")]
     Foreign,
-    /// Its pages make no generation.
-    #[error("its secrets cannot be held")]
+    /// Its pages are not a generation.
+    #[error("its secrets cannot be put into locked memory")]
     Generation(#[from] GenerationError),
-    /// Its notes make no identity.
-    #[error("its identity cannot be used")]
+    /// Its notes are not an identity.
+    #[error("its identity is unusable")]
     Identity(#[from] InvalidIdentity),
 }
 
@@ -59,10 +59,10 @@ impl From<InvalidRecord> for StoreError {
     }
 }
 
-/// What a predecessor left.
+/// The state that a predecessor left.
 #[derive(Debug, Default)]
 pub struct Kept {
-    /// Its identity, still valid.
+    /// Its identity, if still valid.
     pub identity: Option<Identity>,
     /// Its secrets, fetched by that identity.
     pub secrets: Option<KeptSecrets>,
@@ -97,7 +97,7 @@ pub struct KeptSecrets {
     pub devbox: String,
     /// The secrets.
     pub generation: Generation,
-    /// Until when they may be served.
+    /// The end of their lease.
     pub lease: BootTime,
 }
 
@@ -112,21 +112,21 @@ pub struct Store {
     view: Arc<StoreView>,
 }
 
-/// An image that waits in the store.
+/// An image in the store.
 #[derive(Debug)]
 struct Slot {
     kind: Kind,
     id: ImageId,
     key: ImageKey,
-    /// When it is worth nothing any more.
+    /// Its expiry.
     until: BootTime,
-    /// Of the secrets.
+    /// The secrets' revision.
     revision: Option<u64>,
 }
 
 impl Store {
-    /// Opens the store, and takes over what a predecessor on the same machine, of the same server, left in it: `descriptors`, by the names that
-    /// the service manager keeps them under. What cannot be taken over is dropped, with a line in the log.
+    /// Opens the store and takes over the images that a predecessor left, if it ran on the same machine for the same server.
+    /// `descriptors`: the images, by their names in the store. An image that cannot be taken over is logged and dropped.
     #[must_use]
     pub fn open(
         memory: &SecretMemory,
@@ -139,33 +139,33 @@ impl Store {
         let mut kept = Kept::default();
         for (name, descriptor) in descriptors {
             if let Err(error) = store.take_over(&name, descriptor, &mut kept) {
-                warn!(name, "what a predecessor left is dropped: {}", chain(&error));
+                warn!(name, "a predecessor's image is dropped: {}", chain(&error));
                 store.drop_named(&name);
             }
         }
         (store, kept)
     }
 
-    /// A view of what it has, for `status`.
+    /// A view of its content, for `status`.
     #[must_use]
     pub fn view(&self) -> Arc<StoreView> {
         Arc::clone(&self.view)
     }
 
-    /// Drops secrets that another devbox's identity fetched than the one that this daemon starts with.
+    /// Drops secrets of another devbox than the one whose identity this daemon starts with.
     pub fn keep_only(&mut self, kept: &mut Kept, initial: &InitialIdentity) {
         let devbox = match initial {
             InitialIdentity::Ready(identity) => Some(identity.devbox_id()),
             InitialIdentity::Token(_) => None,
         };
         if kept.secrets.as_ref().is_some_and(|secrets| Some(secrets.devbox.as_str()) != devbox) {
-            warn!("a predecessor's secrets are dropped: the identity that they were fetched by is not there");
+            warn!("a predecessor's secrets are dropped: the identity that fetched them is gone");
             kept.secrets = None;
             self.forget_secrets();
         }
     }
 
-    /// Keeps `identity` for a successor, as long as its certificate is valid.
+    /// Stores `identity` for a successor until its certificate expires.
     pub fn keep_identity(&mut self, identity: &Identity) {
         let until = BootTime::now() + identity.validity().left(now_ms());
         let notes = record::identity(&self.home(), identity).map_err(StoreError::from);
@@ -174,7 +174,7 @@ impl Store {
         self.replace(Kind::Identity, slot);
     }
 
-    /// Keeps `generation`, of `devbox`, for a successor, until `lease` ends.
+    /// Stores `generation` of `devbox` for a successor until `lease` expires.
     pub fn keep_secrets(&mut self, devbox: &str, generation: &Generation, lease: BootTime) {
         let notes = record::secrets(devbox, generation).map_err(StoreError::from);
         let slot = notes.and_then(|notes| {
@@ -185,16 +185,16 @@ impl Store {
         self.replace(Kind::Secrets, slot);
     }
 
-    /// The secrets that are kept may be served until `lease`.
+    /// Extends the stored secrets' lease.
     pub fn renew_lease(&mut self, lease: BootTime) {
         if let Some(slot) = &mut self.secrets {
             slot.until = lease;
         }
-        self.tell();
+        self.publish();
         self.tend();
     }
 
-    /// Keeps the images' keys alive. Call more often than every [`KEY_LIFE`](super::keyring::KEY_LIFE).
+    /// Renews the images' keys. Call more often than every [`KEY_LIFE`](super::keyring::KEY_LIFE).
     pub fn tend(&self) {
         let Some(keyring) = &self.keyring else { return };
         for slot in [&self.identity, &self.secrets].into_iter().flatten().filter(|slot| !slot.is_over()) {
@@ -204,15 +204,15 @@ impl Store {
         }
     }
 
-    /// A successor shall have no secrets.
+    /// Removes the secrets.
     pub fn forget_secrets(&mut self) {
         if let Some(slot) = self.secrets.take() {
             self.discard(&slot);
         }
-        self.tell();
+        self.publish();
     }
 
-    /// A successor shall have neither secrets nor identity: their keys are gone when this returns.
+    /// Removes secrets and identity. Their keys are gone when this returns.
     pub fn forget_everything(&mut self) {
         if let Some(slot) = self.identity.take() {
             self.discard(&slot);
@@ -220,11 +220,11 @@ impl Store {
         self.forget_secrets();
     }
 
-    /// Waits until the service manager has closed what was forgotten: pages of ciphertext, whose keys are gone already. For ever
-    /// where it does not say so.
+    /// Waits until the service manager has closed the removed images: pages of ciphertext, whose keys are gone already. Has no
+    /// deadline.
     ///
     /// # Errors
-    /// It cannot be asked.
+    /// The service manager does not listen.
     pub async fn closed(&self) -> io::Result<()> {
         match self.keyring {
             Some(_) => service_manager::caught_up().await,
@@ -232,7 +232,6 @@ impl Store {
         }
     }
 
-    /// Without a keyring there is nothing to do.
     fn put(&self, kind: Kind, parts: Parts<'_>, until: BootTime) -> Result<Option<Slot>, StoreError> {
         let Some(keyring) = &self.keyring else { return Ok(None) };
         let (slot, descriptor) = self.seal(kind, parts, until)?;
@@ -248,7 +247,7 @@ impl Store {
         Ok((slot, descriptor))
     }
 
-    /// The image before goes when its successor is there, or cannot be had: never is an old one taken for the present.
+    /// Replaces the image even if the new one could not be made: an old one must not be taken for the present state.
     fn replace(&mut self, kind: Kind, slot: Result<Option<Slot>, StoreError>) {
         let new = slot.unwrap_or_else(|error| {
             warn!("a restart will need the control plane: {}", chain(&error));
@@ -257,10 +256,10 @@ impl Store {
         if let Some(old) = std::mem::replace(self.slot(kind), new) {
             self.discard(&old);
         }
-        self.tell();
+        self.publish();
     }
 
-    fn tell(&self) {
+    fn publish(&self) {
         let identity = self.identity.as_ref().map(|slot| slot.until);
         let secrets = self.secrets.as_ref().and_then(|slot| Some((slot.revision?, slot.until)));
         self.view.holds(Images { identity, secrets });
@@ -306,15 +305,15 @@ impl Store {
                 (kept.offer_secrets(secrets), Some(revision))
             }
         };
-        // A predecessor that was killed between the new image and the removal of the old one left two, in any order.
+        // A predecessor that was killed between storing the new image and removing the old one left two, in any order.
         let slot = Slot { kind, id, key, until, revision };
         let older = if is_newer { self.slot(kind).replace(slot) } else { Some(slot) };
         older.iter().for_each(|older| self.discard(older));
-        self.tell();
+        self.publish();
         Ok(())
     }
 
-    /// Whose identities these are: a copy of the machine finds none of its own.
+    /// Binds an identity to server and machine, so that a clone of the machine drops it.
     fn home(&self) -> String {
         format!("{} {}", self.server, machine::id().unwrap_or_default())
     }
@@ -349,13 +348,13 @@ impl Slot {
         self.until <= BootTime::now()
     }
 
-    /// What the service manager keeps it under.
+    /// Its name in the store.
     fn name(&self) -> String {
         format!("{}{}", prefix(self.kind), self.id)
     }
 }
 
-/// Whether the service manager's name of a descriptor is an image's.
+/// Whether a descriptor's name in the store is an image's.
 #[must_use]
 pub fn is_image(name: &str) -> bool {
     [Kind::Identity, Kind::Secrets].iter().any(|kind| name.starts_with(prefix(*kind)))

@@ -1,4 +1,4 @@
-//! What the service manager's store has for a successor: for `status`.
+//! The content of the service manager's store, for `status`.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::BootTime;
 
-/// What a restart would find.
+/// The state that a restart would find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Stored {
     /// Whether there is an identity that is still valid.
@@ -28,7 +28,7 @@ pub(super) struct Images {
 }
 
 impl StoreView {
-    /// What a restart would find at this moment.
+    /// The state that a restart would find at this moment.
     #[must_use]
     pub fn now(&self) -> Stored {
         let (images, now) = (self.images(), BootTime::now());

@@ -46,7 +46,7 @@ fn in_a_minute() -> BootTime {
     BootTime::now() + Duration::from_secs(60)
 }
 
-/// What the service manager would pass to a successor.
+/// Stores an image, and returns the descriptor that the service manager would pass to a successor.
 fn leave(store: &Store, kind: Kind, parts: Parts<'_>, until: BootTime) -> (String, OwnedFd) {
     let (slot, descriptor) = store.seal(kind, parts, until).unwrap();
     store.keyring.as_ref().unwrap().put(&slot.id, &slot.key, until).unwrap();
@@ -81,7 +81,7 @@ fn successor(store: &mut Store, left: Vec<(String, OwnedFd)>) -> Kept {
 }
 
 #[test]
-fn of_two_images_the_newer_one_is_taken_over_in_whatever_order_they_come() {
+fn the_newer_of_two_images_is_taken_over_in_either_order() {
     let memory = &memories()[0];
     let Some(mut store) = store(memory) else { return };
     for newest_first in [false, true] {
@@ -104,7 +104,7 @@ fn of_two_images_the_newer_one_is_taken_over_in_whatever_order_they_come() {
 }
 
 #[test]
-fn of_two_identities_the_one_that_is_valid_for_longer_is_taken_over() {
+fn the_identity_that_is_valid_for_longer_is_taken_over() {
     let memory = &memories()[0];
     let Some(mut store) = store(memory) else { return };
     for newest_first in [false, true] {
@@ -154,7 +154,7 @@ fn a_successor_has_identity_secrets_and_lease() {
 }
 
 #[test]
-fn nothing_is_taken_over_past_its_lease_or_without_its_key() {
+fn an_expired_image_or_one_without_its_key_is_not_taken_over() {
     let memory = &memories()[0];
     let Some(mut store) = store(memory) else { return };
     let over = leave_secrets(&store, &generation(memory), BootTime::now());
