@@ -184,3 +184,39 @@ fn a_budget_of_nothing_is_a_mistake() {
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(found[0].1.contains("max_connections") && found[1].1.contains("exempt_addresses"), "{found:?}");
 }
+
+/// The server's part of `docs/configuration.md`. The test program `tree` compares its keys with the parser's.
+fn documented() -> &'static str {
+    let document = include_str!("../../../docs/configuration.md");
+    let (_, part) = document.split_once("\n## Server\n").unwrap();
+    part.split("\n## ").next().unwrap()
+}
+
+#[test]
+fn the_documented_defaults_are_those_in_force() {
+    let needed = [
+        ("state", "directory = '/d'\nmaster_key_file = '/k'\n"),
+        ("api", "listen = '127.0.0.1:0'\n"),
+        ("devbox", "listen = '127.0.0.1:0'\n"),
+    ];
+    let section = |name: &str, lines: &str| {
+        let needed = needed.iter().find(|(section, _)| *section == name).map_or("", |(_, lines)| lines);
+        format!("[{name}]\n{needed}{lines}")
+    };
+    let written = documented().split("\n### `[").skip(1).map(|part| {
+        let (name, text) = part.split_once("]`\n").unwrap();
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | `"));
+        let lines: String =
+            rows.map(|(key, rest)| format!("{key} = {}\n", rest.split('`').next().unwrap())).collect();
+        section(name, &lines)
+    });
+    let written = Config::parse(&written.collect::<String>(), None).unwrap();
+    let omitted: String = needed.iter().map(|(name, _)| section(name, "")).collect();
+    assert_eq!(written, Config::parse(&omitted, None).unwrap());
+}
+
+#[test]
+fn the_documented_example_is_a_configuration() {
+    let (_, example) = documented().split_once("```toml\n").unwrap();
+    Config::parse(example.split("```").next().unwrap(), None).unwrap();
+}

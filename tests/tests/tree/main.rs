@@ -3,6 +3,8 @@
 //! A subject alone: `cargo test --workspace --test tree prose::`.
 #![allow(clippy::unwrap_used, reason = "a broken expectation is a failed test")]
 
+mod configuration;
+mod documents;
 mod files;
 mod help;
 mod module_order;
