@@ -151,7 +151,8 @@ impl MasterKey {
     /// The key that `record` was wrapped under, where this one's file holds it by now, or a rotation has put it beside.
     #[must_use]
     pub fn reload(&self, record: &[u8]) -> Option<Self> {
-        let files = [self.file.clone(), Self::next_file(&self.file)];
+        // The staged file first: if a rotation renames it before it is read, the other one is the new key already.
+        let files = [Self::next_file(&self.file), self.file.clone()];
         let mut keys = files.iter().filter_map(|file| Self::load(file).ok());
         let found = keys.find(|key| key.has_wrapped(record))?;
         Some(Self { file: self.file.clone(), ..found })
