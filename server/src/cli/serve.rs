@@ -48,7 +48,12 @@ pub(super) async fn start(
 }
 
 pub(super) async fn run_to_end(app: App) -> Result<(), Failure> {
-    app.run().await;
+    // A task of the runtime's threads: each timer and connection would wake the main thread besides, if that ran it.
+    if let Err(error) = tokio::spawn(app.run()).await
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
+    }
     tracing::info!("stopped");
     Ok(())
 }

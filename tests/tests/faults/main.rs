@@ -7,6 +7,7 @@ mod clones;
 mod crowds;
 mod disks;
 mod held_requests;
+mod idle;
 mod impostors;
 mod kills;
 mod network;

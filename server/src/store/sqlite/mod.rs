@@ -89,13 +89,17 @@ impl SqliteStore {
         let options = options(database);
         let writer = pool(1).connect_with(options.clone()).await?;
         migrate(&writer).await?;
-        Self::over(writer, options.pragma("query_only", "ON")).await
+        Self::over(writer, pool(READERS), options.pragma("query_only", "ON")).await
     }
 
-    async fn over(writer: SqlitePool, reader: SqliteConnectOptions) -> Result<Self, StoreError> {
-        let readers = pool(READERS).connect_with(reader.clone()).await?;
-        let directory = reader.get_filename().parent().unwrap_or(Path::new("."));
-        let watcher = Mutex::new(watcher::Watcher::new(reader.connect().await?, directory));
+    async fn over(
+        writer: SqlitePool,
+        readers: PoolOptions<Sqlite>,
+        reader: SqliteConnectOptions,
+    ) -> Result<Self, StoreError> {
+        let readers = readers.connect_with(reader.clone()).await?;
+        let watcher = watcher::Watcher::new(reader.connect().await?, reader.get_filename());
+        let watcher = Mutex::new(watcher);
         let recorder = recorder::Recorder::new(writer.clone());
         Ok(Self { writer, readers, watcher, recorder })
     }
