@@ -84,10 +84,13 @@ impl fmt::Display for StateSummary {
 /// # Errors
 /// [`UpkeepError`] with the damage and the remedy.
 async fn check(config: &StateConfig) -> Result<StateSummary, UpkeepError> {
-    let directory = existing(config)?;
-    let master = MasterKey::load(&config.master_key_file).map_err(UpkeepError::MasterKey)?;
-    let database = directory.database();
-    check_database(&database, &database, master).await
+    let database = existing(config)?.database();
+    let load = || MasterKey::load(&config.master_key_file).map_err(UpkeepError::MasterKey);
+    match check_database(&database, &database, load()?).await {
+        // A rotation may have come between the key's file and the database: then a second look fits.
+        Err(UpkeepError::OtherMasterKey(_)) => check_database(&database, &database, load()?).await,
+        checked => checked,
+    }
 }
 
 /// As [`check()`], of a database wherever it is; errors name the file that it was copied from.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sqlx::{ConnectOptions, Connection, Row};
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 
 use super::integrity::{check_schema, read_options};
 use super::{SqliteStore, audit, pool};
@@ -13,7 +13,8 @@ use crate::store::{AuditRecord, StoreError};
 const REVISION_LEAP: i64 = 1 << 32;
 
 impl SqliteStore {
-    /// Opens a database to look at it: nothing is changed, not even its schema.
+    /// Opens a database to look at it: nothing is changed, not even its schema. All reads are of one moment, before this
+    /// returns: writes and prunes of other programs are no contradiction. The write-ahead log grows as long as it is open.
     ///
     /// # Errors
     /// [`StoreError::Older`], [`StoreError::Newer`], [`StoreError::Empty`]; others if it is no database of this program.
@@ -23,7 +24,9 @@ impl SqliteStore {
         let fits = check_schema(&mut connection).await;
         connection.close().await?;
         fits?;
-        Self::over(pool(1).connect_with(options.clone()).await?, options).await
+        let writer = pool(1).connect_with(options.clone()).await?;
+        let readers = pool(1).after_connect(|connection, _| Box::pin(begin_reading(connection)));
+        Self::over(writer, readers, options).await
     }
 
     /// Ends every connection, so that all of the state is in its one file.
@@ -73,4 +76,11 @@ impl SqliteStore {
         let row = sqlx::query(COUNTS).fetch_one(&self.readers).await?;
         Ok([("accounts", row.try_get(0)?), ("secrets", row.try_get(1)?), ("devboxes", row.try_get(2)?)])
     }
+}
+
+/// Starts a read transaction that lasts as long as the connection. SQLite takes its snapshot at the first read, not at `BEGIN`
+/// (lang_transaction.html, section 2.1).
+async fn begin_reading(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("BEGIN").execute(&mut *connection).await?;
+    sqlx::query("SELECT count(*) FROM _sqlx_migrations").fetch_one(connection).await.map(drop)
 }

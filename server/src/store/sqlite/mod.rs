@@ -72,7 +72,7 @@ impl SqliteStore {
         connection.close().await?;
         fits?;
         let writer = pool(1).connect_with(options.clone()).await?;
-        Self::over(writer, options.pragma("query_only", "ON")).await
+        Self::over(writer, pool(READERS), options.pragma("query_only", "ON")).await
     }
 
     /// Opens the database of `state`, makes it if there is none, and brings its schema up to date. The claim keeps a

@@ -322,3 +322,23 @@ async fn another_programs_commit_wakes_an_idle_watcher() {
         noticed.expect("long before the idle look").unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_state_opened_to_read_stays_as_it_was_while_others_write_and_prune() {
+    let (_directory, state) = state();
+    let server = open(&state).await.unwrap();
+    for _ in 0..10 {
+        server.record(&record()).await.unwrap();
+    }
+    let all = AuditPage::OldestAfter(0);
+    let reader = SqliteStore::open_to_read(&state.database()).await.unwrap();
+    let before = server.audit_page(None, all, 100).await.unwrap();
+    let prune = AuditRecord { action: Action::AuditPrune, object: "5".to_owned(), ..record() };
+    assert!(server.raise_audit_floor(5, &prune).await.unwrap());
+    server.record(&record()).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(reader.audit_floor().await.unwrap().sequence, 1);
+        assert_eq!(reader.audit_page(None, all, 100).await.unwrap(), before);
+    }
+    reader.close().await.unwrap();
+}
