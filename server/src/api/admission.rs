@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Counts what is admitted, in all and by key.
@@ -87,17 +86,12 @@ fn lock<K>(counts: &Mutex<Counts<K>>) -> MutexGuard<'_, Counts<K>> {
     counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The unit that limits count: an IPv4 address, or an IPv6 /64, which is the least that one customer gets (RFC 6177).
-pub(super) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-        address => address,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
+    use crate::registry::network::network;
 
     fn address(text: &str) -> Option<IpAddr> {
         Some(network(text.parse().unwrap()))
@@ -116,10 +110,15 @@ mod tests {
     }
 
     #[test]
-    fn a_mapped_address_and_a_network_of_ipv6_are_each_one_address() {
-        assert_eq!(address("::ffff:192.0.2.1"), address("192.0.2.1"));
-        assert_eq!(address("2001:db8:1:2:3::4"), address("2001:db8:1:2:ffff::"));
-        assert_ne!(address("2001:db8:1:2::"), address("2001:db8:1:3::"));
+    fn many_keys_together_leave_a_place_for_the_next() {
+        let admission = Admission::default();
+        let mut held = Vec::new();
+        for key in 0..14 {
+            held.push(std::iter::from_fn(|| admission.admit(Some(key), 1_024, 128).ok()).collect::<Vec<_>>());
+        }
+        let sizes: Vec<_> = held.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [128, 128, 128, 128, 128, 128, 128, 64, 32, 16, 8, 4, 2, 1]);
+        assert!(admission.admit(Some(14), 1_024, 128).is_ok());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::admission::{Admission, ConnectionSlot, Full, network};
+use super::admission::{Admission, ConnectionSlot, Full};
 use super::connection::{self, Connection};
 use super::load::Load;
 use super::observe::Observer;
@@ -28,6 +28,7 @@ use super::sampled::Sampled;
 use crate::config::ListenerLimits;
 use crate::metrics::Metrics;
 use crate::pki::tls::TlsSource;
+use crate::registry::network::network;
 use crate::shutdown::Shutdown;
 
 pub use super::connection::BodyPrivacy;

@@ -10,12 +10,13 @@ use axum::http::StatusCode;
 use devbox_secrets_proto::secret::SecretBytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::admission::{Admission, ConnectionSlot, Full, network};
+use super::admission::{Admission, ConnectionSlot, Full};
 use super::body::MAX_BODY_LEN;
 use super::error::ApiError;
 use super::listener::LimitSource;
 use crate::config::{ListenerLimits, Rate};
 use crate::crypto::{ApiToken, TokenHash};
+use crate::registry::network::network;
 use crate::registry::rate::RateLimiter;
 
 /// Failures at once, in seconds of the rate.

@@ -5,13 +5,14 @@
 //! [`MOST_OF_AN_ACTOR`] rows a minute for one action.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::audit::Attempt;
+use super::network::network;
 use crate::store::Actor;
 
 /// What a limit is for.
@@ -41,14 +42,6 @@ impl RefusalKey {
     /// All refusals of the same actor and action.
     fn of_any_address(&self) -> Self {
         Self { actor: self.actor.clone(), remote: None, action: self.action, code: "" }
-    }
-}
-
-/// The address that counts: an IPv6 address without its host part. An IPv4 address may arrive mapped into IPv6.
-pub(super) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -106,6 +99,8 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
     use crate::crypto::id::DevboxId;
 

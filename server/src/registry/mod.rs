@@ -32,6 +32,7 @@ mod in_flight;
 mod join_tokens;
 mod limits;
 mod master_key;
+pub(crate) mod network;
 mod open;
 mod peer;
 pub mod rate;

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
 use super::audit::Attempt;
-use super::audit_limit::network;
 use super::caller::no_devbox_capability;
+use super::network::network;
 use super::{Refusal, Registry};
 use crate::clock::now_ms;
 use crate::crypto::id::{AccountId, DevboxId};
