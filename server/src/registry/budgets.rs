@@ -7,7 +7,8 @@ use super::peer::Source;
 use super::rate::RateLimiter;
 use super::{DevboxPeer, Refusal, Registry};
 use crate::config::{Limits, Rate};
-use crate::crypto::id::{AccountId, DevboxId, TokenId};
+use crate::crypto::TokenHash;
+use crate::crypto::id::{AccountId, DevboxId};
 use crate::store::{AuditRecord, Budget};
 
 /// Of an account's audit rows of deliveries, how many parts of the whole one devbox may take.
@@ -17,7 +18,7 @@ const DEVBOX_SHARE: u32 = 10;
 /// certificates of it that were ended, cannot use up the rates of the devbox itself.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
-    requests: RateLimiter<TokenId>,
+    requests: RateLimiter<TokenHash>,
     bundles: RateLimiter<Source>,
     renewal_requests: RateLimiter<Source>,
     renewals: RateLimiter<DevboxId>,
@@ -85,9 +86,18 @@ impl Registry {
         if used as u64 > most { Err(self.over_budget(budget)) } else { Ok(()) }
     }
 
+    /// 429 for a token that has been used more often than its rate, before it is looked for. A token that does not exist has
+    /// no bucket here, so guesses take none.
+    pub(super) fn check_exhausted(&self, token: TokenHash) -> Result<(), Refusal> {
+        match self.0.rates.requests.wait(&token, self.limits().requests) {
+            Duration::ZERO => Ok(()),
+            wait => Err(self.too_often(Budget::Requests, wait)),
+        }
+    }
+
     /// 429 for a token that is used more often than its rate.
-    pub(super) fn check_request_rate(&self, token: &TokenId) -> Result<(), Refusal> {
-        let taken = self.0.rates.requests.take(token, self.limits().requests);
+    pub(super) fn check_request_rate(&self, token: TokenHash) -> Result<(), Refusal> {
+        let taken = self.0.rates.requests.take(&token, self.limits().requests);
         taken.map_err(|wait| self.too_often(Budget::Requests, wait))
     }
 

@@ -92,6 +92,7 @@ impl Registry {
     ) -> Result<Caller, Refusal> {
         let hash = ApiToken::hash_presented(bearer)
             .map_err(|error| Refusal::unauthenticated("invalid_token", error.to_string()))?;
+        self.check_exhausted(hash)?;
         let Some((token, account)) = self.store().token_by_hash(hash).await? else {
             return Err(Refusal::unauthenticated("unknown_token", "this server knows no such API token"));
         };
@@ -99,7 +100,7 @@ impl Registry {
         let (may_use_devboxes, scopes) = (account.devbox_capability, token.scopes);
         let caller = Caller { may_use_devboxes, account, actor, scopes, remote, retry: None };
         match usable(&token) {
-            Ok(()) => self.check_request_rate(&token.id).map(|()| caller),
+            Ok(()) => self.check_request_rate(hash).map(|()| caller),
             Err(refusal) => self.refuse(caller.attempt(Action::TokenUse, token.id.as_str()), refusal).await,
         }
     }

@@ -56,7 +56,7 @@ impl<K: Eq + Hash + Clone> RateLimiter<K> {
     #[must_use]
     pub fn wait(&self, key: &K, rate: Rate) -> Duration {
         let now = Instant::now();
-        wait(self.table().full_at(key, now), rate, now)
+        wait(self.table().full_at(key, rate, now), rate, now)
     }
 
     /// A panic while the lock was held leaves the table whole: nothing that can panic is done under it.
@@ -72,13 +72,19 @@ fn wait(full_at: Instant, rate: Rate, now: Instant) -> Duration {
 }
 
 impl<K: Eq + Hash + Clone> Table<K> {
-    fn full_at(&self, key: &K, now: Instant) -> Instant {
-        let shared = if self.full_at.len() >= MOST_KEYS { self.shared } else { None };
-        self.full_at.get(key).copied().or(shared).map_or(now, |full_at| full_at.max(now))
+    /// No bucket is emptier than empty: one that was emptied at a slower rate, before a reload, is refilled at this one.
+    fn full_at(&mut self, key: &K, rate: Rate, now: Instant) -> Instant {
+        let latest = now + rate.interval * rate.burst;
+        let is_full = self.full_at.len() >= MOST_KEYS;
+        let kept = self.full_at.get_mut(key).or(if is_full { self.shared.as_mut() } else { None });
+        kept.map_or(now, |full_at| {
+            *full_at = latest.min(*full_at);
+            now.max(*full_at)
+        })
     }
 
     fn take(&mut self, key: &K, rate: Rate, now: Instant) -> Result<(), Duration> {
-        let full_at = self.full_at(key, now);
+        let full_at = self.full_at(key, rate, now);
         match wait(full_at, rate, now) {
             Duration::ZERO => {
                 self.keep(key, full_at + rate.interval, now);
@@ -116,19 +122,30 @@ mod tests {
         let limiter = RateLimiter::default();
         let (mut table, mut now) = (limiter.table(), Instant::now());
         for _ in 0..3 {
-            assert_eq!(wait(table.full_at(&"a", now), RATE, now), Duration::ZERO);
+            assert_eq!(wait(table.full_at(&"a", RATE, now), RATE, now), Duration::ZERO);
             table.take(&"a", RATE, now).unwrap();
         }
         assert_eq!(table.take(&"a", RATE, now), Err(RATE.interval));
         table.take(&"b", RATE, now).unwrap();
         now += RATE.interval;
         table.take(&"a", RATE, now).unwrap();
-        assert_eq!(wait(table.full_at(&"a", now), RATE, now), RATE.interval);
+        assert_eq!(wait(table.full_at(&"a", RATE, now), RATE, now), RATE.interval);
         now += RATE.interval * 10;
         for _ in 0..3 {
             table.take(&"a", RATE, now).unwrap();
         }
         assert!(table.take(&"a", RATE, now).is_err());
+    }
+
+    #[test]
+    fn a_bucket_emptied_at_a_slower_rate_is_refilled_at_the_new_one() {
+        let limiter = RateLimiter::default();
+        let (mut table, now) = (limiter.table(), Instant::now());
+        let slow = Rate { interval: Duration::from_secs(60), burst: 10 };
+        while table.take(&"a", slow, now).is_ok() {}
+        assert_eq!(wait(table.full_at(&"a", slow, now), slow, now), slow.interval);
+        assert_eq!(table.take(&"a", RATE, now), Err(RATE.interval));
+        table.take(&"a", RATE, now + RATE.interval).unwrap();
     }
 
     #[test]

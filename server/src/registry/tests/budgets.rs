@@ -171,6 +171,24 @@ async fn a_token_that_is_used_too_often_waits_and_another_one_does_not() {
 }
 
 #[tokio::test]
+async fn a_token_over_its_rate_costs_no_look_at_the_database_and_a_guess_takes_no_bucket() {
+    let (world, _, _) = world(Limits { requests: TWICE_AN_HOUR, ..Limits::default() }).await;
+    let (view, token) =
+        world.registry.create_token(&Actor::Server, "busy", "test", None, Scopes::default()).await.unwrap();
+    let busy = bytes(token.expose_token());
+    for _ in 0..2 {
+        world.registry.authenticate(&busy, None).await.unwrap();
+    }
+    // The database would say that the token is revoked.
+    world.registry.revoke_token(&Actor::Server, "busy", view.id.as_str()).await.unwrap();
+    assert_eq!(refusal(world.registry.authenticate(&busy, None).await).1, "budget_requests");
+    let guess = bytes(ApiToken::generate().unwrap().expose_token());
+    for _ in 0..4 {
+        assert_eq!(refusal(world.registry.authenticate(&guess, None).await).1, "unknown_token");
+    }
+}
+
+#[tokio::test]
 async fn a_devbox_that_asks_too_often_waits_and_another_one_does_not() {
     let limits = Limits { bundles: TWICE_AN_HOUR, renewals: TWICE_AN_HOUR, ..Limits::default() };
     let (world, busy, _) = world(limits).await;
