@@ -117,7 +117,7 @@ impl Registry {
         new: NewDevbox,
     ) -> Result<(DevboxView, JoinToken), Refusal> {
         let devbox: Devbox = self.once(caller, Action::DevboxCreate, self.register(caller, new)).await?;
-        let secret = self.account_key(caller).await?.join_secret(&devbox.id);
+        let secret = self.current_account_key(caller).await?.join_secret(&devbox.id);
         let token = JoinToken::new(devbox.id.as_str(), secret.into_secret(), *self.ca().fingerprint());
         Ok((devbox.into(), token.map_err(Refusal::internal)?))
     }
@@ -208,9 +208,11 @@ impl Registry {
     }
 
     async fn insert_devbox(&self, caller: &Caller, devbox: &Devbox) -> Result<(), Refusal> {
-        let secret = self.account_key(caller).await?.join_secret(&devbox.id);
         let expire_time_ms = devbox.create_time_ms.saturating_add(JOIN_TOKEN_LIFETIME_MS);
-        let grant = JoinGrant { hash: secret.hash(), expire_time_ms };
+        let grant = |wrapped: &[u8]| {
+            let hash = self.key_of(caller.account(), wrapped)?.join_secret(&devbox.id).hash();
+            Ok(JoinGrant { hash, expire_time_ms })
+        };
         let audit = caller.done(Action::DevboxCreate, devbox.id.as_str());
         let audit = match &devbox.name {
             Some(name) => audit.named(name),
@@ -219,7 +221,7 @@ impl Registry {
         let request = self.request_key(caller).await?;
         let (account, limits) = (caller.account(), self.limits());
         let inserted =
-            self.store().insert_devbox(account, devbox, grant, &limits, &audit, request.as_ref()).await;
+            self.store().insert_devbox(account, devbox, &grant, &limits, &audit, request.as_ref()).await;
         inserted.map_err(|error| self.write_refusal(error))
     }
 

@@ -6,7 +6,6 @@ use devbox_secrets_proto::join_token::JoinToken;
 use super::devboxes::JOIN_TOKEN_LIFETIME_MS;
 use super::peer::shut_down;
 use super::{Caller, Refusal, Registry};
-use crate::crypto::JoinSecret;
 use crate::crypto::id::{DevboxId, JoinTokenId};
 use crate::store::{Action, DevboxStatus, JoinGrant, JoinTokenIssue};
 
@@ -20,7 +19,8 @@ impl Registry {
         let id = DevboxId::new(id);
         let issue: JoinTokenIssue =
             self.once(caller, Action::DevboxJoinToken, self.replace_join_token(caller, &id)).await?;
-        let secret = self.later_join_secret(caller, &issue).await?;
+        let key = self.current_account_key(caller).await?;
+        let secret = key.later_join_secret(&issue.devbox, &issue.id);
         JoinToken::new(issue.devbox.as_str(), secret.into_secret(), *self.ca().fingerprint())
             .map_err(Refusal::internal)
     }
@@ -44,25 +44,20 @@ impl Registry {
             return Err(shut_down());
         }
         let issue = JoinTokenIssue { id: JoinTokenId::generate()?, devbox: devbox.id };
-        let hash = self.later_join_secret(caller, &issue).await?.hash();
         let audit = caller.done(Action::DevboxJoinToken, id.as_str()).because(issue.id.as_str());
         let audit = match &devbox.name {
             Some(name) => audit.named(name),
             None => audit,
         };
-        let grant = JoinGrant { hash, expire_time_ms: audit.time_ms.saturating_add(JOIN_TOKEN_LIFETIME_MS) };
+        let expire_time_ms = audit.time_ms.saturating_add(JOIN_TOKEN_LIFETIME_MS);
+        let grant = |wrapped: &[u8]| {
+            let key = self.key_of(caller.account(), wrapped)?;
+            Ok(JoinGrant { hash: key.later_join_secret(&issue.devbox, &issue.id).hash(), expire_time_ms })
+        };
         let request = self.request_key(caller).await?;
-        match self.store().replace_join(caller.account(), &issue, grant, &audit, request.as_ref()).await? {
+        match self.store().replace_join(caller.account(), &issue, &grant, &audit, request.as_ref()).await? {
             true => Ok(issue),
             false => Err(shut_down()),
         }
-    }
-
-    async fn later_join_secret(
-        &self,
-        caller: &Caller,
-        issue: &JoinTokenIssue,
-    ) -> Result<JoinSecret, Refusal> {
-        Ok(self.account_key(caller).await?.later_join_secret(&issue.devbox, &issue.id))
     }
 }

@@ -17,6 +17,13 @@ impl Registry {
         self.unwrapped(caller.account(), &caller.row().wrapped_key).await
     }
 
+    /// As [`Self::account_key`], after a re-key too that the caller's request has overtaken.
+    pub(super) async fn current_account_key(&self, caller: &Caller) -> Result<AccountKey, Refusal> {
+        let row = self.store().account(caller.account()).await?;
+        let row = row.ok_or_else(|| Refusal::internal("an account that was there is missing"))?;
+        self.unwrapped(caller.account(), &row.wrapped_key).await
+    }
+
     /// An account's key from its record, which may have been read before a rotation.
     pub(super) async fn unwrapped(&self, account: &AccountId, record: &[u8]) -> Result<AccountKey, Refusal> {
         if let Some(master) = self.0.keyring.of(record) {

@@ -193,6 +193,10 @@ pub type ChangeKey<'a> = dyn Fn(&[u8]) -> Result<Option<Vec<u8>>, CryptoError> +
 pub type ResealFor<'a> =
     dyn Fn(&[u8], SealedSecret) -> Result<Option<Vec<u8>>, CryptoError> + Send + Sync + 'a;
 
+/// Makes what is stored of a join token, whose secret is derived from the account's wrapped key. The key is read in the
+/// transaction of the write, so that no token is derived from a key that the account no longer has.
+pub type GrantFor<'a> = dyn Fn(&[u8]) -> Result<JoinGrant, CryptoError> + Send + Sync + 'a;
+
 /// A page of secrets that was looked at to be sealed anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resealed {
@@ -316,7 +320,7 @@ pub trait Devboxes {
         &self,
         account: &AccountId,
         devbox: &Devbox,
-        join: JoinGrant,
+        join: &GrantFor<'_>,
         limits: &Limits,
         audit: &AuditRecord,
         request: Option<&RequestKey>,
@@ -346,7 +350,7 @@ pub trait Devboxes {
         &self,
         account: &AccountId,
         issue: &JoinTokenIssue,
-        join: JoinGrant,
+        join: &GrantFor<'_>,
         audit: &AuditRecord,
         request: Option<&RequestKey>,
     ) -> Result<bool, StoreError>;

@@ -147,7 +147,7 @@ fn devbox(bindings: Option<&[(&str, &SecretId)]>) -> Devbox {
 async fn register(store: &Arc<dyn Store>, account: &AccountId, devbox: &Devbox) -> TokenHash {
     let hash = JoinSecret::generate().unwrap().hash();
     let grant = JoinGrant { hash, expire_time_ms: 2000 };
-    store.insert_devbox(account, devbox, grant, &Limits::default(), &done(), None).await.unwrap();
+    store.insert_devbox(account, devbox, &|_| Ok(grant), &Limits::default(), &done(), None).await.unwrap();
     hash
 }
 
@@ -331,7 +331,7 @@ async fn every_write_that_changes_what_devboxes_may_have_wakes_them(store: Arc<d
     let id = &sealed.secret.id;
     let devbox = devbox(None);
     let grant = JoinGrant { hash: JoinSecret::generate().unwrap().hash(), expire_time_ms: 1 };
-    store.insert_devbox(&account, &devbox, grant, &Limits::default(), &done(), None).await.unwrap();
+    store.insert_devbox(&account, &devbox, &|_| Ok(grant), &Limits::default(), &done(), None).await.unwrap();
     assert_eq!(wakes_of(&store, &account).await, start, "a new devbox changes nothing for the others");
     let revisions = [
         store
@@ -529,7 +529,8 @@ async fn a_value_has_to_fit_under_every_name_that_running_devboxes_have_for_it(s
     update().await.unwrap().unwrap();
     let again = devbox(Some(&[("LONGER", &id)]));
     let grant = JoinGrant { hash: JoinSecret::generate().unwrap().hash(), expire_time_ms: 1 };
-    let refused = store.insert_devbox(&account, &again, grant, &Limits::default(), &done(), None).await;
+    let refused =
+        store.insert_devbox(&account, &again, &|_| Ok(grant), &Limits::default(), &done(), None).await;
     assert!(matches!(refused, Err(StoreError::TooLongFor { env, .. }) if env == "LONGER"));
 }
 
@@ -617,8 +618,8 @@ async fn a_new_join_token_takes_the_last_ones_place_and_ends_certificates_when_r
     let issue = JoinTokenIssue { id: JoinTokenId::generate().unwrap(), devbox: devbox.id.clone() };
     let hash = JoinSecret::generate().unwrap().hash();
     let grant = JoinGrant { hash, expire_time_ms: 2000 };
-    assert!(!store.replace_join(&stranger, &issue, grant, &done(), None).await.unwrap());
-    assert!(store.replace_join(&account, &issue, grant, &done(), None).await.unwrap());
+    assert!(!store.replace_join(&stranger, &issue, &|_| Ok(grant), &done(), None).await.unwrap());
+    assert!(store.replace_join(&account, &issue, &|_| Ok(grant), &done(), None).await.unwrap());
     let end = async |id: &DevboxId, serial: &str| {
         store.admission_state(id, serial).await.unwrap().unwrap().certificate_not_after_time_ms
     };
@@ -639,7 +640,7 @@ async fn a_new_join_token_takes_the_last_ones_place_and_ends_certificates_when_r
     assert_eq!(end(&devbox.id, "02").await, Some(6000));
     assert_eq!(end(&other.id, "0f").await, Some(5000), "another devbox's");
     store.shutdown_devbox(&account, &devbox.id, &done(), None).await.unwrap();
-    assert!(!store.replace_join(&account, &issue, grant, &done(), None).await.unwrap());
+    assert!(!store.replace_join(&account, &issue, &|_| Ok(grant), &done(), None).await.unwrap());
 }
 
 async fn a_devboxs_standing_says_all_that_decides_about_its_bundle(store: Arc<dyn Store>) {

@@ -64,7 +64,14 @@ async fn an_expired_join_token_is_refused_and_audited() {
     world
         .registry
         .store()
-        .insert_devbox(caller.account(), &expired, grant, &crate::config::Limits::default(), &audit, None)
+        .insert_devbox(
+            caller.account(),
+            &expired,
+            &|_| Ok(grant),
+            &crate::config::Limits::default(),
+            &audit,
+            None,
+        )
         .await
         .unwrap();
     let fingerprint = *world.registry.ca().fingerprint();

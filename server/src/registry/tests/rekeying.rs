@@ -99,3 +99,19 @@ async fn a_rekey_voids_join_tokens_that_whoever_had_the_old_key_could_compute() 
     let fresh = world.registry.new_join_token(&caller, devbox.id.as_str()).await.unwrap();
     world.enrol(&fresh).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_registration_that_a_rekey_overtakes_makes_its_join_token_from_the_new_key() {
+    let world = World::new().await;
+    let before = world.caller("acme").await;
+    let stolen = world.registry.account_key(&before).await.unwrap();
+    // `before` was authenticated before the re-key, and its requests are carried out after it.
+    world.registry.rekey_all(&Actor::Server).await.unwrap();
+    let (devbox, token) = world.devbox(&before, &[]).await;
+    let forged = stolen.join_secret(&devbox.id).into_secret();
+    let forged = JoinToken::new(devbox.id.as_str(), forged, *world.registry.ca().fingerprint()).unwrap();
+    assert_eq!(refusal(world.enrol(&forged).await).1, "unknown_join_token");
+    world.enrol(&token).await.unwrap();
+    let later = world.registry.new_join_token(&before, devbox.id.as_str()).await.unwrap();
+    world.enrol(&later).await.unwrap();
+}

@@ -6,13 +6,14 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
+use super::rekeying::wrapped_key;
 use super::rows::{self, secret_columns};
 use super::{SqliteStore, budgets, receipts};
 use crate::config::Limits;
 use crate::crypto::id::{AccountId, DevboxId, SecretId};
 use crate::store::{
     Answered, AuditRecord, BoundValue, BundleContents, Devbox, DevboxList, DevboxStatus, Devboxes,
-    GatewayBinding, JoinGrant, JoinTokenIssue, Page, RequestKey, StoreError, TimeMs,
+    GatewayBinding, GrantFor, JoinTokenIssue, Page, RequestKey, StoreError, TimeMs,
 };
 
 #[async_trait]
@@ -21,12 +22,13 @@ impl Devboxes for SqliteStore {
         &self,
         account: &AccountId,
         devbox: &Devbox,
-        join: JoinGrant,
+        join: &GrantFor<'_>,
         limits: &Limits,
         audit: &AuditRecord,
         request: Option<&RequestKey>,
     ) -> Result<(), StoreError> {
         let mut write = self.begin_once(account, request, audit.time_ms).await?;
+        let join = join(&wrapped_key(&mut write, account).await?).map_err(StoreError::Seal)?;
         insert_row(&mut write, account, devbox).await?;
         insert_bindings(&mut write, devbox).await?;
         insert_gateways(&mut write, devbox).await?;
@@ -93,11 +95,12 @@ impl Devboxes for SqliteStore {
         &self,
         account: &AccountId,
         issue: &JoinTokenIssue,
-        join: JoinGrant,
+        join: &GrantFor<'_>,
         audit: &AuditRecord,
         request: Option<&RequestKey>,
     ) -> Result<bool, StoreError> {
         let mut write = self.begin_once(account, request, audit.time_ms).await?;
+        let join = join(&wrapped_key(&mut write, account).await?).map_err(StoreError::Seal)?;
         // The last one's row is there no more once retention has deleted it.
         let query = sqlx::query(
             "INSERT INTO join_tokens (devbox_id, hash, expire_time_ms)
