@@ -98,15 +98,21 @@ impl Object for Bundle {
 /// The bearer of enrolment, looked for before the body is.
 struct JoinBearer(SecretBytes);
 
-impl<S: Sync> FromRequestParts<S> for JoinBearer {
+impl FromRequestParts<RouteState> for JoinBearer {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let connection = parts.extensions.get::<Arc<Connection>>().ok_or_else(ApiError::internal)?;
-        connection.load.check_failures(Some(connection.remote.ip()), None)?;
-        take_bearer(&mut parts.headers).map(Self).ok_or_else(|| {
+    async fn from_request_parts(parts: &mut Parts, context: &RouteState) -> Result<Self, ApiError> {
+        let connection = parts.extensions.get::<Arc<Connection>>().cloned().ok_or_else(ApiError::internal)?;
+        let token = take_bearer(&mut parts.headers);
+        let checked = connection.load.check_failures(Some(connection.remote.ip()), None);
+        let token = token.ok_or_else(|| {
             ApiError::unauthenticated("send the join token, once: `Authorization: Bearer <join token>`")
-        })
+        });
+        match (checked, token) {
+            (Ok(()), token) => token.map(Self),
+            (Err(_), Ok(token)) if context.registry.expects_join_token(&token).await => Ok(Self(token)),
+            (Err(refusal), _) => Err(refusal),
+        }
     }
 }
 
@@ -138,7 +144,11 @@ async fn enroll(
     // The join token was in the header, so it is in the connection's buffer.
     connection.close_after_answer();
     let remote = Some(connection.remote.ip());
-    let _turn = connection.load.authenticating(remote, None).await?;
+    let _turn = match connection.load.authenticating(remote, None).await {
+        Ok(turn) => turn,
+        Err(_) if context.registry.expects_join_token(&token).await => None,
+        Err(refusal) => return Err(refusal),
+    };
     let _slot = connection.load.request(None)?;
     let enrolled = context.registry.enroll(&token, &body.csr, remote).await;
     enrolled.map(Answer).map_err(|refusal| failed(refusal, &connection))

@@ -153,7 +153,11 @@ async fn identify(
         )
     })?;
     let (load, remote) = (&connection.load, Some(connection.remote.ip()));
-    let _turn = load.authenticating(remote, Some(&token)).await?;
+    let _turn = match load.authenticating(remote, Some(&token)).await {
+        Ok(turn) => turn,
+        Err(_) if registry.expects_api_token(&token).await => None,
+        Err(refusal) => return Err(refusal),
+    };
     match registry.authenticate(&token, remote).await {
         Ok(caller) => {
             load.succeeded(&token);

@@ -51,6 +51,12 @@ impl TokenHash {
         Self(hash)
     }
 
+    /// A hash that was stored; `None` if it is not 32 bytes long.
+    #[must_use]
+    pub fn stored(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
     /// The 32 bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

@@ -27,6 +27,7 @@ mod changes;
 mod clone_detection;
 mod devboxes;
 mod enrolment;
+mod expected;
 mod identity_sessions;
 mod in_flight;
 mod join_tokens;
@@ -109,6 +110,7 @@ struct Parts {
     changes: changes::Changes,
     sessions: identity_sessions::IdentitySessions,
     audit_limiter: audit_limit::AuditLimiter,
+    expected: expected::Expected,
     rates: budgets::Rates,
     in_flight: in_flight::InFlight,
     limits: RwLock<Limits>,

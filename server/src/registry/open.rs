@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::audit_limit::AuditLimiter;
 use super::budgets::Rates;
 use super::changes::Changes;
+use super::expected::Expected;
 use super::identity_sessions::IdentitySessions;
 use super::in_flight::InFlight;
 use super::{Parts, Registry, Settings};
@@ -181,8 +182,9 @@ impl Registry {
             changes,
             sessions: IdentitySessions::default(),
             audit_limiter: AuditLimiter::default(),
+            expected: Expected::default(),
             rates: Rates::default(),
-            in_flight: InFlight::new(limits.bytes_in_flight),
+            in_flight: InFlight::new(limits.bytes_in_flight, limits.bundle_bytes),
             limits: RwLock::new(limits),
             metrics,
             settings,

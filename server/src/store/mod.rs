@@ -22,6 +22,7 @@ pub mod sqlite;
 #[cfg(test)]
 mod suite;
 
+use std::collections::HashSet;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -184,6 +185,9 @@ pub trait Accounts {
 
     /// Whose token this is: one of the look-ups that find out which account.
     async fn token_by_hash(&self, hash: TokenHash) -> Result<Option<(Token, Account)>, StoreError>;
+
+    /// The hashes of all API tokens and join tokens, of any account, that may be used at `now_ms`.
+    async fn usable_tokens(&self, now_ms: TimeMs) -> Result<HashSet<TokenHash>, StoreError>;
 }
 
 /// Makes another wrapped key of an account's; `None` if it stays.

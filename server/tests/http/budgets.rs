@@ -129,6 +129,16 @@ async fn a_token_that_is_used_too_often_stays_known_as_good() {
 }
 
 #[tokio::test]
+async fn a_valid_token_that_was_never_used_passes_from_a_guessers_address() {
+    let server = TestServer::start_with(limited(|limits| limits.failures_per_second = 1)).await;
+    let from_elsewhere =
+        async |token: &str| exchange(connect_from_elsewhere(server.bound.api).await, &get_with(token)).await;
+    until("max_failures_per_second_per_address", async || from_elsewhere("dbs_guess").await).await;
+    assert!(from_elsewhere(&server.token).await.starts_with("HTTP/1.1 200 "));
+    assert!(from_elsewhere("dbs_guess").await.starts_with("HTTP/1.1 429 "));
+}
+
+#[tokio::test]
 async fn guessed_join_tokens_are_stopped_by_address() {
     let server = TestServer::start_with(|config| {
         config.devbox.limits.exempt.loopback = false;
@@ -141,6 +151,9 @@ async fn guessed_join_tokens_are_stopped_by_address() {
         answer.text("code")
     };
     assert_eq!(guess().await, "invalid_join_token");
+    until("max_failures_per_second_per_address", guess).await;
+    // A devbox behind the guesser's address joins all the same.
+    enrolled(&server).await;
     until("max_failures_per_second_per_address", guess).await;
 }
 

@@ -102,3 +102,20 @@ async fn without_the_devbox_capability_everything_is_forbidden_and_audited() {
     let audit = registry.audit(Some(caller.account()), 9).await.unwrap();
     assert!(audit.iter().all(|entry| entry.outcome == "refused"));
 }
+
+#[tokio::test]
+async fn a_token_made_just_now_is_expected_and_a_revoked_one_is_not_for_long() {
+    let world = World::new().await;
+    world.caller("acme").await;
+    let registry = &world.registry;
+    let guess = bytes(ApiToken::generate().unwrap().expose_token());
+    assert!(!registry.expects_api_token(&guess).await);
+    let (view, first) =
+        registry.create_token(&Actor::Server, "acme", "t", None, Scopes::default()).await.unwrap();
+    let (first, second) = (bytes(first.expose_token()), world.token("acme").await);
+    assert!(registry.expects_api_token(&first).await && registry.expects_api_token(&second).await);
+    registry.revoke_token(&Actor::Server, "acme", view.id.as_str()).await.unwrap();
+    assert!(!registry.expects_api_token(&guess).await, "which reads again");
+    assert!(!registry.expects_api_token(&first).await);
+    assert!(registry.expects_api_token(&second).await);
+}

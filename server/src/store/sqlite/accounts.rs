@@ -1,5 +1,7 @@
 //! Accounts, and the look-ups of [`Accounts`] that are about tokens (in `tokens.rs`).
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -9,7 +11,7 @@ use super::{SqliteStore, tokens};
 use crate::config::Limits;
 use crate::crypto::id::{AccountId, TokenId};
 use crate::crypto::{MASTER_KEY_ID_LEN, TokenHash};
-use crate::store::{Account, Accounts, AuditRecord, MetaKey, StoreError, Token};
+use crate::store::{Account, Accounts, AuditRecord, MetaKey, StoreError, TimeMs, Token};
 
 #[async_trait]
 impl Accounts for SqliteStore {
@@ -102,6 +104,10 @@ impl Accounts for SqliteStore {
         audit: &AuditRecord,
     ) -> Result<Option<Token>, StoreError> {
         tokens::revoke(self, account, id, audit).await
+    }
+
+    async fn usable_tokens(&self, now_ms: TimeMs) -> Result<HashSet<TokenHash>, StoreError> {
+        tokens::usable(self, now_ms).await
     }
 
     async fn token_by_hash(&self, hash: TokenHash) -> Result<Option<(Token, Account)>, StoreError> {

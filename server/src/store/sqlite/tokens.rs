@@ -1,11 +1,16 @@
 //! API tokens.
 
+use std::collections::HashSet;
+
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
 use super::rows::{self, token_columns};
 use super::{SqliteStore, budgets};
 use crate::config::Limits;
 use crate::crypto::TokenHash;
 use crate::crypto::id::{AccountId, TokenId};
-use crate::store::{Account, Accounts, AuditRecord, StoreError, Token};
+use crate::store::{Account, Accounts, AuditRecord, StoreError, TimeMs, Token};
 
 pub(super) async fn insert(
     store: &SqliteStore,
@@ -75,4 +80,17 @@ pub(super) async fn by_hash(
     };
     let account = store.account(&token.account).await?;
     Ok(account.map(|account| (token, account)))
+}
+
+pub(super) async fn usable(store: &SqliteStore, now_ms: TimeMs) -> Result<HashSet<TokenHash>, StoreError> {
+    const USABLE: &str = "
+        SELECT hash FROM api_tokens
+        WHERE revoke_time_ms IS NULL AND (expire_time_ms IS NULL OR expire_time_ms > ?1)
+        UNION ALL
+        SELECT hash FROM join_tokens WHERE use_time_ms IS NULL AND expire_time_ms > ?1";
+    let found = sqlx::query(USABLE).bind(now_ms).fetch_all(&store.readers).await?;
+    let hash = |row: &SqliteRow| {
+        TokenHash::stored(row.try_get(0)?).ok_or(StoreError::Damaged("a hash of a token has another length"))
+    };
+    found.iter().map(hash).collect()
 }
