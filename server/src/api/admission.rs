@@ -1,5 +1,8 @@
-//! How many connections or requests there may be, in all and by one address, certificate or account, so that nobody takes
-//! them all.
+//! How many connections or requests there may be, in all and by one address, certificate or account.
+//!
+//! A key may take one more only while it has fewer than are free. So one that has none finds a place as long as there is one, and
+//! the more keys collude, the less each of the last ones gets: with a limit of an eighth a key, 7 take seven eighths, and each
+//! further one half of the rest.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -52,12 +55,13 @@ impl<K: Eq + Hash + Clone> Admission<K> {
         limit_per_key: usize,
     ) -> Result<ConnectionSlot<K>, Full> {
         let mut counts = lock(&self.0);
-        if counts.total >= limit {
+        let free = limit.saturating_sub(counts.total);
+        if free == 0 {
             return Err(Full::All);
         }
         if let Some(key) = &key {
             let of_key = counts.by_key.get(key).copied().unwrap_or(0);
-            if of_key >= limit_per_key {
+            if of_key >= limit_per_key.min(free) {
                 return Err(Full::Key);
             }
             counts.by_key.insert(key.clone(), of_key + 1);

@@ -27,8 +27,8 @@ const MOST_KNOWN: usize = 16_384;
 /// Most authentications at once of tokens that were not good before. Failures are counted after they happen, so that any number
 /// of guesses that arrive together would pass.
 const MOST_STRANGERS: usize = 32;
-/// Of the bytes of bodies, the part of one address.
-const ADDRESS_SHARE: usize = 4;
+/// Of the bytes of bodies, the part of one address, which may also take no more than it leaves free.
+const ADDRESS_SHARE: usize = 8;
 
 /// The work of one listener.
 #[derive(Debug)]
@@ -210,11 +210,12 @@ impl Drop for BodyMemory {
 }
 
 impl Bodies {
-    /// Whether `more` bytes were within `limit`, and within the part of `address`.
+    /// Whether `more` bytes were within `limit`, and within the part of `address`. A first body may take all that is free.
     fn take(&mut self, more: usize, address: Option<IpAddr>, limit: usize) -> bool {
-        let share = (limit / ADDRESS_SHARE).max(MAX_BODY_LEN);
+        let free = limit.saturating_sub(self.total);
         let held = address.map_or(0, |address| self.by_address.get(&address).copied().unwrap_or(0));
-        if self.total + more > limit || (address.is_some() && held + more > share) {
+        let share = (limit / ADDRESS_SHARE).max(MAX_BODY_LEN).min(free.max(MAX_BODY_LEN));
+        if more > free || (address.is_some() && held + more > share) {
             return false;
         }
         self.total += more;
@@ -267,7 +268,7 @@ mod tests {
 
     #[test]
     fn the_bodies_of_one_address_leave_room_for_others() {
-        let load = load(|limits| limits.body_bytes = 8 * MAX_BODY_LEN);
+        let load = load(|limits| limits.body_bytes = 16 * MAX_BODY_LEN);
         let body = |host| {
             let mut memory = BodyMemory::new(Arc::clone(&load), address(host));
             memory.grow_to(MAX_BODY_LEN).map(|()| memory)
@@ -278,6 +279,18 @@ mod tests {
         drop(held);
         body(1).unwrap();
         assert!(load.bodies().by_address.is_empty() && load.bodies().total == 0);
+    }
+
+    #[test]
+    fn twelve_addresses_together_leave_room_for_a_largest_body() {
+        let load = load(|_| {});
+        let body = |host| {
+            let mut memory = BodyMemory::new(Arc::clone(&load), address(host));
+            memory.grow_to(MAX_BODY_LEN).map(|()| memory).ok()
+        };
+        let held: Vec<_> = (1..=12).flat_map(|host| std::iter::from_fn(move || body(host))).collect();
+        assert_eq!(held.len(), 255);
+        assert!(body(13).is_some());
     }
 
     #[tokio::test]

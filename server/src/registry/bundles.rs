@@ -115,7 +115,7 @@ impl Registry {
         contents.values.retain(fits_its_name);
         let facts = format!("revision {}, {} values", contents.revision, contents.values.len());
         let key = self.unwrapped(account, &contents.wrapped_key).await?;
-        let bundle = seal_apart(peer.devbox_id().clone(), key, public_key, contents).await?;
+        let (bundle, share) = seal_apart(peer.devbox_id().clone(), key, public_key, contents, share).await?;
         // Each delivery is written down first. A daemon that has its bundle loses nothing by it: polls that find nothing new
         // write nothing, and so renew its lease while the disk is full.
         self.record_delivery(attempt(peer, account), facts).await?;
@@ -140,17 +140,19 @@ impl Registry {
     }
 }
 
-/// A large bundle is sealed on a thread for blocking work.
-async fn seal_apart(
+/// A large bundle is sealed on a thread for blocking work. That continues if the request ends meanwhile, so the share goes with
+/// the bytes: it comes back with the bundle, or is free once they are.
+pub(super) async fn seal_apart(
     devbox: DevboxId,
     key: AccountKey,
     public_key: Vec<u8>,
     contents: BundleContents,
-) -> Result<Vec<u8>, Refusal> {
+    share: Share,
+) -> Result<(Vec<u8>, Share), Refusal> {
     if contents.values.iter().map(entry_len).sum::<usize>() <= MOST_INLINE {
-        return seal_bundle(&devbox, &key, &public_key, contents);
+        return Ok((seal_bundle(&devbox, &key, &public_key, contents)?, share));
     }
-    let seal = move || seal_bundle(&devbox, &key, &public_key, contents);
+    let seal = move || Ok((seal_bundle(&devbox, &key, &public_key, contents)?, share));
     tokio::task::spawn_blocking(seal).await.map_err(Refusal::internal)?
 }
 

@@ -1,7 +1,7 @@
 //! How many bytes of values are being loaded, sealed or sent at a time, of all devboxes together.
 //!
-//! An account gets at most a quarter: an account whose devboxes all ask at once waits for itself, and the others' requests
-//! pass it.
+//! An account gets at most a sixteenth, or one whole bundle if that is more: an account whose devboxes all ask at once waits for
+//! itself, and the others' requests pass it.
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -14,7 +14,9 @@ use super::identity_sessions::SessionClaim;
 use crate::crypto::id::AccountId;
 
 /// Of the whole, the part of one account.
-const ACCOUNT_SHARE: u32 = 4;
+const ACCOUNT_SHARE: u32 = 16;
+/// The most that the part may be, so that it holds a whole bundle. The configuration is checked for it.
+const LARGEST_SHARE: u32 = 4;
 
 /// Bytes are counted in units of so many.
 const UNIT: u64 = 1024;
@@ -64,10 +66,12 @@ impl Deref for Delivery {
 }
 
 impl InFlight {
-    pub(super) fn new(bytes: u64) -> Self {
-        let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).clamp(ACCOUNT_SHARE, u32::MAX >> 3);
-        let all = Arc::new(Semaphore::new(units as usize));
-        Self { all, share: units / ACCOUNT_SHARE, accounts: Accounts::default() }
+    /// `bytes` in all, and at least `bundle` for each account.
+    pub(super) fn new(bytes: u64, bundle: u64) -> Self {
+        let in_units = |bytes: u64| u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
+        let units = in_units(bytes).clamp(ACCOUNT_SHARE, u32::MAX >> 3);
+        let share = (units / ACCOUNT_SHARE).max(in_units(bundle)).min(units / LARGEST_SHARE);
+        Self { all: Arc::new(Semaphore::new(units as usize)), share, accounts: Accounts::default() }
     }
 
     /// Waits for the account's turn: first among its own devboxes, then among all.
@@ -118,7 +122,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_account_waits_for_itself_and_another_one_passes_it() {
-        let in_flight = InFlight::new(400 * UNIT);
+        let in_flight = InFlight::new(400 * UNIT, 100 * UNIT);
         let (busy, other) = (AccountId::new("acc_1"), AccountId::new("acc_2"));
         let first = in_flight.take(&busy, 100 * UNIT).await.unwrap();
         let waiting = in_flight.take(&busy, 1);
@@ -132,8 +136,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn fifteen_accounts_together_leave_a_whole_bundle_for_the_next() {
+        let limits = crate::config::Limits::default();
+        let in_flight = InFlight::new(limits.bytes_in_flight, limits.bundle_bytes);
+        let account = |number| AccountId::new(format!("acc_{number}"));
+        let mut held = Vec::new();
+        for number in 0..15 {
+            held.extend(std::iter::from_fn(|| in_flight.take_now(&account(number), 1 << 20)));
+        }
+        assert!(in_flight.take_now(&account(15), limits.bundle_bytes).is_some());
+    }
+
+    #[tokio::test]
     async fn a_bundle_of_any_size_gets_its_turn() {
-        let in_flight = InFlight::new(0);
+        let in_flight = InFlight::new(0, 0);
         in_flight.take(&AccountId::new("acc_1"), u64::MAX).await.unwrap();
     }
 

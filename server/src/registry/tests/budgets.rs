@@ -7,6 +7,7 @@ use devbox_secrets_proto::seal::BundleKey;
 
 use super::*;
 use crate::config::{Limits, Rate};
+use crate::registry::bundles::seal_apart;
 
 const OVER: RefusalKind = RefusalKind::Invalid;
 
@@ -36,11 +37,14 @@ async fn update(world: &World, caller: &Caller, name: &str, len: usize) -> Resul
     world.registry.update_secret(caller, SecretSelector::Name(name), value).await
 }
 
-async fn fetch(world: &World, peer: &DevboxPeer) -> Result<usize, Refusal> {
+fn bundle_request() -> BundleRequest {
     let hpke_public_key = STANDARD.encode(BundleKey::generate().public_key());
     let continuity = Continuity { boot: "b".repeat(BOOT_LEN), after: None, step: "5".repeat(STEP_LEN) };
-    let request = BundleRequest { hpke_public_key, known_revision: None, wait_ms: 0, continuity };
-    Ok(world.registry.bundle(peer, &request).await?.unwrap().len())
+    BundleRequest { hpke_public_key, known_revision: None, wait_ms: 0, continuity }
+}
+
+async fn fetch(world: &World, peer: &DevboxPeer) -> Result<usize, Refusal> {
+    Ok(world.registry.bundle(peer, &bundle_request()).await?.unwrap().len())
 }
 
 #[tokio::test]
@@ -306,4 +310,43 @@ async fn a_delivery_ends_when_its_devbox_asks_again() {
     first.ended().await;
     let in_flight = tokio::time::timeout(Duration::ZERO, second.ended()).await;
     assert!(in_flight.is_err(), "the newest goes on");
+}
+
+#[test]
+fn a_share_is_held_until_its_bundle_is_sealed_though_the_request_has_ended() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (world, busy, _) = world(Limits::default()).await;
+        world.secret(&busy, "LARGE", &"v".repeat(100_000)).await;
+        let (_, peer) = world.joined(&busy, &[]).await;
+        let (account, id) = (busy.account(), peer.devbox_id());
+        let contents = world.registry.store().bundle_contents(account, id).await.unwrap().unwrap();
+        let key = world.registry.account_key(&busy).await.unwrap();
+        let share = world.registry.0.in_flight.take(account, u64::MAX).await.unwrap();
+        let in_use = || world.registry.0.in_flight.take_now(account, u64::MAX).is_none();
+        // The one thread for blocking work is busy, so that the sealing waits for it.
+        let (free, busy_until) = std::sync::mpsc::channel::<()>();
+        let blocked = tokio::task::spawn_blocking(move || busy_until.recv());
+        let public_key = BundleKey::generate().public_key().to_vec();
+        let sealing = seal_apart(id.clone(), key, public_key, contents, share);
+        assert!(tokio::time::timeout(Duration::ZERO, sealing).await.is_err());
+        assert!(in_use(), "the values are still to be sealed");
+        free.send(()).unwrap();
+        blocked.await.unwrap().unwrap();
+        until(|| !in_use()).await;
+    });
+}
+
+/// Looks again and again until it holds.
+async fn until(holds: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "waited in vain");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
