@@ -4,7 +4,7 @@
 //! - [`process`]: one running program, its log, and its end;
 //! - [`world`]: a directory with a server, and the daemons and launches that belong to it;
 //! - [`server`], [`daemon`], [`launch`]: the three programs;
-//! - [`attempt`]: a launch while things go wrong; [`trace`]: the check that values are only where they belong;
+//! - [`attempt`]: a launch while things go wrong; [`trace`]: the check for values left behind;
 //! - [`relay`], [`netns`]: a bad network between daemon and server; [`clock`]: a clock that is wrong;
 //! - [`client`], [`tls`], [`devbox`]: HTTP/1.1 and HTTP/2, TLS 1.3 with or without a certificate, a devbox made by hand;
 //! - [`authority`], [`bundle`]: the devbox CA and the sealed bundles of a control plane that a test plays;

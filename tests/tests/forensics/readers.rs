@@ -18,7 +18,7 @@ const STRANGER: u32 = 65_533;
 /// `execve` and `execveat`, as `/proc/PID/syscall` has them.
 const EXECVE: [&str; 2] = ["59 ", "322 "];
 
-/// The answer to a reader without any right: not even where the memory is.
+/// The answer to a reader without any right: it does not learn the addresses either.
 fn refused(outcomes: &Outcomes) -> bool {
     let anybody = |way: &str| way == "cmdline";
     outcomes.iter().all(|(way, outcome)| outcome.starts_with('E') || (anybody(way) && outcome == "clean"))

@@ -13,14 +13,14 @@ use crate::rust_text::{self, Words};
 /// How many faults each folder may still have. `.` is the root of the checkout. A folder without a row may have none.
 const CEILINGS: &[(&str, usize)] = &[
     (".", 2),
-    ("agent", 340),
+    ("agent", 197),
     ("common", 5),
     ("docs", 27),
     ("proto", 0),
-    ("server", 175),
+    ("server", 130),
     ("shim", 0),
     ("systemd", 0),
-    ("tests", 115),
+    ("tests", 0),
     ("xtask", 17),
 ];
 
