@@ -91,6 +91,18 @@ TOML
   } > /etc/devbox-secrets/agent.toml
 }
 
+# A configuration that gives every secret to the user agent.
+agent_gets_everything() {
+  agent <<'TOML'
+[[rule]]
+uid = "agent"
+env = ["*"]
+TOML
+}
+
+# A launch of the user agent gets $value.
+served() { [ "$(as agent devbox-exec --wait 20 -- sh -c 'printf %s "$DB_PASS"')" = "$value" ]; }
+
 # service NAME LINES…: a unit with these lines in [Service].
 service() {
   local name=$1; shift

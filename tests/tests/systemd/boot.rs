@@ -4,6 +4,8 @@ use devbox_secrets_tests::canary;
 use devbox_secrets_tests::machine::Machine;
 use devbox_secrets_tests::on_every_system;
 
+use crate::support::run;
+
 on_every_system![
     units_get_their_secrets_after_boot_and_none_is_in_the_journal_or_in_run,
     a_launch_during_boot_waits_for_the_daemon_and_its_first_secrets,
@@ -74,9 +76,7 @@ grep -rlaF -e {password} -e {token} /run /tmp /var/log && fail "a value is left"
 }
 
 async fn a_launch_during_boot_waits_for_the_daemon_and_its_first_secrets(machine: Machine) {
-    let value = canary::random_letters(32);
-    let script = format!(
-        r#"
+    let script = r#"
 agent <<'TOML'
 [[rule]]
 uid = "agent"
@@ -92,31 +92,24 @@ launch=$!
 service early.service Type=oneshot LoadCredential=db_pass:/run/devbox-secrets/credentials.sock \
   'ExecStart=/bin/sh -c "cat $CREDENTIALS_DIRECTORY/db_pass > /machine/early"'
 systemctl start --no-block early.service
-has_begun() {{ ! is devbox-secretsd.service inactive; }}
+has_begun() { ! is devbox-secretsd.service inactive; }
 eventually "the daemon's start" has_begun
 kill -0 $launch || fail "the launch did not wait"
 eventually "the unit to wait" is early.service activating
 
-control_plane DB_PASS={value}
+control_plane DB_PASS=$value
 systemctl restart devbox-secretsd.service
 wait $launch || fail "the launch failed"
 eventually "the unit's credential" test -s /machine/early
-"#
-    );
-    let ended = machine.run(&script).await.success();
+"#;
+    let (ended, value) = run(machine, script).await;
     assert_eq!((ended.text("launched"), ended.text("early")), (value.clone(), value));
 }
 
 async fn the_join_token_can_be_encrypted_to_the_machine(machine: Machine) {
-    let value = canary::random_letters(32);
-    let script = format!(
-        r#"
-control_plane DB_PASS={value}
-agent <<'TOML'
-[[rule]]
-uid = "agent"
-env = ["*"]
-TOML
+    let script = r#"
+control_plane DB_PASS=$value
+agent_gets_everything
 plain=/etc/credstore/devbox-secrets.join-token
 mkdir -p /etc/credstore.encrypted /etc/systemd/system/devbox-secretsd.service.d
 systemd-creds encrypt --with-key=host --name=devbox-secrets.join-token $plain /etc/credstore.encrypted/devbox-secrets.join-token
@@ -125,17 +118,13 @@ printf '[Service]\nLoadCredentialEncrypted=devbox-secrets.join-token\n' > /etc/s
 systemctl daemon-reload
 systemctl start devbox-secrets.target
 as agent devbox-exec -- sh -c 'printf %s "$DB_PASS"' > /machine/launched
-"#
-    );
-    let ended = machine.run(&script).await.success();
+"#;
+    let (ended, value) = run(machine, script).await;
     assert_eq!(ended.text("launched"), value);
 }
 
 async fn the_boot_ends_without_the_control_plane_and_units_that_need_secrets_wait_for_it(machine: Machine) {
-    let value = canary::random_letters(32);
-    let script = format!(
-        r#"
-value={value}
+    let script = r#"
 agent <<'TOML'
 [[rule]]
 uid = "agent"
@@ -176,9 +165,8 @@ eventually "the credential" test -s /machine/app
 eventually "the launch" test -s /machine/agent
 [ "$(property devbox-secretsd.service MainPID)" = "$pid" ] || fail "another daemon joined"
 eventually "the daemon's unit to be started" systemctl is-active --quiet devbox-secretsd.service
-"#
-    );
+"#;
     let show = "#!/bin/sh\nprintf %s \"$DB_PASS\" > /machine/$1\n";
-    let ended = machine.file("/machine/show", show).run(&script).await.success();
+    let (ended, value) = run(machine.file("/machine/show", show), script).await;
     assert_eq!((ended.text("app"), ended.text("agent")), (value.clone(), value));
 }

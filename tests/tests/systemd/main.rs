@@ -10,6 +10,7 @@ mod credentials;
 mod journal;
 mod policy;
 mod restart;
+mod support;
 mod suspend;
 mod template;
 mod units;

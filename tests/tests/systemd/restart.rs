@@ -1,8 +1,9 @@
 //! Restart, upgrade, crash and hang: the secrets wait in the file-descriptor store.
 
-use devbox_secrets_tests::canary;
 use devbox_secrets_tests::machine::Machine;
 use devbox_secrets_tests::on_every_system;
+
+use crate::support::run;
 
 on_every_system![
     a_restart_without_the_control_plane_serves_what_was_served,
@@ -34,29 +35,20 @@ for number in os.listdir("/proc/1/fd"):
 "#;
 
 const SETUP: &str = r#"
-agent <<'TOML'
-[[rule]]
-uid = "agent"
-env = ["*"]
-TOML
-served() { [ "$(as agent devbox-exec --wait 20 -- sh -c 'printf %s "$DB_PASS"')" = "$value" ]; }
+agent_gets_everything
 main_pid() { property devbox-secretsd.service MainPID; }
 another_than() { local now; now=$(main_pid); [ "$now" != 0 ] && [ "$now" != "$1" ]; }
 "#;
 
 async fn a_restart_without_the_control_plane_serves_what_was_served(machine: Machine) {
-    let value = canary::random_letters(32);
-    let script = format!(
-        r#"
-value={value}
-{SETUP}
+    let script = r#"
 control_plane DB_PASS=$value
 systemctl start devbox-secrets.target
 served || fail "not served at first"
 eventually "identity and secrets to be stored" stored 2
 
 # told WORDS: what status tells of the store.
-told() {{ devbox-secretsd status | grep -q "^restart  *$1 in the file-descriptor store$"; }}
+told() { devbox-secretsd status | grep -q "^restart  *$1 in the file-descriptor store$"; }
 eventually "status to tell what waits" told 'identity and secrets of revision [0-9]* wait'
 
 # The stored descriptors are worthless by themselves, even to root.
@@ -85,8 +77,8 @@ served || fail "not served after the upgrade"
 # The control plane is back: the identity that was kept is the devbox's, and a change is taken up and kept.
 systemctl start devbox-secrets-server.service
 value=changed-$value
-revision() {{ devbox-secretsd status --json | grep -o '"secrets_revision":[0-9]*'; }}
-replaced() {{ [ "$(revision)" != "$1" ]; }}
+revision() { devbox-secretsd status --json | grep -o '"secrets_revision":[0-9]*'; }
+replaced() { [ "$(revision)" != "$1" ]; }
 before=$(revision)
 printf %s "$value" | operator secret set --account acme DB_PASS > /dev/null
 eventually "the change" served
@@ -102,20 +94,14 @@ systemctl stop devbox-secretsd.service
 [ ! -s /machine/stolen ] || fail "left in the store: $(cat /machine/stolen)"
 systemctl start --no-block devbox-secretsd.service
 refused 'no secrets yet' as agent devbox-exec -- true
-"#
-    );
-    let ended = machine.file("/machine/thief", THIEF).run(&script).await.success();
+"#;
+    let (ended, _) = run(machine.file("/machine/thief", THIEF), &format!("{SETUP}{script}")).await;
     // One that waited for the control plane would take as long as the start job may, a minute and a half.
     assert!(ended.number("restart") < 30_000);
-    assert!(!ended.text("journal").contains(&value), "a value is in the journal");
 }
 
 async fn the_watchdog_restarts_a_daemon_that_hangs_and_it_serves_on(machine: Machine) {
-    let value = canary::random_letters(32);
-    let script = format!(
-        r#"
-value={value}
-{SETUP}
+    let script = r#"
 control_plane DB_PASS=$value
 mkdir /etc/systemd/system/devbox-secretsd.service.d
 printf '[Service]\nWatchdogSec=5s\n' > /etc/systemd/system/devbox-secretsd.service.d/watchdog.conf
@@ -126,19 +112,14 @@ before=$(main_pid)
 kill -STOP "$before"
 eventually "another daemon" another_than "$before"
 served || fail "not served after the hang"
-by_the_watchdog() {{ journalctl --sync; journalctl --grep 'Watchdog timeout' --quiet; }}
+by_the_watchdog() { journalctl --sync; journalctl --grep 'Watchdog timeout' --quiet; }
 eventually "the watchdog's line in the journal" by_the_watchdog
-"#
-    );
-    let _ = machine.run(&script).await.success();
+"#;
+    let _ = run(machine, &format!("{SETUP}{script}")).await;
 }
 
 async fn a_stored_image_is_not_served_past_its_lease(machine: Machine) {
-    let value = canary::random_letters(32);
-    let script = format!(
-        r#"
-value={value}
-{SETUP}
+    let script = r#"
 sed -i 's/^\[server\]/&\nmax_stale = "12s"/' /etc/devbox-secrets/agent.toml
 control_plane DB_PASS=$value
 systemctl start devbox-secrets.target
@@ -153,7 +134,6 @@ refused 'no secrets yet' as agent devbox-exec -- true
 # The identity outlives the secrets: no second join token is needed.
 systemctl start devbox-secrets-server.service
 served || fail "not served again"
-"#
-    );
-    let _ = machine.run(&script).await.success();
+"#;
+    let _ = run(machine, &format!("{SETUP}{script}")).await;
 }
