@@ -21,7 +21,7 @@ pub enum Attempt {
 /// Launches a command that needs the variable `name`.
 ///
 /// # Panics
-/// Where the launch does anything but the two right things: a wrong status, a command without the variable, a refusal
+/// If the launch does anything but the two right things: a wrong status, a command without the variable, a refusal
 /// without a reason or with more than a line, or no end.
 pub async fn attempt(launch: &Launch, name: &str) -> Attempt {
     let script = format!("printf %s \"${{{name}?}}\" && exit {COMMANDS_OWN}");
@@ -49,7 +49,7 @@ impl Attempt {
     /// The line of a refusal.
     ///
     /// # Panics
-    /// Where it was served.
+    /// If it was served.
     #[must_use]
     pub fn refusal(self) -> String {
         match self {

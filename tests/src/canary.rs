@@ -11,7 +11,7 @@ const ALPHABET: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyzABCDEFGHJ";
 /// Random letters: `len` times five bits.
 ///
 /// # Panics
-/// Where the kernel has no random numbers.
+/// If the kernel has no random numbers.
 #[must_use]
 pub fn random_letters(len: usize) -> String {
     let mut bytes = vec![0; len];
@@ -42,7 +42,7 @@ impl Canary {
     /// A text that the programs made, such as a token: its two halves are looked for.
     ///
     /// # Panics
-    /// Where its halves are too short to be found by accident only.
+    /// If its halves are too short to be found by accident only.
     #[must_use]
     pub fn of(text: &str) -> Self {
         assert!(text.len() >= 24, "a text this short may be anywhere");
@@ -52,7 +52,7 @@ impl Canary {
     /// A private number, as big-endian bytes: also looked for as libraries compute with it, the least byte first.
     ///
     /// # Panics
-    /// Where it is too short to be found by accident only.
+    /// If it is too short to be found by accident only.
     #[must_use]
     pub fn of_number(number: &[u8]) -> Self {
         assert!(number.len() >= 24, "a number this short may be anywhere");

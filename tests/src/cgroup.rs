@@ -27,7 +27,7 @@ impl Cgroup {
     /// A cgroup of this name.
     ///
     /// # Panics
-    /// Where it cannot be made.
+    /// If it cannot be made.
     #[must_use]
     pub fn new(name: &str) -> Self {
         let paths: Vec<PathBuf> = hierarchies().into_iter().map(|root| root.join(name)).collect();

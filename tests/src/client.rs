@@ -198,16 +198,16 @@ impl Api {
     /// A connection of its own.
     ///
     /// # Panics
-    /// Where the server does not take it.
+    /// If the server does not take it.
     pub async fn connect(&self) -> Connection {
         let stream = TcpStream::connect(self.address).await.expect("the API listens");
         Connection::new(stream, self.protocol).await.expect("the API speaks HTTP")
     }
 
-    /// A request with this client's token. `body` is JSON where there is one.
+    /// A request with this client's token. `body`, if there is one, is JSON.
     ///
     /// # Panics
-    /// Where `path` is no path.
+    /// If `path` is no path.
     #[must_use]
     pub fn request(&self, method: Method, path: &str, body: Option<&Value>) -> Outgoing {
         let mut request = Request::builder().method(method);
@@ -228,7 +228,7 @@ impl Api {
     /// Sends a request on a connection of its own.
     ///
     /// # Panics
-    /// Where there is no answer.
+    /// If there is no answer.
     pub async fn send(&self, request: Outgoing) -> Answer {
         self.connect().await.send(request).await.expect("the API answers")
     }
@@ -284,7 +284,7 @@ impl Api {
 /// `GET path` on a Unix socket.
 ///
 /// # Errors
-/// Where nobody answers there.
+/// If nobody answers there.
 pub async fn get_unix(socket: &Path, path: &str) -> std::io::Result<Answer> {
     let stream = UnixStream::connect(socket).await?;
     let mut connection = Connection::new(stream, Protocol::Http1).await.map_err(std::io::Error::other)?;

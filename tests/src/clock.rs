@@ -17,7 +17,7 @@ impl Clock {
     /// A clock that is right so far. `folder`: one that the program may read, for the file that tells the time.
     ///
     /// # Panics
-    /// Where `folder` cannot be made.
+    /// If `folder` cannot be made.
     #[must_use]
     pub fn new(library: &Path, folder: &Path) -> Self {
         fs::create_dir_all(folder).expect("the test's directory is writable");
@@ -29,7 +29,7 @@ impl Clock {
     /// From now on the clock is `offset` off: `+10h`, `-4m`.
     ///
     /// # Panics
-    /// Where the file cannot be written.
+    /// If the file cannot be written.
     pub fn is_off(&self, offset: &str) {
         // Replaced as a whole: the program reads it at each look at the clock.
         let next = self.offset.with_extension("next");

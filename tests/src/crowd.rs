@@ -39,7 +39,7 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// The command that runs it, and fails where a peer is not let in, is not hung up on, or is told the secret.
+    /// The command that runs it, and fails if a peer is not let in, is not hung up on, or is told the secret.
     #[must_use]
     pub fn command(&self) -> Command {
         self.command_of(&programs::test_peer())
@@ -63,7 +63,7 @@ impl Crowd {
     /// Reads a crowd from a command line.
     ///
     /// # Panics
-    /// Where it is none.
+    /// If it is none.
     #[must_use]
     pub fn from_arguments(arguments: &[&str]) -> Self {
         let [dialect, target, peers, held, secret] = arguments else { panic!("five arguments") };
@@ -79,7 +79,7 @@ impl Crowd {
     /// All of them, one after the other in each of a few threads.
     ///
     /// # Panics
-    /// Where one is not let in, is not hung up on, or is told the secret.
+    /// If one is not let in, is not hung up on, or is told the secret.
     pub fn gather(&self) {
         let (words, next) = (self.dialect.words(), AtomicUsize::new(0));
         thread::scope(|scope| {
@@ -103,7 +103,7 @@ impl Crowd {
         }
     }
 
-    /// One peer. Its connection, where it holds on.
+    /// One peer. Returns its connection if it holds on.
     fn visit(&self, number: usize, words: &Words) -> Option<Box<dyn Stream>> {
         let mut random = Random::of(number);
         let name = words.name(number, &mut random);

@@ -98,7 +98,7 @@ impl Setup {
     /// The command that starts it.
     ///
     /// # Panics
-    /// Where its files cannot be written.
+    /// If its files cannot be written.
     #[must_use]
     pub fn command(&self) -> Command {
         fs::create_dir_all(self.directory.join("run")).expect("the test's directory is writable");
@@ -199,7 +199,7 @@ impl Daemon {
     /// Waits until it has its secrets.
     ///
     /// # Panics
-    /// Where it ends instead.
+    /// If it ends instead.
     pub async fn ready(&mut self) {
         wait::until("the daemon to be ready", async || {
             let status = self.program.ended();
@@ -213,7 +213,7 @@ impl Daemon {
     /// The answer to `/status` on the admin socket.
     ///
     /// # Panics
-    /// Where it does not answer.
+    /// If it does not answer.
     pub async fn status(&self) -> Value {
         client::get_unix(&self.admin_socket, "/status")
             .await

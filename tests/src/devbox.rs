@@ -30,7 +30,7 @@ impl Applicant {
     /// A fresh key.
     ///
     /// # Panics
-    /// Where none can be made.
+    /// If none can be made.
     #[must_use]
     pub fn new(devbox_id: &str) -> Self {
         Self { key: KeyPair::generate().expect("a key can be made"), devbox_id: devbox_id.to_owned() }
@@ -39,7 +39,7 @@ impl Applicant {
     /// The certificate signing request, PEM.
     ///
     /// # Panics
-    /// Where the id cannot stand in one.
+    /// If the id cannot stand in one.
     #[must_use]
     pub fn request(&self) -> String {
         self.request_with(Vec::new())
@@ -60,7 +60,7 @@ impl Applicant {
     /// The identity that the server's answer and this key make.
     ///
     /// # Panics
-    /// Where the answer is malformed.
+    /// If the answer is malformed.
     #[must_use]
     pub fn issued(&self, issued: &IssuedIdentity) -> Identity {
         assert_eq!(issued.devbox_id, self.devbox_id);
@@ -76,7 +76,7 @@ impl Applicant {
     /// The private number of the key, which has 32 bytes on the curve P-256 (RFC 5915 section 3: it follows its own length).
     ///
     /// # Panics
-    /// Where the key is of another kind.
+    /// If the key is of another kind.
     #[must_use]
     pub fn private_number(&self) -> Vec<u8> {
         let der = self.key.serialize_der();
@@ -89,7 +89,7 @@ impl Applicant {
     /// A certificate for the same devbox and `uri` from a CA that the server has never seen.
     ///
     /// # Panics
-    /// Where it cannot be made.
+    /// If it cannot be made.
     #[must_use]
     pub fn issued_by_a_stranger(&self, uri: &str) -> Identity {
         let ca_key = KeyPair::generate().expect("a key can be made");
@@ -116,7 +116,7 @@ impl Applicant {
 /// Reads the first certificate of a PEM text.
 ///
 /// # Panics
-/// Where there is none.
+/// If there is none.
 #[must_use]
 pub fn certificate(pem: &str) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(pem.as_bytes()).expect("the text holds a certificate")
@@ -164,7 +164,7 @@ impl Listener {
     /// Redeems a join token.
     ///
     /// # Panics
-    /// Where the server does not answer.
+    /// If the server does not answer.
     pub async fn enroll(&self, join_token: &str, applicant: &Applicant) -> Answer {
         let body = json!({ "csr": applicant.request() });
         self.post(ENROLL_PATH, Some(join_token), &body).await.expect("the devbox listener answers")
@@ -173,7 +173,7 @@ impl Listener {
     /// Redeems a join token, and returns a listener that shows the certificate.
     ///
     /// # Panics
-    /// Where the server refuses.
+    /// If the server refuses.
     pub async fn enrolled(&self, join_token: &str, devbox_id: &str) -> Self {
         let applicant = Applicant::new(devbox_id);
         let answer = self.enroll(join_token, &applicant).await.expect(200).json();

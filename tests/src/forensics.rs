@@ -24,7 +24,7 @@ use crate::programs;
 /// Held by whoever changes a setting of the whole machine. Other executables' tests wait as well.
 ///
 /// # Panics
-/// Where `target/` is not writable.
+/// If `target/` is not writable.
 #[must_use]
 pub fn the_machine() -> File {
     lock(&programs::target_directory().join("machine-wide.lock"))

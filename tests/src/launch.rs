@@ -72,7 +72,7 @@ impl Launch {
     /// The whole environment of the launched process, which inherits nothing.
     ///
     /// # Panics
-    /// Where the launch fails.
+    /// If the launch fails.
     pub async fn environment(&self) -> Environment {
         let launch = self.clone().options(&["--clear-env"]);
         parse_environment(&launch.run(&["/usr/bin/env", "-0"]).await.success().stdout)
@@ -82,7 +82,7 @@ impl Launch {
 /// Reads `NAME=VALUE\0…`.
 ///
 /// # Panics
-/// Where a string has no `=`, or its name is not UTF-8.
+/// If a string has no `=`, or its name is not UTF-8.
 #[must_use]
 pub fn parse_environment(bytes: &[u8]) -> Environment {
     let strings = bytes.split(|byte| *byte == 0).filter(|string| !string.is_empty());

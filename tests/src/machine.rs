@@ -82,7 +82,7 @@ impl Machine {
     /// The same with another file.
     ///
     /// # Panics
-    /// Where it cannot be written.
+    /// If it cannot be written.
     #[must_use]
     pub fn file(self, path: &str, text: &str) -> Self {
         files::write(self.root.path(), path, text);
@@ -92,7 +92,7 @@ impl Machine {
     /// Boots, runs `script` by bash after the functions of `tests/data/machine/prelude.sh`, and waits for the machine's end.
     ///
     /// # Panics
-    /// Where the machine does not boot, or the script does not end within the deadline.
+    /// If the machine does not boot, or the script does not end within the deadline.
     pub async fn run(self, script: &str) -> Ended {
         let machine = self.file("/machine/script", &format!("{PRELUDE}\n{script}"));
         let name = machine.root.path().file_name().expect("a temporary directory has a name").to_owned();
@@ -128,7 +128,7 @@ impl Ended {
     /// The same, once the script has succeeded.
     ///
     /// # Panics
-    /// Where it failed; prints what it and the machine's journal said.
+    /// If it failed; prints what it and the machine's journal said.
     #[must_use]
     pub fn success(self) -> Self {
         if self.status != 0 {
@@ -147,7 +147,7 @@ impl Ended {
         self.text("output")
     }
 
-    /// A file that the script left in `/machine`; empty where there is none.
+    /// A file that the script left in `/machine`; empty if there is none.
     #[must_use]
     pub fn text(&self, name: &str) -> String {
         String::from_utf8_lossy(&self.bytes(name)).into_owned()
@@ -162,7 +162,7 @@ impl Ended {
     /// A number that the script printed as `name=number`.
     ///
     /// # Panics
-    /// Where it printed none.
+    /// If it printed none.
     #[must_use]
     pub fn number(&self, name: &str) -> u64 {
         let prefix = format!("{name}=");

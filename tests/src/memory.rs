@@ -25,7 +25,7 @@ fn findings(place: &str, canary: &Canary, bytes: &[u8]) -> Vec<Finding> {
 /// Looks into every file under `directory`.
 ///
 /// # Panics
-/// Where the directory cannot be read.
+/// If the directory cannot be read.
 #[must_use]
 pub fn in_files(directory: &Path, canary: &Canary) -> Vec<Finding> {
     let entries = fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
@@ -50,7 +50,7 @@ pub fn in_file(path: &Path, canary: &Canary) -> Vec<Finding> {
 /// Looks into the command line of every process.
 ///
 /// # Panics
-/// Where `/proc` cannot be read.
+/// If `/proc` cannot be read.
 #[must_use]
 pub fn in_command_lines(canary: &Canary) -> Vec<Finding> {
     let processes = fs::read_dir("/proc").expect("/proc is mounted").flatten();
@@ -76,7 +76,7 @@ pub struct Scan {
 /// Looks into every readable byte of a process's memory.
 ///
 /// # Panics
-/// Where the process is gone, or this test may not look into it.
+/// If the process is gone, or this test may not look into it.
 #[must_use]
 pub fn in_memory(pid: u32, canary: &Canary) -> Scan {
     let memory = File::open(format!("/proc/{pid}/mem")).expect("root may read any process's memory");
@@ -100,7 +100,7 @@ fn scan_mapping(memory: &File, pid: u32, mapping: &Mapping, canary: &Canary, sca
     }
 }
 
-/// Reads what is readable from `start` to `end`; where a read fails, page by page, leaving out what fails.
+/// Reads what is readable from `start` to `end`; if a read fails, page by page, leaving out what fails.
 fn read_pages(memory: &File, start: u64, end: u64) -> Vec<u8> {
     if let Some(bytes) = read_exactly(memory, start, end) {
         return bytes;
@@ -131,7 +131,7 @@ pub struct Mapping {
 /// A process's mappings.
 ///
 /// # Panics
-/// Where the process is gone, or this test may not look into it.
+/// If the process is gone, or this test may not look into it.
 #[must_use]
 pub fn mappings(pid: u32) -> Vec<Mapping> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("root may read any process's mappings");
@@ -166,7 +166,7 @@ pub fn read_mapping(pid: u32, mapping: &Mapping) -> std::io::Result<[u8; 16]> {
 /// The value of a field of `/proc/PID/status`.
 ///
 /// # Panics
-/// Where the process is gone.
+/// If the process is gone.
 #[must_use]
 pub fn status_field(pid: u32, field: &str) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");

@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 use crate::cgroup::Cgroup;
 use crate::process::say;
 
-/// Whether the running test can go on; where it cannot, it says aloud what is `missing` and what to do.
+/// Whether the running test can continue; if it cannot, its output names what is `missing` and the remedy.
 ///
 /// # Panics
-/// Where it cannot and `CI` is set.
+/// If it cannot and `CI` is set.
 #[must_use]
 pub fn met(found: bool, missing: &str) -> bool {
     let thread = std::thread::current();
@@ -41,7 +41,7 @@ pub fn cgroups() -> bool {
     root() && met(Cgroup::can_be_made(), "a /sys/fs/cgroup that root may write")
 }
 
-/// Returns from the test, aloud, unless it runs as root.
+/// Skips the test, with a line of output, unless it runs as root.
 #[macro_export]
 macro_rules! require_root {
     () => {

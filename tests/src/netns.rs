@@ -33,7 +33,7 @@ pub fn can_be_made() -> bool {
         && needs::program_says("ip", "-V", "iproute2")
 }
 
-/// Returns from the test, aloud, unless it can have a network of its own.
+/// Skips the test, with a line of output, unless it can have a network of its own.
 #[macro_export]
 macro_rules! require_netns {
     () => {
@@ -65,7 +65,7 @@ pub struct Wire {
 /// Runs `test` in a namespace of its own: a server that it starts can listen at [`SERVER`].
 ///
 /// # Panics
-/// Where `test` does, or the namespaces cannot be made.
+/// If `test` does, or the namespaces cannot be made.
 pub fn apart(test: impl AsyncFnOnce(Wire) + Send + 'static) {
     let body = move || {
         let wire = Wire::new();
@@ -128,7 +128,7 @@ impl Wire {
     /// A connection from the devbox's end.
     ///
     /// # Panics
-    /// Where nobody listens at `address`.
+    /// If nobody listens at `address`.
     #[must_use]
     pub fn connect_from_devbox(&self, address: SocketAddr) -> TcpStream {
         let connect = || {

@@ -31,7 +31,7 @@ impl Program {
     /// Starts `command` with its standard error appended to `log`.
     ///
     /// # Panics
-    /// Where the program cannot be started.
+    /// If the program cannot be started.
     pub fn start(command: &mut Command, log: &Path) -> Self {
         Self::spawn(command.stderr(append(log)), log)
     }
@@ -84,7 +84,7 @@ impl Program {
     /// Sends a signal.
     ///
     /// # Panics
-    /// Where the program has already ended.
+    /// If the program has already ended.
     pub fn signal(&mut self, signal: Signal) {
         assert!(self.ended().is_none(), "the program has already ended: {:?}\n{}", self.status, self.tail());
         kill(self.nix_pid(), signal).expect("a child can be signalled");
@@ -155,7 +155,7 @@ impl Output {
     /// Standard output as text.
     ///
     /// # Panics
-    /// Where it is not UTF-8.
+    /// If it is not UTF-8.
     #[must_use]
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.stdout).expect("the output is UTF-8")
@@ -164,7 +164,7 @@ impl Output {
     /// The same, once the program has succeeded.
     ///
     /// # Panics
-    /// Where it failed.
+    /// If it failed.
     pub fn success(self) -> Self {
         assert_eq!(self.status, 0, "{}", self.stderr);
         self
@@ -186,7 +186,7 @@ impl From<std::process::Output> for Output {
 /// Runs a program to its end, with `input` on its standard input.
 ///
 /// # Panics
-/// Where it does not start, or does not end within [`wait::DEADLINE`].
+/// If it does not start, or does not end within [`wait::DEADLINE`].
 pub async fn run(command: Command, input: &[u8]) -> Output {
     run_within(wait::DEADLINE, command, input).await
 }
@@ -194,7 +194,7 @@ pub async fn run(command: Command, input: &[u8]) -> Output {
 /// The same with another limit.
 ///
 /// # Panics
-/// Where it does not start, or does not end within `limit`.
+/// If it does not start, or does not end within `limit`.
 pub async fn run_within(limit: Duration, command: Command, input: &[u8]) -> Output {
     use tokio::io::AsyncWriteExt as _;
     let program = command.get_program().display().to_string();
@@ -215,17 +215,17 @@ pub async fn run_within(limit: Duration, command: Command, input: &[u8]) -> Outp
         .into()
 }
 
-/// A file to append to, in a folder that is made where it is missing.
+/// A file to append to, in a folder that is made if it is missing.
 ///
 /// # Panics
-/// Where it cannot be made.
+/// If it cannot be made.
 #[must_use]
 pub fn append(path: &Path) -> File {
     fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("the folder can be made");
     OpenOptions::new().create(true).append(true).open(path).expect("the file can be made")
 }
 
-/// Writes past the test runner's capture, so that a skipped or failing test is heard.
+/// Writes past the test runner's capture, so that the reason of a skipped or failing test is always shown.
 pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

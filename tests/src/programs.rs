@@ -30,7 +30,7 @@ pub fn test_peer() -> PathBuf {
 /// `devbox-exec`, brought up to date at the first call: it is small.
 ///
 /// # Panics
-/// Where it does not build.
+/// If it does not build.
 #[must_use]
 pub fn shim() -> PathBuf {
     static SHIM: OnceLock<PathBuf> = OnceLock::new();

@@ -61,7 +61,7 @@ impl Relay {
     /// A relay to `target` without a fault, on a free port of the loopback address.
     ///
     /// # Panics
-    /// Where there is no free port.
+    /// If there is no free port.
     pub async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let address = listener.local_addr().expect("a listener has an address");

@@ -13,7 +13,7 @@ const NODE_PACKAGES: [&str; 1] = ["@runloop/api-client@1.32.0"];
 /// missing.
 ///
 /// # Panics
-/// Where the packages cannot be installed, and under `CI` where Python is missing.
+/// If the packages cannot be installed, and under `CI` where Python is missing.
 #[must_use]
 pub fn python() -> Option<PathBuf> {
     needs::program("python3", "python3-venv").then(|| {
@@ -29,7 +29,7 @@ pub fn python() -> Option<PathBuf> {
 /// A folder with `node_modules` that has the official SDK, or nothing, aloud, where Node is missing.
 ///
 /// # Panics
-/// Where the packages cannot be installed, and under `CI` where Node is missing.
+/// If the packages cannot be installed, and under `CI` where Node is missing.
 #[must_use]
 pub fn node() -> Option<PathBuf> {
     needs::program("npm", "npm").then(|| {

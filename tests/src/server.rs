@@ -31,7 +31,7 @@ pub struct Ready {
     pub api: String,
     /// URL of the devbox listener.
     pub devbox: String,
-    /// URL of the admin listener, where one was asked for.
+    /// URL of the admin listener, if it was started with one.
     pub admin: Option<String>,
     /// The development account's id.
     pub account: String,
@@ -64,7 +64,7 @@ impl Ready {
     /// Address of the admin listener.
     ///
     /// # Panics
-    /// Where there is none.
+    /// If there is none.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         address(self.admin.as_ref().expect("the server was started with --admin"), "http://")
@@ -153,7 +153,7 @@ impl Server {
     /// Runs an operator's subcommand with `--json`.
     ///
     /// # Panics
-    /// Where it fails, or prints no JSON.
+    /// If it fails, or prints no JSON.
     pub async fn operator_json(&self, arguments: &[&str]) -> Value {
         let arguments = [arguments, &["--json"]].concat();
         let output = self.operator(&arguments, b"").await.success();

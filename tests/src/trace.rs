@@ -11,7 +11,7 @@ use crate::world::World;
 /// line of the machine, and, as root, in whatever can be read of the daemons' memory.
 ///
 /// # Panics
-/// Where one is found, or where there was no log to look into.
+/// If one is found, or if there was no log to search.
 pub fn leaves_no_trace(world: &World, daemons: &[&Daemon], values: &[&Canary]) {
     for daemon in daemons {
         assert!(daemon.program.log().contains("INFO"), "there is a log to look into");

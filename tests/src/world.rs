@@ -71,7 +71,7 @@ impl World {
     /// Registers a devbox.
     ///
     /// # Panics
-    /// Where the server refuses it.
+    /// If the server refuses it.
     pub async fn devbox_with(&self, body: &Value) -> Devbox {
         let view = self.api().post("/v1/devboxes", body).await.expect(200).json();
         let field = |name: &str| view[name].as_str().expect("id and join_token are text").to_owned();
@@ -92,7 +92,7 @@ impl World {
     /// Creates `count` secrets of 64 bytes and more, several at a time, and returns what a launch has to get.
     ///
     /// # Panics
-    /// Where the server refuses one.
+    /// If the server refuses one.
     pub async fn fill(&self, count: usize) -> Environment {
         let next = Arc::new(AtomicUsize::new(0));
         let mut writers = JoinSet::new();
@@ -114,7 +114,7 @@ impl World {
     /// test forks, and make `execve` fail with ETXTBSY.
     ///
     /// # Panics
-    /// Where it cannot be copied.
+    /// If it cannot be copied.
     #[must_use]
     pub fn for_others(&self, program: &Path) -> PathBuf {
         let copy = self.path().join(program.file_name().expect("a program has a name"));
@@ -146,7 +146,7 @@ async fn write_secrets(api: Api, next: Arc<AtomicUsize>, count: usize) -> Enviro
 /// A temporary directory that other users may enter.
 ///
 /// # Panics
-/// Where none can be made.
+/// If none can be made.
 #[must_use]
 pub fn directory() -> TempDir {
     let directory =

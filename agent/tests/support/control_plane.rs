@@ -28,7 +28,7 @@ use devbox_secrets_tests::authority::{Authority, DEVBOX, Validity};
 /// The answer of the bundle endpoint.
 #[derive(Debug, Clone)]
 pub enum Script {
-    /// The secrets at a revision, or 204 after the wait where the daemon has them.
+    /// The secrets at a revision, or 204 after the wait if the daemon has them.
     Bundle(u64, BTreeMap<String, Vec<u8>>),
     /// An error with a message.
     Refuse(StatusCode, &'static str),

@@ -84,7 +84,7 @@ fn range(line: &str) -> Option<(u64, u64)> {
     readable.then_some((parse(start)?, parse(end)?))
 }
 
-/// Fails unless `canary` leaves the server's memory. Returns false where this user may not look.
+/// Fails unless `canary` leaves the server's memory. Returns false if this user may not look.
 fn vanishes(dev: &Dev, canary: &str) -> bool {
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -15,7 +15,7 @@ const MAX_PATH_LEN: usize = 1_000;
 /// Sends the request.
 ///
 /// # Panics
-/// Where the answer has an undocumented status or form, or repeats a value.
+/// If the answer has an undocumented status or form, or repeats a value.
 pub fn check(bytes: &[u8]) {
     let Some((method, path, body)) = parts(bytes) else { return };
     with_server(|server| {

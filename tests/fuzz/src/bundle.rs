@@ -11,7 +11,7 @@ const START_LEN: usize = 12;
 /// parser, and without it a mutation is a hundred times as likely to hit a field.
 ///
 /// # Panics
-/// Where a parsed bundle breaks a promise of the format.
+/// If a parsed bundle breaks a promise of the format.
 pub fn check(bytes: &[u8]) {
     check_message(bytes);
     if let Some((start, rest)) = bytes.split_at_checked(START_LEN) {

@@ -8,7 +8,7 @@ use crate::assert_message;
 /// Parses an abstract address, without its leading NUL.
 ///
 /// # Panics
-/// Where a question is not exactly what the address says, or could be a path.
+/// If a question is not exactly what the address says, or could be a path.
 pub fn check(bytes: &[u8]) {
     match Question::parse(bytes) {
         Ok(question) => check_question(bytes, &question),

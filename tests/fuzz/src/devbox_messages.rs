@@ -23,7 +23,7 @@ static KEY: LazyLock<Vec<u8>> =
 /// Reads `bytes` as each of the messages.
 ///
 /// # Panics
-/// Where a message is another once written, the server fails instead of refusing, or a refusal repeats a secret.
+/// If a message is another once written, the server fails instead of refusing, or a refusal repeats a secret.
 pub fn check(bytes: &[u8]) {
     if let Some(request) = message::<EnrollRequest>(bytes) {
         enroll(&request);

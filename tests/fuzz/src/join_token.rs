@@ -9,7 +9,7 @@ use crate::assert_message;
 /// Parses `bytes` as either.
 ///
 /// # Panics
-/// Where a message repeats a secret, or a parsed token is another once printed.
+/// If a message repeats a secret, or a parsed token is another once printed.
 pub fn check(bytes: &[u8]) {
     match JoinToken::parse(bytes) {
         Ok(token) => check_join_token(&token),

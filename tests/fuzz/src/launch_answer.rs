@@ -11,7 +11,7 @@ use devbox_secrets_proto::name::check_name;
 /// Reads a header and everything after it.
 ///
 /// # Panics
-/// Where a believed answer breaks a promise of the protocol, or a printed line is more than one.
+/// If a believed answer breaks a promise of the protocol, or a printed line is more than one.
 pub fn check(bytes: &[u8]) {
     let Some((header, payload)) = bytes.split_first_chunk::<HEADER_LEN>() else { return };
     let Ok(decoded) = AnswerHeader::decode(header) else { return };

@@ -12,7 +12,7 @@ use crate::holds;
 /// Sends `bytes` and reads the answer as `devbox-exec` does.
 ///
 /// # Panics
-/// Where the daemon answers what the launcher would not believe, or with a variable that is not granted, or where a
+/// If the daemon answers what the launcher would not believe, or with a variable that is not granted, or if a
 /// refusal repeats a value.
 pub fn check(bytes: &[u8]) {
     check_round_trip(bytes);

@@ -1,6 +1,6 @@
 //! Everything that reads bytes from outside, and what must hold whatever the bytes are.
 //!
-//! One module a fuzz target. Each has a `check`, which panics where a promise is broken; `fuzz_targets/` hands it what
+//! One module a fuzz target. Each has a `check`, which panics if a promise is broken; `fuzz_targets/` hands it what
 //! libFuzzer thinks up (`cargo xtask fuzz`), and the tests of this crate what is in `corpus/`.
 //!
 //! - [`launch_request`], [`launch_answer`]: the launch protocol, both ends;
@@ -29,7 +29,7 @@ mod scratch;
 pub struct Target {
     /// Its name: that of its module, its program and its folder in `corpus/`.
     pub name: &'static str,
-    /// Panics where a promise is broken.
+    /// Panics if a promise is broken.
     pub check: fn(&[u8]),
 }
 

@@ -5,7 +5,7 @@ use devbox_secretsd::access::glob::Glob;
 /// Takes the first line as a pattern and the rest as a name.
 ///
 /// # Panics
-/// Where the matcher disagrees with the definition, or with what the pattern says of itself.
+/// If the matcher disagrees with the definition, or with what the pattern says of itself.
 pub fn check(bytes: &[u8]) {
     let (pattern, name) = bytes
         .iter()

@@ -110,7 +110,7 @@ impl Words {
 /// A request of `devbox-exec`.
 ///
 /// # Panics
-/// Where it is longer than 1024 bytes.
+/// If it is longer than 1024 bytes.
 #[must_use]
 pub fn launch_request(items: &[Item<'_>]) -> Vec<u8> {
     let mut buffer = [0; 1024];

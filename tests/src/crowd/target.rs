@@ -58,7 +58,7 @@ impl Stream for TcpStream {
     }
 }
 
-/// Connects; to a Unix socket from an abstract address, where one is named.
+/// Connects; to a Unix socket from an abstract address, if one is named.
 pub(super) fn connect(target: &Target, name: Option<&[u8]>) -> io::Result<Box<dyn Stream>> {
     match target {
         Target::Address(address) => {
@@ -90,7 +90,7 @@ fn connect_from(name: &[u8], path: &Path) -> io::Result<UnixStream> {
 /// The answer to a peer with the abstract name `name` at `socket`.
 ///
 /// # Panics
-/// Where it is not let in, or not answered.
+/// If it is not let in, or not answered.
 #[must_use]
 pub fn ask_as(name: &str, socket: &Path) -> Vec<u8> {
     let target = Target::Path(socket.to_owned());

@@ -31,7 +31,7 @@ impl Cores {
     /// Waits until no other test does the same.
     ///
     /// # Panics
-    /// Where the setting cannot be changed.
+    /// If the setting cannot be changed.
     #[must_use]
     pub fn into(folder: &Path) -> Self {
         let machine = the_machine();
@@ -68,7 +68,7 @@ fn allow_for_children() {
 /// takes `CAP_SYS_RESOURCE`).
 ///
 /// # Panics
-/// Where `prlimit(1)` is missing.
+/// If `prlimit(1)` is missing.
 #[must_use]
 pub fn allow(pid: u32) -> bool {
     let mut prlimit = Command::new("prlimit");
@@ -79,7 +79,7 @@ pub fn allow(pid: u32) -> bool {
 /// Dumps a process that goes on, by gdb's `gcore`, into `folder`.
 ///
 /// # Panics
-/// Where gdb cannot attach.
+/// If gdb cannot attach.
 #[must_use]
 pub fn gcore(pid: u32, folder: &Path) -> PathBuf {
     let prefix = folder.join("gcore");

@@ -24,7 +24,7 @@ const MEMORY: u32 = 384;
 /// How long a step may take: emulated, on a machine that runs other tests as well.
 const DEADLINE: Duration = Duration::from_secs(90);
 
-/// Whether this test can boot one here. Says aloud where not; under `CI` nothing is skipped.
+/// Whether this test can boot one here. If not, the test is skipped, and fails under `CI`.
 #[must_use]
 pub fn can_boot() -> bool {
     needs::met(cfg!(target_arch = "x86_64"), "an x86-64 machine")
@@ -71,7 +71,7 @@ impl Guest {
     /// Starts one, and does not wait.
     ///
     /// # Panics
-    /// Where it cannot be started.
+    /// If it cannot be started.
     #[must_use]
     pub fn boot(boot: Boot) -> Self {
         let kernel = Kernel::unpacked();
@@ -82,7 +82,7 @@ impl Guest {
     /// Waits until the script comes to this step, and returns what it says there.
     ///
     /// # Panics
-    /// Where it comes to another, or to none in time.
+    /// If it comes to another, or to none in time.
     pub async fn step(&mut self, name: &str) -> String {
         let found = timeout(DEADLINE, self.next_step()).await.ok().flatten();
         let step =
@@ -107,7 +107,7 @@ impl Guest {
     /// Lets the script go on, with a line to read.
     ///
     /// # Panics
-    /// Where the guest is gone.
+    /// If the guest is gone.
     pub async fn go(&mut self, line: &str) {
         self.input.write_all(format!("{line}\n").as_bytes()).await.expect("the guest's console takes input");
     }
@@ -128,7 +128,7 @@ impl Guest {
     /// The script has to be at a step, and stays there.
     ///
     /// # Panics
-    /// Where the guest does not answer.
+    /// If the guest does not answer.
     pub async fn page_flags(&mut self, pages: &[u64]) -> Vec<u64> {
         let mut flags = Vec::new();
         for page in pages {

@@ -59,7 +59,7 @@ impl Ram {
     /// Reads a sparse file, data only (lseek(2), `SEEK_DATA`).
     ///
     /// # Panics
-    /// Where it cannot be read.
+    /// If it cannot be read.
     #[must_use]
     pub fn read(path: &Path) -> Self {
         let file = File::open(path).expect("the guest's memory is a file of ours");

@@ -20,7 +20,7 @@ pub fn can_read() -> bool {
 /// Tries to read `canary` out of a process, as another user.
 ///
 /// # Panics
-/// Where the reader itself fails.
+/// If the reader itself fails.
 pub async fn outcomes(user: u32, pid: u32, canary: &Canary) -> Outcomes {
     let script = std::fs::read_to_string(sdk::file("data/forensics/reader.py"))
         .expect("the script is in the repository");

@@ -21,7 +21,7 @@ impl Snapshot {
     /// Takes one, and the machine is off.
     ///
     /// # Panics
-    /// Where qemu does not write it.
+    /// If qemu does not write it.
     pub async fn of(mut guest: Guest) -> Self {
         let folder = world::directory();
         let orders =
@@ -36,7 +36,7 @@ impl Snapshot {
     /// A machine that goes on from there, as any number of others may, with this VM generation ID if it had one.
     ///
     /// # Panics
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub async fn start(&self, generation: Option<&'static str>) -> Guest {
         let state = state(self.folder.path());
         let mut hardware = self.hardware.clone();

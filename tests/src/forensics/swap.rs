@@ -46,10 +46,10 @@ pub struct Swap {
 }
 
 impl Swap {
-    /// A swap file in `folder`; none, aloud, where the kernel takes none there.
+    /// A swap file in `folder`; `None`, and the test is skipped, if the kernel takes none there.
     ///
     /// # Panics
-    /// Where the file cannot be written.
+    /// If the file cannot be written.
     #[must_use]
     pub fn on(folder: &Path) -> Option<Self> {
         let file = folder.join("swap");
@@ -73,7 +73,7 @@ impl Swap {
     /// Its content, read past the page cache.
     ///
     /// # Panics
-    /// Where it cannot be read.
+    /// If it cannot be read.
     #[must_use]
     pub fn content(&self) -> Vec<u8> {
         let input = format!("if={}", self.file.display());
@@ -99,7 +99,7 @@ impl Pressed {
     /// A fresh one.
     ///
     /// # Panics
-    /// Where none can be made.
+    /// If none can be made.
     #[must_use]
     pub fn cgroup() -> Self {
         let version_1 = Path::new("/sys/fs/cgroup/memory");
@@ -148,7 +148,7 @@ impl Holder {
     /// Starts it, and waits until the kernel has swapped some of it out.
     ///
     /// # Panics
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub async fn start(cgroup: &Pressed, value: &str) -> Self {
         let mut python = Command::new("/usr/bin/python3");
         python.args(["-c", HOLDER, &HOG.to_string()]);

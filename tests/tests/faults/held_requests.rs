@@ -66,7 +66,7 @@ async fn one_write_answers_every_devbox_of_the_account_soon_and_waiting_costs_li
     let world = World::start().await;
     let count = devboxes();
     let devboxes = join(&world, count).await;
-    // Where a new account begins: a devbox more changes nothing for the others.
+    // The first revision of a new account: a devbox more changes nothing for the others.
     let revision = 1;
     assert_eq!(devboxes[0].bundle(Some(revision)).await.unwrap().status, 204);
     let before = resident(&world);

@@ -71,7 +71,7 @@ pub(crate) async fn goes_on_without(daemon: &Daemon) {
 /// Launches until the first refusal; returns its line. No poll has been answered since `cut`.
 ///
 /// # Panics
-/// Where a launch gets another value, one that began after the lease is served, or one is refused while it lasts.
+/// If a launch gets another value, one that began after the lease is served, or one is refused while it lasts.
 pub(crate) async fn launches_until_refused(daemon: &Daemon, value: &Canary, cut: Instant) -> String {
     let mut served = 0;
     loop {

@@ -29,7 +29,7 @@ impl Machine {
     /// Connects from `from`, a loopback address. `boot`, a hexadecimal digit, tells boots apart.
     ///
     /// # Panics
-    /// Where the server does not take the connection.
+    /// If the server does not take the connection.
     pub async fn start(listener: &Listener, protocol: Protocol, from: Ipv4Addr, boot: char) -> Self {
         let stream = connect_from(listener, from).await.expect("the devbox listener listens");
         Self::start_over(listener, protocol, stream, boot).await
@@ -38,7 +38,7 @@ impl Machine {
     /// The same over a connection that is there already.
     ///
     /// # Panics
-    /// Where the server does not take the connection.
+    /// If the server does not take the connection.
     pub async fn start_over(listener: &Listener, protocol: Protocol, stream: TcpStream, boot: char) -> Self {
         let link = Continuity { boot: boot.to_string().repeat(BOOT_LEN), after: None, step: fresh_step() };
         Self::connected(listener, protocol, stream, link).await
@@ -47,7 +47,7 @@ impl Machine {
     /// A copy of it, as its memory in another machine, connected from `from`.
     ///
     /// # Panics
-    /// Where the server does not take the connection.
+    /// If the server does not take the connection.
     pub async fn copied(&self, from: Ipv4Addr) -> Self {
         let stream = connect_from(&self.listener, from).await.expect("the devbox listener listens");
         Self::connected(&self.listener, self.protocol, stream, self.link.clone()).await
@@ -60,7 +60,7 @@ impl Machine {
         Self { listener: listener.clone(), protocol, connection, link }
     }
 
-    /// Asks for the bundle, to be held for `wait_ms` where the revision is `known`. An answer is a step on.
+    /// Asks for the bundle, to be held for `wait_ms` if the revision is `known`. An answer is a step on.
     ///
     /// # Errors
     /// A connection that is closed instead of an answer.
@@ -72,7 +72,7 @@ impl Machine {
         Ok(answer)
     }
 
-    /// The same where the answer is lost: the machine does not know of it.
+    /// The same, but the answer is lost: the machine does not know of it.
     ///
     /// # Errors
     /// A connection that is closed instead of an answer.
