@@ -5,14 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
-use tracing::{error, info};
 
 use crate::access::peer::Peer;
 use crate::config::{self, Mistakes, Overrides};
 use crate::local_api::credentials::UnitCredentials;
 use crate::local_api::launch::LaunchState;
 use crate::sys::off_thread;
-use crate::telemetry::audit::{Kind, TARGET};
+use crate::telemetry::audit::{Kind, audit};
 
 /// Where the daemon's settings come from.
 #[derive(Debug, Clone, Default)]
@@ -86,12 +85,10 @@ impl Reload {
 }
 
 fn report_done(asked: Option<Peer>, counts: Counts) {
-    info!(
-        target: TARGET,
-        event = Kind::Reload.word(),
-        uid = asked.map(|peer| peer.uid),
-        gid = asked.map(|peer| peer.gid),
-        pid = asked.map(|peer| peer.pid),
+    audit!(
+        info,
+        Kind::Reload,
+        maybe_peer = asked,
         count = counts.rules,
         credentials = counts.credentials,
         "rules taken up"
@@ -100,12 +97,10 @@ fn report_done(asked: Option<Peer>, counts: Counts) {
 
 fn report_mistakes(asked: Option<Peer>, mistakes: &Mistakes) {
     let reason = mistakes.to_string().replace('\n', "; ");
-    error!(
-        target: TARGET,
-        event = Kind::Reload.word(),
-        uid = asked.map(|peer| peer.uid),
-        gid = asked.map(|peer| peer.gid),
-        pid = asked.map(|peer| peer.pid),
+    audit!(
+        error,
+        Kind::Reload,
+        maybe_peer = asked,
         code = "mistakes",
         reason,
         "the rules are kept as they were: {reason}"

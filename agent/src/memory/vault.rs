@@ -7,12 +7,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use devbox_launch_proto::ErrorCode;
 use tokio::sync::watch;
-use tracing::info;
 
 use super::Generation;
 use crate::machine::{Change, Machine};
 use crate::sys::BootTime;
-use crate::telemetry::audit::{Kind, TARGET};
+use crate::telemetry::audit::{Kind, audit};
 
 /// Why there are no secrets.
 ///
@@ -277,9 +276,9 @@ impl Vault {
 }
 
 fn report_wipe(lost: &Generation, unavailable: &Unavailable) {
-    info!(
-        target: TARGET,
-        event = Kind::Wipe.word(),
+    audit!(
+        info,
+        Kind::Wipe,
         code = unavailable.loss.word(),
         revision = lost.revision(),
         count = lost.count(),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch::Receiver;
 use tokio::time::{sleep, timeout};
 use tokio::{join, select};
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::certificate_files::CertificateFiles;
 use super::commands::{Action, Command, CommandError, CommandQueue};
@@ -27,7 +27,7 @@ use crate::machine::Machine;
 use crate::memory::{Holding, Loss, Vault};
 use crate::restart::Store;
 use crate::sys::SecretMemory;
-use crate::telemetry::audit::{Kind, TARGET};
+use crate::telemetry::audit::{Kind, audit};
 use crate::telemetry::{chain, service_manager};
 
 /// Time for launches in progress to finish, and for a busy service manager to close what it stored.
@@ -205,7 +205,7 @@ impl Lifecycle {
         self.forget();
         if let Holding::Without(lost) = self.vault.holding() {
             let reason = &*lost.reason;
-            error!(target: TARGET, event = Kind::Clone.word(), reason, "every value and every key is wiped: {reason}");
+            audit!(error, Kind::Clone, reason, "every value and every key is wiped: {reason}");
             service_manager::status(reason);
         }
     }

@@ -1,26 +1,23 @@
-//! The audit's events about what this devbox is, and what it holds.
+//! The audit's events about this devbox's identity and secrets.
 
 use std::fmt::Display;
-
-use tracing::info;
 
 use crate::access::peer::Peer;
 use crate::identity::Identity;
 use crate::memory::Generation;
-use crate::telemetry::audit::{Kind, TARGET};
+use crate::telemetry::audit::{Kind, audit};
 
 /// Longest list of names in one event, in bytes: a longer one takes several.
 const MAX_NAMES: usize = 16 * 1024;
 
-/// Tells that `generation` is held from now on, and which names it has. `source`: the control plane, or what a predecessor
-/// left.
+/// Logs that `generation` is held from now on, and its names. `source`: the control plane, or a predecessor's state.
 pub(super) fn report_bundle(generation: &Generation, source: &dyn Display) {
     let names: Vec<&str> = generation.variables().map(|variable| variable.name).collect();
     let parts = parts(&names);
     for (index, part) in parts.iter().enumerate() {
-        info!(
-            target: TARGET,
-            event = Kind::Bundle.word(),
+        audit!(
+            info,
+            Kind::Bundle,
             revision = generation.revision(),
             names = part.join(" "),
             count = names.len(),
@@ -32,7 +29,7 @@ pub(super) fn report_bundle(generation: &Generation, source: &dyn Display) {
     }
 }
 
-/// As few parts as hold the names, in order; one where there are none.
+/// As few parts as hold the names, in order; one if there are no names.
 fn parts<'a, 'n>(names: &'a [&'n str]) -> Vec<&'a [&'n str]> {
     let mut parts = Vec::new();
     let (mut start, mut len) = (0, 0);
@@ -48,9 +45,9 @@ fn parts<'a, 'n>(names: &'a [&'n str]) -> Vec<&'a [&'n str]> {
 }
 
 pub(super) fn report_join(identity: &Identity, server: &dyn Display) {
-    info!(
-        target: TARGET,
-        event = Kind::Join.word(),
+    audit!(
+        info,
+        Kind::Join,
         devbox = identity.devbox_id(),
         not_after_ms = identity.validity().not_after_ms,
         source = %server,
@@ -59,19 +56,18 @@ pub(super) fn report_join(identity: &Identity, server: &dyn Display) {
 }
 
 pub(super) fn report_renewal(identity: &Identity) {
-    info!(
-        target: TARGET,
-        event = Kind::Renewal.word(),
+    audit!(
+        info,
+        Kind::Renewal,
         devbox = identity.devbox_id(),
         not_after_ms = identity.validity().not_after_ms,
         "certificate renewed"
     );
 }
 
-/// Tells what `asker` ordered, once it is done: a [`Kind`] of its own, and a sentence.
+/// Logs a command of `asker`, once it is done: a [`Kind`] of its own, and a sentence.
 pub(super) fn report_command(kind: Kind, asker: Peer, done: &str) {
-    let Peer { uid, gid, pid } = asker;
-    info!(target: TARGET, event = kind.word(), uid, gid, pid, "{done}");
+    audit!(info, kind, peer = asker, "{done}");
 }
 
 #[cfg(test)]

@@ -12,13 +12,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::unistd::geteuid;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::Admin;
 use super::reply::stranger;
 use crate::access::peer::Peer;
 use crate::local_api::accept::{Acceptor, Slots, in_runtime};
-use crate::telemetry::audit::{Kind, TARGET};
+use crate::telemetry::audit::{Kind, audit};
 use crate::telemetry::chain;
 
 /// Connections at once; more wait.
@@ -78,12 +78,10 @@ fn who_asks(stream: &UnixStream) -> Option<Peer> {
     let peer = Peer::of(stream).ok();
     let allowed = peer.filter(|peer| peer.uid == 0 || peer.uid == geteuid().as_raw());
     if allowed.is_none() {
-        warn!(
-            target: TARGET,
-            event = Kind::AdminRefusal.word(),
-            uid = peer.map(|peer| peer.uid),
-            gid = peer.map(|peer| peer.gid),
-            pid = peer.map(|peer| peer.pid),
+        audit!(
+            warn,
+            Kind::AdminRefusal,
+            maybe_peer = peer,
             "a stranger asked the admin socket and was refused"
         );
     }

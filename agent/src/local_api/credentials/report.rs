@@ -1,16 +1,15 @@
 //! One event of the audit and one count a credential. Names, but never values.
 
-use tracing::{info, warn};
-
 use super::address::Question;
 use super::refusal::Refusal;
 use crate::access::peer::{Peer, UnitName};
 use crate::memory::Generation;
 use crate::metrics::Metrics;
-use crate::telemetry::audit::{Kind, TARGET};
+use crate::telemetry::audit::{Kind, audit};
 use crate::telemetry::chain;
 
-/// Told before a value is sent: none leaves unaudited. `rule`: the number of the one that grants it.
+/// Counts and audits a credential before its value is sent, so that none leaves unaudited. `rule`: the number of the rule
+/// that grants it.
 pub(super) fn report_served(
     metrics: &Metrics,
     peer: Option<Peer>,
@@ -20,12 +19,10 @@ pub(super) fn report_served(
     rule: usize,
 ) {
     metrics.credential_served();
-    info!(
-        target: TARGET,
-        event = Kind::Credential.word(),
-        uid = peer.map(|peer| peer.uid),
-        gid = peer.map(|peer| peer.gid),
-        pid = peer.map(|peer| peer.pid),
+    audit!(
+        info,
+        Kind::Credential,
+        maybe_peer = peer,
         unit = question.unit.as_str(),
         credential = question.credential,
         names = generation.name(at),
@@ -38,13 +35,11 @@ pub(super) fn report_served(
 pub(super) fn report_refused(metrics: &Metrics, peer: Option<Peer>, refusal: &Refusal) {
     metrics.credential_refused(refusal.word());
     let reason = chain(refusal);
-    // In the message itself: a unit's start has no other place to say why it failed.
-    warn!(
-        target: TARGET,
-        event = Kind::CredentialRefusal.word(),
-        uid = peer.map(|peer| peer.uid),
-        gid = peer.map(|peer| peer.gid),
-        pid = peer.map(|peer| peer.pid),
+    // In the message itself, because a failed unit's status shows only that.
+    audit!(
+        warn,
+        Kind::CredentialRefusal,
+        maybe_peer = peer,
         unit = refusal.unit().map(UnitName::as_str),
         code = refusal.word(),
         names = refusal.name(),

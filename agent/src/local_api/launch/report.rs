@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use devbox_launch_proto::{Answer, ErrorCode};
-use tracing::{Level, enabled, info, warn};
+use tracing::{Level, enabled, warn};
 
 use super::answer::{Reply, WhyInline};
 use super::refusal::{Failure, Refusal};
@@ -13,7 +13,7 @@ use super::unread::Why;
 use crate::access::authorize::Decision;
 use crate::access::peer::{Facts, Peer, UnitName};
 use crate::metrics::Metrics;
-use crate::telemetry::audit::{Kind, TARGET};
+use crate::telemetry::audit::{Kind, TARGET, audit};
 
 /// Shortest interval between log lines about many launches: a flood must not fill the log.
 pub(super) const LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -69,14 +69,11 @@ pub(super) fn report(
 }
 
 fn report_served(facts: &Facts, decision: Option<&Decision>, served: &Served, duration_us: u64) {
-    let Peer { uid, gid, pid } = facts.peer;
     let (answer, count, revision) = (word(served.answer), served.count, served.revision);
-    info!(
-        target: TARGET,
-        event = Kind::Launch.word(),
-        uid,
-        gid,
-        pid,
+    audit!(
+        info,
+        Kind::Launch,
+        peer = facts.peer,
         unit = unit(facts),
         executable = executable(facts),
         names = &*served.names,
@@ -90,16 +87,13 @@ fn report_served(facts: &Facts, decision: Option<&Decision>, served: &Served, du
 }
 
 fn report_refused(facts: &Facts, refusal: &Refusal, duration_us: u64) {
-    let Peer { uid, gid, pid } = facts.peer;
     let (reason, rules) = (refusal.text(), refusal.reasons());
     // The journal shows people the message alone.
     let why = rules.unwrap_or(reason);
-    warn!(
-        target: TARGET,
-        event = Kind::Refusal.word(),
-        uid,
-        gid,
-        pid,
+    audit!(
+        warn,
+        Kind::Refusal,
+        peer = facts.peer,
         unit = unit(facts),
         executable = executable(facts),
         code = refusal.code.word(),
@@ -112,13 +106,10 @@ fn report_refused(facts: &Facts, refusal: &Refusal, duration_us: u64) {
 }
 
 fn report_abandoned(facts: &Facts, reason: &str, duration_us: u64) {
-    let Peer { uid, gid, pid } = facts.peer;
-    info!(
-        target: TARGET,
-        event = Kind::Abandoned.word(),
-        uid,
-        gid,
-        pid,
+    audit!(
+        info,
+        Kind::Abandoned,
+        peer = facts.peer,
         unit = unit(facts),
         executable = executable(facts),
         reason,
@@ -161,13 +152,10 @@ impl Seldom {
 
 /// Tells of `times` launches that found no slot: one event for many, so that a flood fills no log. The peer is the last one.
 pub(super) fn report_busy(peer: Peer, times: u64) {
-    let Peer { uid, gid, pid } = peer;
-    warn!(
-        target: TARGET,
-        event = Kind::Refusal.word(),
-        uid,
-        gid,
-        pid,
+    audit!(
+        warn,
+        Kind::Refusal,
+        peer = peer,
         code = ErrorCode::Busy.word(),
         times,
         "launches refused: their user has its share"

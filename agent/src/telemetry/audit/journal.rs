@@ -94,10 +94,9 @@ mod tests {
     use std::time::Duration;
 
     use tracing::subscriber::with_default;
-    use tracing::{info, warn};
     use tracing_subscriber::layer::SubscriberExt;
 
-    use super::super::{Kind, TARGET};
+    use super::super::{Kind, audit};
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -133,7 +132,7 @@ mod tests {
         let journal = UnixDatagram::bind(&path).unwrap();
         let unit: Option<&str> = None;
         let lines = logged(&path, || {
-            info!(target: TARGET, event = Kind::Launch.word(), uid = 7, unit, names = "*", revision = 3_u64, "launch");
+            audit!(info, Kind::Launch, uid = 7, unit, names = "*", revision = 3_u64, "launch");
         });
         assert_eq!(lines, [""; 0]);
         let entry = received(&journal);
@@ -159,7 +158,7 @@ mod tests {
         let path = dir.path().join("socket");
         let journal = UnixDatagram::bind(&path).unwrap();
         logged(&path, || {
-            warn!(target: TARGET, event = Kind::Refusal.word(), name = "A\nDEVBOX_EVENT=launch", "launch refused");
+            audit!(warn, Kind::Refusal, name = "A\nDEVBOX_EVENT=launch", "launch refused");
         });
         let entry = received(&journal);
         assert!(entry.contains("DEVBOX_NAME\n\u{15}\0\0\0\0\0\0\0A\nDEVBOX_EVENT=launch\n"), "{entry:?}");
@@ -171,15 +170,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let lines = logged(&path, || {
-            warn!(target: TARGET, event = Kind::Refusal.word(), "first");
+            audit!(warn, Kind::Refusal, "first");
             let old = UnixDatagram::bind(&path).unwrap();
-            info!(target: TARGET, event = Kind::Launch.word(), "second");
+            audit!(info, Kind::Launch, "second");
             assert!(received(&old).contains("MESSAGE=second\n"));
             drop(old);
-            info!(target: TARGET, event = Kind::Launch.word(), "third");
+            audit!(info, Kind::Launch, "third");
             std::fs::remove_file(&path).unwrap();
             let new = UnixDatagram::bind(&path).unwrap();
-            info!(target: TARGET, event = Kind::Launch.word(), "fourth");
+            audit!(info, Kind::Launch, "fourth");
             assert!(received(&new).contains("MESSAGE=fourth\n"));
         });
         assert_eq!(lines, ["<4>first", "<6>third"]);
@@ -193,7 +192,7 @@ mod tests {
         let before = dropped();
         let lines = logged(&path, || {
             while dropped() == before {
-                info!(target: TARGET, event = Kind::Launch.word(), "launch");
+                audit!(info, Kind::Launch, "launch");
             }
         });
         assert_eq!(lines, [""; 0]);

@@ -1,4 +1,4 @@
-//! The audit: one event for each launch, each refusal and each change of what is held. `docs/audit.md` has the schema, which
+//! The audit: one event for each launch, each refusal and each change of the held secrets. `docs/audit.md` has the schema, which
 //! is stable: fields are added, and none changes its meaning or goes.
 //!
 //! An event of the audit is a log event of the target [`TARGET`] whose field `event` is a [`Kind`]'s word. It is told at every
@@ -14,7 +14,33 @@ pub(super) use journal::{JournalLayer, writer};
 /// Target of the audit's events.
 pub const TARGET: &str = "audit";
 
-/// What happened.
+/// Logs one event of the audit: its level and [`Kind`], the peer that it is about, further fields, and a message. `maybe_peer`
+/// takes an `Option`.
+macro_rules! audit {
+    ($level:ident, $kind:expr, peer = $peer:expr, $($rest:tt)+) => {{
+        let peer = $peer;
+        $crate::telemetry::audit::audit!(
+            $level, $kind, uid = peer.uid, gid = peer.gid, pid = peer.pid, $($rest)+
+        );
+    }};
+    ($level:ident, $kind:expr, maybe_peer = $peer:expr, $($rest:tt)+) => {{
+        let peer = $peer;
+        $crate::telemetry::audit::audit!(
+            $level,
+            $kind,
+            uid = peer.map(|peer| peer.uid),
+            gid = peer.map(|peer| peer.gid),
+            pid = peer.map(|peer| peer.pid),
+            $($rest)+
+        );
+    }};
+    ($level:ident, $kind:expr, $($rest:tt)+) => {
+        tracing::$level!(target: $crate::telemetry::audit::TARGET, event = $kind.word(), $($rest)+)
+    };
+}
+pub(crate) use audit;
+
+/// The kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A launch got variables or names.
