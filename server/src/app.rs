@@ -1,4 +1,5 @@
-//! Wires the parts: state, keys, registry, and the two listeners, bound before anybody is told that they are.
+//! Wires the parts: state, keys, registry, and the two listeners, bound before their addresses are
+//! announced.
 
 use crate::config::{Config, RetentionConfig, StateConfig};
 use crate::crypto::{MasterKey, MasterKeyError};
@@ -14,12 +15,12 @@ pub enum StartError {
     /// The state directory cannot be used.
     #[error("the state directory cannot be used")]
     State(#[source] StateError),
-    /// The database cannot be relied on.
+    /// The database is damaged.
     #[error("the database {database} cannot be served")]
     Damaged {
         /// The database's file.
         database: String,
-        /// What is wrong.
+        /// The damage.
         #[source]
         source: StoreError,
     },
@@ -93,7 +94,7 @@ async fn found(
     opened.map_err(StartError::Open)
 }
 
-/// What the registry has to know of the configuration.
+/// The registry's part of the configuration.
 #[must_use]
 pub fn settings(config: &Config) -> Settings {
     Settings {
@@ -127,7 +128,7 @@ impl App {
         self.listeners.reloader.clone()
     }
 
-    /// What it decides with.
+    /// The registry.
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
@@ -146,7 +147,7 @@ impl App {
             async { tokio::join!(api.serve(shutdown.clone()), devbox.serve(shutdown.clone()), admin) };
         tokio::select! {
             _ = serving => {}
-            // Never ends by itself.
+            // These two never return.
             () = registry.watch() => {}
             () = registry.retain(&retention) => {}
         }
@@ -155,8 +156,8 @@ impl App {
     }
 }
 
-/// Takes the right to serve a state, looks over what is in it before anybody relies on it, and opens it. Only `dev` begins
-/// a state: behind a volume that is not mounted, `serve` would give an empty state to everybody.
+/// Takes the right to serve a state, checks it for damage, and opens it. Only `dev` creates a
+/// state: if a volume is not mounted, `serve` would otherwise serve an empty state.
 async fn open_to_serve(
     config: &StateConfig,
     settings: Settings,
@@ -180,7 +181,7 @@ async fn open_to_serve(
     Ok((claim, registry))
 }
 
-/// Bounded in time, whatever the size of the file: `check --deep` looks at all of it.
+/// Bounded in time, whatever the size of the file: `check --deep` checks all of it.
 async fn look_over(directory: &dyn Location) -> Result<(), StartError> {
     if !directory.has_state() {
         return Ok(());

@@ -54,7 +54,7 @@ pub struct Bound {
     pub api_tls: bool,
     /// The devbox listener; it speaks TLS.
     pub devbox: SocketAddr,
-    /// The admin listener, where there is one.
+    /// The admin listener, if there is one.
     pub admin: Option<SocketAddr>,
 }
 
@@ -181,13 +181,14 @@ fn of(listener: &'static str) -> impl Fn(TlsError) -> ListenError {
     move |source| ListenError::Tls { listener, source }
 }
 
-/// Brings a running server up to date with its configuration. Connections stay, with what they began with.
+/// Brings a running server up to date with its configuration. Open connections stay, with their TLS
+/// and limits.
 #[derive(Debug, Clone)]
 pub struct Reloader {
     registry: Registry,
     tls: ListenerTls,
     limits: LimitSources,
-    /// As the server started: what differs from it needs a restart.
+    /// The configuration at the start: a difference from it needs a restart.
     started: Arc<Config>,
     /// One reload at a time.
     running: Arc<Mutex<()>>,
@@ -205,11 +206,11 @@ impl Reloader {
         &self.registry
     }
 
-    /// Takes up the TLS files, server names, listeners' limits, budgets and log level of `config`, all or none. Returns the settings
-    /// that differ from the running server's and need a restart.
+    /// Applies the TLS files, server names, listeners' limits, budgets and log level of `config`,
+    /// all or none. Returns the settings that differ from the running server's and need a restart.
     ///
     /// # Errors
-    /// [`ListenError::Tls`]; the server goes on with what it had.
+    /// [`ListenError::Tls`]; the server keeps its configuration.
     pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, ListenError> {
         let _running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let files = config.api.tls.as_ref().filter(|_| self.tls.api.is_some());

@@ -1,6 +1,6 @@
-//! What operators see in numbers: counters and gauges, served in the Prometheus text format by the admin listener.
+//! Counters and gauges, served in the Prometheus text format by the admin listener.
 //!
-//! Labels are words of this program (routes, codes, statuses), never what a caller sent.
+//! Labels are words of this program (routes, codes, statuses), never a caller's text.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -25,7 +25,7 @@ const LATENCY_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 pub struct Request {
     /// `api` or `devbox`.
     pub listener: &'static str,
-    /// The route's template, such as `/v1/secrets/{name}`; `none` where no route was found.
+    /// The route's template, such as `/v1/secrets/{name}`; `none` if no route was found.
     pub route: &'static str,
     /// The status of the answer.
     pub status: u16,
@@ -246,7 +246,7 @@ impl Metrics {
     /// All of them, in the OpenMetrics text format 1.0.0, which Prometheus reads.
     ///
     /// # Errors
-    /// None that a string gives.
+    /// Writing to a string cannot fail.
     pub fn text(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
@@ -274,7 +274,7 @@ impl Drop for OpenConnection {
     }
 }
 
-/// Lines that stderr did not take: the queue in front of it counts them, not this module.
+/// Log lines that were dropped; the queue in front of stderr counts them.
 #[derive(Debug)]
 struct LostLogLines;
 
@@ -301,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_counted_is_shown() {
+    fn every_counter_is_in_the_text() {
         let metrics = Metrics::default();
         metrics.answered(&Request { listener: "api", route: "/v1/secrets", status: 200 });
         metrics.refused(&Refused { listener: "devbox", reason: "devbox_shutdown" });

@@ -1,4 +1,4 @@
-//! One signal that everything which waits looks at: the server is stopping.
+//! The signal that the server is stopping, for every task that waits.
 
 use tokio::sync::watch;
 
@@ -27,7 +27,7 @@ impl ShutdownTrigger {
 impl Shutdown {
     /// Returns once the signal was given.
     pub async fn requested(&self) {
-        // An error means that the trigger is gone, and with it whoever could stop the server otherwise.
+        // An error means that the trigger was dropped, which is a stop too.
         let _ = self.0.clone().wait_for(|stopping| *stopping).await;
     }
 }

@@ -144,7 +144,7 @@ fn a_devbox_is_registered_with_a_join_token_and_shut_down() {
 }
 
 #[test]
-fn the_audit_says_who_did_what() {
+fn the_audit_lists_actor_action_and_object() {
     let state = State::new();
     state.json("account create acme", b"");
     state.json("account create other", b"");

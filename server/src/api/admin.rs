@@ -1,5 +1,5 @@
-//! What monitoring asks, on a loopback address: `/metrics`, `/healthz` (the process serves) and `/readyz` (it can also do
-//! its work: the database is readable and its master key is at hand).
+//! Routes for monitoring, on a loopback address: `/metrics`, `/healthz` (the process serves) and
+//! `/readyz` (the database is also readable and its master key is loaded).
 
 use axum::Router;
 use axum::extract::State;

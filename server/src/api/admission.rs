@@ -18,16 +18,16 @@ struct Counts<K> {
     by_key: HashMap<K, usize>,
 }
 
-/// Why there is no place.
+/// Why there is no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
-    /// All places are taken.
+    /// All slots are taken.
     All,
-    /// The key's places are taken.
+    /// The key's slots are taken.
     Key,
 }
 
-/// A place, given back on drop.
+/// A slot, free again on drop.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot<K: Eq + Hash> {
     counts: Arc<Mutex<Counts<K>>>,
@@ -47,7 +47,7 @@ impl<K> Default for Admission<K> {
 }
 
 impl<K: Eq + Hash + Clone> Admission<K> {
-    /// A place among at most `limit`, and among at most `limit_per_key` of `key`'s, if there is a key.
+    /// A slot among at most `limit`, and among at most `limit_per_key` of `key`, if there is a key.
     pub(super) fn admit(
         &self,
         key: Option<K>,
@@ -86,7 +86,7 @@ impl<K: Eq + Hash> Drop for ConnectionSlot<K> {
 }
 
 fn lock<K>(counts: &Mutex<Counts<K>>) -> MutexGuard<'_, Counts<K>> {
-    // Counters are never left half changed, whatever panicked elsewhere.
+    // A panic while the lock was held leaves the counters consistent, so poisoning is ignored.
     counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -19,9 +19,9 @@ use super::load::BodyMemory;
 use super::observe::own_request_id;
 use crate::registry::{Caller, Retry};
 
-/// Longest body, in bytes: the longest value fits, JSON-escaped.
+/// The longest body in bytes. The longest value fits, JSON-escaped.
 pub(super) const MAX_BODY_LEN: usize = 1024 * 1024;
-/// Least memory for a body of which a byte has come, in bytes.
+/// The first allocation for a body, in bytes.
 const FIRST_LEN: usize = 512;
 /// Most bytes of a body over the limit that are read and dropped before it is refused, and the longest time for that.
 const MAX_DISCARDED: usize = 4 * 1024 * 1024;
@@ -40,7 +40,7 @@ impl<S: Sync, T: Object> FromRequest<S> for JsonObject<T> {
     }
 }
 
-/// A write that somebody asks for: who, and the body. With an x-request-id it is done once.
+/// A requested write: its caller and its body. With an x-request-id it is done once.
 pub(super) struct Write<T> {
     pub(super) caller: Caller,
     pub(super) body: T,
@@ -62,7 +62,7 @@ impl<S: Sync, T: Object> FromRequest<S> for Write<T> {
     }
 }
 
-/// The body of a request that says all in its path: absent, or `{}`.
+/// The body of a request whose path says everything: absent, or `{}`.
 #[derive(Default)]
 pub(super) struct NoFields;
 
@@ -86,7 +86,7 @@ fn object<T: Object>(bytes: &[u8]) -> Result<T, ApiError> {
     Err(ApiError::invalid("invalid_body", message))
 }
 
-/// The whole body, which is JSON by its content type where there is one.
+/// The whole body. If it has a content type, that has to be JSON.
 async fn json_bytes(request: Request, max_len: usize) -> Result<Zeroizing<Vec<u8>>, ApiError> {
     let (parts, body) = request.into_parts();
     let connection = parts.extensions.get::<Arc<Connection>>().ok_or_else(ApiError::internal)?;
@@ -102,7 +102,8 @@ async fn json_bytes(request: Request, max_len: usize) -> Result<Zeroizing<Vec<u8
     Ok(bytes)
 }
 
-/// Collects at most `max_len` bytes, whatever the announced length. Memory is taken as bytes arrive, not as they are announced.
+/// Collects at most `max_len` bytes, whatever the announced length. Memory is allocated as bytes
+/// arrive, not as they are announced.
 async fn collect(
     mut body: Body,
     max_len: usize,
@@ -127,8 +128,9 @@ async fn collect(
     Ok(bytes)
 }
 
-/// Reads on without keeping a byte. A connection that is closed with unread input is reset, and the reset can overtake the answer
-/// (RFC 9112, section 9.6): the client would see a broken pipe and not the refusal.
+/// Reads the rest of the body and drops it. A connection that is closed with unread input is reset,
+/// and the reset can overtake the answer (RFC 9112, section 9.6): the client would see a broken
+/// pipe and not the refusal.
 async fn discard(body: &mut Body) {
     let reading = async {
         let mut read = 0;
@@ -138,11 +140,11 @@ async fn discard(body: &mut Body) {
             read += frame.data_ref().map_or(0, Bytes::len);
         }
     };
-    // A slower or longer body is refused without its end.
+    // A slower or longer body is refused before its end.
     let _ = timeout(DISCARD_TIMEOUT, reading).await;
 }
 
-/// Appends, moving to a larger buffer where needed; the old one is wiped.
+/// Appends to the buffer. If the buffer has to grow, the old one is wiped.
 fn append(bytes: &mut Zeroizing<Vec<u8>>, data: &[u8], memory: &mut BodyMemory) -> Result<(), ApiError> {
     let needed = bytes.len() + data.len();
     if needed > bytes.capacity() {

@@ -1,8 +1,9 @@
-//! One HTTP connection: who is at the other end, whether it is in use, and when it has to end.
+//! One HTTP connection: its peer, whether it is in use, and when it has to close.
 //!
-//! hyper keeps a connection's read buffer, and in it the bytes of past requests, for as long as the connection lives. So
-//! a connection that carried something secret ends after its answer: that frees the buffers, and the allocator wipes what
-//! it frees. HTTP/1.1 clients are told by `connection: close`, HTTP/2 clients by GOAWAY (RFC 9113 section 6.8).
+//! hyper keeps a connection's read buffer, and in it the bytes of past requests, for as long as the
+//! connection lives. So a connection that carried a secret closes after its response: that frees
+//! the buffers, and the allocator wipes freed memory. HTTP/1.1 clients get `connection: close`,
+//! HTTP/2 clients GOAWAY (RFC 9113 section 6.8).
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -31,8 +32,8 @@ use crate::shutdown::Shutdown;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest time between two requests of an HTTP/2 connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest life of a connection after it was told to end. A request in it ends earlier: see
-/// [`BODY_TIMEOUT`](super::body::BODY_TIMEOUT).
+/// The longest time from the decision to close a connection to its close. A request in it ends
+/// earlier: see [`BODY_TIMEOUT`](super::body::BODY_TIMEOUT).
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(40);
 /// HTTP/1.1: most bytes of a request's header, and of what is read ahead.
 const MAX_HEADER_LEN: usize = 64 * 1024;
@@ -41,23 +42,23 @@ const MAX_STREAMS: u32 = 128;
 /// Most body bytes that cannot carry a value: an empty JSON object.
 const HARMLESS_BODY_LEN: u64 = 2;
 
-/// Which of a listener's requests end their connection.
+/// The requests after which a listener closes the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyPrivacy {
     /// Every request with a body: it may hold a value.
     Secret,
-    /// None, unless its handler says so: bodies hold no secret.
+    /// Only requests whose handler asks for it: bodies hold no secret.
     Open,
 }
 
-/// What requests know of their connection: an extension of each.
+/// The connection of a request, as an extension of the request.
 #[derive(Debug)]
 pub(super) struct Connection {
     /// The address at the other end.
     pub(super) remote: SocketAddr,
-    /// The client's certificate, which the devbox CA signed; none where the client showed none.
+    /// The client's certificate, which a devbox CA signed. `None` if the client sent none.
     pub(super) certificate: Option<CertificateDer<'static>>,
-    /// Dropped with the connection: who looks at it knows that the connection has ended.
+    /// Dropped with the connection, so a `Weak` to it shows whether the connection is open.
     pub(super) alive: Arc<()>,
     /// The work of its listener.
     pub(super) load: Arc<Load>,
@@ -88,7 +89,7 @@ impl Connection {
         })
     }
 
-    /// Ends the connection once what is in flight is answered, and with it every buffer of it.
+    /// Closes the connection after the requests in flight, which frees all its buffers.
     pub(super) fn close_after_answer(&self) {
         self.closing.store(true, Ordering::Relaxed);
         self.close.notify_one();
@@ -99,7 +100,7 @@ impl Connection {
         InFlight(Arc::clone(self))
     }
 
-    /// When to look at the connection again; none where it has been unused for too long.
+    /// The time of the next idle check. `None` if the connection has been idle for too long.
     fn next_look(&self, now: Instant) -> Option<Instant> {
         if self.in_flight.load(Ordering::Relaxed) > 0 {
             return Some(now + IDLE_TIMEOUT);
@@ -169,14 +170,15 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// A connection that ends badly is the client's matter: worth a line to who debugs it.
+/// A connection that fails is the client's concern, so it is logged for `debug` only.
 fn report_end(result: Result<(), Box<dyn std::error::Error + Send + Sync>>, connection: &Connection) {
     if let Err(error) = result {
         tracing::debug!(remote = %connection.remote, %error, "connection ended early");
     }
 }
 
-/// Gives each request its connection, and ends the connection after a request that may hold a value.
+/// Gives each request its connection, and closes the connection after a request that may hold a
+/// value.
 #[derive(Clone)]
 struct ConnectionService {
     router: TowerToHyperService<Router>,

@@ -19,7 +19,7 @@ const FRAME_LEN: usize = 64 * 1024;
 /// How long a devbox may take to read its bundle.
 const TIME_TO_READ: Duration = Duration::from_secs(60);
 
-/// The bundle was not read in time, or the devbox has asked again; the connection ends.
+/// The bundle was not read in time, or the devbox has sent a newer request; the connection closes.
 #[derive(Debug, Error)]
 #[error("the devbox did not read its bundle in time")]
 struct TooSlow;

@@ -1,4 +1,5 @@
-//! What daemons call, over TLS 1.3: a join token buys a certificate, and a certificate buys what its devbox may have.
+//! The daemons' routes, over TLS 1.3: a join token is exchanged for a certificate, and a
+//! certificate authorizes its devbox's bundle.
 //!
 //! Messages are those of [`devbox_secrets_proto::devbox`].
 
@@ -31,14 +32,14 @@ use crate::shutdown::Shutdown;
 /// Longest body of this listener, in bytes: a request for a certificate, or an X-Wing key in base64.
 const MAX_LEN: usize = 16 * 1024;
 
-/// What the handlers share.
+/// The state that the handlers share.
 #[derive(Debug, Clone)]
 struct RouteState {
     registry: Registry,
     shutdown: Shutdown,
 }
 
-/// The devbox listener's service. Bundle requests are refused with 503 once `shutdown` has come.
+/// The devbox listener's service. Bundle requests get 503 after `shutdown`.
 pub fn router(registry: &Registry, shutdown: &Shutdown) -> Router {
     let router = Router::new()
         .route(ENROLL_PATH, named(ENROLL_PATH, post(enroll)))
@@ -95,7 +96,7 @@ impl Object for Bundle {
     }
 }
 
-/// The bearer of enrolment, looked for before the body is.
+/// The bearer token of enrolment, read before the body.
 struct JoinBearer(SecretBytes);
 
 impl FromRequestParts<RouteState> for JoinBearer {
@@ -116,7 +117,7 @@ impl FromRequestParts<RouteState> for JoinBearer {
     }
 }
 
-/// The devbox that the client's certificate names, looked for before the body is.
+/// The devbox of the client's certificate, read before the body.
 struct Peer(DevboxPeer);
 
 impl FromRequestParts<RouteState> for Peer {
@@ -171,7 +172,8 @@ async fn bundle(
 ) -> Result<Response, ApiError> {
     let bundle = tokio::select! {
         bundle = context.registry.bundle(&peer, &body.0) => bundle?,
-        // No answer rather than "unchanged", which would renew the daemon's lease without a look at the store.
+        // An error, not "unchanged", which would renew the daemon's lease without a query of the
+        // store.
         () = context.shutdown.requested() => return Err(ApiError::stopping()),
     };
     let mut response = match bundle {

@@ -1,4 +1,5 @@
-//! The registry of devboxes. No machine is started: a devbox is a name, its bindings, and the right to join once.
+//! The registry of devboxes. The server starts no machine: a devbox is a name, its bindings, and
+//! the right to join once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use super::json::{Field, Object, UniqueMap};
 use super::query::{ListQuery, PathText};
 use crate::registry::{Caller, DevboxPage, DevboxStatus, DevboxView, NewDevbox, Registry};
 
-/// What official clients can send to start a machine.
+/// The fields with which official clients start a machine.
 const MACHINE_FIELDS: &[&str] = &[
     "blueprint_id",
     "blueprint_name",

@@ -1,4 +1,5 @@
-//! What every error looks like on the wire: a status and `{"code", "message"}`. Neither repeats a value or a token.
+//! The form of every error response: a status and `{"code", "message"}`. Neither repeats a value or
+//! a token.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -35,7 +36,7 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    /// 401: nobody knows who calls.
+    /// 401: the caller is unknown.
     pub(super) fn unauthenticated(message: &'static str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", message)
     }
@@ -47,7 +48,7 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 
-    /// 503: the server is stopping; the next one answers.
+    /// 503: the server is stopping; the client should retry.
     pub(super) fn stopping() -> Self {
         Self {
             retry_after: Some(Duration::from_secs(1)),

@@ -1,5 +1,5 @@
-//! The Host header of HTTP/1: exactly one (RFC 9112 section 3.2). A proxy and this server that each believe another one of two
-//! hosts could be led apart.
+//! The Host header of HTTP/1: exactly one (RFC 9112 section 3.2). With two hosts, a proxy and this
+//! server could each believe a different one, which an attacker can use.
 
 use axum::extract::Request;
 use axum::http::header::HOST;
@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 
-/// Refuses with 400 what RFC 9112 wants refused.
+/// Refuses with 400 the requests that RFC 9112 requires a server to refuse.
 pub(super) async fn require_host(request: Request, next: Next) -> Response {
     match fault(request.version(), request.headers()) {
         Some(message) => ApiError::invalid("invalid_host", message).into_response(),

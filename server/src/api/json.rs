@@ -1,8 +1,8 @@
 //! JSON objects from callers: strict, and without an echo.
 //!
-//! serde's own errors quote what they could not read, and that may be a secret in the wrong place. So objects are read
-//! field by field against a table ([`Object::FIELDS`]), and a mistake is told by the table's words and a position only.
-//! Unknown fields, duplicate fields and missing fields are mistakes.
+//! serde's own errors quote the text that they could not read, which may be a secret in the wrong
+//! place. So objects are read field by field against a table ([`Object::FIELDS`]), and an error
+//! repeats only the table's words and a position. Unknown, duplicate and missing fields are errors.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -21,18 +21,18 @@ use super::body::MAX_BODY_LEN;
 pub(super) struct Field {
     /// Its name.
     pub(super) name: &'static str,
-    /// What its value has to be, as in "a string".
+    /// The expected type, such as "a string".
     pub(super) form: &'static str,
-    /// Whether it has to be there.
+    /// Whether it is required.
     pub(super) required: bool,
 }
 
 /// A JSON object with a fixed set of fields.
 pub(super) trait Object: Default {
-    /// The fields there are.
+    /// All its fields.
     const FIELDS: &'static [Field];
 
-    /// Fields that callers of other servers send, and why this server takes none of them.
+    /// Fields that callers of other servers send, and why this server rejects them.
     const FOREIGN: (&'static [&'static str], &'static str) = (&[], "");
 
     /// Longest body of this form, in bytes.
@@ -42,7 +42,7 @@ pub(super) trait Object: Default {
     fn read<'de, A: MapAccess<'de>>(&mut self, field: usize, map: &mut A) -> Result<(), A::Error>;
 }
 
-/// Why bytes are not the expected object. Repeats nothing of them but names of known fields.
+/// Why bytes are not the expected object. Of the bytes, it repeats only names of known fields.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct InvalidJson(String);
 
@@ -62,7 +62,7 @@ pub(super) fn parse<T: Object>(bytes: &[u8]) -> Result<T, InvalidJson> {
         .map_err(|error| describe::<T>(&error, problem.take()))
 }
 
-/// What is wrong with the object, as far as it is JSON.
+/// The first problem of an object that is JSON.
 #[derive(Debug, Clone, Copy)]
 enum Problem {
     Unknown,
@@ -197,7 +197,8 @@ impl<'de> Deserialize<'de> for SecretText {
     }
 }
 
-/// An object whose names the caller chooses. A name that is there twice is a mistake, not the last one's gain.
+/// An object whose names the caller chooses. A duplicate name is an error: the last one does not
+/// win.
 pub(super) struct UniqueMap<V>(pub(super) BTreeMap<String, V>);
 
 impl<'de, V: Deserialize<'de>> Deserialize<'de> for UniqueMap<V> {

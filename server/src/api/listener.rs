@@ -1,5 +1,6 @@
-//! The accept loop of both listeners. A slow or hostile client costs nobody else anything: connections are counted,
-//! in all and from one address, each runs in its own task, and each of its steps has a deadline.
+//! The accept loop of both listeners. A slow or hostile client does not hold up others: connections
+//! are counted, in all and by address, each runs in its own task, and each of its steps has a
+//! deadline.
 
 use std::fmt;
 use std::io;
@@ -35,12 +36,12 @@ pub use super::connection::BodyPrivacy;
 
 /// Longest TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long requests in flight may take to end once the server stops.
+/// How long requests in flight may take to finish after the server begins to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pause after the kernel refused a connection, most likely for want of file descriptors.
+/// Pause after `accept` failed, most likely because the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The answer of a plain listener to a connection that it has no place for.
+/// The response of a plain listener to a connection over its limit.
 const TOO_MANY_CONNECTIONS: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
 connection: close\r\ncontent-length: 88\r\n\r\n\
@@ -49,11 +50,11 @@ connection: close\r\ncontent-length: 88\r\n\r\n\
 /// The budgets of a listener, which a reload replaces.
 pub type LimitSource = Arc<ArcSwap<ListenerLimits>>;
 
-/// What is between TCP and HTTP.
+/// The layer between TCP and HTTP.
 pub enum Transport {
-    /// Nothing: for a loopback address.
+    /// No TLS, for a loopback address.
     Plain,
-    /// TLS; the client's certificate, where there is one, names a devbox.
+    /// TLS; a client's certificate names a devbox.
     Tls(TlsSource),
 }
 
@@ -75,18 +76,18 @@ pub struct Listener {
     pub tcp: TcpListener,
     /// TLS or not.
     pub transport: Transport,
-    /// What it serves.
+    /// The routes.
     pub router: Router,
     /// Whether its requests' bodies are secret.
     pub privacy: BodyPrivacy,
-    /// Where it counts.
+    /// The counters of its connections and requests.
     pub metrics: Arc<Metrics>,
-    /// Its budgets.
+    /// The limits, which a reload replaces.
     pub limits: LimitSource,
 }
 
 impl Listener {
-    /// Serves until `shutdown`, then lets requests in flight end, for at most five seconds.
+    /// Serves until `shutdown`, then waits at most five seconds for requests in flight.
     pub async fn serve(self, shutdown: Shutdown) {
         let gate = Arc::new(Gate {
             name: self.name,
@@ -114,7 +115,8 @@ impl Listener {
                 },
             }
         }
-        // No new connection is queued for a server that is leaving.
+        // The socket is closed first, so that the kernel queues no connection for a server that
+        // stops.
         drop(self.tcp);
         if timeout(DRAIN_TIMEOUT, async { while connections.join_next().await.is_some() {} }).await.is_err() {
             tracing::warn!(listener = gate.name, left = connections.len(), "stopped with requests in flight");
@@ -122,7 +124,7 @@ impl Listener {
     }
 }
 
-/// A listener at work: who may come in, and what they find.
+/// A listener that accepts connections: its limits and its routes.
 struct Gate {
     name: &'static str,
     transport: Transport,
@@ -138,7 +140,8 @@ struct Gate {
 }
 
 impl Gate {
-    /// A place for a connection, unless there are too many. On a plain listener the client reads why.
+    /// A slot for a connection, unless all are taken. A plain listener sends the reason to the
+    /// client.
     fn admit(&self, stream: &TcpStream, remote: SocketAddr) -> Option<ConnectionSlot<IpAddr>> {
         let limits = self.limits.load();
         let address = network(remote.ip());
@@ -152,7 +155,7 @@ impl Gate {
                 };
                 self.refuse(remote, reason);
                 if matches!(self.transport, Transport::Plain) {
-                    // A hint: a socket that takes none of it has lost nothing.
+                    // Best effort: the connection is closed either way.
                     let _ = stream.try_write(TOO_MANY_CONNECTIONS);
                 }
                 None
@@ -172,7 +175,7 @@ impl Gate {
         sleep(ACCEPT_PAUSE).await;
     }
 
-    /// The whole life of one connection.
+    /// Serves one connection, from the handshake to its close.
     async fn connection(
         self: Arc<Self>,
         stream: TcpStream,
@@ -181,7 +184,8 @@ impl Gate {
         shutdown: Shutdown,
     ) {
         let _open = self.metrics.connection_opened(self.name);
-        // Without it an answer may wait 40 ms for an acknowledgement; a socket that refuses is about to fail anyway.
+        // Without TCP_NODELAY a response may wait 40 ms for an acknowledgement. A socket that
+        // refuses the option is about to fail anyway.
         let _ = stream.set_nodelay(true);
         let _ = close_when_silent(&stream);
         let acceptor = match &self.transport {

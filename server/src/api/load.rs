@@ -1,5 +1,5 @@
-//! The work that a listener has taken on, and the budgets in front of it: failed authentications by address, requests by account,
-//! bytes of bodies. What is refused here has cost no look at the database.
+//! The work that a listener has taken on, and the budgets in front of it: failed authentications by
+//! address, requests by account, bytes of bodies. A refusal here costs no database query.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -21,11 +21,11 @@ use crate::registry::rate::RateLimiter;
 
 /// Failures at once, in seconds of the rate.
 const FAILURE_BURST_SECONDS: u32 = 10;
-/// Tokens that are remembered as good, by their hashes.
+/// The most valid tokens that are remembered, by their hashes.
 const MOST_KNOWN: usize = 16_384;
 
-/// Most authentications at once of tokens that were not good before. Failures are counted after they happen, so that any number
-/// of guesses that arrive together would pass.
+/// Most authentications at once of tokens that were not good before. Failures are counted after
+/// they happen, so without this limit any number of simultaneous guesses would pass.
 const MOST_STRANGERS: usize = 32;
 /// Of the bytes of bodies, the part of one address, which may also take no more than it leaves free.
 const ADDRESS_SHARE: usize = 8;
@@ -66,8 +66,8 @@ impl Load {
         }
     }
 
-    /// Waits for the turn of an authentication that may fail, unless `token` was good before. Refuses as
-    /// [`Self::check_failures`], also for what failed during the wait.
+    /// Waits for the slot of an authentication that may fail, unless `token` was valid before.
+    /// Refuses as [`Self::check_failures`], also for failures during the wait.
     pub(super) async fn authenticating(
         &self,
         remote: Option<IpAddr>,
@@ -82,7 +82,7 @@ impl Load {
         Ok(Some(turn))
     }
 
-    /// A place for a request in work, of `account` once that is known.
+    /// A slot for a request in work, of `account` once that is known.
     pub(super) fn request(&self, account: Option<String>) -> Result<ConnectionSlot<String>, ApiError> {
         let limits = self.limits.load();
         self.requests.admit(account, limits.requests, limits.requests_per_account).map_err(
@@ -98,8 +98,9 @@ impl Load {
         )
     }
 
-    /// Refuses `remote` while its address has too many failures, unless `token` was good before: who shares an address with a
-    /// guesser goes on. It is only let through, and authenticated like any other.
+    /// Refuses `remote` while its address has too many failures, unless `token` was valid before,
+    /// so that a guesser does not lock out others at its address. The token is still authenticated
+    /// like any other.
     pub(super) fn check_failures(
         &self,
         remote: Option<IpAddr>,
@@ -128,19 +129,19 @@ impl Load {
         }
     }
 
-    /// `token` is good no more: it was revoked, or has expired.
+    /// `token` is no longer valid: it was revoked, or has expired.
     pub(super) fn forget(&self, token: &SecretBytes) {
         if let Ok(hash) = ApiToken::hash_presented(token) {
             self.known().remove(&hash);
         }
     }
 
-    /// `token` was good.
+    /// `token` was valid.
     pub(super) fn succeeded(&self, token: &SecretBytes) {
         let Ok(hash) = ApiToken::hash_presented(token) else { return };
         let mut known = self.known();
         if known.len() >= MOST_KNOWN {
-            // Forgotten tokens cost nothing but the privilege, until they are used again.
+            // A forgotten token only loses the exemption until its next use.
             known.clear();
         }
         known.insert(hash);
@@ -159,7 +160,7 @@ impl Load {
     }
 }
 
-/// The address that failures of `remote` are counted by, if they are.
+/// The address for which failures of `remote` are counted. `None` if it is exempt.
 fn counted(limits: &ListenerLimits, remote: Option<IpAddr>) -> Option<IpAddr> {
     remote.filter(|remote| !limits.exempt.has(*remote)).map(network)
 }
@@ -188,10 +189,10 @@ impl BodyMemory {
         Self { load, address, bytes: 0 }
     }
 
-    /// Takes memory until there are `bytes` of it.
+    /// Grows the share to `bytes`.
     ///
     /// # Errors
-    /// 503 while the bodies of other requests have it all, or those of the address its part.
+    /// 503 while other requests use all of it, or those of the address use its share.
     pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), ApiError> {
         let more = bytes.saturating_sub(self.bytes);
         let limit = self.load.limits.load().body_bytes;

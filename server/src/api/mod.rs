@@ -1,10 +1,11 @@
-//! HTTP: what is on the wire becomes a question to the [`registry`](crate::registry), and its answer goes back.
+//! HTTP: a request becomes a call of the [`registry`](crate::registry), and its result the
+//! response.
 //!
 //! - [`listener`]: sockets, TLS, limits; one accept loop for both listeners;
 //! - [`public`]: the Secrets API and the registry of devboxes, one table of routes;
-//! - [`devbox`]: what daemons call, over mutual TLS;
-//! - [`admin`]: what monitoring asks;
-//! - [`openapi`]: the document that says what the public listener does.
+//! - [`devbox`]: the daemons' routes, over mutual TLS;
+//! - [`admin`]: metrics and health checks;
+//! - [`openapi`]: the OpenAPI document of the public listener.
 
 pub mod admin;
 mod admission;

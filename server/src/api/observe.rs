@@ -24,25 +24,25 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken from a caller.
 const MAX_REQUEST_ID_LEN: usize = 128;
 
-/// Left on an answer by its route: the path's template.
+/// An extension of the response, set by the route: the path's template.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RouteTemplate(pub(super) &'static str);
 
-/// Left on an answer by who identified the caller: an account or devbox id.
+/// An extension of the response, set when the caller is known: an account or devbox id.
 #[derive(Debug, Clone)]
 pub(super) struct CallerId(pub(super) String);
 
-/// Left on an answer that is an error: why, for the counters.
+/// An extension of an error response: the reason, for the counters.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LoggedFailure {
     pub(super) code: &'static str,
-    /// Whether the database is to blame.
+    /// Whether the database failed.
     pub(super) of_store: bool,
     /// The budget that is used up.
     pub(super) budget: Option<Budget>,
 }
 
-/// Which listener is looked at, and where its answers are counted.
+/// The listener's name and its counters.
 #[derive(Debug, Clone)]
 pub(super) struct Observer {
     pub(super) listener: &'static str,
@@ -50,7 +50,7 @@ pub(super) struct Observer {
 }
 
 impl Observer {
-    /// Counts an answer to what was no request.
+    /// Counts a response to bytes that were not a request.
     pub(super) fn count_unparsed(&self, status: u16, code: &'static str) {
         let Self { listener, metrics } = self;
         metrics.answered(&metrics::Request { listener, route: "none", status });
@@ -101,7 +101,8 @@ struct Done {
 }
 
 impl Done {
-    /// An unchanged poll (204) is a line only for `debug`: a fleet that nothing changes for would fill the log.
+    /// An unchanged poll (204) is logged for `debug` only, because an idle fleet would fill the
+    /// log.
     fn log(&self, response: &Response) {
         if response.status() == StatusCode::NO_CONTENT && !tracing::enabled!(tracing::Level::DEBUG) {
             return;
@@ -120,21 +121,22 @@ impl Done {
     }
 }
 
-/// The caller's own id where it is short and printable, else a new one.
+/// The caller's own id if it is short and printable, else a new one.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     let own = headers.get(&REQUEST_ID).filter(|id| is_sound(id.as_bytes()));
     own.cloned().unwrap_or_else(|| {
         let mut bytes = [0; 16];
-        // An id is no secret: without random numbers every request has the same one, and nothing else suffers.
+        // An id is not secret: if random numbers fail, requests share one id and only logs are less
+        // clear.
         let _ = aws_lc_rs::rand::fill(&mut bytes);
         HeaderValue::from_str(&format!("req_{}", hex(&bytes))).unwrap_or(HeaderValue::from_static("req_0"))
     })
 }
 
-/// The caller's own id, under which a write is done once; none where there is no such header.
+/// The caller's own id, under which a write is done once. `None` if the header is absent.
 ///
 /// # Errors
-/// 400 for an id that cannot be kept: a caller that counts on it has to know.
+/// 400 for an id that cannot be stored: the caller relies on it and has to know.
 pub(super) fn own_request_id(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let mut values = headers.get_all(&REQUEST_ID).iter();
     match (values.next(), values.next()) {

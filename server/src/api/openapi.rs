@@ -1,4 +1,5 @@
-//! `GET /openapi.json`: what the public listener really does. A test holds it against the table of routes.
+//! `GET /openapi.json`: the OpenAPI document of the public listener. A test compares it with the
+//! table of routes.
 
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;

@@ -1,5 +1,6 @@
-//! The replies to requests that hyper cannot parse. hyper writes those itself, with an empty body, and has no hook for them. They
-//! are recognised on their way out and leave in the error format of every other answer, counted like every other answer.
+//! The replies to requests that hyper cannot parse. hyper writes those itself, with an empty body,
+//! and has no hook for them. This module recognises them on their way out, replaces them with the
+//! error format of every other response, and counts them.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -24,7 +25,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Most bytes of it that are read.
 const MAX_DROPPED: usize = 1024 * 1024;
 
-/// A connection whose parse errors are answered in JSON.
+/// A connection whose parse errors become JSON.
 #[derive(Debug)]
 pub(super) struct ParseErrors<S> {
     stream: S,
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_ours_are_left_alone() {
+    fn our_own_responses_are_left_alone() {
         for answer in [
             &b"HTTP/1.1 204 No Content\r\nx-request-id: a\r\n\r\n"[..],
             b"HTTP/1.1 400 Bad Request\r\nx-request-id: a\r\ncontent-length: 0\r\n\r\n",

@@ -20,7 +20,7 @@ use super::observe::{CallerId, Observer, RouteTemplate, observe};
 use super::{devboxes, openapi, secrets};
 use crate::registry::{Caller, Refusal, RefusalKind, Registry, Scope};
 
-/// Who may use a route.
+/// The access to a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Everybody.
@@ -36,7 +36,7 @@ pub struct Route {
     pub method: Method,
     /// Its path, with `{parameters}`.
     pub path: &'static str,
-    /// Who may use it.
+    /// The access that a caller needs.
     pub access: Access,
     handler: MethodRouter<Registry>,
 }
@@ -47,7 +47,7 @@ impl Route {
     }
 }
 
-/// Everything that the public listener does.
+/// All routes of the public listener.
 #[must_use]
 pub fn routes() -> Vec<Route> {
     use Scope::{Devboxes, SecretsRead, SecretsWrite};
@@ -101,7 +101,7 @@ pub(super) fn named<S: Clone + Send + Sync + 'static>(
     }))
 }
 
-/// What both listeners do with unknown paths and methods, and around every request.
+/// The layers of both listeners: unknown paths and methods, and the frame around every request.
 pub(super) fn finish<S: Clone + Send + Sync + 'static>(
     router: Router<S>,
     listener: &'static str,
@@ -115,7 +115,7 @@ pub(super) fn finish<S: Clone + Send + Sync + 'static>(
         .layer(from_fn_with_state(observer, observe))
 }
 
-/// Finds out who calls and whether the token has the route's scope, before anything of the body is looked at.
+/// Authenticates the caller and checks the token's scope before the body is read.
 async fn authorize(
     State((registry, scope)): State<(Registry, Scope)>,
     mut request: Request,
@@ -164,7 +164,8 @@ async fn identify(
             Ok(caller)
         }
         Err(refusal) => {
-            // A token that is used too often, or that a busy database did not find, is good all the same.
+            // A token over its rate, or one that a busy database could not look up, still counts as
+            // valid.
             if refusal.kind() == RefusalKind::Unauthenticated {
                 load.forget(&token);
             }
@@ -173,7 +174,7 @@ async fn identify(
     }
 }
 
-/// Counts a refusal that says that nobody knows the caller.
+/// Counts a failed authentication.
 pub(super) fn failed(refusal: Refusal, connection: &Connection) -> ApiError {
     if refusal.kind() == RefusalKind::Unauthenticated {
         connection.load.failed(Some(connection.remote.ip()));
@@ -181,8 +182,8 @@ pub(super) fn failed(refusal: Refusal, connection: &Connection) -> ApiError {
     refusal.into()
 }
 
-/// Takes the bearer token (RFC 6750 section 2.1) out of the headers, so that nothing behind sees it. None where there is
-/// no such header, or more than one.
+/// Takes the bearer token (RFC 6750 section 2.1) out of the headers, so that no later layer sees
+/// it. `None` if there is no such header, or more than one.
 pub(super) fn take_bearer(headers: &mut HeaderMap) -> Option<SecretBytes> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let token = match (values.next(), values.next()) {

@@ -1,4 +1,4 @@
-//! What a request says in its path and query.
+//! Parameters of a request's path and query.
 
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::StatusCode;
@@ -7,9 +7,9 @@ use axum::http::request::Parts;
 use super::error::ApiError;
 use crate::registry::{DevboxQuery, DevboxStatus};
 
-/// Items of a page where the caller does not say.
+/// Items of a page if the caller gives no limit.
 const DEFAULT_LIMIT: u32 = 20;
-/// Most items of a page; asking for more is no mistake.
+/// The most items of a page; a larger limit is not an error.
 const MAX_LIMIT: u32 = 5_000;
 
 /// The one parameter of a path, decoded: a name or an id.
@@ -20,15 +20,15 @@ impl<S: Send + Sync> FromRequestParts<S> for PathText {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let path = Path::<String>::from_request_parts(parts, state).await;
-        // What is not UTF-8 names nothing.
+        // A path that is not UTF-8 matches no name.
         path.map(|Path(text)| Self(text)).map_err(|_| {
             ApiError::new(StatusCode::NOT_FOUND, "not_found", "no name and no id has such bytes: send UTF-8")
         })
     }
 }
 
-/// Filters and orders that other servers know and this one does not: to pass over one would change what the answer means.
-/// Any other unknown parameter is passed over.
+/// Filters and orders that other servers have and this one lacks: ignoring one would change the
+/// meaning of the response. Any other unknown parameter is ignored.
 const UNSUPPORTED: [&str; 12] = [
     "after",
     "before",
@@ -48,7 +48,7 @@ const UNSUPPORTED: [&str; 12] = [
 const FOREIGN_STATUSES: [&str; 6] =
     ["provisioning", "initializing", "suspending", "suspended", "resuming", "failure"];
 
-/// Which part of a list the caller wants.
+/// The part of a list that the caller wants.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ListQuery {
     /// Most items to return.
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_positive_integer_is_refused() {
+    fn a_limit_that_is_not_a_positive_integer_is_refused() {
         for bad in ["0", "00", "-1", "+1", "1.0", "1e3", " 1", "ten", "null", "１"] {
             assert_eq!(limit(&[bad]), None, "{bad}");
         }

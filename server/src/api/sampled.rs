@@ -1,4 +1,5 @@
-//! Log lines that a stranger can cause at will: a few in each period, and then their number.
+//! Rate limit for log lines that a stranger can cause at will: a few in each period, then their
+//! number.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Secrets, by name and by id. A value comes in and is never sent back.
+//! Secrets, by name and by id. The API accepts values and never returns one.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ impl Object for NewValue {
     }
 }
 
-/// Carries a warning to whoever stores a secret under a guarded name.
+/// Carries a warning if a secret is stored under a guarded name.
 const WARNING: HeaderName = HeaderName::from_static("x-devbox-secrets-warning");
 
 /// A secret whose value was written.

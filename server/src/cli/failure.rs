@@ -82,7 +82,7 @@ pub enum Failure {
     },
     /// A token's expiry cannot be written as a time.
     #[error(
-        "the time of expiry is too far away: choose a shorter span, or none for a token that never expires"
+        "the expiry is too far away: choose a shorter lifetime, or omit it for a token that never expires"
     )]
     Expiry,
     /// A command on the whole state failed.

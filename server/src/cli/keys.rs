@@ -73,11 +73,12 @@ async fn run_rotate(state: &StateArgs, new: &Path, rekey: bool) -> Result<(), Fa
     print_line(line.as_bytes())
 }
 
-/// Makes the key in the file `new` (made where there is none) the state's master key; returns how many records were wrapped
-/// anew, 0 where an interrupted rotation was ended.
+/// Makes the key in the file `new` (made if it is absent) the state's master key; returns how many
+/// records were wrapped anew, 0 if it completed an interrupted rotation.
 ///
 /// # Errors
-/// [`UpkeepError`]; the state is then under the old key, or is ended by doing it again.
+/// [`UpkeepError`]; the state is then under the old key, or running it again completes the
+/// rotation.
 async fn rotate(config: &StateConfig, new: &Path, actor: &Actor) -> Result<u64, UpkeepError> {
     let directory = existing(config)?;
     let file = &config.master_key_file;
@@ -85,7 +86,7 @@ async fn rotate(config: &StateConfig, new: &Path, actor: &Actor) -> Result<u64, 
     let key = MasterKey::load_or_create(new).map_err(UpkeepError::NewMasterKey)?;
     let registry = open_registry(config, Settings::default()).await;
     let registry = registry.map_err(UpkeepError::Start)?;
-    // Nobody else rotates or opens the state meanwhile; servers that have it open go on.
+    // No other program rotates or opens the state meanwhile; servers that have it open continue.
     let _lock = directory.lock().map_err(UpkeepError::State)?;
     let ended_one = end_interrupted(&registry, &old, file).await?;
     if registry.is_under(&key).await? {
@@ -101,9 +102,10 @@ async fn rotate(config: &StateConfig, new: &Path, actor: &Actor) -> Result<u64, 
     Ok(count)
 }
 
-/// As [`rotate`], and then gives every account a new key, under which its values are sealed anew: whoever had the old master key
-/// and a copy of the database opens no later value. Done again, with the same new key too, it ends an interrupted run.
-/// Returns how many accounts and values that were.
+/// As [`rotate`], and then gives every account a new key, under which its values are sealed again,
+/// so that a thief of the old master key and the database cannot open later values. Running it
+/// again, also with the same new key, completes an interrupted run. Returns how many accounts and
+/// values that were.
 ///
 /// # Errors
 /// As [`rotate`].
@@ -120,8 +122,8 @@ async fn rotate_and_rekey(
     Ok(registry.rekey_all(actor).await?)
 }
 
-/// Ends a rotation that was interrupted after its records were wrapped: the only copy of their key may be `FILE.next`, which
-/// another rotation would overwrite. Returns whether there was one.
+/// Completes a rotation that was interrupted after its records were wrapped: the only copy of their
+/// key may be `FILE.next`, which another rotation would overwrite. Returns whether there was one.
 async fn end_interrupted(registry: &Registry, old: &MasterKey, file: &Path) -> Result<bool, UpkeepError> {
     if registry.is_under(old).await? {
         return Ok(false);

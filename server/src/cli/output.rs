@@ -1,4 +1,4 @@
-//! What commands print: a table for people, JSON for scripts, on standard output.
+//! The output of commands: a table for people, JSON for scripts, on standard output.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -67,7 +67,7 @@ pub(super) fn table<const N: usize>(
     writeln!(out, "{}", table.trim_fmt())
 }
 
-/// Names may come from anybody: no escape sequence reaches a terminal.
+/// Names come from callers, so no escape sequence may reach a terminal.
 fn printable(text: String) -> String {
     if text.chars().any(char::is_control) { text.escape_debug().to_string() } else { text }
 }

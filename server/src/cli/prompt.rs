@@ -32,7 +32,7 @@ pub(super) async fn read_line(text: &str) -> Result<LineBuffer, Failure> {
     }
 }
 
-/// A thread that nobody waits for: a read of a terminal cannot be called off.
+/// A detached thread, because a read of a terminal cannot be cancelled.
 fn spawn_reader(terminal: &SilentTerminal) -> io::Result<oneshot::Receiver<io::Result<LineBuffer>>> {
     let (done, line) = oneshot::channel();
     let input = File::from(terminal.input.try_clone()?);

@@ -25,7 +25,7 @@ pub(super) async fn run(state: &StateArgs) -> Result<(), Failure> {
 /// `READY=1`, sd_notify(3). Without a service manager it goes nowhere.
 fn notify_service_manager() {
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::warn!(%error, "the service manager was not notified: it will wait for this server in vain");
+        tracing::warn!(%error, "the service manager was not notified: it waits for this server until its time-out");
     }
 }
 
@@ -36,10 +36,7 @@ pub(super) async fn start(
 ) -> Result<(Signals, ShutdownTrigger, App), Failure> {
     raise_open_files();
     if let Err(error) = lock_memory() {
-        tracing::info!(
-            reason = logs::chain(&error),
-            "memory is not locked: where there is swap, it may be written there"
-        );
+        tracing::info!(reason = logs::chain(&error), "memory is not locked: it may be written to swap");
     }
     let (trigger, shutdown) = shutdown_signal();
     let signals = Signals::handle()?;

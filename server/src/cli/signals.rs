@@ -25,7 +25,8 @@ impl Signals {
     /// [`Failure::Runtime`] if a handler cannot be set.
     pub(super) fn handle() -> Result<Self, Failure> {
         let handler = |kind| signal(kind).map_err(Failure::Runtime);
-        // A handler stays for the life of the process. Nobody awaits these two: their default would end it.
+        // A handler stays for the life of the process. These two are never awaited; without a
+        // handler they would end the process.
         drop([handler(SignalKind::user_defined1())?, handler(SignalKind::user_defined2())?]);
         Ok(Self {
             terminate: handler(SignalKind::terminate())?,
@@ -74,7 +75,9 @@ impl Reload {
                 let (registry, facts) = (self.reloader.registry().clone(), server_facts(config));
                 tokio::spawn(async move { registry.note_server(Action::ServerReload, &facts).await });
                 for setting in unchanged {
-                    tracing::warn!("{setting} changed, and needs a restart: the old one holds until then");
+                    tracing::warn!(
+                        "{setting} changed, which needs a restart: the old value stays in use until then"
+                    );
                 }
                 ReloadResult::Done
             }
@@ -83,7 +86,7 @@ impl Reload {
     }
 
     fn keep(&self, error: &str) -> ReloadResult {
-        tracing::error!(error, "not reloaded: the server goes on with what it had");
+        tracing::error!(error, "not reloaded: the server keeps its configuration");
         ReloadResult::Failed
     }
 }

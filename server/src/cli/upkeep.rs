@@ -15,10 +15,10 @@ use crate::registry::Refusal;
 use crate::store::sqlite::StateDirectory;
 use crate::store::{StateError, StoreError};
 
-/// Why it was not done.
+/// Why a command on the whole state failed.
 #[derive(Debug, Error)]
 pub enum UpkeepError {
-    /// Something is there that would be lost.
+    /// The directory already has a state.
     #[error("there is a state in {} already: restore into an empty directory, or move the old one away", .0.display())]
     StateExists(PathBuf),
     /// A backup's file is there.
@@ -29,7 +29,7 @@ pub enum UpkeepError {
     File {
         /// Which one.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -49,11 +49,11 @@ pub enum UpkeepError {
     #[error("{} is the master key in use: name a file for the new key", .0.display())]
     SameKey(PathBuf),
     /// The database is not what it should be.
-    #[error("{} is not a sound state", path.display())]
+    #[error("{} is not a valid state", path.display())]
     Database {
         /// The database's file.
         path: PathBuf,
-        /// What is wrong.
+        /// The damage.
         #[source]
         source: StoreError,
     },
@@ -84,7 +84,7 @@ pub(super) fn existing(config: &StateConfig) -> Result<StateDirectory, UpkeepErr
     StateDirectory::existing(&config.directory).map_err(UpkeepError::State)
 }
 
-/// A file in the making, beside its place. Dropped before it is put there, it is gone.
+/// A file that is written beside its final path. Unless it is kept, dropping it deletes it.
 #[derive(Debug)]
 pub(super) struct Draft {
     path: PathBuf,
@@ -97,7 +97,7 @@ impl Draft {
         let mut name = place.as_os_str().to_owned();
         name.push(".partial");
         let draft = Self { path: name.into(), place: place.to_owned() };
-        // What a killed run left behind.
+        // A killed run may have left one behind.
         let _ = fs::remove_file(&draft.path);
         create(&draft.path).map_err(|source| file_error(&draft.path, source))?;
         Ok(draft)
@@ -107,7 +107,7 @@ impl Draft {
         &self.path
     }
 
-    /// Puts the whole file on disk and then in its place, where nothing is.
+    /// Flushes the whole file to disk, then links it to its final path, which must not exist.
     pub(super) fn keep(self) -> Result<(), UpkeepError> {
         let placed = File::open(&self.path).and_then(|file| file.sync_all()).and_then(|()| self.place());
         match placed {
@@ -118,7 +118,7 @@ impl Draft {
         }
     }
 
-    /// A link never replaces anything, which a renaming would.
+    /// A hard link never replaces a file; a rename would.
     fn place(&self) -> io::Result<()> {
         fs::hard_link(&self.path, &self.place)?;
         fs::remove_file(&self.path)?;
@@ -129,7 +129,7 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // Kept, or past help.
+        // Either it was kept, or deleting it is best effort.
         let _ = fs::remove_file(&self.path);
     }
 }

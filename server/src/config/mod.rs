@@ -112,7 +112,7 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// `None`: plain HTTP, on a loopback address only.
     pub tls: Option<TlsFiles>,
-    /// Its budgets.
+    /// The limits, which a reload replaces.
     pub limits: ListenerLimits,
 }
 

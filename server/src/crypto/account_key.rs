@@ -79,7 +79,7 @@ impl AccountKey {
     /// Decrypts `record` in its own buffer.
     ///
     /// # Errors
-    /// [`CryptoError::Open`] where it was sealed for another account, secret or version.
+    /// [`CryptoError::Open`] if it was sealed for another account, secret or version.
     pub fn open(&self, location: ValueLocation<'_>, record: Vec<u8>) -> Result<SecretBytes, CryptoError> {
         let data = self.additional_data(location);
         let Some(previous) = &self.previous else { return self.cipher.open(&data, record) };
@@ -110,7 +110,7 @@ impl AccountKey {
         }
     }
 
-    /// Decrypts `record` where it stands and says where in it the value is. The caller wipes the buffer.
+    /// Decrypts `record` in place and returns the value's range. The caller wipes the buffer.
     ///
     /// # Errors
     /// As [`AccountKey::open`].

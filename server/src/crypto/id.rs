@@ -1,4 +1,5 @@
-//! Identifiers: a prefix that says of what, and 128 random bits, so that nobody can guess or enumerate them.
+//! Identifiers: a prefix for the kind, and 128 random bits, so that they cannot be guessed or
+//! enumerated.
 
 use std::fmt;
 
@@ -17,7 +18,7 @@ macro_rules! identifiers {
         pub struct $name(String);
 
         impl $name {
-            /// What every identifier of this kind starts with.
+            /// The prefix of every identifier of this kind.
             pub const PREFIX: &'static str = $prefix;
 
             /// A new one from the system's random numbers.
@@ -28,7 +29,7 @@ macro_rules! identifiers {
                 random_id($prefix).map(Self)
             }
 
-            /// The text, as given. Whether such a thing exists is for the store to say.
+            /// The text, as given. Only the store knows whether the object exists.
             #[must_use]
             pub fn new(text: impl Into<String>) -> Self {
                 Self(text.into())
@@ -70,7 +71,8 @@ fn random_id(prefix: &str) -> Result<String, CryptoError> {
     Ok(text)
 }
 
-/// Appends `bytes` in lowercase hexadecimal. Does not reallocate where `out` has room for two characters a byte.
+/// Appends `bytes` in lowercase hexadecimal. Does not reallocate if `out` has room for two
+/// characters a byte.
 pub(crate) fn push_hex(out: &mut String, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for byte in bytes {

@@ -17,8 +17,8 @@ impl Keyring {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The key that `record` was wrapped under: this one, or that which a rotation has put in its place. The old one is
-    /// forgotten then.
+    /// The key that `record` was wrapped under: this one, or the one with which a rotation replaced
+    /// it. The old one is then dropped.
     pub(crate) fn of(&self, record: &[u8]) -> Option<Arc<MasterKey>> {
         let current = self.current();
         if current.has_wrapped(record) {

@@ -1,6 +1,7 @@
 //! The master key: one file, never in the database. It wraps the accounts' keys and the devbox CA's private key.
 //!
-//! A wrapped record is `master key id:[u8; 8]  record`, so that a rotation can tell what is still under the old key.
+//! A wrapped record is `master key id:[u8; 8]  record`, so that a rotation recognises the records
+//! that are still under the old key.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -28,7 +29,7 @@ pub const MASTER_KEY_ID_LEN: u32 = 8;
 
 const ID_LEN: usize = MASTER_KEY_ID_LEN as usize;
 
-/// Longest file that is looked at, in bytes: the key in base64 and some white space.
+/// The longest file that is read, in bytes: the key in base64 and some white space.
 const MAX_FILE_LEN: usize = 128;
 
 /// Why there is no master key. Never repeats its bytes.
@@ -39,7 +40,7 @@ pub enum MasterKeyError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -64,7 +65,7 @@ pub enum MasterKeyError {
     Create {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -100,7 +101,7 @@ impl MasterKey {
     /// Makes a new random key and writes it to `path` (base64, mode 0600, on disk before this returns).
     ///
     /// # Errors
-    /// [`MasterKeyError::Create`], also where `path` exists.
+    /// [`MasterKeyError::Create`], also if `path` exists.
     pub fn create(path: &Path) -> Result<Self, MasterKeyError> {
         let mut key = Zeroizing::new([0; KEY_LEN]);
         fill_random(&mut *key).map_err(MasterKeyError::Random)?;
@@ -108,7 +109,7 @@ impl MasterKey {
         Ok(Self::from_bytes(&key, path))
     }
 
-    /// The key at `path`, made first where there is no such file.
+    /// The key at `path`, made first if the file is absent.
     ///
     /// # Errors
     /// As [`MasterKey::load`] and [`MasterKey::create`].
@@ -128,7 +129,7 @@ impl MasterKey {
         Self { cipher: CipherKey::new(key), id, file: file.to_owned() }
     }
 
-    /// Where a rotation puts the new key, until all is wrapped under it and it takes the place of the old one.
+    /// The file in which a rotation keeps the new key until every record is wrapped under it.
     #[must_use]
     pub fn next_file(file: &Path) -> PathBuf {
         let mut next = file.as_os_str().to_owned();
@@ -148,7 +149,8 @@ impl MasterKey {
         self.id == other.id
     }
 
-    /// The key that `record` was wrapped under, where this one's file holds it by now, or a rotation has put it beside.
+    /// The key that `record` was wrapped under, if this key's file or the file of a rotation beside
+    /// it holds that key.
     #[must_use]
     pub fn reload(&self, record: &[u8]) -> Option<Self> {
         // The staged file first: if a rotation renames it before it is read, the other one is the new key already.
@@ -177,7 +179,7 @@ impl MasterKey {
         staged.map_err(|source| MasterKeyError::Create { path: next, source })
     }
 
-    /// Ends a rotation: the staged key takes the place of `file`. Without a staged key nothing happens.
+    /// Completes a rotation: the staged key replaces `file`. Without a staged key it does nothing.
     ///
     /// # Errors
     /// [`MasterKeyError::Create`].
@@ -222,7 +224,7 @@ impl MasterKey {
     /// Opens what [`MasterKey::wrap`] made for the same `purpose`.
     ///
     /// # Errors
-    /// [`CryptoError::Open`] where it was written under another master key or for another purpose.
+    /// [`CryptoError::Open`] if it was written under another master key or for another purpose.
     pub fn unwrap(&self, purpose: &str, wrapped: &[u8]) -> Result<SecretBytes, CryptoError> {
         let (id, record) = wrapped.split_first_chunk::<ID_LEN>().ok_or(CryptoError::Format)?;
         if *id != self.id {

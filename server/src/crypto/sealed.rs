@@ -21,11 +21,11 @@ const FORMAT: u8 = 1;
 const TAG_LEN: usize = 16;
 const HEADER_LEN: usize = 1 + NONCE_LEN;
 
-/// Why something could not be encrypted, decrypted or drawn at random. Never repeats what it was about.
+/// Why something could not be encrypted, decrypted or drawn at random. Never repeats the data.
 #[derive(Debug, Error, PartialEq, Eq, Clone, Copy)]
 pub enum CryptoError {
     /// The system has no random numbers.
-    #[error("the system gave no random numbers")]
+    #[error("random numbers are unavailable")]
     Random,
     /// The cipher refused to seal.
     #[error("a record could not be encrypted")]
@@ -91,7 +91,8 @@ impl CipherKey {
         Ok(SecretBytes::new(record))
     }
 
-    /// Opens `record` where it stands and says where in it the plaintext is. The buffer is the caller's to wipe.
+    /// Opens `record` in place and returns the plaintext's range. The buffer is the caller's to
+    /// wipe.
     pub(crate) fn open_in_place(&self, aad: &[u8], record: &mut [u8]) -> Result<Range<usize>, CryptoError> {
         let (header, sealed) = record.split_at_mut_checked(HEADER_LEN).ok_or(CryptoError::Format)?;
         if header[0] != FORMAT {

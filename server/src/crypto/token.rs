@@ -5,9 +5,10 @@
 //! API token = "dbs_"  random:[64 hexadecimal digits]  checksum:[8 hexadecimal digits]
 //! ```
 //!
-//! The prefix lets scanners of source code find a leaked token, and the checksum (the first four bytes of the SHA-256 of
-//! what goes before it) tells a mistyped one without a look-up. A token is found by its hash: comparing hashes of
-//! 256-bit random texts tells an attacker nothing about how close a guess was.
+//! The prefix lets scanners of source code find a leaked token, and the checksum (the first four
+//! bytes of the SHA-256 of what goes before it) detects a mistyped one without a query. A token is
+//! found by its hash: comparing hashes of 256-bit random texts reveals nothing about how close a
+//! guess was.
 
 use std::fmt;
 
@@ -21,7 +22,7 @@ use zeroize::Zeroizing;
 use super::id::push_hex;
 use super::sealed::{CryptoError, fill_random};
 
-/// What every API token starts with.
+/// The prefix of every API token.
 pub const TOKEN_PREFIX: &str = "dbs_";
 
 const RANDOM_LEN: usize = 32;
@@ -29,7 +30,7 @@ const CHECKSUM_LEN: usize = 4;
 const BODY_LEN: usize = TOKEN_PREFIX.len() + 2 * RANDOM_LEN;
 const TOKEN_LEN: usize = BODY_LEN + 2 * CHECKSUM_LEN;
 
-/// Why a text is no API token. Never repeats the text.
+/// Why a text is not an API token. Never repeats the text.
 #[derive(Debug, Error, PartialEq, Eq, Clone, Copy)]
 pub enum InvalidToken {
     /// Another length, prefix or alphabet.
@@ -82,7 +83,7 @@ impl ApiToken {
         Ok(Self(text))
     }
 
-    /// What to store.
+    /// The hash to store.
     #[must_use]
     pub fn hash(&self) -> TokenHash {
         TokenHash::of(self.0.as_bytes())
@@ -94,10 +95,10 @@ impl ApiToken {
         &self.0
     }
 
-    /// The hash under which to look up what somebody presents as a token.
+    /// The hash by which to look up a presented token.
     ///
     /// # Errors
-    /// [`InvalidToken`] where it cannot be one.
+    /// [`InvalidToken`] if it cannot be one.
     pub fn hash_presented(presented: &SecretBytes) -> Result<TokenHash, InvalidToken> {
         let text = presented.expose_secret();
         if text.len() != TOKEN_LEN || !text.starts_with(TOKEN_PREFIX.as_bytes()) {
@@ -119,12 +120,13 @@ impl fmt::Debug for ApiToken {
     }
 }
 
-/// The secret part of a join token: base64url (RFC 4648 section 5, no padding) of 256 bits that nobody can guess.
+/// The secret part of a join token: base64url (RFC 4648 section 5, no padding) of 256 unguessable
+/// bits.
 #[derive(Debug)]
 pub struct JoinSecret(SecretBytes);
 
 impl JoinSecret {
-    /// The one with these 256 bits, which nobody can guess.
+    /// The secret of these 256 unguessable bits.
     pub(super) fn from_bytes(bits: &[u8; RANDOM_LEN]) -> Self {
         let mut text = String::with_capacity(RANDOM_LEN.div_ceil(3) * 4);
         URL_SAFE_NO_PAD.encode_string(bits.as_slice(), &mut text);
@@ -136,7 +138,7 @@ impl JoinSecret {
         Ok(Self::from_bytes(&*random_bytes()?))
     }
 
-    /// What to store.
+    /// The hash to store.
     #[must_use]
     pub fn hash(&self) -> TokenHash {
         Self::hash_presented(&self.0)
@@ -148,7 +150,7 @@ impl JoinSecret {
         self.0
     }
 
-    /// The hash under which to look up what somebody presents.
+    /// The hash by which to look up a presented secret.
     #[must_use]
     pub fn hash_presented(presented: &SecretBytes) -> TokenHash {
         TokenHash::of(presented.expose_secret())
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistyped_digit_is_told_from_another_kind_of_text() {
+    fn a_mistyped_digit_is_distinguished_from_other_texts() {
         let token = ApiToken::generate().unwrap();
         for at in TOKEN_PREFIX.len()..TOKEN_LEN {
             let mut mistyped = token.expose_token().as_bytes().to_vec();
@@ -214,7 +216,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_that_only_looks_like_a_token_passes(digits in "dbs_[0-9a-f]{72}") {
+        fn a_text_in_the_form_of_a_token_fails_its_checksum(digits in "dbs_[0-9a-f]{72}") {
             prop_assert!(present(digits.as_bytes()).is_err());
         }
     }

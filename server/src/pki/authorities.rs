@@ -1,7 +1,7 @@
 //! The devbox CAs that are trusted at one time: the newest issues, and others are trusted until what they signed has ended.
 //!
-//! The wall clock decides, each time anew: nothing has to happen when a CA's time is over. What another program changes is
-//! noticed and followed without a restart.
+//! Each check compares with the wall clock, so no timer has to fire when the trust in a CA ends. A
+//! change by another program is noticed and followed without a restart.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -26,7 +26,7 @@ pub(crate) enum LoadError {
 pub(crate) struct Member {
     pub(crate) number: i64,
     pub(crate) ca: Arc<DevboxCa>,
-    /// None: it issues.
+    /// `None` for the CA that issues.
     pub(crate) trusted_until_ms: Option<TimeMs>,
 }
 
@@ -55,7 +55,7 @@ impl Authorities {
         Self { issuing, members: vec![member] }
     }
 
-    /// `stored` is newest first. Opens their keys with the one that `keyring` has or finds.
+    /// `stored` is newest first. Opens their keys with the master key that `keyring` has or finds.
     pub(crate) fn load(
         stored: Vec<Authority>,
         keyring: &Keyring,
@@ -89,8 +89,9 @@ impl Authorities {
         self.trusted(now_ms).map(|ca| ca.certificate_pem()).collect()
     }
 
-    /// Whether a trusted CA has the name `issuer` (DER). No two have the same, and a client's certificate is taken in the
-    /// handshake only directly from a trusted one: its issuer's name then says which.
+    /// Whether a trusted CA has the name `issuer` (DER). Names are unique, and the handshake
+    /// accepts only certificates signed by a trusted CA itself, so the issuer's name identifies the
+    /// CA.
     pub(crate) fn have_issuer(&self, issuer: &[u8], now_ms: TimeMs) -> bool {
         self.trusted(now_ms).any(|ca| ca.subject() == issuer)
     }

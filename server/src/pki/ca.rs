@@ -1,8 +1,8 @@
 //! A devbox CA: made at the first start or by a rotation, its private key wrapped by the master key.
 //!
-//! It signs devboxes' certificates (`clientAuth`, SAN `spiffe://<trust domain>/devbox/<id>`) and the devbox listener's
-//! own (`serverAuth`). ECDSA P-256; of a request for a certificate only the public key is taken over (RFC 5280, SPIFFE
-//! X.509-SVID).
+//! It signs devboxes' certificates (`clientAuth`, SAN `spiffe://<trust domain>/devbox/<id>`) and
+//! the devbox listener's own (`serverAuth`). ECDSA P-256; of a certificate request only the public
+//! key is used (RFC 5280, SPIFFE X.509-SVID).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,7 +26,7 @@ use crate::store::IssuedCertificate;
 /// How long the CA itself is valid.
 const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// Certificates begin a little in the past, for devboxes whose clocks are behind.
+/// Certificates are valid from a little in the past, for devboxes whose clocks are behind.
 pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 const SERIAL_LEN: usize = 16;
@@ -36,7 +36,7 @@ pub(crate) const CA_KEY_PURPOSE: &str = "devbox CA key";
 /// Why the CA cannot be made, read or used.
 #[derive(Debug, Error)]
 pub enum CaError {
-    /// The stored key does not open, or there are no random numbers.
+    /// The stored key does not open, or random numbers are unavailable.
     #[error("the devbox CA's key is not available")]
     Crypto(#[from] CryptoError),
     /// A certificate or key is malformed, or could not be made.
@@ -154,7 +154,7 @@ impl DevboxCa {
     /// A new key and certificate for the devbox listener, valid for `names` (DNS names or IP addresses).
     ///
     /// # Errors
-    /// [`CaError::Certificate`] where a name is neither.
+    /// [`CaError::Certificate`] if a name is neither.
     pub fn issue_server(&self, names: &[String], lifetime: Duration) -> Result<ServerIdentity, CaError> {
         let mut params = validity(CertificateParams::new(names)?, lifetime);
         params.distinguished_name.push(DnType::CommonName, "Devbox Secrets devbox listener");
@@ -202,7 +202,7 @@ impl DevboxCa {
     }
 }
 
-/// What the CA's own certificate says.
+/// Fields of the CA's own certificate.
 #[derive(Debug)]
 struct CaDetails {
     subject: Vec<u8>,
@@ -228,7 +228,7 @@ fn time(timestamp: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(timestamp).unwrap_or(0))
 }
 
-/// A name of its own: clients say by names which CAs they trust, and certificates who signed them.
+/// A unique name: clients name the CAs that they trust, and certificates name their issuer.
 fn name(serial: &SerialNumber) -> String {
     format!("Devbox Secrets devbox CA {}", hex(serial.as_ref()))
 }

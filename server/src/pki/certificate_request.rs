@@ -1,4 +1,4 @@
-//! A devbox's request for a certificate (PKCS #10, RFC 2986): only its public key is taken over.
+//! A devbox's request for a certificate (PKCS #10, RFC 2986): only its public key is used.
 
 use rcgen::{CertificateParams, CertificateSigningRequestParams, DnType, DnValue, SanType};
 use thiserror::Error;
@@ -6,7 +6,7 @@ use thiserror::Error;
 use super::client_certificate::spiffe_id;
 use crate::crypto::id::DevboxId;
 
-/// Longest request that is looked at, in bytes.
+/// The longest accepted request, in bytes.
 const MAX_CSR_LEN: usize = 16 * 1024;
 
 /// Why a request for a certificate is refused.
@@ -14,7 +14,7 @@ const MAX_CSR_LEN: usize = 16 * 1024;
 pub(crate) enum InvalidRequest {
     #[error("the certificate request is not a PKCS #10 request in PEM with a valid signature")]
     Form,
-    #[error("the certificate request's key is none of ECDSA P-256, ECDSA P-384, Ed25519")]
+    #[error("the certificate request's key is not ECDSA P-256, ECDSA P-384 or Ed25519")]
     Algorithm,
     #[error("the certificate request names another devbox than the one that asks")]
     OtherDevbox,

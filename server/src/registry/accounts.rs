@@ -28,7 +28,7 @@ pub struct AccountView {
     pub create_time_ms: TimeMs,
 }
 
-/// What `dev` announces.
+/// The account and token that `dev` prints.
 #[derive(Debug)]
 pub struct DevelopmentAccount {
     /// The account; the same at each start.
@@ -120,8 +120,9 @@ impl Registry {
         Ok(AccountView { devbox_capability: granted, ..account.into() })
     }
 
-    /// The account that `dev` works in, created where there is none, and a new token for it. Of earlier starts' tokens the last
-    /// one stays valid, so that clients go on over a restart; the others are revoked.
+    /// The account that `dev` works in, created if it is absent, and a new token for it. The
+    /// previous start's token stays valid, so that clients survive a restart; older ones are
+    /// revoked.
     ///
     /// # Errors
     /// 500.

@@ -1,4 +1,4 @@
-//! Writing down what was done and what was refused.
+//! The audit records of writes and refusals.
 
 use std::net::IpAddr;
 
@@ -8,10 +8,10 @@ use crate::clock::now_ms;
 use crate::crypto::id::AccountId;
 use crate::store::{Action, Actor, AuditEntry, AuditPage, AuditRecord, Outcome, StoreError};
 
-/// How many refusals that are alike (see [`RefusalKey`]) are written down in a minute.
+/// The most refusals that are alike (see [`RefusalKey`]) that are recorded in a minute.
 pub(super) const MOST_REFUSALS: u32 = 60;
 
-/// Somebody's attempt, before it is known what comes of it.
+/// An attempt whose outcome is not known yet.
 #[derive(Debug, Clone)]
 pub(super) struct Attempt {
     pub(super) account: Option<AccountId>,
@@ -54,14 +54,14 @@ impl AuditRecord {
     }
 }
 
-/// The row of something that an operator did to the whole state.
+/// The record of an operator's act on the whole state.
 pub(crate) fn upkeep_record(actor: &Actor, action: Action, object: &str) -> AuditRecord {
     let (actor, object) = (actor.clone(), object.to_owned());
     Attempt { account: None, actor, action, object, remote: None }.done()
 }
 
 impl Registry {
-    /// Writes down what an operator did to the whole state.
+    /// Records an operator's act on the whole state.
     ///
     /// # Errors
     /// 500.
@@ -69,7 +69,7 @@ impl Registry {
         Ok(self.store().record(&upkeep_record(actor, action, object)).await?)
     }
 
-    /// Writes the refusal down, then returns it as the error. A refusal stays one where the audit cannot be written.
+    /// Records the refusal, then returns it as the error, even if the audit cannot be written.
     pub(super) async fn refuse<T>(&self, attempt: Attempt, refusal: Refusal) -> Result<T, Refusal> {
         debug_assert_ne!(refusal.kind(), RefusalKind::Internal);
         if self.is_due(&attempt, &refusal, MOST_REFUSALS) {
@@ -78,12 +78,12 @@ impl Registry {
         Err(refusal)
     }
 
-    /// Whether a refusal is written down, where `most` that are alike are in a minute.
+    /// Whether a refusal is recorded, of at most `most` a minute that are alike.
     pub(super) fn is_due(&self, attempt: &Attempt, refusal: &Refusal, most: u32) -> bool {
         self.0.audit_limiter.is_due(RefusalKey::of(attempt, refusal.code()), most)
     }
 
-    /// Writes a row down that changes no answer where it cannot be written.
+    /// Records a row; if that fails, the response stays the same.
     pub(super) async fn try_record(&self, row: &AuditRecord) {
         if let Err(error) = self.store().record(row).await {
             tracing::error!(error = &error as &dyn std::error::Error, "a refusal could not be audited");

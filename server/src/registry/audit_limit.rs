@@ -1,5 +1,6 @@
-//! How many refusals that are alike are written down: repeated attempts with a revoked token, a copied identity, or no more
-//! than a devbox's name do not fill the disk. The others are in the counters and in the log of requests.
+//! The audit's rate limit for refusals that are alike: repeated attempts with a revoked token, a
+//! copied identity, or only a devbox's name do not fill the disk. Refusals over the limit still
+//! appear in the metrics and in the log of requests.
 //!
 //! An IPv6 /64 counts as one address, because one host may use all of it. Whatever the address, an actor gets at most
 //! [`MOST_OF_AN_ACTOR`] rows a minute for one action.
@@ -15,13 +16,13 @@ use super::audit::Attempt;
 use super::network::network;
 use crate::store::Actor;
 
-/// What a limit is for.
+/// The period of each limit.
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// Most rows a minute of one actor's refusals of one action, from all addresses together.
 const MOST_OF_AN_ACTOR: u32 = 300;
 
-/// From how many kinds on those whose window has ended are forgotten.
+/// The number of windows from which ended ones are removed.
 const FIRST_SWEEP: usize = 1024;
 
 /// Refusals that are alike: of one actor, from one address, of one thing, for one reason.
@@ -45,7 +46,7 @@ impl RefusalKey {
     }
 }
 
-/// What may be written in the current minute.
+/// The remaining rows of the current minute.
 #[derive(Debug, Default)]
 pub(super) struct AuditLimiter(Mutex<Table>);
 
@@ -62,7 +63,7 @@ struct Window {
 }
 
 impl AuditLimiter {
-    /// Whether one more of `key` is written, of `most` a minute.
+    /// Whether one more refusal of `key` is recorded, of at most `most` a minute.
     pub(super) fn is_due(&self, key: RefusalKey, most: u32) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_due(key, most, Instant::now())
     }
@@ -71,7 +72,7 @@ impl AuditLimiter {
 impl Table {
     fn is_due(&mut self, key: RefusalKey, most: u32, now: Instant) -> bool {
         let of_any_address = key.of_any_address();
-        // The actor's own count comes first, so that kinds beyond it take no memory.
+        // The actor's own limit comes first, so that keys beyond it take no memory.
         self.has_left(&of_any_address, now)
             && self.take(key, most, now)
             && self.take(of_any_address, MOST_OF_AN_ACTOR, now)
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_is_forgotten() {
+    fn ended_windows_are_forgotten() {
         let (mut table, now) = (Table::default(), Instant::now());
         for number in 0..10 * FIRST_SWEEP as u64 {
             let at = now + Duration::from_millis(100 * number);

@@ -11,11 +11,13 @@ use crate::crypto::TokenHash;
 use crate::crypto::id::{AccountId, DevboxId};
 use crate::store::{AuditRecord, Budget};
 
-/// Of an account's audit rows of deliveries, how many parts of the whole one devbox may take.
+/// One devbox may use this fraction of its account's audit rows for deliveries: one part in so
+/// many.
 const DEVBOX_SHARE: u32 = 10;
 
-/// Work that is limited by rate. Before a devbox is admitted its requests count for their source: copies of its identity, and
-/// certificates of it that were ended, cannot use up the rates of the devbox itself.
+/// Work that is limited by rate. Until a devbox is admitted, its requests count against their
+/// source, so that copies of its identity and revoked certificates cannot use up the devbox's own
+/// rates.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
     requests: RateLimiter<TokenHash>,
@@ -81,7 +83,7 @@ impl Registry {
         Refusal::invalid(budget.code(), message).of_budget(budget)
     }
 
-    /// Whether so many are within `budget`, of `most`.
+    /// Whether `count` is within `budget`, of `most`.
     pub(super) fn check_budget(&self, used: usize, most: u64, budget: Budget) -> Result<(), Refusal> {
         if used as u64 > most { Err(self.over_budget(budget)) } else { Ok(()) }
     }
@@ -107,12 +109,13 @@ impl Registry {
         taken.map_err(|wait| self.too_often(Budget::Bundles, wait))
     }
 
-    /// How long an answer has to wait so that the devbox's next request is within its rate.
+    /// How long to delay a response so that the devbox's next request is within its rate.
     pub(super) fn bundle_pace(&self, peer: &DevboxPeer) -> Duration {
         self.0.rates.bundles.wait(&peer.source(), self.limits().bundles)
     }
 
-    /// 429 for a certificate that asks for its renewal more often than the rate, before it is looked for.
+    /// 429 for a certificate that asks for its renewal more often than the rate, before the
+    /// certificate is looked up.
     pub(super) fn check_renewal_request_rate(&self, peer: &DevboxPeer) -> Result<(), Refusal> {
         let taken = self.0.rates.renewal_requests.take(&peer.source(), self.limits().renewals);
         taken.map_err(|wait| self.too_often(Budget::Renewals, wait))
@@ -132,8 +135,9 @@ impl Registry {
         Refusal::rate_limited(budget.code(), message, wait).of_budget(budget)
     }
 
-    /// Writes a delivery down. Of each devbox and account so many rows a minute; the first delivery beyond is written down as
-    /// the first of some that are not listed one by one, so that the disk cannot be filled by fetching.
+    /// Audits a delivery, within a rate for each devbox and account. The first delivery over the
+    /// rate is recorded as the first of several that are not listed, so that fetching cannot fill
+    /// the disk.
     pub(super) async fn record_delivery(&self, attempt: Attempt, facts: String) -> Result<(), Refusal> {
         let Some(row) = self.delivery_row(attempt, facts) else { return Ok(()) };
         Ok(self.store().record(&row).await?)

@@ -1,4 +1,5 @@
-//! Bundles: a devbox's values, each opened, sealed to the daemon in the same buffer, and gone.
+//! Bundles: each value of a devbox is opened and sealed to the daemon in the same buffer, which is
+//! then wiped.
 
 use std::time::Duration;
 
@@ -21,17 +22,19 @@ use crate::crypto::id::{AccountId, DevboxId};
 use crate::crypto::{AccountKey, ValueLocation, plaintext_len};
 use crate::store::{Action, AdmissionState, BoundValue, Budget, BundleContents, ENTRY_OVERHEAD};
 
-/// From how many bytes on a bundle is sealed on a thread of its own, so that no other request waits for that.
+/// The largest bundle in bytes that is sealed on the runtime's threads. Larger ones get a thread
+/// for blocking work, so that no other request waits.
 const MOST_INLINE: usize = 64 * 1024;
 
 impl Registry {
-    /// The devbox's bundle; `None` where nothing has changed since `known_revision` for `wait_ms` (at most
-    /// [`MAX_WAIT_MS`]). A held request costs one small read when it begins and one when it ends: values are loaded only
-    /// once they are to be sent. It asks again whether the devbox may, before it answers.
+    /// The devbox's bundle; `None` if the account has not changed since `known_revision` for
+    /// `wait_ms` (at most [`MAX_WAIT_MS`]). A held request costs one small read at its start and
+    /// one at its end: values are loaded only to be sent. The devbox is authorized again before the
+    /// response.
     ///
     /// # Errors
-    /// 400 for a bad key or a malformed step; 403 for a stranger's certificate, a devbox that is shut down, or an identity that
-    /// goes on elsewhere; the latter are audited.
+    /// 400 for a bad key or a malformed step; 403 for a stranger's certificate, a devbox that is
+    /// shut down, or an identity that is used elsewhere; the latter are audited.
     pub async fn bundle(
         &self,
         peer: &DevboxPeer,
@@ -53,7 +56,8 @@ impl Registry {
                 () = held.until_woken(admission.wakes, deadline) => {}
                 () = claim.ended() => {}
             }
-            // Many changes in a short time become one answer, so that the daemon's next request is within its rate.
+            // The delay merges many changes into one response, so that the daemon's next request is
+            // within its rate.
             tokio::time::sleep(self.bundle_pace(peer)).await;
             admission = self.admit_here(peer).await?;
             claim.check()?;
@@ -73,7 +77,7 @@ impl Registry {
         }
     }
 
-    /// As [`Self::admit`]; who may not have anything is in nobody's way.
+    /// Like [`Self::admit`], but a refused peer also gives up its identity session.
     async fn admit_here(&self, peer: &DevboxPeer) -> Result<AdmissionState, Refusal> {
         let admitted = self.admit(peer, Action::DevboxBundle).await;
         if admitted.as_ref().is_err_and(|refusal| refusal.kind() == RefusalKind::Forbidden) {
@@ -123,7 +127,8 @@ impl Registry {
         Ok(Delivery { bundle, claim, _share: share })
     }
 
-    /// Slow readers of the account can make this take long: whether the devbox still may is asked again.
+    /// Slow readers of the account can make this take long, so the devbox is authorized again
+    /// afterwards.
     async fn wait_for_share(
         &self,
         peer: &DevboxPeer,
@@ -169,8 +174,8 @@ fn invalid_key() -> Refusal {
     Refusal::invalid("invalid_key", "hpke_public_key is not an X-Wing public key in base64")
 }
 
-/// Writes refuse a value that is too long for a name it is bound to; one of an older state would make the whole bundle
-/// unreadable.
+/// Writes refuse a value that is too long for its name, but an older state may hold one, and it
+/// would make the whole bundle unreadable.
 fn fits_its_name(value: &BoundValue) -> bool {
     let fits =
         check_name(&value.env).is_ok() && plaintext_len(&value.secret.sealed) <= max_value_len(&value.env);

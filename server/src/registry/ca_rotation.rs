@@ -1,7 +1,7 @@
 //! Changing the devbox CA: for operators only.
 //!
-//! A new CA issues from its rotation on. Its predecessor is trusted until every certificate and join token of before has
-//! ended; retired, it is trusted no more at once.
+//! A new CA issues from its rotation on. Its predecessor is trusted until every earlier certificate
+//! and join token has expired, or until it is retired.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub struct AuthorityView {
     pub create_time_ms: TimeMs,
     /// When its certificate ends.
     pub end_time_ms: TimeMs,
-    /// From when on it is not trusted; none: it issues.
+    /// The end of trust in it. `None` for the CA that issues.
     pub trusted_until_time_ms: Option<TimeMs>,
 }
 
@@ -60,13 +60,14 @@ impl Registry {
         Arc::clone(self.authorities().issuing())
     }
 
-    /// Whether a verified client certificate with this issuer is still one of a trusted CA. Its connection may be older than a
-    /// CA's retirement.
+    /// Whether the issuer of a verified client certificate is still trusted. The connection may be
+    /// older than the CA's retirement.
     pub(super) fn trusts_issuer(&self, issuer: &[u8]) -> bool {
         self.authorities().have_issuer(issuer, now_ms())
     }
 
-    /// Follows a change of the CAs, where there was one. One that cannot be read is logged, and the old ones serve on.
+    /// Reloads the CAs if they have changed. If a CA cannot be read, that is logged and the old
+    /// ones stay in use.
     pub(super) async fn follow_authorities(&self) -> Result<(), StoreError> {
         let stored = self.store().authorities().await?;
         if self.authorities().are(&stored) {
@@ -94,7 +95,7 @@ impl Registry {
     /// Makes the CA that issues from now on; returns those that are trusted then. Servers follow within a second.
     ///
     /// # Errors
-    /// 400 where eight are trusted already.
+    /// 400 if eight are trusted already.
     pub async fn rotate_ca(&self, actor: &Actor) -> Result<Vec<AuthorityView>, Refusal> {
         self.follow_rotation().await?;
         self.follow_authorities().await?;
@@ -118,7 +119,8 @@ impl Registry {
         Ok(self.store().insert_authority(certificate, &wrapped_key, until_ms, margin_ms, &audit).await?)
     }
 
-    /// Ends the trust in a CA at once; returns those that are trusted then. Servers follow within a second.
+    /// Ends the trust in a CA at once; returns those that are still trusted. Servers follow within
+    /// a second.
     ///
     /// # Errors
     /// 404 for a fingerprint of no CA; 400 for that of the one that issues.

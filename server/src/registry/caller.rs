@@ -1,4 +1,4 @@
-//! Who calls the public API: an API token's account, or an operator on the server's machine.
+//! Callers of the public API: an API token's account, or an operator on the server's machine.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::crypto::ApiToken;
 use crate::crypto::id::{AccountId, TokenId};
 use crate::store::{Account, Action, Actor, AuditRecord, Scope, Scopes, Token};
 
-/// Somebody who is known, acting in one account.
+/// An authenticated caller, acting in one account.
 #[derive(Debug, Clone)]
 pub struct Caller {
     account: Account,
@@ -39,7 +39,7 @@ impl Caller {
         }
     }
 
-    /// Whether the caller may do anything at all in its account.
+    /// Whether the caller's account may use the API.
     ///
     /// # Errors
     /// 403 without the devbox capability.
@@ -80,7 +80,7 @@ impl Caller {
 }
 
 impl Registry {
-    /// Who presents this API token.
+    /// Authenticates an API token.
     ///
     /// # Errors
     /// 401 for a malformed, unknown, expired or revoked token; the last two are audited. 429 for a token that is used more
@@ -105,11 +105,11 @@ impl Registry {
         }
     }
 
-    /// An operator acting in an account, given by name or id. The devbox capability does not bind operators: it is
-    /// theirs to grant.
+    /// An operator acting in an account, given by name or id. Operators need no devbox capability,
+    /// because they grant it.
     ///
     /// # Errors
-    /// 404 where there is no such account.
+    /// 404 if there is no such account.
     pub async fn operator(&self, user: &str, account: &str) -> Result<Caller, Refusal> {
         let account = self.find_account(account).await?;
         let actor = Actor::Operator(user.to_owned());
@@ -133,7 +133,7 @@ impl Registry {
             .await
     }
 
-    /// Refuses, and writes it down, where the caller lacks the devbox capability.
+    /// Refuses, and audits it, if the caller lacks the devbox capability.
     pub(super) async fn check_capability(
         &self,
         caller: &Caller,

@@ -1,4 +1,5 @@
-//! Waking held bundle requests: by this process's writes at once, by others' when the store notices them.
+//! Wakes held bundle requests: after this process's writes at once, after others' when the store
+//! notices them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,10 +13,11 @@ use crate::crypto::id::AccountId;
 use crate::metrics::Metrics;
 use crate::store::StoreError;
 
-/// How long to wait before looking again after the store failed.
+/// How long to wait before the next query after the store failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How often each account that somebody waits for had to wake its held requests, and who has not heard of it yet.
+/// The held requests of each account, its wakes, and which requests have not been answered since
+/// the last wake.
 #[derive(Debug, Clone)]
 pub(super) struct Changes(Arc<Shared>);
 
@@ -31,8 +33,8 @@ struct Table {
     wake_count: WakeCount,
 }
 
-/// How many wakes there were, of any account. Who looks at the store after a moment and is held in the same one has missed
-/// none.
+/// Counts wakes across all accounts. If it is unchanged between reading the store and starting to
+/// wait, no wake was missed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct WakeCount(u64);
 
@@ -44,9 +46,9 @@ struct Waiters {
     held: usize,
     /// How many wakes were announced.
     announced: u64,
-    /// How many of them were there at the newest announcement and are not answered yet.
+    /// The requests that were held at the newest announcement and are not answered yet.
     unanswered: usize,
-    /// The oldest announcement that somebody has not been answered about.
+    /// The oldest announcement that a held request has not been answered about.
     since: Option<Instant>,
 }
 
@@ -56,9 +58,9 @@ pub(super) struct Held {
     shared: Arc<Shared>,
     account: AccountId,
     wakes: watch::Receiver<u64>,
-    /// How many wakes had been announced when it last looked.
+    /// The number of announced wakes at its last query.
     announced: u64,
-    /// Whether there was a wake between its first look and its hold.
+    /// Whether there was a wake between its first query and its hold.
     may_have_missed: bool,
 }
 
@@ -67,7 +69,7 @@ impl Changes {
         Self(Arc::new(Shared { table: Mutex::default(), metrics }))
     }
 
-    /// Follows an account from now on, for somebody who looked at the store after the moment `looked`.
+    /// Holds a request of an account whose last query of the store came after the count `looked`.
     pub(super) fn hold(&self, account: &AccountId, looked: WakeCount) -> Held {
         let mut table = self.0.table();
         let may_have_missed = table.wake_count != looked;
@@ -97,7 +99,8 @@ impl Changes {
         }
     }
 
-    /// The accounts that somebody waits for. Who looked before and is held later looks again.
+    /// The accounts with held requests. Counts as a wake, so that a request between its query and
+    /// its hold queries again.
     fn waited_for(&self) -> Vec<AccountId> {
         let mut table = self.0.table();
         table.wake_count.0 += 1;
@@ -132,7 +135,8 @@ impl Waiters {
         self.since = self.since.or_else(|| Some(Instant::now()));
     }
 
-    /// One has heard of every announcement. Returns how long the account's last one had to wait, where this was it.
+    /// Marks every announcement as seen by one request. If it was the last one to see them, returns
+    /// the time since the oldest announcement.
     fn pass_over(&mut self, announced: &mut u64) -> Option<Duration> {
         if *announced < self.announced {
             self.unanswered -= 1;
@@ -142,7 +146,7 @@ impl Waiters {
         self.since.take_if(|_| all_answered).map(|since| since.elapsed())
     }
 
-    /// As [`Self::pass_over`], and it is gone.
+    /// As [`Self::pass_over`], for a request that is held no longer.
     fn answer(&mut self, announced: &mut u64) -> Option<Duration> {
         self.held -= 1;
         self.pass_over(announced)
@@ -155,9 +159,9 @@ impl Held {
         if std::mem::take(&mut self.may_have_missed) {
             return;
         }
-        // Whoever waits on has looked, and was not meant.
+        // A request that continues to wait has queried the store since the last wake.
         self.heard(|waiters, held| waiters.pass_over(held));
-        // Ended by a wake or by the deadline: either way, the caller looks again.
+        // After a wake and after the deadline alike, the caller queries the store again.
         let _ = timeout_at(deadline, self.wakes.wait_for(|newest| *newest > wakes)).await;
     }
 
@@ -185,7 +189,7 @@ impl Registry {
     pub async fn watch(&self) {
         loop {
             until_done(|| self.store().changed()).await;
-            // What was noticed once is not noticed again: it is passed on, however often that fails.
+            // The store reports a change once, so publishing it is retried until it succeeds.
             until_done(|| self.publish_others_writes()).await;
         }
     }
@@ -204,12 +208,12 @@ impl Registry {
     }
 }
 
-/// Tries again and again.
+/// Retries `act` until it succeeds.
 async fn until_done<F: Future<Output = Result<(), StoreError>>>(act: impl Fn() -> F) {
     while let Err(error) = act().await {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
-            "could not look for changes; held requests may answer late"
+            "could not check for changes; held requests may be answered late"
         );
         tokio::time::sleep(RETRY_AFTER).await;
     }
@@ -241,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_held_after_a_wake_that_came_after_its_look_looks_again_once() {
+    async fn a_request_held_after_a_wake_that_followed_its_query_queries_again_once() {
         let (changes, account) = changes();
         let start = Instant::now();
         let (soon, late) = (start + Duration::from_millis(20), start + Duration::from_secs(60));
@@ -251,7 +255,7 @@ mod tests {
         held.until_woken(3, late).await;
         held.until_woken(4, soon).await;
         assert!(Instant::now() >= soon);
-        // Another program's write is noticed before it is known whose it is.
+        // A write of another program is noticed before its account is known.
         let looked = changes.wake_count();
         changes.waited_for();
         changes.hold(&AccountId::new("acc_2"), looked).until_woken(1, late).await;
@@ -259,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_fails_is_done_again_until_it_is_done() {
+    async fn a_failed_act_is_retried_until_it_succeeds() {
         let tries = std::sync::atomic::AtomicU32::new(0);
         let act = || match tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
             0 => Err(StoreError::Damaged("on purpose")),
@@ -270,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn accounts_that_nobody_waits_for_are_forgotten() {
+    fn accounts_without_held_requests_are_forgotten() {
         let (changes, account) = changes();
         let (first, second) = (hold(&changes, &account), hold(&changes, &account));
         drop(first);

@@ -1,8 +1,9 @@
-//! One identity in one place. Platforms start many machines from one snapshot, and all of them show one certificate. So each
-//! bundle request says how it follows on the last one ([`Continuity`]): two machines that go on with one identity differ
-//! from their first step apart, the first of them is believed, and the other is refused from then on.
+//! Only one machine may use an identity. Platforms start many machines from one snapshot, all with
+//! the same certificate. So each bundle request carries a nonce of its own and the last
+//! acknowledged one ([`Continuity`]). The chains of two machines diverge at their first separate
+//! step: the first machine to advance keeps the identity, and the other is refused.
 //!
-//! A step is no secret that lets anybody in: that is the certificate's part.
+//! A step does not authenticate a devbox; its certificate does.
 
 use std::net::IpAddr;
 
@@ -50,7 +51,7 @@ fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Where an identity was last seen to go on.
+/// The last accepted use of an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LastUse {
     pub(super) link: Link,
@@ -60,7 +61,7 @@ pub(super) struct LastUse {
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Elsewhere {
-    /// Another machine has gone on.
+    /// Another machine has continued the chain.
     Continued,
     /// Another machine has the identity in use. It may be the same one before its reset.
     InUse,
@@ -71,7 +72,7 @@ impl Elsewhere {
         match self {
             Self::Continued => Refusal::forbidden(
                 CONTINUED_ELSEWHERE,
-                "another machine goes on with this devbox's identity, so this one is a copy: register a devbox for it, or move \
+                "another machine has continued with this devbox's identity, so this one is a copy: register a devbox for it, or move \
                  the identity here with a new join token (devbox-secrets-server devbox join-token ID)",
             ),
             Self::InUse => in_use(),
@@ -87,15 +88,17 @@ pub(super) fn in_use() -> Refusal {
     )
 }
 
-/// Whether the request `new` may go on, given who was believed last and whether that one's connection lives.
+/// Whether the request `new` is accepted, given the last accepted use and whether its connection is
+/// open.
 ///
-/// A daemon's restart is known by its boot and its address: a copy of the memory has the boot too.
+/// A restarted daemon has the same boot id and address. The boot id alone is not enough, because a
+/// copy of the memory has it too.
 pub(super) fn judge(known: Option<&LastUse>, in_use: bool, new: &LastUse) -> Result<(), Elsewhere> {
     let Some(known) = known else { return Ok(()) };
     let (old, link) = (&known.link, &new.link);
     let same_machine = old.boot == link.boot && known.remote == new.remote;
     match link.after {
-        // The same step again: its answer was lost.
+        // The same step again: its response was lost.
         after if after == old.after && link.step == old.step => Ok(()),
         Some(after) if after == old.step => Ok(()),
         Some(_) => Err(Elsewhere::Continued),

@@ -18,14 +18,14 @@ pub const JOIN_TOKEN_LIFETIME_MS: TimeMs = 10 * 60 * 1000;
 /// A devbox to be registered.
 #[derive(Debug, Clone, Default)]
 pub struct NewDevbox {
-    /// What people call it.
+    /// A name for people.
     pub name: Option<String>,
-    /// Environment name → a secret's name or id. None: every secret of the account under its own name, those created
-    /// later too. An empty map: none at all.
+    /// Environment name → a secret's name or id. `None` for every secret of the account under its
+    /// own name, including later ones. An empty map for no secret.
     pub secrets: Option<BTreeMap<String, String>>,
     /// Environment prefix → gateway binding.
     pub gateways: BTreeMap<String, GatewayBinding>,
-    /// Whatever the registrant wants to write down.
+    /// Free text of the registrant.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -34,7 +34,7 @@ pub struct NewDevbox {
 pub struct DevboxView {
     /// Its identifier.
     pub id: DevboxId,
-    /// What people call it.
+    /// A name for people.
     pub name: Option<String>,
     /// Whether it may still have anything.
     pub status: DevboxStatus,
@@ -42,9 +42,10 @@ pub struct DevboxView {
     pub create_time_ms: TimeMs,
     /// When it was shut down.
     pub end_time_ms: Option<TimeMs>,
-    /// Whatever the registrant wrote down.
+    /// Free text of the registrant.
     pub metadata: BTreeMap<String, String>,
-    /// Environment name → secret, deleted ones too; none: every secret of the account under its own name.
+    /// Environment name → secret, including deleted ones. `None` for every secret of the account
+    /// under its own name.
     pub secrets: Option<BTreeMap<String, SecretId>>,
     /// Environment prefix → gateway binding.
     pub gateways: BTreeMap<String, GatewayBinding>,
@@ -57,7 +58,7 @@ pub struct DevboxPage {
     pub devboxes: Vec<DevboxView>,
     /// Whether there are more after these.
     pub has_more: bool,
-    /// How many there are in all; absent if nobody asked.
+    /// The total, if it was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_count: Option<u64>,
 }
@@ -69,7 +70,7 @@ pub struct DevboxQuery {
     pub limit: u32,
     /// The last devbox of the page before.
     pub starting_after: Option<String>,
-    /// Only devboxes of one of these statuses; none: of any.
+    /// Only devboxes of one of these statuses; empty for any.
     pub status: Option<Vec<DevboxStatus>>,
     /// Whether to count them all.
     pub counted: bool,
@@ -106,8 +107,8 @@ impl From<Page<Devbox>> for DevboxPage {
 }
 
 impl Registry {
-    /// Registers a devbox and makes its join token: valid once, for [`JOIN_TOKEN_LIFETIME_MS`] from now, also where a retry
-    /// answers it again.
+    /// Registers a devbox and makes its join token: valid once, for [`JOIN_TOKEN_LIFETIME_MS`] from
+    /// now, even if a retry returns it again.
     ///
     /// # Errors
     /// 400 for a bad name or a binding to an unknown secret, 403 without the devbox capability.
@@ -177,7 +178,8 @@ impl Registry {
         })
     }
 
-    /// Ends a devbox for good: its certificates and join token are refused from now on. Doing it again changes nothing.
+    /// Shuts a devbox down for good: its certificates and join token are refused from now on.
+    /// Idempotent.
     ///
     /// # Errors
     /// 403 without the devbox capability, 404.
@@ -192,7 +194,7 @@ impl Registry {
         let audit = caller.done(Action::DevboxShutdown, id.as_str());
         let request = self.request_key(caller).await?;
         let ended = self.store().shutdown_devbox(caller.account(), id, &audit, request.as_ref()).await?;
-        // Only a devbox of the caller's account that was ended: another's keeps its place.
+        // Only after a shutdown that took effect: the devbox of another account keeps its session.
         if let Some(wakes) = ended {
             self.0.sessions.forget(id);
             self.0.changes.publish(caller.account(), wakes);
@@ -254,7 +256,7 @@ impl Registry {
     }
 }
 
-/// The text may be a value that was sent in the place of a name, so it is not repeated.
+/// The text may be a value that was sent instead of a name, so it is not repeated.
 fn unknown_secret(env: &str) -> Refusal {
     let message = format!(
         "binding {env}: the account has no secret of that name or id: create it first, and send its name, not its value"

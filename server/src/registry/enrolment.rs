@@ -1,4 +1,4 @@
-//! How a devbox gets its certificate: once by join token, then again and again by the certificate that it has.
+//! A devbox's certificates: the first by join token, each later one by the certificate before it.
 
 use std::net::IpAddr;
 
@@ -17,12 +17,14 @@ use crate::pki::{CheckedRequest, InvalidRequest, SignedCertificate};
 use crate::store::{Action, Actor, JoinRefusal, Renewed};
 
 impl Registry {
-    /// Redeems a join token (the whole bearer) for a certificate over the request's key, which ends every earlier certificate
-    /// of the devbox. Of any number of attempts, one succeeds. A request for another devbox leaves the token usable.
+    /// Redeems a join token (the whole bearer) for a certificate over the request's key, which ends
+    /// every earlier certificate of the devbox. Of any number of attempts, one succeeds. A request
+    /// for a different devbox leaves the token usable.
     ///
     /// # Errors
-    /// 401 for a malformed, unknown, used or expired token; 400 for a malformed request; 403 for a request for another
-    /// devbox, a devbox that is shut down, or an account without the devbox capability. Audited, but for tokens of devboxes that do not exist.
+    /// 401 for a malformed, unknown, used or expired token; 400 for a malformed request; 403 for a
+    /// request for another devbox, a devbox that is shut down, or an account without the devbox
+    /// capability. Audited, except tokens of devboxes that do not exist.
     pub async fn enroll(
         &self,
         bearer: &SecretBytes,
@@ -41,7 +43,7 @@ impl Registry {
         if let Err(refusal) = self.store().check_join(&devbox, hash, now_ms()).await? {
             return self.refuse(attempt, join_refusal(refusal)).await;
         }
-        // Who only guesses learns nothing of the account.
+        // The token is checked first, so that a guess reveals nothing about the account.
         if !self.store().account(&account).await?.is_some_and(|account| account.devbox_capability) {
             return self.refuse(attempt, no_devbox_capability()).await;
         }
@@ -52,8 +54,9 @@ impl Registry {
         self.redeem(attempt, &devbox, hash, signed).await
     }
 
-    /// A new certificate for the devbox of a verified client certificate. Every certificate of the devbox but these two ends:
-    /// of two holders of one certificate who both renew, one is refused from then on.
+    /// A new certificate for the devbox of a verified client certificate. Every certificate of the
+    /// devbox except these two is revoked, so of two holders of one certificate who both renew, one
+    /// is refused from then on.
     ///
     /// # Errors
     /// 403 for a stranger's certificate, a devbox that is shut down, an identity that is in use elsewhere, or a request for
@@ -72,13 +75,13 @@ impl Registry {
         let audit = attempt.clone().done().because(format!("serial {}", signed.record.serial));
         let renewed = self.store().insert_certificate(devbox, peer.serial(), &signed.record, &audit).await?;
         if let Some(Renewed { wakes }) = renewed {
-            // A held request of the certificate that ended looks again, and is refused.
+            // A held request of the revoked certificate queries again, and is refused.
             if let Some(wakes) = wakes {
                 self.0.changes.publish(&account, wakes);
             }
             return Ok(self.identity(devbox, signed));
         }
-        // It ended since it was admitted: looking again says why.
+        // The certificate was revoked after its admission; admitting it again yields the reason.
         self.admit(peer, Action::DevboxRenew).await?;
         self.refuse(attempt, shut_down()).await
     }
@@ -95,7 +98,7 @@ impl Registry {
         match self.store().redeem_join(devbox, hash, &signed.record, &audit).await? {
             Ok(wakes) => {
                 self.0.sessions.forget(devbox);
-                // Whoever holds a request with an earlier certificate looks again, and is refused.
+                // Held requests of earlier certificates query again, and are refused.
                 if let (Some(wakes), Some(account)) = (wakes, &attempt.account) {
                     self.0.changes.publish(account, wakes);
                 }

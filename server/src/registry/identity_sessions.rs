@@ -1,7 +1,9 @@
-//! Where each devbox's identity goes on: what [`super::continuity`] judges by.
+//! The machine and connection on which each devbox's identity is in use, for
+//! [`super::clone_detection`].
 //!
-//! It is kept in memory: after the server's restart, whoever comes first is believed. A place is in use for as long as the
-//! connection of its newest request: no clock has to guess.
+//! Sessions are kept in memory: after a restart of the server, the first machine to come keeps the
+//! identity. A session is in use for as long as the connection of its newest request is open, so no
+//! time-out has to be guessed.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,10 +17,10 @@ use crate::clock::now_ms;
 use crate::crypto::id::{AccountId, DevboxId};
 use crate::store::{Action, AdmissionState, AuditRecord, TimeMs};
 
-/// From how many devboxes on those whose certificate has ended are looked for and forgotten.
+/// The number of sessions from which those with an expired certificate are removed.
 const FIRST_SWEEP: usize = 1024;
 
-/// One place a devbox.
+/// The sessions of all devboxes, at most one each.
 #[derive(Debug)]
 pub(super) struct IdentitySessions(Mutex<Table>);
 
@@ -36,12 +38,14 @@ struct Admissions {
     move_count: MoveCount,
 }
 
-/// How often one devbox's identity was allowed to continue anywhere, since the first of the requests being admitted.
+/// How often one devbox's identity was released to any machine since the first request that is
+/// being admitted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct MoveCount(u64);
 
-/// One request being admitted: for as long as it lives, moves of its devbox are counted. The count belongs to one devbox, so
-/// that no other devbox's enrolment or shutdown makes this request start over.
+/// One request being admitted. While it lives, moves of its devbox's identity are counted. Each
+/// devbox has its own count, so that no other devbox's enrolment or shutdown makes this request
+/// start over.
 #[derive(Debug)]
 pub(super) struct Admitting<'p> {
     sessions: &'p IdentitySessions,
@@ -73,11 +77,11 @@ impl Drop for Admitting<'_> {
 #[derive(Debug)]
 struct IdentitySession {
     known: LastUse,
-    /// Lives as long as the connection of the newest request.
+    /// Alive while the connection of the newest request is open.
     connection: Weak<()>,
-    /// From when on nobody can come with this identity, unless with a newer certificate.
+    /// The certificate's expiry: afterwards only a newer certificate can use this identity.
     certificate_end_ms: TimeMs,
-    /// Dropped with the step: what waits for it ends.
+    /// Dropped with the session, which ends the claim of its request.
     _claim: watch::Sender<()>,
 }
 
@@ -87,20 +91,21 @@ impl IdentitySession {
     }
 }
 
-/// A request's right to be answered: until the identity continues elsewhere, or the same or a later step has come.
+/// A request's right to be answered, until the identity continues elsewhere or the same or a later
+/// step arrives.
 #[derive(Debug, Clone)]
 pub(super) struct SessionClaim(watch::Receiver<()>);
 
 impl SessionClaim {
-    /// Returns once the turn is over.
+    /// Returns once the claim has ended.
     pub(super) async fn ended(&mut self) {
-        // Nothing is ever sent: this ends with the sender.
+        // The sender never sends; the loop ends when it is dropped.
         while self.0.changed().await.is_ok() {}
     }
 
     /// # Errors
-    /// 403 where the turn is over. That is no sign of a copy yet, so it is not audited: whoever still listens asks again,
-    /// and is judged by its step.
+    /// 403 if the claim has ended. That alone does not prove a copy, so it is not audited: a client
+    /// that is still there sends a new request, whose step decides.
     pub(super) fn check(&self) -> Result<(), Refusal> {
         if self.0.has_changed().is_err() { Err(in_use()) } else { Ok(()) }
     }
@@ -120,7 +125,7 @@ impl IdentitySessions {
         Admitting { sessions: self, devbox: devbox.clone() }
     }
 
-    /// Where the identity of `peer` is in use, if that is another connection from another address.
+    /// The last use of the peer's identity, if that is on another connection from another address.
     fn in_use_elsewhere(&self, peer: &DevboxPeer) -> Option<LastUse> {
         let table = self.table();
         let session = table.sessions.get(peer.devbox_id()).filter(|session| session.is_in_use())?;
@@ -129,9 +134,10 @@ impl IdentitySessions {
         is_elsewhere.then_some(session.known)
     }
 
-    /// Lets a request of `peer` continue, in place of the devbox's last one: of each devbox at most one request is held. Else
-    /// returns the reason, and the address where the identity continues. `None` if the identity has moved since `admitted`:
-    /// the peer's certificate may have ended with that.
+    /// Claims the session for a request of `peer` and ends the claim of the devbox's previous
+    /// request: each devbox has at most one held request. `None` if the identity has moved since
+    /// `admitted`, because that may have revoked the peer's certificate. An error has the reason
+    /// and the address where the identity is in use.
     fn take(
         &self,
         peer: &DevboxPeer,
@@ -162,7 +168,7 @@ impl IdentitySessions {
         Ok(Some(SessionClaim(receiver)))
     }
 
-    /// Whoever comes next with this identity is believed.
+    /// Releases the identity: the next machine that uses it keeps it.
     pub(super) fn forget(&self, devbox: &DevboxId) {
         let mut table = self.table();
         if let Some(admissions) = table.admitting.get_mut(devbox) {
@@ -171,7 +177,7 @@ impl IdentitySessions {
         table.sessions.remove(devbox);
     }
 
-    /// A peer that may not have anything is in nobody's way.
+    /// Releases the session of a refused peer, so that it blocks no other machine.
     pub(super) fn leave(&self, peer: &DevboxPeer) {
         let mut table = self.table();
         if table
@@ -213,10 +219,12 @@ impl Table {
 }
 
 impl Registry {
-    /// Lets the bundle request of a peer go on that was admitted after `admitted`; none where it has to be admitted anew.
+    /// Claims the session for an admitted bundle request. `None` if the identity moved since
+    /// `admitted`: admit the peer again.
     ///
     /// # Errors
-    /// 403 where the identity goes on elsewhere. Both places are audited: the refused one, and the one that goes on.
+    /// 403 if the identity is in use elsewhere. Both machines are audited: the refused one, and the
+    /// one that keeps the identity.
     pub(super) async fn claim_session(
         &self,
         peer: &DevboxPeer,
@@ -235,7 +243,8 @@ impl Registry {
         }
     }
 
-    /// Refuses the renewal of an identity that another machine has in use: a stolen certificate would live on in silence.
+    /// Refuses the renewal of an identity that another machine uses. Otherwise a stolen certificate
+    /// could be renewed unnoticed.
     ///
     /// # Errors
     /// 403, audited as a copy.
@@ -250,7 +259,8 @@ impl Registry {
         Err(refusal)
     }
 
-    /// A machine tries again until the identity is free or it gives up: both places are told once a minute.
+    /// A refused machine retries until the identity is free, so both machines are audited once a
+    /// minute only.
     async fn refuse_copy(
         &self,
         peer: &DevboxPeer,

@@ -49,8 +49,9 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Returns once the devbox has asked again or its identity continues elsewhere: of each devbox one bundle is in flight, so
-    /// that a devbox that reads slowly cannot take its account's share from the others.
+    /// Returns once the devbox has sent a newer request or its identity continues elsewhere. Each
+    /// devbox has at most one bundle in flight, so that one that reads slowly cannot take its
+    /// account's share from the others.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut claim = self.claim.clone();
         async move { claim.ended().await }
@@ -83,7 +84,7 @@ impl InFlight {
         Ok(share)
     }
 
-    /// As [`Self::take`] if there is nobody to wait for.
+    /// As [`Self::take`], if that is possible without waiting.
     pub(super) fn take_now(&self, account: &AccountId, bytes: u64) -> Option<Share> {
         let (mut share, own, units) = self.begin(account, bytes);
         share.of_account = Some(own.try_acquire_many_owned(units).ok()?);

@@ -1,5 +1,5 @@
-//! Join tokens after the first one: a devbox joins anew, after a snapshot or the loss of its certificate. Whoever held an
-//! earlier certificate of it holds nothing from then on.
+//! Join tokens after the first one: a devbox joins anew, after a snapshot or the loss of its
+//! certificate. Redeeming one revokes every earlier certificate of the devbox.
 
 use devbox_secrets_proto::join_token::JoinToken;
 
@@ -14,7 +14,7 @@ impl Registry {
     /// [`JOIN_TOKEN_LIFETIME_MS`] from the first try. Once it is redeemed, every earlier certificate of the devbox has ended.
     ///
     /// # Errors
-    /// 403 where the devbox is shut down or without the devbox capability, 404.
+    /// 403 if the devbox is shut down or without the devbox capability, 404.
     pub async fn new_join_token(&self, caller: &Caller, id: &str) -> Result<JoinToken, Refusal> {
         let id = DevboxId::new(id);
         let issue: JoinTokenIssue =
@@ -28,7 +28,7 @@ impl Registry {
     /// An operator acting in the account of a devbox.
     ///
     /// # Errors
-    /// 404 where there is no such devbox.
+    /// 404 if there is no such devbox.
     pub async fn operator_of(&self, user: &str, devbox: &str) -> Result<Caller, Refusal> {
         let owner = self.store().devbox_owner(&DevboxId::new(devbox)).await?;
         let (account, _) = owner.ok_or_else(|| {

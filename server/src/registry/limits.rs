@@ -1,4 +1,4 @@
-//! What callers may name and write down, and how long.
+//! Limits for names, values and free texts of callers.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ pub(super) fn env_name(env: &str) -> Result<(), Refusal> {
     check_name(env).map_err(invalid)
 }
 
-/// A text for people: `what` says which.
+/// A text for people; `what` names it in errors.
 pub(super) fn text(what: &str, text: &str) -> Result<(), Refusal> {
     if text.is_empty() || text.len() > MAX_TEXT_LEN || text.chars().any(char::is_control) {
         let message = format!("{what} has 1 to {MAX_TEXT_LEN} bytes and no control characters");
@@ -50,7 +50,8 @@ pub(super) fn metadata_len(metadata: &BTreeMap<String, String>) -> usize {
     metadata.iter().map(|(key, value)| key.len() + value.len()).sum()
 }
 
-/// A devbox's gateway bindings: refused until a gateway exists, because the devbox would lack what it was promised.
+/// A devbox's gateway bindings. They are refused until a gateway exists, because the devbox would
+/// not get them.
 pub(super) fn gateways(gateways: &BTreeMap<String, GatewayBinding>) -> Result<(), Refusal> {
     if gateways.is_empty() {
         return Ok(());

@@ -35,7 +35,8 @@ impl Registry {
         Ok(master.account_key(account, &row.wrapped_key)?)
     }
 
-    /// Follows a rotation, where there was one. Without the new key every request that needs a key fails.
+    /// Follows a rotation if there was one. Without the new key every request that needs a key
+    /// fails.
     pub(super) async fn follow_rotation(&self) -> Result<(), StoreError> {
         if let Some(check) = self.store().meta(MetaKey::KeyCheck).await?
             && self.0.keyring.of(&check).is_none()
@@ -55,8 +56,8 @@ impl Registry {
         Ok(self.store().meta(MetaKey::KeyCheck).await?.is_some_and(|check| key.has_wrapped(&check)))
     }
 
-    /// Wraps every account's key and the devbox CAs' under `new`, all or none; returns how many records that are. `new`
-    /// has to be where other programs find it before.
+    /// Wraps every account's key and the devbox CAs' under `new`, all or none; returns how many
+    /// records that are. Other programs have to be able to find `new` before this call.
     ///
     /// # Errors
     /// 500.

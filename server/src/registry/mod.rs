@@ -77,7 +77,7 @@ use crate::metrics::Metrics;
 use crate::pki::CurrentAuthorities;
 use crate::store::{MetaKey, Store};
 
-/// What an operator may choose.
+/// The operator's settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The trust domain of devboxes' SPIFFE ids.
@@ -123,20 +123,21 @@ impl Registry {
         &*self.0.store
     }
 
-    /// What operators see in numbers.
+    /// The counters and gauges.
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.0.metrics
     }
 
-    /// Ends the work on the state. What fails here fails nothing: every write is on disk already.
+    /// Checkpoints the database before the server stops. A failure is only logged: every write is
+    /// on disk already.
     pub async fn checkpoint(&self) {
         if let Err(error) = self.store().checkpoint().await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the database could not be settled");
         }
     }
 
-    /// Whether the database answers and its master key is at hand. Why not is logged.
+    /// Whether the database can be read and its master key is loaded. If not, the reason is logged.
     pub async fn is_ready(&self) -> bool {
         match self.store().meta(MetaKey::KeyCheck).await {
             Ok(Some(check)) => self.0.keyring.of(&check).is_some(),
@@ -154,12 +155,12 @@ impl Registry {
         *self.0.limits.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces the budgets, but for the bytes in flight, which are set at the start.
+    /// Replaces the budgets, except the bytes in flight, which are set at the start.
     pub fn set_limits(&self, limits: Limits) {
         *self.0.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 
-    /// What the operator chose.
+    /// The operator's settings.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.0.settings

@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::pki::{Authorities, CaError, CurrentAuthorities, DevboxCa, LoadError};
 use crate::store::{Location, MetaKey, ServeClaim, StateError, Store, StoreError};
 
-/// What the key check's record holds.
+/// The plaintext of the key check's record.
 const KEY_CHECK: &[u8] = b"devbox-secrets";
 
 pub(super) const KEY_CHECK_PURPOSE: &str = "master key check";
@@ -36,7 +36,7 @@ pub enum OpenError {
     Store {
         /// Where the state is.
         place: String,
-        /// What went wrong.
+        /// The reason.
         #[source]
         source: StoreError,
     },
@@ -68,7 +68,7 @@ pub enum OpenError {
     Damaged {
         /// Where the state is.
         place: String,
-        /// What is missing.
+        /// The missing part.
         missing: &'static str,
     },
     /// A key could not be made.
@@ -86,7 +86,7 @@ pub enum Access<'a> {
     Shared,
     /// Instead of every other server: an older schema is brought up to date.
     Owner(&'a ServeClaim),
-    /// As [`Access::Owner`]; where there is no state, a new one is set up.
+    /// As [`Access::Owner`]; if there is no state, a new one is set up.
     Founder(&'a ServeClaim),
 }
 
@@ -210,7 +210,7 @@ pub(crate) async fn check_keys(
     let keyring = Keyring::new(master);
     let Some(master) = keyring.of(&check) else { return Ok(None) };
     master.unwrap(KEY_CHECK_PURPOSE, &check).map_err(StoreError::Seal)?;
-    // Which trust domain they issue for is no matter here.
+    // The trust domain does not matter for this check.
     match Authorities::load(store.authorities().await?, &keyring, "") {
         Ok(_) => Ok(Some(master)),
         Err(LoadError::NoneIssues) => Err(StoreError::Damaged("the devbox CA is missing")),

@@ -1,4 +1,4 @@
-//! Who is at the other end of the devbox listener: the devbox that a verified client certificate names.
+//! The peer on the devbox listener: the devbox that a verified client certificate names.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
@@ -20,7 +20,7 @@ pub struct DevboxPeer {
     connection: Weak<()>,
 }
 
-/// One certificate at one address, as notices count addresses.
+/// One certificate at one network address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Source {
     serial: String,
@@ -78,10 +78,11 @@ impl Registry {
         Ok(DevboxPeer { certificate, remote, connection: Weak::new() })
     }
 
-    /// Where a peer stands whose certificate was issued here to a devbox that still may have something.
+    /// The admission state of a peer whose certificate is valid and whose devbox may have its
+    /// bundle.
     ///
     /// # Errors
-    /// 403, audited, for anybody else.
+    /// 403, audited, for any other peer.
     pub(super) async fn admit(&self, peer: &DevboxPeer, action: Action) -> Result<AdmissionState, Refusal> {
         let admission = self.store().admission_state(peer.devbox_id(), peer.serial()).await?;
         let account = admission.as_ref().map(|admission| admission.account.clone());
@@ -95,7 +96,7 @@ impl Registry {
     }
 }
 
-/// Whether a devbox may have anything, the strongest reason against it first.
+/// Whether a devbox may have its bundle, the strongest reason against it first.
 fn entitled(admission: AdmissionState) -> Result<AdmissionState, Refusal> {
     match admission.certificate_not_after_time_ms {
         None => Err(strange_certificate()),

@@ -1,6 +1,7 @@
 //! Rate limits: a token bucket for each key (the generic cell rate algorithm), in bounded memory.
 //!
-//! A bucket can be asked when it will have a token again without taking one; that is what paces held requests.
+//! A bucket can report when it will have a token again without giving one out; that paces held
+//! requests.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::config::Rate;
 
-/// From how many keys on those with a full bucket are forgotten: to forget them changes no answer.
+/// The number of keys from which full buckets are removed. Removing one changes no decision.
 const FIRST_SWEEP: usize = 1024;
 
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
@@ -47,7 +48,7 @@ impl<K: Eq + Hash + Clone> RateLimiter<K> {
     /// Takes a token out of the bucket of `key`.
     ///
     /// # Errors
-    /// If there is none: how long until there is one.
+    /// The time until the next token, if the bucket is empty.
     pub fn take(&self, key: &K, rate: Rate) -> Result<(), Duration> {
         self.table().take(key, rate, Instant::now())
     }

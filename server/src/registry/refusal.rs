@@ -1,4 +1,4 @@
-//! Why the registry says no: what the caller may read and what the log keeps differ by type.
+//! Refusals of the registry. The caller's message and the log's cause differ by type.
 //!
 //! Neither part ever holds a value or a token.
 
@@ -13,15 +13,15 @@ use crate::store::Budget;
 pub enum RefusalKind {
     /// 400: the request is wrong and would be wrong again.
     Invalid,
-    /// 401: nobody knows who calls.
+    /// 401: the caller is unknown.
     Unauthenticated,
-    /// 403: the caller is known and may not.
+    /// 403: the caller is known and not authorized.
     Forbidden,
     /// 404: no such thing in the caller's account.
     NotFound,
-    /// 429: a rate is used up; [`Refusal::retry_after`] says for how long.
+    /// 429: a rate is used up, for [`Refusal::retry_after`].
     RateLimited,
-    /// 500: the server is at fault; [`Refusal::detail`] says how.
+    /// 500: the server failed; [`Refusal::detail`] has the cause.
     Internal,
 }
 
@@ -79,7 +79,7 @@ impl Refusal {
         Self { kind, code, message: message.into(), detail: None, retry_after: None, budget: None }
     }
 
-    /// What decides the HTTP status.
+    /// The kind, which decides the HTTP status.
     #[must_use]
     pub fn kind(&self) -> RefusalKind {
         self.kind
@@ -91,7 +91,7 @@ impl Refusal {
         self.code
     }
 
-    /// What the caller may read: what is wrong and what to do.
+    /// The message for the caller: the problem and the remedy.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
@@ -119,7 +119,7 @@ impl Refusal {
         self.retry_after
     }
 
-    /// What only the log may read.
+    /// The cause, for the log only.
     #[must_use]
     pub fn detail(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         self.detail.as_deref()

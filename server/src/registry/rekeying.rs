@@ -1,9 +1,9 @@
-//! New keys for accounts, beside a running server. `keys rotate` alone wraps the same account keys anew: whoever had the
-//! master key and the database once could open all later values too.
+//! New keys for accounts, beside a running server. `keys rotate` alone wraps the same account keys
+//! again, so a thief of the master key and the database could open all later values too.
 //!
-//! For each account: its record gets a new key beside the old one, its values are sealed anew page by page, and the record
-//! loses the old key. A value is sealed under the key that the account has in the same transaction, so none is left behind.
-//! Done again, an interrupted run goes on.
+//! For each account: its record gets a new key beside the old one, its values are sealed anew page
+//! by page, and the record loses the old key. A value is sealed under the key that the account has
+//! in the same transaction, so none is left behind. Running it again continues an interrupted run.
 
 use super::audit::Attempt;
 use super::{Actor, Refusal, Registry};
@@ -15,7 +15,7 @@ impl Registry {
     /// Gives every account a new key; returns how many accounts and how many values that were.
     ///
     /// # Errors
-    /// 500; doing it again goes on.
+    /// 500; running it again continues.
     pub(crate) async fn rekey_all(&self, actor: &Actor) -> Result<(usize, u64), Refusal> {
         let accounts = self.store().accounts().await?;
         let mut values = 0;

@@ -1,4 +1,5 @@
-//! Deleting what ended long ago, beside everything else: a state that is served for years stays small enough to start.
+//! Deletes rows that ended long ago, in the background, so that a state that is served for years
+//! stays small enough to start.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::config::RetentionConfig;
 use crate::crypto::id::hex;
 use crate::store::{Action, Actor, AuditEntry, AuditPage, Ended, RECEIPT_LIFETIME_MS, StoreError, TimeMs};
 
-/// From the start until the first look: reconnecting devboxes come first.
+/// The delay from the start to the first run: reconnecting devboxes come first.
 const FIRST_LOOK: Duration = Duration::from_secs(5 * 60);
 
 const LOOK_EVERY: Duration = Duration::from_secs(3_600);
@@ -22,23 +23,23 @@ const PAGE: u32 = 512;
 const DAY_MS: TimeMs = 86_400_000;
 
 impl Registry {
-    /// Deletes from time to time what `keep` no longer keeps. Never ends.
+    /// Deletes expired rows from time to time, as `keep` says. Never returns.
     pub async fn retain(&self, keep: &RetentionConfig) {
         let mut looks = interval_at(Instant::now() + FIRST_LOOK, LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
             if let Err(error) = self.prune(keep).await {
-                // The next look goes on with what is left.
+                // The next run continues with the rest.
                 tracing::warn!(error = &error as &dyn std::error::Error, "old rows could not be deleted");
             }
         }
     }
 
-    /// Deletes what `keep` no longer keeps now.
+    /// Deletes the rows that have expired now, as `keep` says.
     ///
     /// # Errors
-    /// [`StoreError`]; what was deleted before stays deleted.
+    /// [`StoreError`]; rows deleted before the failure stay deleted.
     pub async fn prune(&self, keep: &RetentionConfig) -> Result<(), StoreError> {
         let now_ms = now_ms();
         let mut deleted = Vec::new();
@@ -86,7 +87,7 @@ impl Registry {
     async fn prune_audit_rows(&self, actor: &Actor, sequence: i64) -> Result<u64, StoreError> {
         let audit = upkeep_record(actor, Action::AuditPrune, &sequence.to_string());
         self.store().raise_audit_floor(sequence, &audit).await?;
-        // Also what an interrupted call has left.
+        // Also deletes the rest of an interrupted call.
         let mut deleted = 0;
         loop {
             match self.store().delete_audit_beneath_floor().await? {
@@ -96,8 +97,9 @@ impl Registry {
         }
     }
 
-    /// The number of the first row to keep. A row from a clock that was ahead keeps all after it, until an operator prunes by
-    /// number: to guess would let a wrong clock delete the audit.
+    /// The number of the first row to keep. A row written while the clock was ahead keeps all later
+    /// rows until an operator prunes by number, because guessing would let a wrong clock delete the
+    /// audit.
     async fn find_audit_floor(&self, before_ms: TimeMs) -> Result<i64, StoreError> {
         let mut floor = self.store().audit_floor().await?.sequence;
         loop {
@@ -121,7 +123,8 @@ impl Registry {
         }
     }
 
-    /// Writes the newest row's hash to the log, which is kept elsewhere: an audit that was rewritten later does not lead there.
+    /// Logs the newest row's hash. The log is kept elsewhere, so an audit that is rewritten later
+    /// does not match it.
     async fn log_audit_head(&self) -> Result<(), StoreError> {
         if let Some(newest) = self.store().audit(None, 1).await?.first() {
             let hash = newest.hash.as_deref().unwrap_or_default();
@@ -130,7 +133,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Records that the server started or stopped. The audit can be unwritable (a full disk) and the server still of use.
+    /// Records that the server started or stopped. A failure is only logged, because a server with
+    /// a full disk is still of use.
     pub async fn note_server(&self, action: Action, facts: &str) {
         let audit = upkeep_record(&Actor::Server, action, "server").because(facts);
         let noted = match self.store().record(&audit).await {

@@ -1,8 +1,9 @@
-//! A write is done once, however often its caller tries: a retry is known by the caller's own id for the request, and gets
-//! the first answer for a day.
+//! A write is done once, however often its caller retries: the caller's own id for the request
+//! identifies a retry, which gets the first response for a day.
 //!
-//! What is kept is the answer's row and a fingerprint of method, path and body under a key of the account
-//! ([`RequestKey`]). Only what was done is kept: a refused request changed nothing, and is judged anew.
+//! The store keeps the row of the response and a fingerprint of method, path and body under a key
+//! of the account ([`RequestKey`]). Refused requests are not kept: they changed no state, and a
+//! retry is decided again.
 
 use std::fmt;
 
@@ -16,7 +17,7 @@ use crate::store::{
     Action, Answered, AuditRecord, Devbox, JoinTokenIssue, Outcome, Receipt, RequestKey, Secret,
 };
 
-/// A caller's own id for one request, and a digest of what it asks, which may hold a value.
+/// A caller's own id for one request, and a digest of the request, which may hold a value.
 pub struct Retry {
     id: String,
     digest: Zeroizing<[u8; 32]>,
@@ -92,7 +93,8 @@ fn other_kind() -> Refusal {
 }
 
 impl Registry {
-    /// Does `write`, or answers what it answered before. `write` passes [`Self::request_key`] on to the store.
+    /// Does `write`, or returns its first result. `write` passes [`Self::request_key`] on to the
+    /// store.
     pub(super) async fn once<T: TryFrom<Answered, Error = Refusal>>(
         &self,
         caller: &Caller,
@@ -103,7 +105,7 @@ impl Registry {
             return answer.try_into();
         }
         match write.await {
-            // Another try of the same request may have been faster, and be the very reason of the refusal.
+            // A concurrent retry of the same request may have won, and so have caused the refusal.
             Err(refusal) => match self.answered(caller, action).await? {
                 Some(answer) => answer.try_into(),
                 None => Err(refusal),
@@ -112,14 +114,15 @@ impl Registry {
         }
     }
 
-    /// What the store keeps with the write, where the caller gave the request an id.
+    /// The key under which the store keeps the write. `None` if the request has no id.
     pub(super) async fn request_key(&self, caller: &Caller) -> Result<Option<RequestKey>, Refusal> {
         let Some(retry) = caller.retry() else { return Ok(None) };
         let fingerprint = self.account_key(caller).await?.fingerprint(&retry.digest);
         Ok(Some(RequestKey { id: retry.id.clone(), fingerprint }))
     }
 
-    /// The first answer, where there is one. A caller that may nothing is left to the write to refuse.
+    /// The first response, if there is one. If the caller lacks the capability, the write itself
+    /// refuses it.
     async fn answered(&self, caller: &Caller, action: Action) -> Result<Option<Answered>, Refusal> {
         let Some(key) = self.request_key(caller).await? else { return Ok(None) };
         if caller.check_devbox_capability().is_err() {

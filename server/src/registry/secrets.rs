@@ -212,7 +212,8 @@ impl Registry {
         found.ok_or_else(unknown_secret)
     }
 
-    /// Encrypts `value` under the key that the account has when it is stored, which may be another one by then.
+    /// Encrypts `value` under the account's key at the time of the write, because a re-keying may
+    /// replace the key until then.
     fn seal<'a>(
         &'a self,
         caller: &'a Caller,
@@ -225,7 +226,8 @@ impl Registry {
     }
 }
 
-/// What somebody named, for the audit: nothing where it cannot be a name or an id.
+/// The text by which a caller named a secret, for the audit. Empty if it cannot be a name or an id,
+/// because it may be a value.
 fn printable(object: &str) -> &str {
     if limits::secret_name(object).is_ok() { object } else { "" }
 }
@@ -235,7 +237,7 @@ fn name_taken(name: &str) -> Refusal {
     Refusal::invalid("name_taken", message)
 }
 
-/// 404. The text that was looked for is not repeated: it may be a value in the place of a name.
+/// 404. The searched text is not repeated: it may be a value sent instead of a name.
 pub(super) fn unknown_secret() -> Refusal {
     Refusal::not_found("the account has no such secret: list its secrets for their names and ids")
 }

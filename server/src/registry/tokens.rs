@@ -14,13 +14,13 @@ use crate::store::{Action, Actor, Scopes, TimeMs, Token};
 pub struct TokenView {
     /// Its identifier.
     pub id: TokenId,
-    /// What people call it.
+    /// A name for people.
     pub name: String,
     /// When it was created.
     pub create_time_ms: TimeMs,
-    /// From when on it is refused; none: never.
+    /// Its expiry. `None` if it never expires.
     pub expire_time_ms: Option<TimeMs>,
-    /// Since when it is refused.
+    /// The time of its revocation.
     pub revoke_time_ms: Option<TimeMs>,
     /// Its scopes.
     pub scopes: Scopes,
@@ -78,7 +78,7 @@ impl Registry {
     /// Revokes a token at once and for good.
     ///
     /// # Errors
-    /// 404 where the account has no such token.
+    /// 404 if the account has no such token.
     pub async fn revoke_token(&self, actor: &Actor, account: &str, id: &str) -> Result<TokenView, Refusal> {
         let (account, id) = (self.find_account(account).await?.id, TokenId::new(id));
         let audit = attempt(actor, &account, &id, Action::TokenRevoke).done();

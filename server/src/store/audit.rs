@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::clock::TimeMs;
 use crate::crypto::id::{AccountId, DevboxId, TokenId};
 
-/// Who acts.
+/// The actor.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Actor {
     /// Somebody with an API token.
@@ -30,7 +30,7 @@ impl Actor {
         }
     }
 
-    /// Which one of its kind.
+    /// The actor's identifier.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
@@ -44,7 +44,7 @@ impl Actor {
 
 macro_rules! actions {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// What was done, or refused.
+        /// The action that was done or refused.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Action {
             $($(#[$doc])* $name,)*
@@ -90,7 +90,7 @@ actions! {
     DevboxShutdown = "devbox.shutdown",
     /// A new join token was made for a devbox.
     DevboxJoinToken = "devbox.join_token",
-    /// A copy of a devbox was refused; the row is of the place that goes on.
+    /// A copy of a devbox was refused; the row is of the machine that keeps the identity.
     DevboxClone = "devbox.clone",
     /// A devbox's view was read (only refusals are written down).
     DevboxRead = "devbox.read",
@@ -124,7 +124,7 @@ actions! {
     DevboxBundle = "devbox.bundle",
 }
 
-/// What came of it.
+/// The outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It was done.
@@ -147,26 +147,26 @@ impl Outcome {
     }
 }
 
-/// One row to be written, in the transaction of what it reports.
+/// One row to be written, in the transaction of the write that it records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditRecord {
-    /// When.
+    /// Its time.
     pub time_ms: TimeMs,
-    /// In which account, where one is known.
+    /// The account, if one is known.
     pub account: Option<AccountId>,
-    /// Who.
+    /// The actor.
     pub actor: Actor,
-    /// What.
+    /// The action that was done or refused.
     pub action: Action,
-    /// To which identifier, or name where there is no identifier.
+    /// The object's identifier, or its name if it has no identifier.
     pub object: String,
-    /// The object's name, where it has one beside its identifier.
+    /// The object's name, if it has one besides its identifier.
     pub object_name: Option<String>,
-    /// What came of it.
+    /// The outcome.
     pub outcome: Outcome,
     /// A stable word for a refusal, or a few facts.
     pub reason: Option<String>,
-    /// From where.
+    /// The address of the actor.
     pub remote: Option<IpAddr>,
 }
 
@@ -175,17 +175,17 @@ pub struct AuditRecord {
 pub struct AuditEntry {
     /// Its number; later rows have greater ones.
     pub sequence: i64,
-    /// When.
+    /// Its time.
     pub time_ms: TimeMs,
-    /// In which account.
+    /// The account.
     pub account: Option<String>,
     /// The kind of actor.
     pub actor_kind: String,
-    /// Which one of its kind.
+    /// The actor's identifier.
     pub actor: String,
-    /// What, such as `secret.create`.
+    /// The action, such as `secret.create`.
     pub action: String,
-    /// To which identifier.
+    /// The object's identifier.
     pub object: String,
     /// The object's name.
     pub object_name: Option<String>,
@@ -193,7 +193,7 @@ pub struct AuditEntry {
     pub outcome: String,
     /// A stable word for a refusal, or a few facts.
     pub reason: Option<String>,
-    /// From where.
+    /// The address of the actor.
     pub remote_address: Option<String>,
     /// SHA-256 over this row and the hash of the one before it, in lowercase hexadecimal; none: from before there was one.
     pub hash: Option<String>,

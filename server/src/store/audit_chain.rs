@@ -1,6 +1,6 @@
-//! The chain over the audit's rows: each row's hash covers the row and the hash before it, so that a changed, removed or
-//! inserted row shows. Whoever can write the file can make a new chain, but not one that ends in a head that was exported or
-//! logged elsewhere.
+//! The chain over the audit's rows: each row's hash covers the row and the hash before it, so that
+//! a changed, removed or inserted row shows. A writer of the file can make a new chain, but not one
+//! that ends in a head that was exported or logged elsewhere.
 
 use aws_lc_rs::digest::{Context, SHA256};
 

@@ -10,7 +10,7 @@ use crate::crypto::CryptoError;
 /// The driver's own error.
 pub type Cause = Box<dyn Error + Send + Sync>;
 
-/// Why the store did not do something. Nothing of a write that failed is kept.
+/// A failure of the store. A write that failed left no trace.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The name belongs to another row.
@@ -68,7 +68,7 @@ pub enum StoreError {
     #[error("the master key was rotated: start this command again")]
     Rotated,
     /// The disk is full.
-    #[error("the disk is full: free some space; nothing of the write is kept, and all before it is")]
+    #[error("the disk is full: free some space; the failed write left no trace, and earlier writes are kept")]
     Full(#[source] Cause),
     /// The file system or the file takes no writes.
     #[error("the database cannot be written: is its file system mounted read-only, is the file this user's?")]

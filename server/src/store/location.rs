@@ -19,7 +19,7 @@ pub enum StateError {
     Access {
         /// The directory or the file in it.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -135,7 +135,8 @@ pub trait Location: fmt::Debug + Send + Sync {
     async fn set_up(&self, claim: &ServeClaim) -> Result<Arc<dyn Store>, StoreError>;
 }
 
-/// The place of a state that was set up before. Nothing is made: an unmounted volume or a mistyped path stays as it is.
+/// The place of a state that was set up before. It creates no file: an unmounted volume or a
+/// mistyped path stays as it is.
 ///
 /// # Errors
 /// [`StateError::Missing`]; others as [`new_or_existing`].

@@ -1,14 +1,15 @@
-//! What is kept, behind one trait: [`Store`]. SQL is in its implementations and nowhere else.
+//! The stored state, behind one trait: [`Store`]. Only its implementations contain SQL.
 //!
 //! Every implementation promises:
 //! - a write and its audit row are one transaction, on disk before the call returns;
-//! - a write that is given a [`RequestKey`] leaves a receipt in the same transaction, and writes nothing where the account
-//!   has one of that id: [`StoreError::Answered`];
-//! - a look-up takes the account and returns that account's rows only; the few that find out *which* account
-//!   ([`Identities`], [`Accounts::token_by_hash`]) say so;
-//! - a write of an account's secrets adds one to the account's revision and to its wakes, in the same transaction; a write
-//!   that ends a devbox, its certificates or the account's capability adds one to the wakes only: the other devboxes look
-//!   whether they still may, and fetch nothing. A new devbox is no news for the others.
+//! - a write with a [`RequestKey`] stores a receipt in the same transaction, and fails without a
+//!   change if the account already has one of that id: [`StoreError::Answered`];
+//! - a query takes the account and returns that account's rows only; the few that determine *which*
+//!   account ([`Identities`], [`Accounts::token_by_hash`]) say so;
+//! - a write of an account's secrets adds one to the account's revision and to its wakes, in the
+//!   same transaction; a write that ends a devbox, its certificates or the account's capability
+//!   adds one to the wakes only: the other devboxes re-check their authorization and fetch nothing.
+//!   Registering a devbox wakes no other.
 //!
 //! The tests in `suite.rs` are the behaviour that each must show.
 
@@ -52,7 +53,7 @@ pub enum Wrapped<'a> {
     Account(&'a AccountId),
     /// The private key of a devbox CA.
     Authority,
-    /// The constant that tells whether this is the master key.
+    /// The constant that identifies the master key.
     KeyCheck,
 }
 
@@ -88,7 +89,7 @@ pub trait Meta {
     /// Writes what every state has, all or none: the key check, and the first devbox CA, whose number it returns.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] where it is there.
+    /// [`StoreError::Taken`] if it is there.
     async fn create_state(
         &self,
         key_check: &[u8],
@@ -96,13 +97,13 @@ pub trait Meta {
         wrapped_key: &[u8],
     ) -> Result<i64, StoreError>;
 
-    /// Replaces every record under the master key, all or none; returns how many.
+    /// Replaces every record under the master key in one transaction; returns how many.
     async fn rewrap(&self, rewrap: &RewrapFor<'_>, audit: &AuditRecord) -> Result<u64, StoreError>;
 
-    /// Brings what is on disk into its shortest form, once a server stops. Nothing depends on it.
+    /// Shortens the files on disk when a server stops. Correctness does not depend on it.
     async fn checkpoint(&self) -> Result<(), StoreError>;
 
-    /// Returns when somebody, perhaps in another process, may have written since the last call. One caller at a time.
+    /// Returns when any process may have written since the last call. One caller at a time.
     async fn changed(&self) -> Result<(), StoreError>;
 }
 
@@ -113,10 +114,10 @@ pub trait Authorities {
     async fn authorities(&self) -> Result<Vec<Authority>, StoreError>;
 
     /// Adds the CA that issues from now on. Its predecessor stays trusted until `until_ms`, or until the last devbox's
-    /// certificate ends where that is later, and `margin_ms` longer. CAs whose time is over are deleted.
+    /// certificate ends if that is later, and `margin_ms` longer. CAs whose time is over are deleted.
     ///
     /// # Errors
-    /// [`StoreError::Rotated`] where its key was wrapped under another master key than the state's key check.
+    /// [`StoreError::Rotated`] if its key was wrapped under another master key than the state's key check.
     async fn insert_authority(
         &self,
         certificate: &[u8],
@@ -126,7 +127,8 @@ pub trait Authorities {
         audit: &AuditRecord,
     ) -> Result<(), StoreError>;
 
-    /// Deletes a CA that does not issue, and wakes every held request; false where there is none of that number.
+    /// Deletes a CA that does not issue, and wakes every held request; false if there is none of
+    /// that number.
     async fn delete_authority(&self, number: i64, audit: &AuditRecord) -> Result<bool, StoreError>;
 }
 
@@ -136,7 +138,7 @@ pub trait Accounts {
     /// Adds an account.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] where the name is; [`StoreError::Rotated`] where its key was wrapped under another master key
+    /// [`StoreError::Taken`] if the name is; [`StoreError::Rotated`] if its key was wrapped under another master key
     /// than the state's key check.
     async fn insert_account(&self, account: &Account, audit: &AuditRecord) -> Result<(), StoreError>;
 
@@ -149,7 +151,8 @@ pub trait Accounts {
     /// All accounts, by name.
     async fn accounts(&self) -> Result<Vec<Account>, StoreError>;
 
-    /// Grants or withdraws the devbox capability; returns the account's wakes, `None` where there is no such account.
+    /// Grants or withdraws the devbox capability; returns the account's wakes, `None` if there is
+    /// no such account.
     async fn set_devbox_capability(
         &self,
         id: &AccountId,
@@ -240,7 +243,7 @@ pub trait Secrets {
     /// Adds a secret, whose value `seal` gives; returns the account's wakes.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] where the account has one of that name; [`StoreError::OverBudget`].
+    /// [`StoreError::Taken`] if the account has one of that name; [`StoreError::OverBudget`].
     async fn insert_secret(
         &self,
         account: &AccountId,
@@ -301,7 +304,7 @@ pub trait Secrets {
     ) -> Result<Vec<Option<SecretId>>, StoreError>;
 }
 
-/// What writes answered that callers may try again.
+/// Responses of writes that callers may retry.
 #[async_trait]
 pub trait Receipts {
     /// The account's receipt for the caller's id `request`, unless its time is over at `now_ms`.
@@ -340,7 +343,7 @@ pub trait Devboxes {
         list: &DevboxList,
     ) -> Result<Option<Page<Devbox>>, StoreError>;
 
-    /// Shuts a running devbox down; returns the account's wakes, `None` where no such devbox runs.
+    /// Shuts a running devbox down; returns the account's wakes, `None` if no such devbox runs.
     async fn shutdown_devbox(
         &self,
         account: &AccountId,
@@ -349,7 +352,7 @@ pub trait Devboxes {
         request: Option<&RequestKey>,
     ) -> Result<Option<u64>, StoreError>;
 
-    /// Puts a join token in the place of the running devbox's last one; false where no such devbox runs.
+    /// Puts a join token in the place of the running devbox's last one; false if no such devbox runs.
     async fn replace_join(
         &self,
         account: &AccountId,
@@ -359,7 +362,7 @@ pub trait Devboxes {
         request: Option<&RequestKey>,
     ) -> Result<bool, StoreError>;
 
-    /// What the devbox may have now; `None` where no such devbox runs.
+    /// The values that the devbox may have now; `None` if no such devbox is running.
     async fn bundle_contents(
         &self,
         account: &AccountId,
@@ -367,14 +370,14 @@ pub trait Devboxes {
     ) -> Result<Option<BundleContents>, StoreError>;
 }
 
-/// Who a devbox is: look-ups that find out which account.
+/// Identities of devboxes: queries that determine the account.
 #[async_trait]
 pub trait Identities {
     /// The account and the status of a devbox.
     async fn devbox_owner(&self, id: &DevboxId) -> Result<Option<(AccountId, DevboxStatus)>, StoreError>;
 
-    /// Where a devbox stands that shows the certificate with this serial number (lowercase hexadecimal): one read, and
-    /// no value in it.
+    /// The admission state of a devbox with the certificate of this serial number (lowercase
+    /// hexadecimal): one read, without values.
     async fn admission_state(
         &self,
         id: &DevboxId,
@@ -389,8 +392,9 @@ pub trait Identities {
         now_ms: TimeMs,
     ) -> Result<Result<(), JoinRefusal>, StoreError>;
 
-    /// Redeems a join token for a certificate, and ends every earlier certificate of the devbox: of any number of attempts,
-    /// one succeeds. A refusal writes nothing. Returns the account's wakes, where an earlier certificate was ended.
+    /// Redeems a join token for a certificate, and ends every earlier certificate of the devbox: of
+    /// any number of attempts, one succeeds. A refusal writes nothing. Returns the account's wakes
+    /// if an earlier certificate was revoked.
     async fn redeem_join(
         &self,
         devbox: &DevboxId,
@@ -399,8 +403,9 @@ pub trait Identities {
         audit: &AuditRecord,
     ) -> Result<Result<Option<u64>, JoinRefusal>, StoreError>;
 
-    /// Adds the certificate that follows on the one with the serial number `shown`, and ends every other one of the devbox: two
-    /// are valid at most. `None` where no such devbox runs, or where that one has ended.
+    /// Adds the certificate that follows on the one with the serial number `shown`, and ends every
+    /// other one of the devbox: two are valid at most. `None` if no such devbox is running, or if
+    /// that certificate is no longer valid.
     async fn insert_certificate(
         &self,
         devbox: &DevboxId,
@@ -410,7 +415,7 @@ pub trait Identities {
     ) -> Result<Option<Renewed>, StoreError>;
 }
 
-/// The append-only record of who did what.
+/// The append-only audit.
 #[async_trait]
 pub trait AuditLog {
     /// Writes one row that belongs to no other write: a refusal, or a delivery.
@@ -469,7 +474,7 @@ impl Ended {
     }
 }
 
-/// Deleting what ended long ago, in small transactions between those of others.
+/// Deletes rows that ended long ago, in small transactions between those of others.
 #[async_trait]
 pub trait Retention {
     /// Deletes a few of those that ended before `before_ms`; returns how many, 0 if none is left.
@@ -479,7 +484,7 @@ pub trait Retention {
     async fn shrink(&self) -> Result<bool, StoreError>;
 }
 
-/// Everything that is kept.
+/// The whole state.
 pub trait Store:
     Meta
     + Authorities

@@ -1,4 +1,4 @@
-//! What is kept: plain rows, none of which holds a plaintext or a token.
+//! The stored rows. No row holds a plaintext or a token.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::crypto::id::{AccountId, DevboxId, JoinTokenId, SecretId, TokenId};
 /// Room in a bundle for an entry's lengths, ids and version, in bytes. The database's triggers count with the same number.
 pub const ENTRY_OVERHEAD: usize = 128;
 
-/// How much of the server somebody may use: one budget each.
+/// The budgets of accounts, devboxes and tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Budget {
     /// Secrets of an account.
@@ -77,15 +77,15 @@ pub struct Account {
 pub struct Token {
     /// Its identifier.
     pub id: TokenId,
-    /// Whose it is.
+    /// Its account or devbox.
     pub account: AccountId,
-    /// What people call it; may be empty.
+    /// A name for people; may be empty.
     pub name: String,
     /// When it was created.
     pub create_time_ms: TimeMs,
-    /// From when on it is refused; none: never.
+    /// Its expiry. `None` if it never expires.
     pub expire_time_ms: Option<TimeMs>,
-    /// Since when it is refused.
+    /// The time of its revocation.
     pub revoke_time_ms: Option<TimeMs>,
     /// Its scopes.
     pub scopes: Scopes,
@@ -138,7 +138,7 @@ pub struct SealedSecret {
 pub enum DevboxStatus {
     /// It may join, renew and fetch.
     Running,
-    /// It may nothing any more.
+    /// It may do nothing any more.
     Shutdown,
 }
 
@@ -168,7 +168,7 @@ pub struct GatewayBinding {
 pub struct Devbox {
     /// Its identifier.
     pub id: DevboxId,
-    /// What people call it.
+    /// A name for people.
     pub name: Option<String>,
     /// Whether it may still have anything.
     pub status: DevboxStatus,
@@ -176,9 +176,9 @@ pub struct Devbox {
     pub create_time_ms: TimeMs,
     /// When it was shut down.
     pub end_time_ms: Option<TimeMs>,
-    /// Whatever the registrant wrote down.
+    /// Free text of the registrant.
     pub metadata: BTreeMap<String, String>,
-    /// Environment name → secret; none: every secret of the account under its own name.
+    /// Environment name → secret. `None` for every secret of the account under its own name.
     pub bindings: Option<BTreeMap<String, SecretId>>,
     /// Environment prefix → gateway binding.
     pub gateways: BTreeMap<String, GatewayBinding>,
@@ -193,11 +193,11 @@ pub struct Authority {
     pub certificate: Vec<u8>,
     /// Its private key, PKCS #8 under the master key.
     pub wrapped_key: Vec<u8>,
-    /// From when on it is not trusted; none: it issues.
+    /// The end of trust in it. `None` for the CA that issues.
     pub trusted_until_time_ms: Option<TimeMs>,
 }
 
-/// What is stored of a join token.
+/// The stored form of a join token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JoinGrant {
     /// SHA-256 of the secret part.
@@ -211,7 +211,7 @@ pub struct JoinGrant {
 pub struct JoinTokenIssue {
     /// Its identifier.
     pub id: JoinTokenId,
-    /// Whose it is.
+    /// Its account or devbox.
     pub devbox: DevboxId,
 }
 
@@ -242,14 +242,16 @@ pub struct IssuedCertificate {
 /// The effect of a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Renewed {
-    /// The account's wakes, if the renewal ended a third certificate, which somebody may be using.
+    /// The account's wakes, if the renewal ended a third certificate, which another machine may be
+    /// using.
     pub wakes: Option<u64>,
 }
 
-/// Where a devbox stands: all that decides whether it may have its bundle, and whether that has changed.
+/// Everything that decides whether a devbox may have its bundle, and whether the bundle has
+/// changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdmissionState {
-    /// Whose it is.
+    /// Its account or devbox.
     pub account: AccountId,
     /// Whether it may still have anything.
     pub status: DevboxStatus,
@@ -257,9 +259,9 @@ pub struct AdmissionState {
     pub devbox_capability: bool,
     /// The account's revision: whether there is a newer bundle.
     pub revision: u64,
-    /// The account's wakes: whether to look again.
+    /// The account's wakes.
     pub wakes: u64,
-    /// From when on the certificate is invalid; none where it was never issued to this devbox.
+    /// The certificate's expiry. `None` if it was never issued to this devbox.
     pub certificate_not_after_time_ms: Option<TimeMs>,
     /// How long the devbox's bundle may get, in bytes.
     pub bundle_bytes: u64,
@@ -274,7 +276,7 @@ pub struct BoundValue {
     pub secret: SealedSecret,
 }
 
-/// What a devbox may have at one revision, and the key to open it, read at one moment.
+/// The values of a devbox at one revision and the key to open them, from one read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BundleContents {
     /// The account's revision.
@@ -294,13 +296,14 @@ pub struct RequestKey {
     pub fingerprint: Fingerprint,
 }
 
-/// HMAC-SHA-256 under a key of the account: who reads the database cannot try values against it.
+/// HMAC-SHA-256 under a key of the account, so that a reader of the database cannot test guesses of
+/// a value against it.
 pub type Fingerprint = [u8; 32];
 
 /// How long a receipt is kept, in milliseconds.
 pub const RECEIPT_LIFETIME_MS: TimeMs = 24 * 60 * 60 * 1000;
 
-/// What a write answered: rows without a value or a token.
+/// The result of a write: rows without a value or a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Answered {
@@ -312,12 +315,12 @@ pub enum Answered {
     JoinToken(JoinTokenIssue),
 }
 
-/// What is kept of a write that a caller may try again.
+/// The stored receipt of a write that a caller may retry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
-    /// What was asked.
+    /// The request.
     pub fingerprint: Fingerprint,
-    /// What was answered.
+    /// The result.
     pub answer: Answered,
 }
 
@@ -328,7 +331,7 @@ pub struct Page<T> {
     pub rows: Vec<T>,
     /// Whether there are rows after these.
     pub has_more: bool,
-    /// How many rows the whole list has; none if nobody asked.
+    /// The length of the whole list, if it was requested.
     pub total_count: Option<u64>,
 }
 

@@ -13,7 +13,8 @@ pub enum Scope {
     SecretsRead,
     /// Create, update and delete secrets.
     SecretsWrite,
-    /// Register, read and end devboxes. A holder can register a devbox, enrol it and so read the account's values.
+    /// Register, read and shut down devboxes. A holder can register a devbox, enrol it and so read
+    /// the account's values.
     Devboxes,
     /// Read the account's audit.
     Audit,
@@ -43,9 +44,9 @@ impl Scope {
     }
 }
 
-/// A text is no scope.
+/// The text is not a scope.
 #[derive(Debug, Error, PartialEq, Eq, Clone, Copy)]
-#[error("no such scope; there are: secrets:read, secrets:write, devboxes, audit, admin")]
+#[error("unknown scope; the scopes are: secrets:read, secrets:write, devboxes, audit, admin")]
 pub struct UnknownScope;
 
 impl FromStr for Scope {

@@ -40,14 +40,14 @@ macro_rules! run_on {
 }
 
 run_on! { sqlite:
-    what_every_state_has_is_written_once_and_together,
+    the_key_check_and_the_first_ca_are_written_once_and_together,
     a_new_authoritys_predecessor_is_trusted_as_long_as_any_certificate_lives,
     an_authority_under_another_master_key_than_the_states_is_not_added,
-    an_authority_is_deleted_unless_it_issues_and_everybody_looks_again,
-    a_taken_account_name_is_told_and_writes_nothing,
+    an_authority_is_deleted_unless_it_issues_and_every_request_queries_again,
+    a_taken_account_name_is_refused_and_leaves_no_row,
     a_token_is_found_by_its_hash_only,
     a_revocation_keeps_its_first_time,
-    nothing_of_one_account_is_found_from_another,
+    an_account_finds_no_row_of_another,
     every_write_that_changes_what_devboxes_may_have_wakes_them,
     names_are_unique_in_an_account_only,
     secrets_are_listed_by_name_and_counted,
@@ -62,7 +62,7 @@ run_on! { sqlite:
     a_join_token_is_redeemed_once_by_any_number_of_attempts,
     a_join_token_is_refused_when_it_is_another_or_over_or_its_devbox_is,
     a_new_join_token_takes_the_last_ones_place_and_ends_certificates_when_redeemed,
-    a_devboxs_standing_says_all_that_decides_about_its_bundle,
+    an_admission_state_has_everything_that_decides_about_a_bundle,
     each_write_leaves_one_audit_row,
     rows_recorded_at_once_are_all_there,
     a_change_by_another_connection_is_noticed,
@@ -163,7 +163,7 @@ async fn joined(store: &Arc<dyn Store>, account: &AccountId, certificate: &Issue
     devbox
 }
 
-async fn what_every_state_has_is_written_once_and_together(store: Arc<dyn Store>) {
+async fn the_key_check_and_the_first_ca_are_written_once_and_together(store: Arc<dyn Store>) {
     assert_eq!(store.meta(MetaKey::KeyCheck).await.unwrap(), None);
     store.create_state(b"check", b"certificate", b"key").await.unwrap();
     let again = store.create_state(b"other", b"other", b"other").await;
@@ -202,7 +202,7 @@ async fn a_new_authoritys_predecessor_is_trusted_as_long_as_any_certificate_live
     assert_eq!(trust(&store).await, three);
     add(b"D", 2000, 106).await.unwrap();
     let three = [(b"D".to_vec(), None), (b"C".to_vec(), Some(2100)), (b"B".to_vec(), Some(2100))];
-    assert_eq!(trust(&store).await, three, "what has ended is deleted");
+    assert_eq!(trust(&store).await, three, "an expired CA is deleted");
 }
 
 async fn an_authority_under_another_master_key_than_the_states_is_not_added(store: Arc<dyn Store>) {
@@ -212,7 +212,7 @@ async fn an_authority_under_another_master_key_than_the_states_is_not_added(stor
     assert_eq!(trust(&store).await, [(b"A".to_vec(), None)]);
 }
 
-async fn an_authority_is_deleted_unless_it_issues_and_everybody_looks_again(store: Arc<dyn Store>) {
+async fn an_authority_is_deleted_unless_it_issues_and_every_request_queries_again(store: Arc<dyn Store>) {
     let account = account(&store, "acme").await;
     store.create_state(b"key id, check", b"A", b"key id, A").await.unwrap();
     store.insert_authority(b"B", b"key id, B", 5000, 1, &record(Action::CaRotate)).await.unwrap();
@@ -229,7 +229,7 @@ async fn an_authority_is_deleted_unless_it_issues_and_everybody_looks_again(stor
     assert_eq!(newest.collect::<Vec<_>>(), ["ca.retire", "ca.rotate"]);
 }
 
-async fn a_taken_account_name_is_told_and_writes_nothing(store: Arc<dyn Store>) {
+async fn a_taken_account_name_is_refused_and_leaves_no_row(store: Arc<dyn Store>) {
     let id = account(&store, "acme").await;
     let other = Account {
         id: AccountId::generate().unwrap(),
@@ -279,7 +279,7 @@ async fn a_revocation_keeps_its_first_time(store: Arc<dyn Store>) {
     assert_eq!(store.tokens(&account).await.unwrap()[0].revoke_time_ms, Some(1000));
 }
 
-async fn nothing_of_one_account_is_found_from_another(store: Arc<dyn Store>) {
+async fn an_account_finds_no_row_of_another(store: Arc<dyn Store>) {
     let (owner, stranger) = (account(&store, "owner").await, account(&store, "stranger").await);
     let secret_id = secret(&store, &owner, "KEY").await;
     let devbox = devbox(Some(&[("KEY", &secret_id)]));
@@ -623,7 +623,7 @@ async fn a_new_join_token_takes_the_last_ones_place_and_ends_certificates_when_r
     let end = async |id: &DevboxId, serial: &str| {
         store.admission_state(id, serial).await.unwrap().unwrap().certificate_not_after_time_ms
     };
-    assert_eq!(end(&devbox.id, "01").await, Some(5000), "nobody has redeemed it yet");
+    assert_eq!(end(&devbox.id, "01").await, Some(5000), "it is not redeemed yet");
     let renewed = async |shown, serial| {
         store.insert_certificate(&devbox.id, shown, &lasting(serial), &done()).await.unwrap()
     };
@@ -643,7 +643,7 @@ async fn a_new_join_token_takes_the_last_ones_place_and_ends_certificates_when_r
     assert!(!store.replace_join(&account, &issue, &|_| Ok(grant), &done(), None).await.unwrap());
 }
 
-async fn a_devboxs_standing_says_all_that_decides_about_its_bundle(store: Arc<dyn Store>) {
+async fn an_admission_state_has_everything_that_decides_about_a_bundle(store: Arc<dyn Store>) {
     let account = account(&store, "acme").await;
     let other = devbox(None);
     register(&store, &account, &other).await;

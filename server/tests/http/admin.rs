@@ -44,7 +44,7 @@ async fn the_end_of_the_devbox_listeners_certificate_is_shown() {
 }
 
 #[tokio::test]
-async fn health_and_readiness_are_told_and_nothing_else() {
+async fn the_admin_listener_serves_health_and_readiness_and_no_more() {
     let server = monitored().await;
     assert_eq!(ask(&server, "/healthz").await.expect(200).body, "ok\n");
     assert_eq!(ask(&server, "/readyz").await.expect(200).body, "ready\n");

@@ -1,4 +1,5 @@
-//! One address, certificate or account that uses up its budget is refused by name, and others go on.
+//! One address, certificate or account that uses up its budget is refused by name, and others
+//! continue.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -99,7 +100,7 @@ async fn until(part: &str, call: impl AsyncFn() -> String) -> String {
 }
 
 #[tokio::test]
-async fn a_guesser_is_stopped_and_good_tokens_go_on_from_its_address_and_from_others() {
+async fn a_guesser_is_stopped_and_valid_tokens_still_work_from_every_address() {
     let server = TestServer::start_with(limited(|limits| limits.failures_per_second = 1)).await;
     let from_elsewhere =
         async |token: &str| exchange(connect_from_elsewhere(server.bound.api).await, &get_with(token)).await;

@@ -170,7 +170,7 @@ async fn without_a_certificate_there_is_nothing_but_enrolment() {
 }
 
 #[tokio::test]
-async fn the_certificate_of_a_devbox_that_was_shut_down_gets_nothing() {
+async fn a_devbox_that_was_shut_down_gets_no_bundle_and_no_certificate() {
     let server = TestServer::start().await;
     let (id, client) = enrolled(&server).await;
     server.call(post(&format!("/v1/devboxes/{id}/shutdown"), "")).await.expect(200);
@@ -208,7 +208,7 @@ async fn the_handshake_is_hybrid_tls_1_3_and_shows_the_ca() {
 }
 
 #[tokio::test]
-async fn a_client_without_tls_is_closed_and_harms_nobody() {
+async fn a_client_without_tls_is_closed_and_disturbs_no_other() {
     let server = TestServer::start().await;
     let mut stream = TcpStream::connect(server.bound.devbox).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();

@@ -1,4 +1,5 @@
-//! No error repeats what a caller sent: a value in the wrong place must not come back into somebody's log.
+//! No error repeats what a caller sent: a value in the wrong place must not appear in a client's
+//! log.
 
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;

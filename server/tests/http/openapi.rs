@@ -35,7 +35,7 @@ fn the_document_lists_exactly_the_routes() {
 }
 
 #[test]
-fn the_document_says_who_needs_a_token_and_what_is_answered_without() {
+fn the_document_has_the_routes_that_need_a_token_and_their_refusals() {
     let document = document();
     assert_eq!(document["security"], json!([{"bearerAuth": []}]));
     for route in routes() {

@@ -235,7 +235,7 @@ fn a_master_key_is_made_once_and_never_overwritten() {
 }
 
 #[test]
-fn only_init_begins_a_state_so_that_an_unmounted_volume_stays_empty() {
+fn only_init_creates_a_state_so_that_an_unmounted_volume_stays_empty() {
     let directory = tempfile::tempdir().unwrap();
     let (file, _) = configuration(directory.path());
     let (file, state) = (file.to_str().unwrap(), directory.path().join("state"));

@@ -115,7 +115,7 @@ async fn is_served(stream: &mut TlsStream<TcpStream>) -> bool {
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_shown_after_sighup_and_old_connections_go_on() {
+async fn a_new_certificate_is_used_after_sighup_and_old_connections_continue() {
     let (mut serve, old) = Serve::start();
     let mut before = serve.connect(&old).await.unwrap();
     assert!(is_served(&mut before).await);
@@ -128,7 +128,7 @@ async fn a_new_certificate_is_shown_after_sighup_and_old_connections_go_on() {
 }
 
 #[tokio::test]
-async fn mistakes_are_logged_and_the_server_goes_on_with_what_it_had() {
+async fn mistakes_are_logged_and_the_server_keeps_its_configuration() {
     let (mut serve, certificate) = Serve::start();
     serve.change("[devbox]", "[devbox]\ntypo = 1");
     serve.reload();

@@ -34,7 +34,7 @@ async fn the_same_id_with_another_value_path_or_body_is_a_400() {
 }
 
 #[tokio::test]
-async fn a_retried_registration_answers_the_same_join_token() {
+async fn a_retried_registration_returns_the_same_join_token() {
     let server = TestServer::start().await;
     let call = post("/v1/devboxes", r#"{"name":"box"}"#).header("x-request-id", "register");
     let (first, second) = (server.call(call.clone()).await, server.call(call).await);

@@ -178,7 +178,7 @@ async fn unknown_paths_are_404_and_wrong_methods_405_with_allow() {
 }
 
 #[tokio::test]
-async fn every_route_but_the_open_ones_refuses_whoever_shows_no_valid_token() {
+async fn every_route_but_the_open_ones_refuses_a_caller_without_a_valid_token() {
     let server = TestServer::start().await;
     let tokens = [None, Some("Bearer"), Some("Bearer dbs_wrong"), Some("Basic YTpi")];
     for route in routes() {
@@ -248,7 +248,7 @@ async fn h2c_with_prior_knowledge_is_served_like_http_1() {
     server.call_by(Protocol::Http2, get("/v1/secrets")).await.expect(401);
 }
 
-/// Each of them tells its connection to end; none may cut off another.
+/// Each of them asks its connection to close, and must not cut off another.
 #[tokio::test]
 async fn fifty_requests_with_values_at_once_in_one_h2c_connection_are_all_answered() {
     let server = TestServer::start().await;

@@ -200,7 +200,7 @@ async fn check_refuses_what_is_no_state_or_of_another_key() {
     assert!(fail(&state, &["check"]).contains("another master key"));
 }
 
-/// Writes until told to stop, and fails at the first write that is not acknowledged.
+/// Writes until it is stopped, and fails at the first write that is not acknowledged.
 async fn write(server: Arc<TestServer>, writer: usize, stop: Arc<AtomicBool>) -> usize {
     let mut written = 0;
     while !stop.load(Ordering::Relaxed) {

@@ -17,7 +17,6 @@ const CEILINGS: &[(&str, usize)] = &[
     ("common", 5),
     ("docs", 27),
     ("proto", 0),
-    ("server", 130),
     ("shim", 0),
     ("systemd", 0),
     ("tests", 0),

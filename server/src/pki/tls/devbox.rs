@@ -1,12 +1,13 @@
-//! TLS of the devbox listener, and whom it shows itself as.
+//! TLS of the devbox listener, and the choice of its certificate.
 //!
-//! A client certificate has to be one that `verifier` believes; whether there has to be one is each route's matter. Each
+//! A client certificate has to pass `verifier`; each route decides whether it needs one. Each
 //! connection verifies its client's certificate.
 //!
-//! The listener has a certificate from each trusted CA, issued anew before it expires, and shows the one whose CA the client
-//! says that it trusts (`certificate_authorities`, RFC 8446 section 4.2.4): by the CA's name, or by [`ca_name`]. To a client
-//! that says nothing it shows the newest. The CA's own certificate goes with it, so that a client that knows only the CA's
-//! fingerprint finds the CA in the handshake.
+//! The listener has a certificate from each trusted CA, renewed before it expires, and presents the
+//! one whose CA the client trusts (`certificate_authorities`, RFC 8446 section 4.2.4): by the CA's
+//! name, or by [`ca_name`]. A client that names no CA gets the newest. The chain includes the CA's
+//! own certificate, so that a client that knows only the CA's fingerprint finds the CA in the
+//! handshake.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -78,7 +79,8 @@ impl ListenerCertificates {
         self.issued.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The certificate from `ca` for a handshake at `now`. Where a new one is due and cannot be had, the old one serves on.
+    /// The certificate from `ca` for a handshake at `now`. If renewing it fails, the old one stays
+    /// in use.
     fn at(&self, ca: &DevboxCa, now: SystemTime) -> Option<Arc<CertifiedKey>> {
         let current = self.issued().get(ca.fingerprint()).map(Issued::parts);
         match current {
@@ -96,7 +98,7 @@ impl ListenerCertificates {
         }
     }
 
-    /// Issues a certificate from `ca`, and forgets those of CAs that are trusted no more.
+    /// Issues a certificate from `ca`, and drops those of CAs that are no longer trusted.
     fn renew(&self, ca: &DevboxCa) -> Result<Arc<CertifiedKey>, TlsError> {
         let new = Issued::new(ca, &self.names)?;
         let certified = Arc::clone(&new.certified);
@@ -121,8 +123,9 @@ impl Issued {
         Ok(Self { certified: Arc::new(certified), not_after: identity.not_after })
     }
 
-    /// The certificate, and while no other one is due: until its last third, and not before it was issued. A clock that was
-    /// ahead then, and is set right, would leave the listener with a certificate that is not valid yet.
+    /// The certificate, and the time in which it needs no renewal: from its issue to its last
+    /// third. The start counts because a clock that was ahead at the issue, and is corrected, would
+    /// leave the listener with a certificate that is not valid yet.
     fn parts(&self) -> (Arc<CertifiedKey>, Range<SystemTime>) {
         let begin = self.not_after - LISTENER_CERTIFICATE_LIFETIME - CLOCK_SKEW;
         (Arc::clone(&self.certified), begin..self.not_after - LISTENER_CERTIFICATE_LIFETIME / 3)
@@ -145,7 +148,7 @@ impl fmt::Debug for ListenerCertificates {
     }
 }
 
-/// The newest CA that is in `named`; the issuing one where none is.
+/// The newest CA in `named`; the issuing one if `named` has no trusted CA.
 fn chosen<'a>(
     authorities: &'a Authorities,
     named: &[DistinguishedName],

@@ -1,4 +1,5 @@
-//! Certificate and key of the public listener, from PEM files. A file that cannot be used is refused for what it is.
+//! Certificate and key of the public listener, from PEM files. An unusable file is refused with the
+//! specific reason.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -75,7 +76,7 @@ pub enum FileError {
         path: PathBuf,
     },
     /// The file is too large.
-    #[error("{setting} {} is longer than 1 MiB: it is no {label}", path.display(), setting = content.setting(), label = content.label())]
+    #[error("{setting} {} is longer than 1 MiB, so it is not a {label}", path.display(), setting = content.setting(), label = content.label())]
     TooLong {
         /// The expected content.
         content: Content,

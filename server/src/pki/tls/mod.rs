@@ -1,7 +1,9 @@
-//! TLS 1.3 of both listeners, key exchange X25519MLKEM768 where the client has it. Sessions are not resumed.
+//! TLS 1.3 of both listeners, key exchange X25519MLKEM768 if the client supports it. Sessions are
+//! not resumed.
 //!
 //! - here: the public listener, from `files`;
-//! - `devbox`: the devbox listener, from the devbox CAs; `verifier`: whom it believes.
+//! - `devbox`: the devbox listener, from the devbox CAs; `verifier`: which client certificates it
+//!   accepts.
 
 mod devbox;
 mod files;
@@ -94,7 +96,7 @@ fn public(pair: Pair) -> Result<PublicTls, TlsError> {
     Ok(PublicTls { config: finish(config), not_after })
 }
 
-/// The TLS of a listener, which a reload may replace. Connections keep what they began with.
+/// The TLS of a listener, which a reload may replace. Open connections keep theirs.
 #[derive(Clone)]
 pub struct TlsSource(Arc<ArcSwap<ServerConfig>>);
 

@@ -24,7 +24,7 @@ impl DevboxVerifier {
         Self { authorities, provider: provider() }
     }
 
-    /// A few microseconds, in a handshake of some hundred.
+    /// The verifier is built for each handshake: a few microseconds of some hundred.
     pub(super) fn at(&self, now: UnixTime) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
         let mut roots = RootCertStore::empty();
         for ca in self.authorities.get().trusted(unix_time_ms(now)) {

@@ -11,7 +11,7 @@ fn at(host: u8, link: Link) -> LastUse {
 }
 
 #[test]
-fn each_request_is_judged_by_the_one_that_was_believed_last() {
+fn each_request_is_judged_by_the_last_accepted_one() {
     let known = at(1, link(1, Some(4), 5));
     let on = Ok(());
     let (continued, in_use) = (Err(Elsewhere::Continued), Err(Elsewhere::InUse));
@@ -75,7 +75,7 @@ struct Machine {
     step: Step,
 }
 
-/// What a server knows, and where its steps come from.
+/// A server's knowledge, and the origin of its steps.
 #[derive(Default)]
 struct World {
     known: Option<LastUse>,
@@ -103,7 +103,7 @@ impl World {
         Machine { host, boot: host, after: None, step: self.fresh() }
     }
 
-    /// One request; where it is `answered`, the machine goes on.
+    /// One request. If it is `answered`, the machine makes a step.
     fn ask(&mut self, machine: &mut Machine, answered: bool) -> Result<(), Elsewhere> {
         let link = Link { boot: [machine.boot; 32], after: machine.after, step: machine.step };
         let new = at(machine.host, link);
@@ -156,8 +156,9 @@ fn wandering() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Which of two machines were served steps of their own (no one else's but those up to `shared`), in order, without
-/// repetitions. First requests do not count: until they are answered, nobody has gone on.
+/// Which of two machines were served steps of their own (no one else's but those up to `shared`),
+/// in order, without repetitions. First requests do not count: until they are answered, no machine
+/// has made a step.
 fn served(
     world: &mut World,
     mut machines: [Machine; 2],

@@ -1,4 +1,4 @@
-//! Each budget is used up by one account, devbox or token, while another one's requests go on.
+//! Each budget is used up by one account, devbox or token, while another one's requests continue.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -232,7 +232,7 @@ async fn the_deliveries_of_one_devbox_cannot_fill_the_audit() {
 }
 
 #[tokio::test]
-async fn ended_certificates_and_copies_elsewhere_use_up_nothing_of_the_devboxs_rates() {
+async fn revoked_certificates_and_copies_do_not_use_up_the_devboxs_rates() {
     let limits = Limits { bundles: TWICE_AN_HOUR, renewals: TWICE_AN_HOUR, ..Limits::default() };
     let (world, busy, _) = world(limits).await;
     let (devbox, ended) = world.joined(&busy, &[]).await;

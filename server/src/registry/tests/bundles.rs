@@ -101,7 +101,7 @@ async fn updates_and_deletions_show_in_the_next_bundle() {
 }
 
 #[tokio::test]
-async fn nothing_new_is_said_without_a_bundle_and_without_a_row() {
+async fn an_unchanged_poll_returns_no_bundle_and_leaves_no_row() {
     let world = World::new().await;
     let (_, daemon, revision) = current(&world).await;
     let rows = world.registry.audit(None, 1000).await.unwrap().len();
@@ -186,7 +186,7 @@ async fn retiring_a_ca_refuses_the_held_requests_of_the_certificates_that_it_sig
 }
 
 #[tokio::test]
-async fn another_devbox_that_comes_or_goes_makes_nobody_fetch_again() {
+async fn registering_or_shutting_down_a_devbox_makes_no_other_fetch_again() {
     let world = World::new().await;
     let (caller, daemon, revision) = current(&world).await;
     let held = held(&world.registry, &daemon, caller.account(), revision).await;
@@ -227,7 +227,7 @@ async fn an_operators_program_that_takes_the_capability_away_ends_held_requests_
 }
 
 #[tokio::test]
-async fn a_write_in_another_account_answers_nobody_here() {
+async fn a_write_in_another_account_wakes_no_request_here() {
     let world = World::new().await;
     let (caller, other) = (world.caller("acme").await, world.caller("other").await);
     let (_, peer) = world.joined(&caller, &[]).await;
@@ -243,7 +243,7 @@ async fn a_write_in_another_account_answers_nobody_here() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_none_is_refused() {
+async fn an_invalid_key_is_refused() {
     let world = World::new().await;
     let caller = world.caller("acme").await;
     let (_, peer) = world.joined(&caller, &[]).await;

@@ -67,7 +67,7 @@ async fn the_old_ca_is_trusted_until_everything_from_before_has_ended_and_then_n
 }
 
 #[tokio::test]
-async fn where_certificates_are_brief_the_old_ca_outlives_the_join_tokens_that_pin_it() {
+async fn with_brief_certificates_the_old_ca_outlives_the_join_tokens_that_pin_it() {
     let world = World::new().await;
     let settings = Settings { certificate_lifetime: Duration::from_secs(1), ..Settings::default() };
     let brief =
@@ -149,7 +149,7 @@ async fn both_ends_of_a_rotation_are_audited() {
     );
 }
 
-/// What a CA that was once trusted can still sign, but not have taken.
+/// A retired CA can still sign certificates, but no longer get them accepted.
 #[tokio::test]
 async fn a_certificate_that_a_retired_ca_signs_for_a_known_serial_number_is_refused() {
     let world = World::new().await;

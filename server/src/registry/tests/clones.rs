@@ -1,4 +1,4 @@
-//! Two machines with one identity, and what makes it one machine's again.
+//! Two machines with one identity, and how one machine gets it back.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::*;
 const CONTINUED: (RefusalKind, &str) = (RefusalKind::Forbidden, CONTINUED_ELSEWHERE);
 const IN_USE: (RefusalKind, &str) = (RefusalKind::Forbidden, IN_USE_ELSEWHERE);
 
-/// A machine with its daemon, which goes on at each answer.
+/// A machine with its daemon, which makes a step at each response.
 struct Machine {
     peer: DevboxPeer,
     line: Arc<()>,
@@ -24,7 +24,7 @@ struct Machine {
 }
 
 impl Machine {
-    /// `name` is one character: it tells boots and steps apart.
+    /// `name` is one character: it distinguishes boots and steps.
     fn start(world: &World, identity: &IssuedIdentity, host: u8, name: char) -> Self {
         let line = Arc::new(());
         let peer = world.peer_at(identity, host).on(&line);
@@ -162,7 +162,8 @@ async fn a_repeated_step_supersedes_the_held_request_and_is_no_sign_of_a_copy() 
     machine.ask(&world.registry).await.unwrap();
     let lost = machine.hold(&world.registry);
     until_held(&world.registry, 1).await;
-    // The same request on a new connection is answered in place of the lost one, and the daemon goes on.
+    // The same request on a new connection is answered in place of the lost one, and the daemon
+    // continues.
     machine.ask(&world.registry).await.unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(30), lost).await.expect("long before its time");
     assert_eq!(refusal(ended.unwrap()), IN_USE);
@@ -203,7 +204,7 @@ async fn a_new_join_token_ends_every_earlier_certificate_and_what_it_holds() {
 }
 
 #[tokio::test]
-async fn who_joins_anew_waits_for_no_earlier_connection() {
+async fn a_devbox_that_joins_anew_waits_for_no_earlier_connection() {
     let world = World::new().await;
     let (caller, first, identity) = joined(&world).await;
     let mut machine = Machine::start(&world, &identity, 7, 'a');
@@ -230,7 +231,7 @@ async fn a_devbox_that_may_have_nothing_any_more_is_forgotten() {
 }
 
 #[tokio::test]
-async fn whoever_was_admitted_before_the_identity_moved_is_not_in_the_way_afterwards() {
+async fn a_peer_admitted_before_its_identity_moved_blocks_no_later_one() {
     let world = World::new().await;
     let (caller, first, identity) = joined(&world).await;
     let machine = Machine::start(&world, &identity, 7, 'a');
@@ -281,7 +282,8 @@ async fn a_stolen_certificate_renews_nothing_while_its_devbox_is_connected_elsew
     let rows = world.registry.audit(None, 2).await.unwrap();
     assert_eq!([&rows[0].action, &rows[1].action], ["devbox.renew", "devbox.clone"]);
     assert_eq!(rows[1].remote_address.as_deref(), Some("192.0.2.1"), "the machine that goes on");
-    // Its own machine renews over another connection too, and a machine that has gone is in nobody's way.
+    // Its own machine renews over another connection too, and a machine whose connection is closed
+    // blocks no other.
     renew(&world, &Machine::start(&world, &identity, 1, 'a').peer).await.unwrap();
     machine.disconnect();
     renew(&world, &thief.peer).await.unwrap();

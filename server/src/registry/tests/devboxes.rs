@@ -43,7 +43,7 @@ async fn a_bad_binding_is_refused_by_its_environment_name_and_repeats_no_value()
 }
 
 #[tokio::test]
-async fn what_a_devbox_is_told_about_itself_is_bounded() {
+async fn a_devboxs_name_and_metadata_are_bounded() {
     let world = World::new().await;
     let caller = world.caller("acme").await;
     let refused = async |new| refusal(world.registry.create_devbox(&caller, new).await).1;

@@ -260,7 +260,11 @@ async fn guessing_at_a_devboxs_join_token_does_not_fill_the_audit() {
     let audit = world.registry.audit(None, 1000).await.unwrap();
     assert_eq!(audit.iter().filter(|entry| entry.outcome == "refused").count(), 60);
     world.registry.set_devbox_capability(&Actor::Server, "acme", false).await.unwrap();
-    assert_eq!(refusal(world.enrol(&guess).await).1, "unknown_join_token", "nothing is told of the account");
+    assert_eq!(
+        refusal(world.enrol(&guess).await).1,
+        "unknown_join_token",
+        "no property of the account is revealed"
+    );
     world.registry.set_devbox_capability(&Actor::Server, "acme", true).await.unwrap();
     assert!(world.enrol(&token).await.is_ok());
 }

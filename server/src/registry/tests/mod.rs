@@ -43,7 +43,7 @@ impl World {
         Self { registry, state, _directory: directory }
     }
 
-    /// An account, and somebody with a token for it.
+    /// An account, and a caller with a token for it.
     async fn caller(&self, account: &str) -> Caller {
         self.registry.create_account(&Actor::Server, account, true).await.unwrap();
         let token = self.token(account).await;

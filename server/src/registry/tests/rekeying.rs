@@ -1,4 +1,4 @@
-//! New keys for accounts, while everything else goes on.
+//! New keys for accounts, while all other work continues.
 
 use super::*;
 use crate::crypto::ValueLocation;
@@ -43,7 +43,7 @@ async fn after_a_rekey_the_old_account_key_opens_nothing_that_is_stored() {
 }
 
 #[tokio::test]
-async fn an_interrupted_rekey_serves_every_value_and_goes_on_when_done_again() {
+async fn an_interrupted_rekey_serves_every_value_and_continues_when_run_again() {
     let world = World::new().await;
     let caller = world.caller("acme").await;
     for number in 0..40 {
@@ -90,7 +90,7 @@ async fn writers_beside_a_rekey_leave_nothing_under_the_old_key() {
 }
 
 #[tokio::test]
-async fn a_rekey_voids_join_tokens_that_whoever_had_the_old_key_could_compute() {
+async fn a_rekey_voids_join_tokens_that_a_holder_of_the_old_key_could_compute() {
     let world = World::new().await;
     let caller = world.caller("acme").await;
     let (devbox, token) = world.devbox(&caller, &[]).await;

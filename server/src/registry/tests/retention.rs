@@ -15,7 +15,7 @@ fn keep_nothing() -> RetentionConfig {
 }
 
 #[tokio::test]
-async fn what_is_in_use_outlives_every_retention() {
+async fn rows_in_use_outlive_every_retention() {
     let world = World::new().await;
     let caller = world.caller("acme").await;
     world.secret(&caller, "KEY", "value").await;
@@ -54,7 +54,7 @@ async fn a_devbox_whose_join_token_was_deleted_long_after_its_use_gets_a_new_one
     let world = World::new().await;
     let caller = world.caller("acme").await;
     let (devbox, _) = world.joined(&caller, &[]).await;
-    // As if the token's time had passed: its end is part of what retention looks at.
+    // As if the token's time had passed: retention checks the expiry too.
     let database =
         sqlx::SqlitePool::connect(&format!("sqlite:{}", world.state.database().display())).await.unwrap();
     let ended =

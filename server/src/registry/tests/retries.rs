@@ -37,7 +37,7 @@ async fn a_retried_write_is_done_once_and_answered_alike_also_after_a_restart() 
 }
 
 #[tokio::test]
-async fn a_retried_registration_answers_the_same_devbox_and_join_token() {
+async fn a_retried_registration_returns_the_same_devbox_and_join_token() {
     let world = World::new().await;
     let caller = with_id(&world.caller("acme").await, "register", "");
     let (first, token) = world.devbox(&caller, &[]).await;

@@ -2,7 +2,7 @@ use super::*;
 use crate::clock::now_ms;
 
 #[tokio::test]
-async fn a_token_tells_its_account() {
+async fn a_token_identifies_its_account() {
     let world = World::new().await;
     let caller = world.caller("acme").await;
     let account = world.registry.account("acme").await.unwrap();

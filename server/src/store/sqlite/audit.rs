@@ -1,7 +1,8 @@
 //! The audit table. Triggers keep it append-only above its floor, and each row is chained to the one before it.
 //!
-//! Rows that belong to no other write are committed together: when a thousand devboxes fetch at once, the disk is not
-//! waited for a thousand times. Each is on disk before its caller goes on.
+//! Rows that belong to no other write are committed together: when a thousand devboxes fetch at
+//! once, that takes far fewer than a thousand disk flushes. Each row is on disk before its caller
+//! continues.
 
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;

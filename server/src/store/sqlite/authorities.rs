@@ -8,7 +8,7 @@ use super::SqliteStore;
 use crate::crypto::MASTER_KEY_ID_LEN;
 use crate::store::{AuditRecord, Authorities, Authority, MetaKey, StoreError, TimeMs};
 
-/// The only CA of a state whose schema is older: `check` looks at such a state and changes nothing.
+/// The only CA of a state whose schema is older: `check` reads such a state without a change.
 const BEFORE_ROTATION: &str =
     "SELECT 1 AS number, certificate.value AS certificate, wrapped_key.value AS wrapped_key,
             NULL AS trusted_until_time_ms

@@ -8,8 +8,8 @@ use super::integrity::{check_schema, read_options};
 use super::{SqliteStore, audit, pool};
 use crate::store::{AuditRecord, StoreError};
 
-/// How far a restored account's revision goes ahead: further than writes since the backup can have gone. A devbox that
-/// knows one of their revisions then never takes the restored state for what it has.
+/// The distance by which a restored account's revision advances: more than all writes since the
+/// backup. So a devbox that has a later revision never mistakes the restored state for its own.
 const REVISION_LEAP: i64 = 1 << 32;
 
 impl SqliteStore {
@@ -50,7 +50,7 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// Makes a restored state another one than that which devboxes know.
+    /// Advances the revisions of a restored state past those that devboxes have.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -59,7 +59,8 @@ impl SqliteStore {
         let update = sqlx::query("UPDATE accounts SET revision = revision + ?1, wakes = wakes + ?1")
             .bind(REVISION_LEAP);
         update.execute(&mut *write).await?;
-        // Rows that were written since the backup may be known elsewhere: none of the new ones has the number of one of them.
+        // Audit rows written since the backup may have been exported, so no new row may reuse one
+        // of their numbers.
         let leap = sqlx::query("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'audit'");
         leap.bind(REVISION_LEAP).execute(&mut *write).await?;
         audit::insert(&mut write, audit).await?;

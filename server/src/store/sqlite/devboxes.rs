@@ -138,8 +138,9 @@ impl Devboxes for SqliteStore {
     }
 }
 
-/// One statement: one moment, and one way to the database's thread and back. A running devbox has at least one row, perhaps
-/// without a secret. Its values are sorted afterwards, not with their bytes in SQLite's sorter.
+/// One statement, so that it reads one snapshot with one round trip to the database's thread. A
+/// running devbox has at least one row, perhaps without a secret. Its values are sorted afterwards,
+/// not with their bytes in SQLite's sorter.
 const CONTENTS: &str = concat!(
     "SELECT revision, wrapped_key, secrets.name AS env, sealed, ",
     secret_columns!(),
@@ -219,13 +220,13 @@ async fn insert_gateways(write: &mut SqliteConnection, devbox: &Devbox) -> Resul
     Ok(())
 }
 
-/// Where in the list, newest first, to go on.
+/// The position in the list, newest first, after which a page starts.
 struct ListCursor {
     create_time_ms: TimeMs,
     id: String,
 }
 
-/// The place of `after`, or the beginning; `None` where the account has no such devbox.
+/// The cursor at `after`, or at the start of the list; `None` if the account has no such devbox.
 async fn cursor_at(
     read: &mut SqliteConnection,
     account: &AccountId,
@@ -342,7 +343,7 @@ async fn gateways_of(read: &mut SqliteConnection, ids: &str) -> Result<OfDevbox<
     Ok(all)
 }
 
-/// None where the row has no secret.
+/// `None` if the row has no secret.
 fn bound_value(row: &SqliteRow) -> Result<Option<BoundValue>, StoreError> {
     if row.try_get::<Option<&[u8]>, _>("sealed")?.is_none() {
         return Ok(None);

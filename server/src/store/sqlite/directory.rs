@@ -16,8 +16,8 @@ use crate::store::{Extent, Location, OpenLock, ServeClaim, StateError, Store, St
 pub struct StateDirectory(PathBuf);
 
 impl StateDirectory {
-    /// Makes the directory (mode 0700) where there is none. An empty one is closed to others; one that holds something
-    /// and is open to others is refused.
+    /// Makes the directory (mode 0700) if it is absent. An empty one is closed to others; one that
+    /// holds something and is open to others is refused.
     ///
     /// # Errors
     /// [`StateError`].
@@ -26,8 +26,8 @@ impl StateDirectory {
         Self(path.to_owned()).closed_to_others()
     }
 
-    /// The directory of a state that was set up before. Nothing is made: an unmounted volume or a mistyped path stays as it
-    /// is.
+    /// The directory of a state that was set up before. It creates no file: an unmounted volume or
+    /// a mistyped path stays as it is.
     ///
     /// # Errors
     /// [`StateError::Missing`]; others as [`StateDirectory::open`].
@@ -84,7 +84,8 @@ impl StateDirectory {
         self.0.join("master.key")
     }
 
-    /// Makes the database's file (mode 0600) where there is none: its companions take over the mode.
+    /// Makes the database's file (mode 0600) if it is absent. SQLite gives its companion files the
+    /// same mode.
     ///
     /// # Errors
     /// [`StateError::Access`].
@@ -159,7 +160,7 @@ impl Location for StateDirectory {
     }
 }
 
-/// Gives `path` to the owner of `like`, where that is somebody else.
+/// Gives `path` to the owner of `like`, if that is a different user.
 pub(crate) fn same_owner(path: &Path, like: &Path) -> io::Result<()> {
     let (own, wanted) = (fs::metadata(path)?, fs::metadata(like)?);
     if own.uid() == wanted.uid() {

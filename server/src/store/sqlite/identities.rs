@@ -1,4 +1,4 @@
-//! Who a devbox is: join tokens and certificates.
+//! Identities of devboxes: join tokens and certificates.
 
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
@@ -84,7 +84,7 @@ impl Identities for SqliteStore {
             return Ok(None);
         };
         let account = AccountId::new(row.try_get::<String, _>(0)?);
-        // The answer with an earlier successor was lost, or somebody else has it.
+        // The response with an earlier successor was lost, or another machine received it.
         let query = sqlx::query(
             "UPDATE certificates SET not_after_time_ms = 0
              WHERE devbox_id = ? AND serial != ? AND not_after_time_ms > ?",

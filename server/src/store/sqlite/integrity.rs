@@ -10,7 +10,7 @@ use super::error::was_interrupted;
 use super::{BUSY_TIMEOUT, MIGRATIONS};
 use crate::store::{Extent, StoreError};
 
-/// Most problems that are told of one database.
+/// The most problems that are reported of one database.
 const MAX_PROBLEMS: usize = 20;
 
 /// How thoroughly to look.
@@ -22,10 +22,10 @@ pub enum Depth {
     Full,
 }
 
-/// Looks the database over.
+/// Checks the database.
 ///
 /// # Errors
-/// [`StoreError::Inconsistent`] with what is wrong; [`StoreError`] where it cannot even be read.
+/// [`StoreError::Inconsistent`] with the damage; [`StoreError`] where it cannot even be read.
 pub async fn examine(database: &Path, depth: Depth) -> Result<(), StoreError> {
     let mut connection = read_options(database).connect().await?;
     let mut problems = integrity(&mut connection, depth).await?;
@@ -45,8 +45,8 @@ async fn integrity(connection: &mut SqliteConnection, depth: Depth) -> Result<Ve
     Ok(lines.into_iter().filter(|line| line != "ok").map(one_line).collect())
 }
 
-/// Looks the database over as [`Depth::Quick`] does, within `START_STEPS` and `START_TIME`: a start does not take longer
-/// because a state grows.
+/// Checks the database as [`Depth::Quick`] does, within `START_STEPS` and `START_TIME`, so that the
+/// start does not slow down as the state grows.
 ///
 /// # Errors
 /// As [`examine`].
@@ -70,13 +70,13 @@ pub async fn examine_for_start(database: &Path) -> Result<Extent, StoreError> {
     }
 }
 
-/// Most pages and rows that a start looks at: 256 MiB of pages.
+/// The most pages and rows that a start checks: 256 MiB of pages.
 const START_STEPS: u32 = 65_536;
 
-/// Longest time that a start looks.
+/// The longest check of a start.
 const START_TIME: Duration = Duration::from_secs(5);
 
-/// How many of them pass between two looks at the bound.
+/// The steps between two checks of the bound.
 const STEPS_A_CALL: u32 = 256;
 
 async fn dangling(connection: &mut SqliteConnection) -> Result<Vec<String>, StoreError> {

@@ -84,7 +84,7 @@ impl SqliteStore {
         Self::open_file(&state.database()).await
     }
 
-    /// As [`SqliteStore::set_up`] of a database that nobody else knows.
+    /// As [`SqliteStore::set_up`] of a database that no other program has open.
     pub(crate) async fn open_file(database: &Path) -> Result<Self, StoreError> {
         let options = options(database);
         let writer = pool(1).connect_with(options.clone()).await?;
@@ -118,13 +118,13 @@ impl SqliteStore {
         Ok(write.commit().await?)
     }
 
-    /// After a commit: what was deleted or overwritten leaves the log too. What fails here undoes nothing, and is done with
-    /// the next checkpoint.
+    /// Removes deleted and overwritten data from the write-ahead log after a commit. A failure
+    /// undoes no write; the next checkpoint repeats it.
     async fn checkpoint_if_possible(&self) {
         if let Err(error) = self.checkpoint().await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "the database's log was not cleared yet"
+                "the database's write-ahead log was not cleared"
             );
         }
     }
@@ -182,7 +182,7 @@ fn options(database: &Path) -> SqliteConnectOptions {
         // A new state can give space back to the disk in small steps. An old one keeps its free pages and uses them again,
         // until it is restored from a backup.
         .auto_vacuum(SqliteAutoVacuum::Incremental)
-        // What is deleted is overwritten, though it is encrypted anyway.
+        // Deleted data is overwritten, although it is encrypted anyway.
         .pragma("secure_delete", "ON")
         .disable_statement_logging()
 }

@@ -52,7 +52,7 @@ async fn prune(write: &mut SqliteConnection, now_ms: TimeMs) -> Result<(), Store
     Ok(())
 }
 
-/// Leaves the receipt, where one is asked for.
+/// Writes the receipt, if the request has an id.
 pub(super) async fn insert(
     write: &mut SqliteConnection,
     account: &AccountId,

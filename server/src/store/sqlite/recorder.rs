@@ -14,7 +14,7 @@ const QUEUE: usize = 4 * BATCH;
 
 type Caller = oneshot::Sender<Result<(), StoreError>>;
 
-/// A row, and whom to tell what became of it.
+/// A row, and the channel for its result.
 struct Waiting {
     row: AuditRecord,
     done: Caller,
@@ -51,7 +51,7 @@ async fn run(writer: SqlitePool, mut receiver: mpsc::Receiver<Waiting>) {
         } else if write(&writer, &rows).await.is_ok() {
             callers.into_iter().for_each(|caller| tell(caller, Ok(())));
         } else {
-            // One row may be at fault, or there is space for some.
+            // A single row may be at fault, or the disk may have room for some of them.
             write_each(&writer, rows, callers).await;
         }
     }
@@ -63,7 +63,7 @@ async fn write_each(writer: &SqlitePool, rows: Vec<AuditRecord>, callers: Vec<Ca
     }
 }
 
-/// Whoever gave up waiting is not told.
+/// The receiver may have been dropped by a caller that gave up.
 fn tell(caller: Caller, result: Result<(), StoreError>) {
     let _ = caller.send(result);
 }

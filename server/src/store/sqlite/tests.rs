@@ -1,4 +1,4 @@
-//! What only this backend promises.
+//! Promises of this backend alone.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -95,7 +95,7 @@ async fn the_audits_floor_rises_only_with_its_row_and_only_rows_beneath_it_are_d
 }
 
 #[tokio::test]
-async fn the_audits_chain_goes_on_over_batches_restarts_and_a_prune() {
+async fn the_audits_chain_continues_over_batches_restarts_and_a_prune() {
     let (_directory, state) = state();
     for _ in 0..2 {
         let store = open(&state).await.unwrap();
@@ -128,7 +128,7 @@ async fn the_audits_chain_goes_on_over_batches_restarts_and_a_prune() {
 }
 
 #[tokio::test]
-async fn the_audits_chain_goes_on_over_two_prunes_in_the_gap_of_a_restore() {
+async fn the_audits_chain_continues_over_two_prunes_in_the_gap_of_a_restore() {
     let (_directory, state) = state();
     let store = open(&state).await.unwrap();
     store.record(&record()).await.unwrap();
@@ -239,7 +239,7 @@ async fn two_programs_write_to_one_state() {
 }
 
 #[tokio::test]
-async fn what_was_written_is_there_after_opening_again() {
+async fn writes_survive_closing_and_opening() {
     let (_directory, state) = state();
     open(&state).await.unwrap().create_state(b"kept", b"", b"").await.unwrap();
     let reopened = open(&state).await.unwrap();

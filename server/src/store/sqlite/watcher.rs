@@ -20,10 +20,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::store::StoreError;
 
-/// How often to look while somebody may be writing.
+/// The interval of checks while a write may be in progress.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// How long after a ring somebody may be writing: as long as a write waits for another one, and for a slow disk.
+/// How long after a notification a write may be in progress: as long as it waits for another one,
+/// and for a slow disk.
 const LISTEN: Duration = Duration::from_secs(10);
 
 /// How often to look at the files although nothing rang.
@@ -42,16 +43,16 @@ pub(super) struct Watcher {
     /// The files before the last query; `None` if they had changed just before.
     stamps: Option<[Stamp; 2]>,
     last_look: Option<Instant>,
-    /// Until when somebody may be writing.
+    /// The end of the time in which a write may be in progress.
     listen_until: Instant,
 }
 
 #[derive(Debug)]
 enum Bell {
-    /// Set up at the first look: most commands never look.
+    /// Set up at the first check, which most commands never make.
     Unhung,
     Hung(Receiver),
-    /// The system has no room for one.
+    /// inotify is unavailable.
     Missing,
 }
 
@@ -75,7 +76,8 @@ impl Watcher {
         Ok(self.connection.close().await?)
     }
 
-    /// Returns when somebody may have written since the last call. Two looks are never closer than [`LOOK_EVERY`].
+    /// Returns when another connection may have written since the last call. Two checks are at
+    /// least [`LOOK_EVERY`] apart.
     pub(super) async fn changed(&mut self) -> Result<(), StoreError> {
         if matches!(self.bell, Bell::Unhung) {
             self.bell = Bell::hang(self.files[0].parent().unwrap_or(Path::new(".")));
@@ -157,7 +159,7 @@ impl Bell {
         match notifications(directory) {
             Ok(bell) => Self::Hung(bell),
             Err(error) => {
-                tracing::warn!(%error, "inotify is unavailable: the database is looked at four times a second");
+                tracing::warn!(%error, "inotify is unavailable: the database is checked four times a second");
                 Self::Missing
             }
         }
@@ -173,7 +175,7 @@ fn notifications(directory: &Path) -> std::io::Result<Receiver> {
     Receiver::from_file_unchecked(File::from(inotify.as_fd().try_clone_to_owned()?))
 }
 
-/// Takes all notifications; whether there was one.
+/// Takes all notifications; returns whether there was one.
 fn drain(bell: &Receiver) -> bool {
     // An event has at most 272 bytes (inotify(7)).
     let mut events = [0; 4096];

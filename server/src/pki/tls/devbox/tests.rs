@@ -94,7 +94,7 @@ async fn a_listeners_certificate_of_a_clock_that_was_ahead_is_replaced_once_the_
 }
 
 #[tokio::test]
-async fn a_client_of_the_old_ca_is_believed_until_its_time_and_not_a_moment_longer() {
+async fn a_client_of_the_old_ca_is_accepted_until_its_time_and_not_a_moment_longer() {
     let world = World::new().await;
     // Its certificate lives for a thousand years.
     let client = client(&world.stolen().await);
@@ -108,7 +108,7 @@ async fn a_client_of_the_old_ca_is_believed_until_its_time_and_not_a_moment_long
 }
 
 #[tokio::test]
-async fn a_client_is_believed_only_where_a_trusted_ca_signed_its_certificate_itself() {
+async fn a_client_is_accepted_only_if_a_trusted_ca_signed_its_certificate_itself() {
     let world = World::new().await;
     let old = world.stolen().await;
     world.rotate().await;
