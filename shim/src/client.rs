@@ -32,11 +32,11 @@ pub trait Transport: Sized {
     /// socket(2).
     fn open() -> Call<Self>;
 
-    /// Lets calls of this direction that take longer fail with `EAGAIN`. 0 would mean no limit.
+    /// Lets calls of `connect` and `send` that take longer fail with `EAGAIN`. 0 would mean no limit.
     ///
     /// # Errors
     /// setsockopt(2).
-    fn limit(&self, direction: Direction, milliseconds: u32) -> Call<()>;
+    fn limit_sending(&self, milliseconds: u32) -> Call<()>;
 
     /// Connects to the daemon.
     ///
@@ -49,6 +49,12 @@ pub trait Transport: Sized {
     /// # Errors
     /// send(2).
     fn send(&self, bytes: &[u8]) -> Call<usize>;
+
+    /// Waits until bytes or the end can be received; fails with `EAGAIN` if that takes longer.
+    ///
+    /// # Errors
+    /// ppoll(2).
+    fn wait(&self, milliseconds: u32) -> Call<()>;
 
     /// Receives the bytes that have arrived, and returns their number, 0 at the end. Descriptors are dropped.
     ///
@@ -97,15 +103,6 @@ pub trait Transport: Sized {
 
     /// Sleeps so long, or until a signal.
     fn sleep_ms(milliseconds: u32);
-}
-
-/// The calls that a time limit applies to.
-#[derive(Debug, Clone, Copy)]
-pub enum Direction {
-    /// `connect` and `send`.
-    Send,
-    /// `receive` and `receive_with_descriptor`.
-    Receive,
 }
 
 /// The result of one receive.
@@ -341,10 +338,7 @@ impl<S: Transport> Connection<S> {
         let address = SocketAddress::new(path).map_err(|_| SecretsFailure::SocketPath(path))?;
         let socket = S::open().map_err(|error| SecretsFailure::Talk("socket", error))?;
         let patience_ms = wait_ms + GRACE_MS;
-        for direction in [Direction::Send, Direction::Receive] {
-            let limited = socket.limit(direction, patience_ms);
-            limited.map_err(|error| SecretsFailure::Talk("setsockopt", error))?;
-        }
+        socket.limit_sending(patience_ms).map_err(|error| SecretsFailure::Talk("setsockopt", error))?;
         socket.connect(&address).map_err(|error| SecretsFailure::Connect(path, error))?;
         Ok(Self { socket, patience_ms, deadline_ms: None })
     }
@@ -365,6 +359,7 @@ impl<S: Transport> Connection<S> {
     /// Receives the header. A descriptor comes with its first byte, or not at all.
     fn reply(mut self) -> Result<Reply<S>> {
         let mut bytes = [0; HEADER_LEN];
+        self.wait()?;
         let first = self
             .socket
             .receive_with_descriptor(&mut bytes)
@@ -387,6 +382,7 @@ impl<S: Transport> Connection<S> {
     fn receive_exactly(&mut self, mut room: &mut [u8]) -> Result<()> {
         while !room.is_empty() {
             self.check_deadline()?;
+            self.wait()?;
             let received = self.socket.receive(room).map_err(|error| self.failure("recvfrom", error))?;
             if received == 0 {
                 return Err(SecretsFailure::Closed);
@@ -394,6 +390,10 @@ impl<S: Transport> Connection<S> {
             room = &mut room[received..];
         }
         Ok(())
+    }
+
+    fn wait(&self) -> Result<()> {
+        self.socket.wait(self.patience_ms).map_err(|error| self.failure("ppoll", error))
     }
 
     /// Starts the clock at the first call: an answer that comes in one piece needs none.

@@ -19,7 +19,7 @@ use devbox_exec::options::{Arguments, Invocation, Options, parse};
 use devbox_launch_proto::LAUNCH_SOCKET;
 
 use program::command::Command;
-use program::kernel::{self, Socket, Start};
+use program::kernel::{self, Room, Socket, Start};
 
 type Client<'o, A> = client::Client<'o, A, Socket>;
 
@@ -27,8 +27,8 @@ type Client<'o, A> = client::Client<'o, A, Socket>;
 const SOCKET_VARIABLE: &[u8] = b"DEVBOX_SECRETS_SOCKET";
 
 /// The program, from what the kernel gave it to its exit status.
-fn main(start: Start) -> u8 {
-    match run(start) {
+fn main(start: Start, room: Room) -> u8 {
+    match run(start, room) {
         Ok(()) => 0,
         Err(failure) => {
             report(&failure);
@@ -37,12 +37,12 @@ fn main(start: Start) -> u8 {
     }
 }
 
-fn run(start: Start) -> Result<(), Failure<'static>> {
+fn run(start: Start, room: Room) -> Result<(), Failure<'static>> {
     match parse(start.arguments.iter().skip(1))? {
         Invocation::Help => print(HELP.as_bytes()),
         Invocation::Version => print(VERSION.as_bytes()),
         Invocation::List(options) => list(&options, start),
-        Invocation::Launch(options, index) => Err(launch(&options, start, index + 1)),
+        Invocation::Launch(options, index) => Err(launch(&options, start, index + 1, room)),
     }
 }
 
@@ -57,16 +57,19 @@ fn launch(
     options: &Options<'static, impl Arguments<'static>>,
     start: Start,
     index: usize,
+    mut room: Room,
 ) -> Failure<'static> {
     let command = Command { arguments: start.arguments.from(index), path: start.variable(b"PATH") };
     let inherited = if options.clear_environment { start.environment.none() } else { start.environment };
     let mut client = Client::new(options, socket(options, start));
-    let launch =
-        patiently::<Socket, _>(options.wait_ms, |attempt| command.prepare(inherited, client.fetch(attempt)?));
+    let launch = patiently::<Socket, _>(options.wait_ms, |attempt| {
+        let secrets = client.fetch(attempt)?;
+        command.prepare(inherited, secrets, &mut room)
+    });
     let launch = match launch {
         Err(Failure::Secrets(reason)) if options.optional => {
             report(&format_args!("warning: running without secrets: {reason}"));
-            command.prepare(inherited, Secrets::NONE)
+            command.prepare(inherited, Secrets::NONE, &mut room)
         }
         launch => launch,
     };

@@ -8,9 +8,9 @@ pub(super) const AF_UNIX: i32 = 1;
 pub(super) const SOCK_STREAM: i32 = 1;
 pub(super) const SOCK_CLOEXEC: i32 = 0o2_000_000;
 pub(super) const SOL_SOCKET: i32 = 1;
-pub(super) const SO_RCVTIMEO: i32 = 20;
 pub(super) const SO_SNDTIMEO: i32 = 21;
 pub(super) const SCM_RIGHTS: i32 = 1;
+pub(super) const POLLIN: i16 = 1;
 pub(super) const MSG_CTRUNC: i32 = 8;
 pub(super) const MSG_NOSIGNAL: i32 = 0x4000;
 pub(super) const MSG_CMSG_CLOEXEC: i32 = 0x4000_0000;
@@ -27,6 +27,14 @@ pub(super) const AT_FDCWD: isize = -100;
 pub(super) const F_OK: i32 = 0;
 pub(super) const F_DUPFD_CLOEXEC: i32 = 1030;
 pub(super) const O_CLOEXEC: i32 = 0o2_000_000;
+
+/// `struct pollfd` of poll(2).
+#[repr(C)]
+pub(super) struct Poll {
+    pub(super) descriptor: i32,
+    pub(super) events: i16,
+    pub(super) found: i16,
+}
 
 /// `struct iovec` of recvmsg(2).
 #[repr(C)]

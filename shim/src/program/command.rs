@@ -13,7 +13,7 @@ use devbox_exec::search::{DEFAULT_PATH, PATH_MAX, candidate, directories, goes_o
 use devbox_launch_proto::MAX_ARG_STRLEN;
 use syscalls::Errno;
 
-use super::kernel::{self, Strings};
+use super::kernel::{self, Room, Strings};
 
 /// Room for most paths: more would be another page of the stack to touch.
 const USUAL_PATH: usize = 256;
@@ -42,9 +42,14 @@ pub(crate) struct Launch {
 
 impl Command {
     /// The command with the `inherited` environment and the secrets, ready to run.
-    pub(crate) fn prepare(self, inherited: Strings, secrets: Secrets) -> Result<Launch, Failure<'static>> {
+    pub(crate) fn prepare(
+        self,
+        inherited: Strings,
+        secrets: Secrets,
+        room: &mut Room,
+    ) -> Result<Launch, Failure<'static>> {
         let len = environment::table_len(inherited.len(), secrets.count);
-        let table = kernel::allocate_table(len).map_err(|error| match secrets.count {
+        let table = room.table(len).map_err(|error| match secrets.count {
             0 => Failure::Memory(error),
             _ => SecretsFailure::Memory(error).into(),
         })?;

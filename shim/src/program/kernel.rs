@@ -10,21 +10,27 @@ use core::slice;
 use core::sync::atomic::AtomicU8;
 
 use devbox_exec::address::SocketAddress;
-use devbox_exec::client::{Direction, Received, Transport};
+use devbox_exec::client::{Received, Transport};
 use devbox_launch_proto::{LARGEST_ROOM, marked_len};
 use syscalls::{Errno, Sysno, syscall};
 
 use super::abi::{
     AF_UNIX, AT_FDCWD, CLOCK_MONOTONIC, Control, F_DUPFD_CLOEXEC, F_OK, IoVec, MADV_DONTDUMP, MAP_ANONYMOUS,
     MAP_POPULATE, MAP_PRIVATE, MAP_SHARED, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_NOSIGNAL, Message, O_CLOEXEC,
-    PROT_READ, PROT_WRITE, RLIMIT_STACK, SO_RCVTIMEO, SO_SNDTIMEO, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET,
+    POLLIN, PROT_READ, PROT_WRITE, Poll, RLIMIT_STACK, SO_SNDTIMEO, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET,
     Status, timespec,
 };
 
 pub(crate) const STANDARD_OUTPUT: i32 = 1;
 pub(crate) const STANDARD_ERROR: i32 = 2;
+/// Entries of most tables: a shell's environment, and a few secrets.
+const USUAL_STRINGS: usize = 64;
 /// The table of thousands of strings, in bytes.
 const USUAL_TABLE: usize = 64 << 10;
+/// Addresses for the table and for the secrets. They lie in the same 2 MiB as the program (`layout.ld`), so that the kernel makes
+/// no page tables for them that it drops again at `execve(2)`. Hints only: mappings that do not fit there go elsewhere.
+const TABLE_HINT: usize = 0x42_0000;
+const SECRETS_HINT: usize = TABLE_HINT + USUAL_TABLE;
 
 /// Strings that the kernel laid out for this process.
 #[derive(Clone, Copy)]
@@ -78,6 +84,26 @@ impl Start {
     }
 }
 
+/// Memory for a table that most launches need no other for: a mapping of its own would be made, filled and dropped again.
+pub(crate) struct Room(Option<&'static mut [*const c_char]>);
+
+impl Room {
+    /// # Safety
+    /// `usual` lies in a frame that is never left.
+    unsafe fn new(usual: &mut [*const c_char]) -> Self {
+        // SAFETY: the frame lives as long as the process, as the caller promises, and `usual` is not used again.
+        Self(Some(unsafe { slice::from_raw_parts_mut(usual.as_mut_ptr(), usual.len()) }))
+    }
+
+    /// A table of `len` NULLs. The room is for one of them.
+    pub(crate) fn table(&mut self, len: usize) -> Result<&'static mut [*const c_char], Errno> {
+        match self.0.take().and_then(|usual| usual.get_mut(..len)) {
+            Some(table) => Ok(table),
+            None => allocate_table(len),
+        }
+    }
+}
+
 /// # Safety
 /// `table` has a NULL.
 unsafe fn count_until_null(table: *const *const c_char) -> usize {
@@ -108,16 +134,19 @@ impl Transport for Socket {
         if socket.0 > STANDARD_ERROR { Ok(Self(socket)) } else { socket.above_standard_streams().map(Self) }
     }
 
-    fn limit(&self, direction: Direction, milliseconds: u32) -> Result<(), Errno> {
-        let option = match direction {
-            Direction::Send => SO_SNDTIMEO,
-            Direction::Receive => SO_RCVTIMEO,
-        };
+    fn limit_sending(&self, milliseconds: u32) -> Result<(), Errno> {
         let limit = timespec(milliseconds);
         let limit = [limit[0], limit[1] / 1_000];
         // SAFETY: the kernel reads a `struct timeval`, two 64-bit numbers, and no more than its length.
         unsafe {
-            syscall!(Sysno::setsockopt, self.0.0, SOL_SOCKET, option, &raw const limit, size_of_val(&limit))
+            syscall!(
+                Sysno::setsockopt,
+                self.0.0,
+                SOL_SOCKET,
+                SO_SNDTIMEO,
+                &raw const limit,
+                size_of_val(&limit)
+            )
         }?;
         Ok(())
     }
@@ -135,6 +164,17 @@ impl Transport for Socket {
             syscall!(Sysno::sendto, self.0.0, bytes.as_ptr(), bytes.len(), MSG_NOSIGNAL, 0usize, 0usize)
         };
         uninterrupted(call)
+    }
+
+    /// A receiving call would wait too, but the kernel wakes it when the peer reads the request, and again when it writes.
+    fn wait(&self, milliseconds: u32) -> Result<(), Errno> {
+        let mut poll = Poll { descriptor: self.0.0, events: POLLIN, found: 0 };
+        let mut limit = timespec(milliseconds);
+        let (poll, limit) = (&raw mut poll, &raw mut limit);
+        // SAFETY: the kernel writes to one `struct pollfd`, and the time that is left to a `struct timespec`, two
+        // 64-bit numbers.
+        let call = || unsafe { syscall!(Sysno::ppoll, poll, 1, limit, 0usize, 0usize) };
+        if uninterrupted(call)? == 0 { Err(Errno::EAGAIN) } else { Ok(()) }
     }
 
     fn receive(&self, room: &mut [u8]) -> Result<usize, Errno> {
@@ -240,7 +280,7 @@ impl Descriptor {
     /// The address of a new mapping. Shared, because `memfd_secret(2)` knows no other way.
     fn map_pages(&self, len: usize) -> Result<usize, Errno> {
         // SAFETY: a new mapping at an address of the kernel's choice touches no other memory.
-        unsafe { syscall!(Sysno::mmap, 0usize, len, PROT_READ, MAP_SHARED, self.0, 0usize) }
+        unsafe { syscall!(Sysno::mmap, SECRETS_HINT, len, PROT_READ, MAP_SHARED, self.0, 0usize) }
     }
 }
 
@@ -253,7 +293,7 @@ impl Drop for Descriptor {
 
 /// New pages of zeros, of at least `len` bytes.
 pub(crate) fn allocate(len: usize) -> Result<&'static mut [u8], Errno> {
-    let address = allocate_pages(len, 0)?;
+    let address = allocate_pages(0, len, 0)?;
     // SAFETY: `len` bytes of zeros in a new mapping that is never unmapped and that nobody else has.
     Ok(unsafe { slice::from_raw_parts_mut(ptr::with_exposed_provenance_mut(address), len) })
 }
@@ -273,18 +313,18 @@ fn allocate_hidden(len: usize) -> Result<&'static mut [u8], Errno> {
 }
 
 /// A table of `len` NULLs.
-pub(crate) fn allocate_table(len: usize) -> Result<&'static mut [*const c_char], Errno> {
+fn allocate_table(len: usize) -> Result<&'static mut [*const c_char], Errno> {
     let bytes = len.checked_mul(size_of::<*const c_char>()).ok_or(Errno::ENOMEM)?;
     // All of a usual table is written: one call makes its pages. That of an absurd count must not be made at once.
-    let address = allocate_pages(bytes, if bytes <= USUAL_TABLE { MAP_POPULATE } else { 0 })?;
+    let address = allocate_pages(TABLE_HINT, bytes, if bytes <= USUAL_TABLE { MAP_POPULATE } else { 0 })?;
     // SAFETY: as in `allocate`; pages are aligned for pointers, and zeros are NULLs.
     Ok(unsafe { slice::from_raw_parts_mut(ptr::with_exposed_provenance_mut(address), len) })
 }
 
-fn allocate_pages(len: usize, populate: usize) -> Result<usize, Errno> {
+fn allocate_pages(hint: usize, len: usize, populate: usize) -> Result<usize, Errno> {
     let (protection, flags) = (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | populate);
     // SAFETY: a new mapping at an address of the kernel's choice touches no other memory.
-    unsafe { syscall!(Sysno::mmap, 0usize, len.max(1), protection, flags, -1isize, 0usize) }
+    unsafe { syscall!(Sysno::mmap, hint, len.max(1), protection, flags, -1isize, 0usize) }
 }
 
 /// Becomes `file`; returns only an error. `environment` ends with a NULL.
@@ -401,8 +441,9 @@ fn descriptor_number(result: usize) -> i32 {
 mod freestanding {
     use core::arch::{asm, naked_asm};
     use core::ffi::{c_char, c_int};
+    use core::ptr;
 
-    use super::{Start, exit};
+    use super::{Room, Start, USUAL_STRINGS, exit};
 
     /// The kernel starts the process here: the stack pointer is at `argc`, and no frame is above.
     #[unsafe(naked)]
@@ -424,7 +465,10 @@ mod freestanding {
         let argv = unsafe { block.add(1) };
         // SAFETY: the block is the kernel's, as the caller promises.
         let start = unsafe { Start::new(argc, argv.cast()) };
-        exit(crate::main(start))
+        let mut usual = [ptr::null(); USUAL_STRINGS];
+        // SAFETY: this function never returns.
+        let room = unsafe { Room::new(&mut usual) };
+        exit(crate::main(start, room))
     }
 
     /// Named by the core library's unwind tables; with `panic = "abort"` nothing calls it.
@@ -542,8 +586,9 @@ mod freestanding {
 #[cfg(not(freestanding))]
 mod hosted {
     use core::ffi::{c_char, c_int};
+    use core::ptr;
 
-    use super::{Start, exit};
+    use super::{Room, Start, USUAL_STRINGS, exit};
 
     // SAFETY: this is the one `main`; Rust's own is left out by `no_main`.
     #[unsafe(no_mangle)]
@@ -552,6 +597,9 @@ mod hosted {
         let argc = usize::try_from(argc).expect("the kernel counts from 0");
         // SAFETY: on Linux the C library passes the kernel's own block on.
         let start = unsafe { Start::new(argc, argv) };
-        exit(crate::main(start))
+        let mut usual = [ptr::null(); USUAL_STRINGS];
+        // SAFETY: this function never returns: no destructor runs, and `exit` ends the process.
+        let room = unsafe { Room::new(&mut usual) };
+        exit(crate::main(start, room))
     }
 }

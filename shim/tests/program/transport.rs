@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 use std::io::{IoSliceMut, Read};
 use std::num::NonZeroUsize;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::process::{Command, Stdio};
 use std::slice;
@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use devbox_exec::Errno;
 use devbox_exec::address::SocketAddress;
-use devbox_exec::client::{Client, Direction, Received, Secrets, Transport, patiently};
+use devbox_exec::client::{Client, Received, Secrets, Transport, patiently};
 use devbox_exec::options::{Invocation, parse};
 use devbox_launch_proto::{ErrorCode, marked_len};
 use nix::cmsg_space;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, recvmsg, send,
@@ -54,12 +55,9 @@ impl Transport for StdSocket {
         call(|| socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)).map(Self)
     }
 
-    fn limit(&self, direction: Direction, milliseconds: u32) -> Result<(), Errno> {
+    fn limit_sending(&self, milliseconds: u32) -> Result<(), Errno> {
         let limit = TimeVal::milliseconds(milliseconds.into());
-        call(|| match direction {
-            Direction::Send => setsockopt(&self.0, sockopt::SendTimeout, &limit),
-            Direction::Receive => setsockopt(&self.0, sockopt::ReceiveTimeout, &limit),
-        })
+        call(|| setsockopt(&self.0, sockopt::SendTimeout, &limit))
     }
 
     fn connect(&self, address: &SocketAddress) -> Result<(), Errno> {
@@ -69,6 +67,14 @@ impl Transport for StdSocket {
 
     fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
         call(|| send(self.0.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL))
+    }
+
+    fn wait(&self, milliseconds: u32) -> Result<(), Errno> {
+        let limit = PollTimeout::try_from(milliseconds).unwrap();
+        match call(|| poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], limit))? {
+            0 => Err(Errno::EAGAIN),
+            _ => Ok(()),
+        }
     }
 
     fn receive(&self, room: &mut [u8]) -> Result<usize, Errno> {

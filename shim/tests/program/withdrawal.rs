@@ -54,8 +54,11 @@ fn launch(times: Times) -> (usize, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(socket_in(folder.path())).unwrap();
     let program = Traced::start(&socket_in(folder.path()));
-    program.run_to(libc::SYS_recvmsg);
+    program.start_tracing();
+    // It waits for its answer in one call and receives it in another.
+    program.run_to(libc::SYS_ppoll);
     let mut pages = answer(&listener, b"A=first\0");
+    program.run_to(libc::SYS_recvmsg);
     let mut stops = 0;
     loop {
         withdraw(&mut pages, times, stops);
@@ -64,7 +67,7 @@ fn launch(times: Times) -> (usize, Vec<String>) {
         }
         program.step();
         stops += 1;
-        if stops > 1 && program.call() == libc::SYS_recvmsg {
+        if program.call() == libc::SYS_ppoll {
             drop(answer(&listener, b"A=second\0"));
             break;
         }
@@ -127,9 +130,13 @@ impl Traced {
         }
     }
 
+    /// Takes the stop by which the kernel reports that it continues under the tracer.
+    fn start_tracing(&self) {
+        assert!(matches!(waitpid(self.pid(), None).unwrap(), WaitStatus::PtraceEvent(..)));
+    }
+
     /// Runs it until it is about to make this system call.
     fn run_to(&self, call: i64) {
-        assert!(matches!(waitpid(self.pid(), None).unwrap(), WaitStatus::PtraceEvent(..)));
         while self.call() != call {
             self.step();
         }
