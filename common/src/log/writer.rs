@@ -19,6 +19,11 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Most bytes that wait for the thread. A longer line is dropped.
 const MAX_QUEUED: usize = 1024 * 1024;
+/// Time after a write in which lines wait, to be written together: a wake of the thread for each of many lines would take the
+/// processor from its callers. A line that comes alone is written at once.
+const PAUSE: Duration = Duration::from_millis(5);
+/// So many bytes end the pause.
+const MANY: usize = MAX_QUEUED / 4;
 /// Stack of the thread, in bytes: it copies and writes.
 const STACK: usize = 64 * 1024;
 
@@ -45,8 +50,12 @@ struct Shared {
 struct Queue {
     lines: VecDeque<Line>,
     bytes: usize,
-    /// The thread has taken a line and not written it yet.
+    /// The thread has taken lines and not written them yet.
     writing: bool,
+    /// The thread looks at the queue by itself in a moment.
+    pausing: bool,
+    /// The pause is to end.
+    hurried: bool,
 }
 
 #[derive(Debug)]
@@ -95,8 +104,12 @@ impl LogWriter {
         }
         queue.bytes += text.len();
         queue.lines.push_back(Line { text, lost: Arc::clone(&self.lost) });
+        queue.hurried |= queue.bytes >= MANY;
+        let wakes = !queue.pausing || queue.hurried;
         drop(queue);
-        self.shared.changed.notify_all();
+        if wakes {
+            self.shared.changed.notify_all();
+        }
     }
 
     /// How many lines of this handle and its clones were lost since the process started.
@@ -111,6 +124,8 @@ impl LogWriter {
     pub fn flush(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         let mut queue = self.shared.lock();
+        queue.hurried = true;
+        self.shared.changed.notify_all();
         while queue.writing || !queue.lines.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -182,15 +197,37 @@ impl Shared {
     }
 
     fn next(&self) -> Line {
-        let mut queue = self.lock();
+        if let Some(line) = self.lock().take() {
+            return line;
+        }
+        let mut queue = self.pause();
         loop {
-            if let Some(line) = queue.lines.pop_front() {
-                queue.bytes -= line.text.len();
-                queue.writing = true;
+            if let Some(line) = queue.take() {
                 return line;
             }
             queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Lets lines gather.
+    fn pause(&self) -> MutexGuard<'_, Queue> {
+        let mut queue = self.lock();
+        queue.pausing = true;
+        let waited = self.changed.wait_timeout_while(queue, PAUSE, |queue| !queue.hurried);
+        let mut queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        queue.pausing = false;
+        queue.hurried = false;
+        queue
+    }
+}
+
+impl Queue {
+    /// The oldest line, which is being written from now on.
+    fn take(&mut self) -> Option<Line> {
+        let line = self.lines.pop_front()?;
+        self.bytes -= line.text.len();
+        self.writing = true;
+        Some(line)
     }
 }
 
@@ -233,6 +270,37 @@ mod tests {
         let mut text = [0; 10];
         reader.read_exact(&mut text).unwrap();
         assert_eq!(&text, b"one\ntwo 2\n");
+        assert_eq!(log.lost(), 0);
+    }
+
+    #[test]
+    fn lines_that_follow_each_other_closely_are_all_written_without_another_wake() {
+        let (mut reader, pipe) = io::pipe().unwrap();
+        let log = LogWriter::new();
+        log.start(pipe).unwrap();
+        for _ in 0..10 {
+            log.put(b"one\n".to_vec());
+            log.put(b"two\n".to_vec());
+            let mut text = [0; 8];
+            reader.read_exact(&mut text).unwrap();
+            assert_eq!(&text, b"one\ntwo\n");
+        }
+    }
+
+    #[test]
+    fn a_flush_and_a_full_queue_end_the_pause() {
+        let log = LogWriter::new();
+        log.start(File::create("/dev/null").unwrap()).unwrap();
+        for _ in 0..8 * MAX_QUEUED / MANY {
+            log.put(vec![b'x'; MANY / 2]);
+            assert!(log.flush(PATIENCE));
+        }
+        for _ in 0..10 {
+            log.put(vec![b'x'; MANY]);
+            while log.shared.lock().bytes > 0 {
+                std::thread::yield_now();
+            }
+        }
         assert_eq!(log.lost(), 0);
     }
 
