@@ -21,8 +21,9 @@ const MAX_BYTES: usize = 1 << 20;
 /// Largest set that the event loop makes itself when none is prepared, in bytes: about half a millisecond's work.
 const MADE_AT_ONCE: usize = 128 << 10;
 /// Time without launches before more pages are prepared, unless few are left: making pages would take the processor from the
-/// launch that was just answered.
-const QUIET: Duration = Duration::from_millis(3);
+/// launch that was just answered. A small command has started by then. A longer time would let launches that follow each other
+/// closely use up the prepared pages, so that each of them pays for making some.
+const QUIET: Duration = Duration::from_millis(1);
 const STACK_SIZE: usize = 128 << 10;
 
 /// A few [`LaunchPages`], each large enough for all current secrets.
@@ -48,6 +49,8 @@ struct Shelf {
     size: usize,
     /// Time of the last launch that took pages.
     taken: Option<Instant>,
+    /// The thread waits for [`QUIET`] to pass, and needs no wake.
+    pausing: bool,
     /// Making pages failed, and no launch came since.
     stalled: bool,
     /// The failure is logged, and no pages were made since.
@@ -123,9 +126,9 @@ impl Pool {
         let pages = if fits { shelf.ready.pop_front() } else { None };
         shelf.stalled = false;
         shelf.taken = Some(Instant::now());
-        let low = shelf.ready.len() <= shelf.depth() / 2;
+        let wakes = shelf.is_urgent() || shelf.is_low() && !shelf.pausing;
         drop(shelf);
-        if low {
+        if wakes {
             self.shared.wanted.notify_one();
         }
         pages
@@ -154,13 +157,22 @@ impl Shelf {
         MAX_BYTES.checked_div(self.size).map_or(0, |depth| depth.min(MAX_DEPTH))
     }
 
+    /// Half of them are left: several are prepared at once then, so that few launches wake the thread.
+    fn is_low(&self) -> bool {
+        self.ready.len() <= self.depth() / 2
+    }
+
+    /// So few are left that more are prepared at once, even beside launches.
+    fn is_urgent(&self) -> bool {
+        self.ready.len() <= self.depth() / 4
+    }
+
     /// Time until one more is to be prepared; `None` if the pool is full.
     fn until_preparing(&self) -> Option<Duration> {
         if self.stalled || self.ready.len() >= self.depth() {
             return None;
         }
-        let is_urgent = self.ready.len() <= self.depth() / 4;
-        let quiet = self.taken.filter(|_| !is_urgent).map_or(QUIET, |taken| taken.elapsed());
+        let quiet = self.taken.filter(|_| !self.is_urgent()).map_or(QUIET, |taken| taken.elapsed());
         Some(QUIET.saturating_sub(quiet))
     }
 }
@@ -184,7 +196,11 @@ impl Shared {
                 None => self.wanted.wait(shelf).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => return Work::Prepare(shelf.size),
                 Some(pause) => {
-                    self.wanted.wait_timeout(shelf, pause).unwrap_or_else(PoisonError::into_inner).0
+                    shelf.pausing = true;
+                    let waited = self.wanted.wait_timeout(shelf, pause);
+                    let mut shelf = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    shelf.pausing = false;
+                    shelf
                 }
             };
         }
