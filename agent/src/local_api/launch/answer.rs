@@ -19,7 +19,7 @@ use super::report::report_inline;
 use super::selection::Selection;
 use super::slots::LaunchSlot;
 use super::unread::Content;
-use crate::memory::{Generation, Pool, Vault};
+use crate::memory::{Generation, Vault};
 
 /// How long a launcher may go on taking an answer of secrets that are no longer current.
 pub(super) const GRACE: Duration = Duration::from_millis(500);
@@ -94,7 +94,7 @@ impl Reply<'_> {
         let why = if inline || len == 0 {
             WhyInline::Asked
         } else {
-            match self.send_pages(stream, header(Answer::Descriptor, count, len)?, slot, &state.pool).await {
+            match self.send_pages(stream, header(Answer::Descriptor, count, len)?, slot, state).await {
                 Ok(content) => return Ok((Answer::Descriptor, content)),
                 Err(Unsent::Failed(failure)) => return Err(failure),
                 Err(Unsent::Inline(why)) => {
@@ -113,13 +113,14 @@ impl Reply<'_> {
         stream: &Stream,
         header: AnswerHeader,
         slot: &mut LaunchSlot,
-        pool: &Pool,
+        state: &LaunchState,
     ) -> Result<Content, Unsent> {
         let len = header.len as usize;
-        if !slot.hold(len) {
+        // Answers that were read a moment ago may still be counted.
+        if !slot.hold(len) && !(state.unread.make_room(&state.metrics) && slot.hold(len)) {
             return Err(Unsent::Inline(WhyInline::Share));
         }
-        let mut pages = pool.take(marked_len(len)).await.map_err(|error| {
+        let mut pages = state.pool.take(marked_len(len)).await.map_err(|error| {
             debug!(%error, "this launch is answered inline");
             Unsent::Inline(WhyInline::Memory)
         })?;

@@ -27,8 +27,10 @@ use crate::local_api::accept::Acceptor;
 pub async fn serve(listener: UnixListener, state: Arc<LaunchState>, shutdown: impl Future<Output = ()>) {
     let shutdown = pin!(shutdown);
     select! {
-        () = shutdown => {}
+        // Launches before all else that may have been woken with them.
+        biased;
         () = accept_all(listener, &state) => {}
+        () = shutdown => {}
         () = keep_pool_sized(&state) => {}
         () = state.unread.watch(state.vault.changes(), &state.metrics) => {}
     }

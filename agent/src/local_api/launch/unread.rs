@@ -8,8 +8,9 @@
 //! descriptor back, but the pages behind it are marked and wiped ([`SentPages::withdraw`]). Bytes that were sent inline are out
 //! of reach: they stay in the kernel until the launcher reads or closes.
 //!
-//! A launcher reads at once, so the daemon does not wait for each answer: it looks at two whenever one is added, and at all of
-//! them ten times a second.
+//! A launcher reads at once, so the daemon does not wait for each answer: it looks at all of them a moment after one is added, and
+//! ten times a second while some stay unread. Letting an answer go unmaps and frees its pages, which would take the processor from
+//! the launch that has just been answered, so that happens at once only if answers pile up.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use tokio::select;
 use tokio::sync::{Notify, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::answer::GRACE;
 use super::nonblocking::Stream;
@@ -34,9 +35,15 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const INTERVAL: Duration = Duration::from_millis(100);
 /// The same when there is not: only slots are left to free, and whoever finds none looks too.
 const LONG_INTERVAL: Duration = Duration::from_secs(2);
-/// How often a connection that finds no slot may look at all answers: a flood must not make the daemon do nothing else.
+/// The same while launches come: they have read their answers by then. One timer serves many launches.
+const BUSY_INTERVAL: Duration = Duration::from_millis(20);
+/// How many answers may wait for that look.
+const FEW: usize = 16;
+/// How often a launch that finds no slot, or no memory, may look at more than [`FEW`] answers: a flood must not make the daemon
+/// do nothing else.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How many of the oldest answers are looked at when one is added: more than one, so that they do not pile up.
+/// How many of the oldest answers are looked at when one is added to more than [`FEW`]: more than one, so that they do not pile
+/// up.
 const LOOKS: usize = 2;
 
 /// All answers of a daemon that may be unread.
@@ -49,7 +56,12 @@ pub(super) struct Unread {
 #[derive(Debug, Default)]
 struct Answers {
     sent: VecDeque<Sent>,
+    /// When a launch that found no room last had all of them looked at.
     looked: Option<Instant>,
+    /// Some were added since the watch last looked at them.
+    has_new: bool,
+    /// The watch is to be woken by the next one.
+    idle: bool,
 }
 
 /// One answer. The slot is free after its connection is closed.
@@ -131,23 +143,28 @@ impl Unread {
         }
         let sent = Sent { stream, content, peer, at: Instant::now(), _slot: slot };
         let mut answers = self.lock();
-        let was_empty = answers.sent.is_empty();
-        let oldest = LOOKS.min(answers.sent.len());
+        let oldest = if answers.sent.len() < FEW { 0 } else { LOOKS };
         let rest: Vec<_> = answers.sent.drain(..oldest).collect();
         answers.sent.push_back(sent);
         let unread = rest.into_iter().filter_map(|sent| sent.unless_read(metrics));
         answers.sent.extend(unread);
+        answers.has_new = true;
+        let is_idle = std::mem::take(&mut answers.idle);
         drop(answers);
-        if was_empty {
+        if is_idle {
             self.added.notify_one();
         }
     }
 
-    /// Frees the slots of answers that are read, if that was not tried just now. Returns whether it was tried.
+    /// Frees the slots and the memory of answers that are read, unless there are many and that was tried just now. Returns
+    /// whether it was tried.
     pub(super) fn make_room(&self, metrics: &Metrics) -> bool {
-        let is_due = self.lock().looked.is_none_or(|looked| looked.elapsed() >= PAUSE);
+        let mut answers = self.lock();
+        let is_due =
+            answers.sent.len() <= FEW || answers.looked.is_none_or(|looked| looked.elapsed() >= PAUSE);
         if is_due {
-            self.look(metrics);
+            answers.look(metrics);
+            answers.looked = Some(Instant::now());
         }
         is_due
     }
@@ -163,42 +180,24 @@ impl Unread {
                     }
                 }
             }
-            self.look(metrics);
+            self.lock().look(metrics);
         }
     }
 
-    /// For the time between two looks; for ever while there is nothing to look at.
+    /// For the time between two looks.
     async fn pause(&self) {
-        let interval = loop {
-            match self.interval() {
-                Some(interval) => break interval,
-                None => self.added.notified().await,
-            }
-        };
-        sleep(interval).await;
-    }
-
-    fn interval(&self) -> Option<Duration> {
-        let answers = self.lock();
-        let is_urgent =
-            |sent: &Sent| !matches!(sent.content, Content::Harmless) || sent.at.elapsed() < DEADLINE;
-        let last = answers.sent.back()?;
-        Some(if is_urgent(last) || answers.sent.iter().any(is_urgent) { INTERVAL } else { LONG_INTERVAL })
-    }
-
-    /// Lets go of answers that are read, and withdraws those that may not wait any longer.
-    fn look(&self, metrics: &Metrics) {
-        let mut answers = self.lock();
-        let sent = std::mem::take(&mut answers.sent);
-        answers.sent = sent.into_iter().filter_map(|sent| sent.unless_read(metrics)).collect();
-        answers.looked = Some(Instant::now());
+        let interval = self.lock().interval();
+        if timeout(interval, self.added.notified()).await.is_ok() {
+            self.lock().has_new = false;
+            sleep(BUSY_INTERVAL).await;
+        }
     }
 
     /// The daemon stops: what is not read within [`GRACE`] is withdrawn.
     pub(super) async fn close(&self, metrics: &Metrics) {
         let deadline = Instant::now() + GRACE;
         loop {
-            self.look(metrics);
+            self.lock().look(metrics);
             if !self.holds_pages() || Instant::now() >= deadline {
                 break;
             }
@@ -215,6 +214,31 @@ impl Unread {
 
     fn lock(&self) -> MutexGuard<'_, Answers> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Answers {
+    /// Time until the next look. A wake ends it if nothing else is urgent.
+    fn interval(&mut self) -> Duration {
+        let is_urgent =
+            |sent: &Sent| !matches!(sent.content, Content::Harmless) || sent.at.elapsed() < DEADLINE;
+        // More are likely to come: a wake and a timer for each of them would cost a turn of the event loop.
+        if std::mem::take(&mut self.has_new) {
+            return BUSY_INTERVAL;
+        }
+        let is_any_urgent = self.sent.iter().any(is_urgent);
+        self.idle = !is_any_urgent;
+        match (is_any_urgent, self.sent.is_empty()) {
+            (true, _) => INTERVAL,
+            (false, false) => LONG_INTERVAL,
+            (false, true) => Duration::MAX,
+        }
+    }
+
+    /// Lets go of answers that are read, and withdraws those that may not wait any longer.
+    fn look(&mut self, metrics: &Metrics) {
+        let sent = std::mem::take(&mut self.sent);
+        self.sent = sent.into_iter().filter_map(|sent| sent.unless_read(metrics)).collect();
     }
 }
 

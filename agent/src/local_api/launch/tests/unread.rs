@@ -6,7 +6,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use super::*;
 use crate::memory::Loss;
 use crate::sys::Backing;
-use crate::sys::test_support::{become_user, in_a_process_of_its_own};
+use crate::sys::test_support::{become_user, in_a_process_of_its_own, limit_locked_memory};
 use devbox_secrets_tests::needs::{self, skipped};
 
 const DEFAULT: Flags = Flags { list: false, inline: false, patient: false };
@@ -146,6 +146,26 @@ fn a_user_who_reads_no_answer_gets_no_more_than_its_share_and_others_go_on() {
         assert!((100..=256).contains(&hoarded), "{hoarded} answers wait for the one user");
         drop(hoard);
         server.wait_for_connections(0);
+    }
+}
+
+#[test]
+fn answers_that_were_just_read_take_no_memory_from_the_next_launches() {
+    in_a_process_of_its_own("local_api::launch::tests::unread::child_with_a_small_share_of_locked_memory");
+}
+
+#[test]
+#[ignore = "run in a process of its own by answers_that_were_just_read_take_no_memory_from_the_next_launches"]
+fn child_with_a_small_share_of_locked_memory() {
+    limit_locked_memory(1 << 20);
+    let value = vec![b'v'; 12 << 10];
+    let server = Server::start().holding(&[("A", &value)]);
+    if !has_descriptors(&server) {
+        return;
+    }
+    for _ in 0..50 {
+        let Got::Descriptor(strings) = server.everything() else { panic!("answered by value") };
+        assert_eq!(strings.len(), (12 << 10) + 3);
     }
 }
 
