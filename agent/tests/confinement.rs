@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 
 use nix::sys::signal::Signal;
 
-use support::pipe::full_pipe;
+use devbox_secrets_tests::process::full_pipe;
 
 struct Place {
     dir: tempfile::TempDir,

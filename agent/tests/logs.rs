@@ -17,11 +17,11 @@ use nix::sys::signal::Signal;
 use nix::sys::termios::{FlowArg, tcflow};
 use tokio::time::{sleep, timeout};
 
+use devbox_secrets_tests::process::full_pipe;
 use support::PATIENCE;
 use support::control_plane::{ControlPlane, Script, bundle};
 use support::daemon::{Daemon, PROGRAM};
 use support::launch::launch;
-use support::pipe::full_pipe;
 
 /// Enough for their audit to fill a pipe, 64 KiB, several times over.
 const LAUNCHES: usize = 800;

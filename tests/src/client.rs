@@ -11,7 +11,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::wait;
@@ -279,6 +279,18 @@ impl Api {
     pub async fn delete(&self, name: &str) -> Value {
         self.post_empty(&format!("/v1/secrets/{name}/delete")).await.expect(200).json()
     }
+}
+
+/// Sends `bytes` as they are, and returns all that the peer sends until it closes the connection.
+///
+/// # Panics
+/// If the peer does not close it.
+pub async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> Vec<u8> {
+    // The peer may refuse, and close, before it has read everything.
+    let _ = stream.write_all(bytes).await;
+    let mut answer = Vec::new();
+    let _ = wait::within("the peer to close the connection", stream.read_to_end(&mut answer)).await;
+    answer
 }
 
 /// `GET path` on a Unix socket.

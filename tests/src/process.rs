@@ -1,11 +1,12 @@
 //! One running program: its output goes to a file, it ends with the test, and a failing test prints the end of its log.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{self, PipeReader, PipeWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -223,6 +224,21 @@ pub async fn run_within(limit: Duration, command: Command, input: &[u8]) -> Outp
 pub fn append(path: &Path) -> File {
     fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("the folder can be made");
     OpenOptions::new().create(true).append(true).open(path).expect("the file can be made")
+}
+
+/// A pipe without a reader at work: the next write of one byte would block.
+///
+/// # Panics
+/// If no pipe can be made.
+#[must_use]
+pub fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, writer) = io::pipe().expect("a pipe can be made");
+    let set = |flags| fcntl(&writer, FcntlArg::F_SETFL(flags)).expect("a pipe's flags can be set");
+    set(OFlag::O_NONBLOCK);
+    while (&writer).write(&[b'x'; 4_096]).is_ok() {}
+    while (&writer).write(b"x").is_ok() {}
+    set(OFlag::empty());
+    (reader, writer)
 }
 
 /// Writes past the test runner's capture, so that the reason of a skipped or failing test is always shown.

@@ -4,7 +4,6 @@
 pub mod control_plane;
 pub mod daemon;
 pub mod launch;
-pub mod pipe;
 
 use std::time::Duration;
 

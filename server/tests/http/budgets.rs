@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 
 use devbox_secrets_server::config::{Config, Exempt, ListenerLimits, Rate};
+use devbox_secrets_tests::client;
 use devbox_secrets_tests::devbox::Applicant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -27,12 +28,8 @@ async fn connect_from_elsewhere(to: SocketAddr) -> TcpStream {
     socket.connect(to).await.unwrap()
 }
 
-async fn exchange(mut stream: TcpStream, request: &str) -> String {
-    // The server may refuse, and close, before the request is sent.
-    let _ = stream.write_all(request.as_bytes()).await;
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
-    String::from_utf8(answer).unwrap()
+async fn exchange(stream: TcpStream, request: &str) -> String {
+    String::from_utf8(client::exchange(stream, request.as_bytes()).await).unwrap()
 }
 
 fn assert_counted(server: &TestServer, line: &str) {

@@ -8,6 +8,7 @@ use devbox_secrets_proto::devbox::{
     BOOT_LEN, BUNDLE_MEDIA_TYPE, BUNDLE_PATH, ENROLL_PATH, RENEW_PATH, STEP_LEN,
 };
 use devbox_secrets_proto::seal::{BundleKey, Context};
+use devbox_secrets_tests::client::exchange;
 use devbox_secrets_tests::devbox::Applicant;
 use devbox_secrets_tests::tls::Identity;
 use devbox_secrets_tests::wait::DEADLINE;
@@ -210,10 +211,8 @@ async fn the_handshake_is_hybrid_tls_1_3_and_shows_the_ca() {
 #[tokio::test]
 async fn a_client_without_tls_is_closed_and_disturbs_no_other() {
     let server = TestServer::start().await;
-    let mut stream = TcpStream::connect(server.bound.devbox).await.unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
+    let stream = TcpStream::connect(server.bound.devbox).await.unwrap();
+    let answer = exchange(stream, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
     enrolled(&server).await;
 }

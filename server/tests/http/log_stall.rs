@@ -1,12 +1,12 @@
 //! A standard error that takes no lines (a container runtime under back-pressure, Ctrl-S, a full disk) stops nothing.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, fcntl};
+use devbox_secrets_tests::process::full_pipe;
 use nix::sys::signal::Signal;
 
 use crate::program::{Dev, PROGRAM};
@@ -70,14 +70,6 @@ fn lines_that_cannot_be_written_are_counted() {
         }
         assert_eq!(dev.end(Signal::SIGTERM).0, Some(0));
     }
-}
-
-/// A pipe that takes no byte more.
-fn full_pipe() -> (PipeReader, PipeWriter) {
-    let (reader, mut writer) = io::pipe().unwrap();
-    let capacity = usize::try_from(fcntl(&writer, FcntlArg::F_GETPIPE_SZ).unwrap()).unwrap();
-    writer.write_all(&vec![b'x'; capacity]).unwrap();
-    (reader, writer)
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use devbox_secrets_server::config::TlsFiles;
+use devbox_secrets_tests::client::exchange;
 use rustls::HandshakeKind;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -47,10 +48,8 @@ async fn a_client_without_tls_is_never_answered_in_the_clear() {
     let directory = tempfile::tempdir().unwrap();
     let (files, _) = self_signed(directory.path());
     let server = TestServer::start_with(|config| config.api.tls = Some(files)).await;
-    let mut stream = TcpStream::connect(server.bound.api).await.unwrap();
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
+    let stream = TcpStream::connect(server.bound.api).await.unwrap();
+    let answer = exchange(stream, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
 }
 

@@ -1,19 +1,15 @@
 //! Malformed requests are refused in the format of every other error.
 
+use devbox_secrets_tests::client;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::TestServer;
 
 /// Sends `request` as it is and reads to the end of the connection.
 async fn exchange(server: &TestServer, request: &[u8]) -> String {
-    let mut stream = TcpStream::connect(server.bound.api).await.unwrap();
-    // The server may refuse before all is sent.
-    let _ = stream.write_all(request).await;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    String::from_utf8(answer).unwrap()
+    let stream = TcpStream::connect(server.bound.api).await.unwrap();
+    String::from_utf8(client::exchange(stream, request).await).unwrap()
 }
 
 /// Fails unless the last answer has this status and a body of the error format.

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use devbox_secrets_proto::join_token::JoinToken;
-use devbox_secrets_tests::client::{Connection, Protocol};
+use devbox_secrets_tests::client::{Connection, Protocol, exchange};
 use devbox_secrets_tests::devbox::{Applicant, Listener};
 use devbox_secrets_tests::server::Server;
 use devbox_secrets_tests::tls::{self, Client, Trust};
@@ -168,10 +168,8 @@ async fn tls_1_2_is_refused() {
 async fn a_plaintext_client_gets_nothing_and_harms_nobody() {
     let world = World::start().await;
     let address = world.server.ready.devbox_address();
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(b"POST /v1/devbox/enroll HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-    let mut answer = Vec::new();
-    let _ = wait::within("the plaintext connection's end", stream.read_to_end(&mut answer)).await;
+    let stream = TcpStream::connect(address).await.unwrap();
+    let answer = exchange(stream, b"POST /v1/devbox/enroll HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
     let devbox = world.devbox("box").await;
     listener(&world).enrolled(&devbox.join_token, &devbox.id).await;

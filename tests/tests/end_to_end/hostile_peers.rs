@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use devbox_launch_proto::{Answer, AnswerHeader, ErrorCode, HEADER_LEN, Item};
+use devbox_secrets_tests::client::exchange;
 use devbox_secrets_tests::crowd::{broken_launch_requests, launch_request};
 use devbox_secrets_tests::daemon::Daemon;
 use devbox_secrets_tests::launch::Launch;
 use devbox_secrets_tests::require_root;
 use devbox_secrets_tests::wait;
 use devbox_secrets_tests::world::World;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 
 async fn daemon() -> (World, Daemon) {
@@ -35,10 +36,8 @@ async fn peer(socket: &Path, bytes: &[u8]) -> UnixStream {
 }
 
 /// Everything that the daemon says until it closes the connection.
-async fn last_words(mut stream: UnixStream) -> Vec<u8> {
-    let mut answer = Vec::new();
-    let _ = wait::within("the daemon to close the connection", stream.read_to_end(&mut answer)).await;
-    answer
+async fn last_words(stream: UnixStream) -> Vec<u8> {
+    exchange(stream, b"").await
 }
 
 #[tokio::test]
