@@ -1,17 +1,17 @@
-//! Whether the secrets in the vault are what the control plane would send now: checked before each answer to a launch or a
-//! unit.
+//! Freshness: whether the vault's secrets are those that the control plane would send now. Checked before each answer to a launch
+//! or a unit.
 //!
-//! A process may stand still: SIGSTOP, a frozen cgroup, a machine without processor time. Meanwhile the control plane's answer
+//! A process may be stopped: SIGSTOP, a frozen cgroup, a machine without processor time. Meanwhile the control plane's answer
 //! waits unread in the connection's buffer, and more may change after that answer was sent. When the process continues, a
-//! launch may be scheduled before the poller. So a launch looks first:
+//! launch may be scheduled before the poller. So a launch checks first:
 //!
-//! - a poll is held by the server, and its connection has no unread byte: the secrets are current. This look is one system
+//! - a poll is held by the server, and its connection has no unread byte: the secrets are current. This check is one system
 //!   call, and the usual case;
 //! - otherwise, if the last answer is known to be recent, they are as well;
 //! - otherwise the launch waits until the poller has read the answer and a poll without a wait has confirmed it;
-//! - if the control plane is away, or does not confirm in time, the lease alone decides, as for any disconnected devbox.
+//! - if the control plane is unavailable, or does not confirm in time, the lease alone decides, as for any disconnected devbox.
 //!
-//! An answer's age is not in it. Its upper bound is the time since the connection was last seen without unread bytes.
+//! An answer does not contain its age. Its upper bound is the time since the connection was last seen without unread bytes.
 
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,13 +25,13 @@ use tokio::time::timeout;
 use crate::memory::{Generation, Unavailable, Vault};
 use crate::sys::BootTime;
 
-/// An answer that is not older needs no confirmation: promise P6 allows a second from a deletion to its effect.
+/// An answer of at most this age needs no confirmation: promise P6 allows a second from a deletion to its effect.
 const RECENT: Duration = Duration::from_secs(1);
-/// Longest wait of a launch for the confirmation. Afterwards the control plane counts as away.
+/// Longest wait of a launch for the confirmation. Afterwards the control plane counts as unavailable.
 const PATIENCE: Duration = Duration::from_millis(1_500);
-/// Between two polls that confirm, if the first one's answer was too slow to confirm anything.
+/// Pause between two confirming polls, if the first one's answer was too slow to confirm.
 const AFTER_SLOW: Duration = Duration::from_millis(500);
-/// Confirming polls in a row that were too slow, after which the network is taken for slow and the lease decides.
+/// Consecutive confirming polls that were too slow, after which the network counts as slow and the lease alone decides.
 const MAX_SLOW: u32 = 2;
 
 /// The state of the last exchange with the control plane. Written by the poller and its connection, read by launches.
@@ -54,21 +54,21 @@ struct State {
     heard_after: Option<BootTime>,
     /// The same, before the header of the answer that is being read.
     arrived_after: Option<BootTime>,
-    /// The vault had the control plane's word of this time, or of a later one.
+    /// The vault's secrets were current at this time or later.
     known_at: Option<BootTime>,
-    /// Confirming polls in a row whose answers were too slow.
+    /// Consecutive confirming polls whose answers were too slow.
     slow: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// No poll is under way.
+    /// No poll is in progress.
     Between,
     /// The server holds a poll, and answers it by `due` at the latest.
     Held { due: BootTime },
-    /// An answer is being read, or a poll without a wait is under way.
+    /// An answer is being read, or a poll without a wait is in progress.
     Asking,
-    /// The control plane is away: the lease decides.
+    /// The control plane is unavailable: the lease decides.
     Away,
 }
 
@@ -80,7 +80,7 @@ impl Default for Freshness {
 }
 
 impl Freshness {
-    /// Before the first poll: a launch waits for it, if the vault has something from a predecessor.
+    /// Before the first poll: a launch waits for it, if the vault has a predecessor's secrets.
     #[must_use]
     pub fn new() -> Self {
         Self::in_phase(Phase::Between)
@@ -99,7 +99,7 @@ impl Freshness {
         Self { state: Mutex::new(state), changes: watch::Sender::new(()), wanted: Notify::new() }
     }
 
-    /// Returns the secrets of `vault` once they are known to be current or the control plane is known to be away.
+    /// Returns the secrets of `vault` once they are known to be current or the control plane is known to be unavailable.
     ///
     /// # Errors
     /// [`Unavailable`].
@@ -108,13 +108,13 @@ impl Freshness {
         if self.state().is_current() {
             return Ok(held);
         }
-        // It must not keep revoked pages alive.
+        // Dropped, because it would keep revoked pages alive during the wait.
         drop(held);
         self.settled().await;
         vault.current()
     }
 
-    /// Waits until what is held is current, or the control plane is away.
+    /// Waits until the secrets are current, or the control plane is unavailable.
     async fn settled(&self) {
         let mut changes = self.changes.subscribe();
         loop {
@@ -122,26 +122,26 @@ impl Freshness {
             self.wanted.notify_one();
             let settled = async {
                 while !self.state().is_current() {
-                    // Its sender is `self`: this is a change and never the end of the channel.
+                    // Never an error: the sender is in `self`.
                     let _ = changes.changed().await;
                 }
             };
             if timeout(PATIENCE, settled).await.is_ok() {
                 return;
             }
-            // The process stood still again while it waited: the poller had no time either.
+            // If more time has passed, the process was stopped again: the poller had no time either, so the wait is repeated.
             if BootTime::now().since(started) < 2 * PATIENCE {
                 return self.away();
             }
         }
     }
 
-    /// Waits until a launch waits for a confirmation: the next poll should not pause any longer.
+    /// Waits until a launch needs a confirmation: the pause before the next poll ends then.
     pub(crate) async fn wanted(&self) {
         self.wanted.notified().await;
     }
 
-    /// A new poller begins: what is held is a predecessor's.
+    /// A new poller starts; the secrets are a predecessor's.
     pub(crate) fn begin(&self) {
         self.change(|state| {
             state.phase = Phase::Between;
@@ -151,7 +151,7 @@ impl Freshness {
     }
 
     /// A poll is about to be sent over an open connection. Returns how long the server may hold it: not at all if it is to
-    /// confirm what is held, `wait` otherwise.
+    /// confirm the secrets, `wait` otherwise.
     pub(crate) fn asks(&self, wait: Duration) -> Duration {
         let now = BootTime::now();
         let mut state = self.state();
@@ -174,7 +174,7 @@ impl Freshness {
     /// The answer's header has been read.
     pub(crate) fn arrives(&self) {
         self.change(|state| {
-            // An answer read after it may have been sent after a stall.
+            // An answer that is read after the deadline may have been sent after a stall.
             state.arrived_after = state.heard_after;
             if let Phase::Held { .. } = state.phase {
                 state.knows(state.arrived_after);
@@ -183,8 +183,8 @@ impl Freshness {
         });
     }
 
-    /// The vault has what was answered. `as_of`: the server answered at this time or later; `None` if that is not known.
-    /// Returns how long to pause, which a launch that waits cuts short ([`Self::wanted`]).
+    /// The vault has the answer's secrets. `as_of`: the server answered at this time or later; `None` if unknown. Returns the
+    /// pause, which a waiting launch cuts short ([`Self::wanted`]).
     pub(crate) fn answered(&self, as_of: Option<BootTime>, usual: Duration) -> Duration {
         let mut pause = usual;
         self.change(|state| {
@@ -194,7 +194,7 @@ impl Freshness {
                 state.slow = 0;
                 return;
             }
-            // Only a poll that confirmed nothing counts: the answer to a held one may be old.
+            // Only an unsuccessful confirming poll counts: the answer to a held one may be old anyway.
             let has_confirmed_nothing = as_of.is_some();
             state.slow = if has_confirmed_nothing { state.slow.saturating_add(1) } else { 0 };
             if (1..MAX_SLOW).contains(&state.slow) {
@@ -207,8 +207,8 @@ impl Freshness {
         pause
     }
 
-    /// The connection broke under a poll. A connection that was seen open and empty a moment ago broke now: the control plane
-    /// is away. Otherwise it may have broken long ago, and the next attempt shows whether it is away.
+    /// The connection broke during a poll. If it was seen open and empty a moment ago, it broke now, so the control plane is
+    /// unavailable. Otherwise it may have broken long ago, and the next attempt shows whether the control plane is available.
     pub(crate) fn broke(&self) {
         self.change(|state| {
             if let Phase::Held { .. } = state.phase {
@@ -221,12 +221,12 @@ impl Freshness {
         });
     }
 
-    /// The control plane was asked and gave no word on what is held.
+    /// The control plane was asked and did not confirm the secrets.
     pub(crate) fn away(&self) {
         self.change(|state| state.phase = Phase::Away);
     }
 
-    /// A poll failed, unless [`Self::broke`] has said so already.
+    /// A poll failed. [`Self::broke`] may have recorded that already.
     pub(crate) fn failed(&self) {
         self.change(|state| {
             if state.phase != Phase::Between {
@@ -235,8 +235,8 @@ impl Freshness {
         });
     }
 
-    /// There is a connection. Its owner calls [`Self::disconnected`] before it is closed. A poll that was about to be sent over
-    /// the one before is not held: a launch does not take a silent handshake for a server that has nothing to say.
+    /// A connection was made. Its owner calls [`Self::disconnected`] before it is closed. A poll that was about to be sent over
+    /// the previous one does not count as held: a launch must not take a silent handshake for an unchanged bundle.
     pub(crate) fn connected(&self, socket: RawFd) {
         let mut state = self.state();
         if let Phase::Held { .. } = state.phase {
@@ -252,7 +252,7 @@ impl Freshness {
         self.state().socket = None;
     }
 
-    /// A read from the connection returned nothing. The runtime may have cut it short, so the kernel is asked.
+    /// A read from the connection returned nothing. The runtime may have returned early, so the kernel is asked.
     pub(crate) fn is_silent(&self) {
         let mut state = self.state();
         if state.socket.is_some_and(has_nothing_unread) {
@@ -260,7 +260,7 @@ impl Freshness {
         }
     }
 
-    /// Bytes, or the end, were read from the connection.
+    /// Bytes, or the end of the stream, were read from the connection.
     pub(crate) fn is_heard(&self) {
         let mut state = self.state();
         state.heard_after = state.empty_at;
@@ -300,7 +300,7 @@ impl State {
     }
 }
 
-/// An end or an error is something to read.
+/// The end of the stream and an error count as unread bytes.
 fn has_nothing_unread(socket: RawFd) -> bool {
     recv(socket, &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) == Err(Errno::EAGAIN)
 }
@@ -329,7 +329,7 @@ mod tests {
         (ours, listener.accept().unwrap().0)
     }
 
-    /// With a poll that the server holds since what is held was confirmed.
+    /// With a poll that the server holds since the secrets were confirmed.
     fn held() -> (Freshness, TcpStream, TcpStream) {
         let (ours, server) = connection();
         let freshness = Freshness::new();
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn unread_bytes_and_a_connection_that_ended_are_doubt() {
+    fn unread_bytes_and_a_closed_connection_need_a_confirmation() {
         let (freshness, ours, mut server) = held();
         server.write_all(b"x").unwrap();
         until_readable(&ours);
@@ -370,7 +370,7 @@ mod tests {
         freshness.is_heard();
         freshness.arrives();
         assert!(!is_current(&freshness));
-        // The rest of a long answer is sent once its beginning has been read.
+        // The rest of a long answer is sent once its start has been read.
         freshness.is_silent();
         freshness.is_heard();
         assert_eq!(freshness.answered(None, WAIT), WAIT);
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_came_while_launches_looked_needs_no_confirmation() {
+    fn an_answer_that_arrives_during_launches_needs_no_confirmation() {
         let (freshness, _ours, _server) = held();
         freshness.state().known_at = Some(ago(WAIT));
         assert!(is_current(&freshness));
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_takes_the_place_of_another_holds_no_poll_yet() {
+    fn a_new_connection_has_no_held_poll_yet() {
         let (freshness, ours, _server) = held();
         freshness.state().known_at = Some(ago(2 * RECENT));
         assert!(is_current(&freshness), "the server holds a poll");
@@ -404,14 +404,14 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_that_is_overdue_is_doubt() {
+    fn an_overdue_poll_needs_a_confirmation() {
         let (freshness, _ours, _server) = held();
         freshness.state().phase = Phase::Held { due: ago(RECENT) };
         assert!(!is_current(&freshness));
     }
 
     #[test]
-    fn a_connection_that_breaks_now_leaves_the_lease_and_one_that_broke_unseen_is_doubt() {
+    fn a_connection_that_breaks_now_leaves_the_lease_and_one_that_broke_unseen_needs_a_confirmation() {
         let (freshness, _ours, _server) = held();
         freshness.is_heard();
         freshness.broke();
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_is_too_slow_to_confirm_anything_is_not_asked_for_ever() {
+    fn a_network_too_slow_to_confirm_is_not_asked_for_ever() {
         let freshness = Freshness::new();
         let slow = || Some(ago(2 * RECENT));
         assert_eq!(freshness.asks(WAIT), Duration::ZERO);
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_launch_waits_for_the_confirmation_and_not_for_ever() {
+    async fn a_launch_waits_for_the_confirmation_with_a_limit() {
         let freshness = Freshness::new();
         tokio::join!(freshness.settled(), async { freshness.answered(Some(BootTime::now()), WAIT) });
         freshness.begin();

@@ -1,8 +1,7 @@
-//! What operators see in numbers: served in the Prometheus text format by the admin socket.
+//! Counters and histograms, served in the Prometheus text format by the admin socket.
 //!
-//! Counters and histograms are here, each moved where its event is; what has a value at every moment is computed when it
-//! is asked for ([`Status`](crate::status::Status)). Labels are words of this program: every one is there from the start, at 0, and none is what
-//! a peer or the control plane sent.
+//! Each is incremented at its event; gauges are computed on request from a [`Status`](crate::status::Status). Labels are words of
+//! this program, present from the start at 0, never text of a peer or of the control plane.
 
 use std::fmt;
 use std::time::Instant;
@@ -20,28 +19,28 @@ use crate::memory::Loss;
 /// The media type of [`Metrics::text`]: OpenMetrics 1.0.0, section 4.1, which Prometheus reads.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What every name begins with: the program's own.
+/// The prefix of all names: the program's name.
 const PREFIX: &str = "devbox_secretsd";
 /// Upper ends of the buckets of latencies, in seconds. The promise is one second from the write; this is the daemon's share.
 const LATENCY_BUCKETS: [f64; 11] = [0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
 
-/// A counter for each word.
+/// One counter for each word.
 type ByWord = Family<[(&'static str, &'static str); 1], Counter>;
 
 /// The reasons that other parts count by. Each part keeps its own list; here each word gets a counter at 0.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Reasons {
-    /// Why answers to launches are withdrawn.
+    /// Reasons why answers to launches are withdrawn.
     pub withdrawals: &'static [&'static str],
-    /// Why launches are answered by value.
+    /// Reasons why launches are answered by value.
     pub inline: &'static [&'static str],
-    /// Why units' credentials are refused, apart from [`Loss`].
+    /// Reasons why units' credentials are refused, apart from [`Loss`].
     pub credential_refusals: &'static [&'static str],
-    /// Why synchronisation fails.
+    /// Kinds of failures to synchronise.
     pub sync_failures: &'static [&'static str],
 }
 
-/// The daemon's counters. No count takes an allocation.
+/// The daemon's counters. Counting does not allocate.
 pub struct Metrics {
     registry: Registry,
     launches: Counter,
@@ -91,8 +90,8 @@ impl Metrics {
     }
 }
 
-/// Where there are no secrets, the loss says why, more exactly than the code. Of the codes, only [`ErrorCode::NotReady`] is
-/// never anything else.
+/// Error codes, and losses instead of a code if there are no secrets, because they are more exact. [`ErrorCode::NotReady`] is
+/// always a loss.
 fn launch_refusals() -> impl Iterator<Item = &'static str> {
     let codes = ErrorCode::ALL.into_iter().filter(|code| *code != ErrorCode::NotReady);
     codes.map(ErrorCode::word).chain(Loss::ALL.map(Loss::word))
@@ -176,7 +175,7 @@ impl Metrics {
     #[must_use]
     pub fn launches(&self) -> [u64; 3] {
         let refusals = |word| self.launch_refusals.get_or_create(&[("reason", word)]).get();
-        // Sorted, for a word that two lists have is one counter.
+        // A set, because a word that is in both lists is one counter.
         let words: std::collections::BTreeSet<_> = launch_refusals().collect();
         [self.launches.get(), words.into_iter().map(refusals).sum(), self.abandoned.get()]
     }
@@ -191,12 +190,12 @@ impl Metrics {
         self.credential_refusals.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// A poll that said that nothing changed. How long it was held is the server's choice, and no latency.
+    /// Counts an "unchanged" answer. Its duration is the server's choice and not a latency.
     pub fn unchanged(&self) {
         self.polls.get_or_create(&[("answer", "unchanged")]).inc();
     }
 
-    /// A poll whose answer came at `arrived` brought a bundle, which is open in locked memory now.
+    /// Counts an answer of `arrived` with a bundle, which is decrypted in locked memory now.
     pub fn opened(&self, arrived: Instant) {
         self.polls.get_or_create(&[("answer", "changed")]).inc();
         self.poll_latency.observe(arrived.elapsed().as_secs_f64());
@@ -222,7 +221,7 @@ impl Metrics {
     /// All counters, and `gauges`, as [`MEDIA_TYPE`].
     ///
     /// # Errors
-    /// None that a string gives.
+    /// Never: writing to a string does not fail.
     pub fn text(&self, gauges: impl Collector) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode_registry(&mut text, &self.registry)?;
@@ -257,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_is_there_from_the_start() {
+    fn every_reason_is_present_from_the_start() {
         let reasons = Reasons {
             withdrawals: &["deadline"],
             inline: &["in_flight"],
@@ -282,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_under_two_lists_is_one() {
+    fn a_reason_in_two_lists_is_one_counter() {
         let metrics = Metrics::default();
         metrics.launch_refused(Loss::Stale.word());
         metrics.launch_refused(ErrorCode::Busy.word());

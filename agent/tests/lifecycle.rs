@@ -135,7 +135,7 @@ async fn an_identity_that_went_on_elsewhere_is_wiped_and_not_used_again() {
     plane.answer(bundle(2, &[("API_KEY", "two")]));
     daemon.operator(&RESUME, &token(&plane.authority)).await.success();
     assert_eq!(plane.seen().bundles[asked], None, "the first request after it is a new identity's");
-    assert!(daemon.log().contains("another machine goes on as this devbox"));
+    assert!(daemon.log().contains("another machine continues as this devbox"));
 }
 
 #[tokio::test]

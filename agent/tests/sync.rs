@@ -120,7 +120,7 @@ async fn an_invalid_bundle_is_refused_whole_and_the_old_one_stays() {
     half.poller.turn().await;
 
     plane.answer(Script::Garbage);
-    half.fails(Some(5), "is no bundle").await;
+    half.fails(Some(5), "is not a bundle").await;
     plane.answer(Script::Truncated(6, variables(&[("A", "two")])));
     half.fails(Some(5), "cut short").await;
     plane.answer(Script::ForAnother(6, variables(&[("A", "two")])));

@@ -100,7 +100,7 @@ impl Gauges<'_> {
     }
 }
 
-/// Milliseconds as seconds; 0 for what is before 1970.
+/// Milliseconds as seconds; 0 for times before 1970.
 fn seconds(ms: i64) -> f64 {
     Duration::from_millis(u64::try_from(ms).unwrap_or_default()).as_secs_f64()
 }

@@ -29,7 +29,7 @@ pub enum State {
     Starting,
     /// It serves secrets.
     Ready,
-    /// It wiped its secrets when the control plane had been away for longer than `max_stale`.
+    /// It wiped its secrets because the control plane was unavailable for longer than `max_stale`.
     Stale,
     /// It wiped everything for a snapshot and waits for `resume`.
     Quiesced,
@@ -154,7 +154,7 @@ pub struct Status {
     pub hardening: Hardening,
     /// The signs by which a copy of this machine would be noticed.
     pub clone_detection: CloneDetection,
-    /// What the service manager stores for a restart, which then needs no control plane for it.
+    /// The state that the service manager stores, with which a restart needs no control plane.
     pub restart: Stored,
     /// Launches.
     pub launches: Launches,
@@ -162,7 +162,7 @@ pub struct Status {
     pub timings: Timings,
     /// The current secrets' variables, in ascending order of `env`.
     pub secrets: Vec<Variable>,
-    /// How many variables there are, also where `secrets` does not list them. For metrics.
+    /// The number of variables, even if `secrets` does not list them. For metrics.
     #[serde(skip)]
     pub names: u64,
     /// Time since this process opened the revision. For metrics.

@@ -14,7 +14,7 @@ use crate::sys::now_ms;
 #[must_use]
 pub fn print(status: &Status) -> String {
     let mut out = String::new();
-    // A String takes everything that is written to it.
+    // Writing to a String does not fail.
     let _ = write_status(&mut out, status);
     out
 }
@@ -110,7 +110,7 @@ fn expiry(at_ms: i64) -> String {
     }
 }
 
-/// A time in its two largest units.
+/// A time span in its two largest units.
 fn span(seconds: u64) -> String {
     let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
     let first = units.iter().position(|(_, unit)| seconds >= *unit).unwrap_or(units.len() - 1);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_a_restart_is_told() {
+    fn the_state_for_a_restart_is_shown() {
         let told = |identity, secrets_revision| restart(Stored { identity, secrets_revision });
         assert!(told(false, None).contains("nothing waits"));
         assert!(told(true, None).starts_with("identity waits"));

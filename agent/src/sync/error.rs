@@ -1,4 +1,4 @@
-//! Why a poll brought nothing.
+//! Errors of polls.
 
 use devbox_secrets_proto::bundle::InvalidBundle;
 use devbox_secrets_proto::devbox::{CONTINUED_ELSEWHERE, IN_USE_ELSEWHERE};
@@ -10,56 +10,56 @@ use super::expiry::EXPIRED;
 use crate::control_plane::{Refusal, TransportError};
 use crate::memory::GenerationError;
 
-/// Why a poll brought nothing.
+/// Why a poll failed.
 #[derive(Debug, Error)]
 pub enum SyncError {
     /// The control plane was not reached.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// It said no.
+    /// The control plane refused.
     #[error(transparent)]
     Refused(Refusal),
-    /// The certificate is over.
+    /// The certificate has expired.
     #[error("{EXPIRED}")]
     Expired,
-    /// A request cannot be told from a copy's.
-    #[error("this machine has no random numbers: look into the kernel's log")]
+    /// There are no random numbers, without which a clone cannot be detected.
+    #[error("this machine has no random numbers: see the kernel's log")]
     Random,
-    /// It says that nothing changed, to a daemon that holds nothing.
+    /// The answer is "unchanged", to a daemon without secrets.
     #[error(
-        "the server answered that nothing changed since nothing: are server and daemon of the same version?"
+        "the server answered \"unchanged\" to a daemon without secrets: are server and daemon of the same version?"
     )]
     UnchangedFromNothing,
-    /// What came is no bundle.
-    #[error("what the server answered is no bundle: are server and daemon of the same version?")]
+    /// The answer is not a bundle.
+    #[error("the server's answer is not a bundle: are server and daemon of the same version?")]
     Bundle(#[from] InvalidBundle),
-    /// What came is older than what was held.
+    /// The bundle is older than an earlier one.
     #[error(
         "the server offers revision {offered} after {held}: if it was restored from a backup, quiesce and resume this \
          daemon to accept that"
     )]
     Rollback {
-        /// The highest revision held so far.
+        /// The highest revision so far.
         held: u64,
-        /// What was offered.
+        /// The bundle's revision.
         offered: u64,
     },
-    /// The bundle's context does not open.
+    /// The bundle cannot be decrypted.
     #[error("the bundle was not sealed for this request")]
     Seal(#[from] SealError),
-    /// The bundle does not become a generation.
-    #[error("revision {revision} cannot be held")]
+    /// The bundle cannot be put into locked memory.
+    #[error("revision {revision} cannot be put into locked memory")]
     Generation {
         /// The bundle's revision.
         revision: u64,
-        /// Why.
+        /// The reason.
         #[source]
         source: GenerationError,
     },
 }
 
 impl SyncError {
-    /// Every [`Self::kind`].
+    /// All kinds.
     pub const KINDS: [&str; 15] = [
         "resolve",
         "connect",
@@ -94,8 +94,8 @@ impl SyncError {
         }
     }
 
-    /// Whether the control plane says that this devbox may have nothing any more.
-    pub(super) fn ends_service(&self) -> bool {
+    /// Whether this devbox may not have secrets any more.
+    pub(super) fn revokes(&self) -> bool {
         match self {
             Self::Refused(refusal) => {
                 matches!(refusal.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
@@ -106,12 +106,12 @@ impl SyncError {
         }
     }
 
-    /// Whether another machine has gone on with this one's identity.
-    pub(super) fn tells_of_a_clone(&self) -> bool {
+    /// Whether another machine continued with this one's identity.
+    pub(super) fn reports_a_clone(&self) -> bool {
         matches!(self, Self::Refused(refusal) if refusal.code == CONTINUED_ELSEWHERE)
     }
 
-    /// Whether the bundle is good, and there is no room for it.
+    /// Whether the bundle is valid but does not fit.
     pub(super) fn lacks_room(&self) -> bool {
         use GenerationError as Why;
         matches!(

@@ -1,4 +1,4 @@
-//! Ends service on time: at the end of the lease, and at the end of the certificate, whatever the network does.
+//! Wipes the secrets when the lease or the certificate expires, whatever the network does.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -18,31 +18,31 @@ use crate::memory::{Holding, Loss, Vault};
 use crate::sys::{Alarm, Ends, Owned, now_ms, wait_for};
 use crate::telemetry::service_manager;
 
-/// Between two looks, should the kernel refuse a timer.
+/// Pause between two checks if the kernel refuses a timer.
 const WITHOUT_TIMER: Duration = Duration::from_secs(5);
 
-/// What launches are told after the certificate's end.
+/// The line that launches get after the certificate's expiry.
 pub(super) const EXPIRED: &str = "the devbox's certificate has expired without renewal: resume with a fresh join token \
                                   (devbox-secretsd resume)";
 
-/// Watches for ever. The vault itself serves nothing past its lease; this wipes what nobody asks for. It waits for the ends
-/// themselves, on clocks that count the machine's sleep.
+/// Watches for ever. The vault itself serves no secret past its lease; this wipes secrets that no launch asks for. It waits for
+/// the expiries themselves, on clocks that count the machine's sleep.
 pub async fn watch(vault: Arc<Vault>, progress: Arc<Progress>, alarm: Alarm) -> Infallible {
     let (mut held, mut synchronised) = (vault.changes(), progress.changes());
-    let mut told = None;
+    let mut reported = None;
     loop {
-        // Before the look: changes after it wake.
+        // Before the check, so that a later change wakes.
         held.mark_unchanged();
         synchronised.mark_unchanged();
-        let holding = look(&vault, &progress);
+        let holding = check(&vault, &progress);
         let ended = ended(&holding);
-        if let Some(reason) = ended.as_ref().filter(|_| ended != told) {
+        if let Some(reason) = ended.as_ref().filter(|_| ended != reported) {
             error!(%reason, "secrets wiped");
             service_manager::status(&format!("no secrets: {reason}"));
         }
-        told = ended;
+        reported = ended;
         let ends = ends(&holding, progress.snapshot().certificate, now_ms());
-        // Dropped before the wait: what is held here would not be wiped.
+        // Dropped before the wait: a reference held here would keep the pages from being wiped.
         drop(holding);
         select! {
             rung = alarm.ring(ends) => if rung.is_err() { sleep(WITHOUT_TIMER).await },
@@ -52,8 +52,8 @@ pub async fn watch(vault: Arc<Vault>, progress: Arc<Progress>, alarm: Alarm) -> 
     }
 }
 
-/// Watches the machine for ever: whenever the kernel's `log` has a new line, or `files` change beside its machine-id. The
-/// vault itself looks before it serves, and at each poll; this wipes at once if nobody asks.
+/// Watches the machine for ever, and checks it when the kernel's `log` has a new line or `files` change beside its machine-id. The
+/// vault itself checks at each access; this wipes at once if there is no access.
 pub(crate) async fn watch_machine(
     vault: Arc<Vault>,
     log: Option<File>,
@@ -61,11 +61,11 @@ pub(crate) async fn watch_machine(
 ) -> Infallible {
     let log = log.and_then(|log| wait_for(log).ok());
     loop {
-        // Dropped at once; the vault looks by itself.
+        // The vault checks the machine at each access.
         drop(vault.holding());
         select! {
             () = readable(log.as_ref()) => {}
-            // Its sender outlives the daemon's service.
+            // Never an error: the sender lives as long as the daemon.
             _ = files.changed() => {}
         }
     }
@@ -73,13 +73,13 @@ pub(crate) async fn watch_machine(
 
 async fn readable(log: Option<&AsyncFd<Owned<File>>>) {
     match log {
-        // Cleared before the vault reads it: a line that comes meanwhile wakes again.
+        // Cleared before the vault reads the log, so that a line that arrives meanwhile wakes again.
         Some(log) => log.readable().await.iter_mut().for_each(|ready| ready.clear_ready()),
         None => pending().await,
     }
 }
 
-fn look(vault: &Vault, progress: &Progress) -> Holding {
+fn check(vault: &Vault, progress: &Progress) -> Holding {
     let expired = progress.snapshot().certificate.is_some_and(|validity| validity.has_expired(now_ms()));
     let holding = vault.holding();
     if expired && matches!(holding, Holding::Ready { .. }) {
@@ -89,7 +89,7 @@ fn look(vault: &Vault, progress: &Progress) -> Holding {
     holding
 }
 
-/// The end that time has brought; who revokes tells it himself.
+/// The reason, if secrets expired. A revocation is reported by its own code.
 fn ended(holding: &Holding) -> Option<Arc<str>> {
     match holding {
         Holding::Without(lost) if lost.loss == Loss::Stale || &*lost.reason == EXPIRED => {
@@ -99,14 +99,14 @@ fn ended(holding: &Holding) -> Option<Arc<str>> {
     }
 }
 
-/// The next ends. One that is over is waited for no more.
+/// The next expiries. A past one is not waited for.
 fn ends(holding: &Holding, certificate: Option<Validity>, now_ms: i64) -> Ends {
     let certificate = certificate.filter(|validity| !validity.has_expired(now_ms));
     let lease = match holding {
         Holding::Ready { lease_left, .. } => Some(*lease_left),
         Holding::Without(_) => None,
     };
-    // In its last millisecond it is still valid.
+    // Still valid in its last millisecond.
     Ends { lease, calendar_ms: certificate.map(|validity| validity.not_after_ms.saturating_add(1)) }
 }
 
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_certificate_is_met_and_not_looked_for_afterwards() {
+    fn a_certificates_expiry_is_waited_for_once() {
         let vault = Vault::new("");
         let end = |now_ms| {
             let validity = Validity { not_before_ms: 0, not_after_ms: 60_000 };

@@ -1,7 +1,7 @@
 //! The long poll: one request at a time, each with an HPKE key of its own.
 //!
 //! An unchanged bundle renews the lease; a new one is decrypted into locked memory and swapped in; a refusal of this
-//! devbox wipes at once; anything else leaves what is held to its lease and tries again.
+//! devbox wipes at once; after any other failure the secrets stay until their lease expires, and the poll is retried.
 
 mod answer;
 mod failure;
@@ -37,12 +37,12 @@ pub use timing::PollTimes;
 
 use timing::SentRequest;
 
-/// Time for an answer beyond the wait that was asked for.
+/// Time for an answer beyond the wait that the server is asked for.
 const GRACE: Duration = Duration::from_secs(10);
-/// Between two bundles: a burst of writes is taken up as few.
+/// Pause between two bundles, so that a burst of writes causes few of them.
 const AFTER_CHANGE: Duration = Duration::from_millis(100);
 
-/// Bytes of a bundle that are no value: each entry's texts, numbers and tag, for as many as a devbox may have.
+/// Bytes of a bundle apart from values: texts, numbers and tag of as many entries as a devbox may have.
 const OVERHEAD: usize = 8 << 20;
 
 /// Fetches bundles for one devbox.
@@ -57,11 +57,11 @@ pub struct Poller<'a> {
     freshness: Arc<Freshness>,
     backoff: Backoff,
     steps: Steps,
-    /// The highest revision ever held, also after a loss: nothing older is taken up.
+    /// The highest revision so far, also after a loss: an older one is refused as a rollback.
     highest: Option<u64>,
     renewal: Renewal,
     announced: bool,
-    /// What a successor of this process will find.
+    /// The state for a successor of this process.
     store: Option<&'a mut Store>,
 }
 
@@ -101,7 +101,7 @@ impl<'a> Poller<'a> {
         }
     }
 
-    /// The same, which keeps identity and secrets in `store` for a successor, and goes on with what the vault holds.
+    /// The same, which stores identity and secrets for a successor, and continues with the vault's secrets.
     #[must_use]
     pub fn keeping(mut self, store: &'a mut Store) -> Self {
         store.keep_identity(&self.identity);
@@ -113,11 +113,11 @@ impl<'a> Poller<'a> {
         self
     }
 
-    /// Polls for ever. May be dropped at any time: what an answer brings is taken up whole or not at all.
+    /// Polls for ever. Cancel-safe: a bundle is accepted completely or not at all.
     pub async fn run(&mut self) -> Infallible {
         loop {
             let pause = self.turn().await.min(self.renewal.left(now_ms()));
-            // A timer of no time is a wake of its own, in each idle half minute.
+            // Even a timer of zero would wake the process once more in each idle half minute.
             if pause.is_zero() {
                 continue;
             }
@@ -128,7 +128,7 @@ impl<'a> Poller<'a> {
         }
     }
 
-    /// One request; how long to pause after it.
+    /// Sends one request. Returns the pause after it.
     pub async fn turn(&mut self) -> Duration {
         if let Some(store) = &self.store {
             store.tend();
@@ -150,7 +150,7 @@ impl<'a> Poller<'a> {
         pause
     }
 
-    /// A failed renewal is told and tried again; the certificate in use is good for another third of its life.
+    /// A failed renewal is logged and retried: a third of the certificate's validity period is left for that.
     async fn renew_when_due(&mut self) {
         if !self.renewal.is_due(now_ms()) {
             return;
@@ -165,7 +165,7 @@ impl<'a> Poller<'a> {
         }
     }
 
-    /// Proves itself with `identity` from the next request on.
+    /// Uses `identity` from the next request on.
     pub fn adopt(&mut self, identity: Identity) {
         self.progress.metrics().certificate_renewed();
         report_renewal(&identity);
@@ -179,7 +179,7 @@ impl<'a> Poller<'a> {
         }
     }
 
-    /// Asks once. Key, request and answer are gone when this returns.
+    /// Sends one poll. Its key, request and answer are dropped when this returns.
     async fn fetch(&mut self) -> Result<Duration, SyncError> {
         if self.identity.validity().has_expired(now_ms()) {
             return Err(SyncError::Expired);
@@ -188,8 +188,8 @@ impl<'a> Poller<'a> {
         let key = BundleKey::generate();
         let held = self.held_revision();
         let wait = self.times.wait().min(self.renewal.left(now_ms()));
-        let asked = SentRequest::now(self.freshness.asks(wait));
-        let post = self.post(&key, held, asked.wait)?;
+        let sent = SentRequest::now(self.freshness.asks(wait));
+        let post = self.post(&key, held, sent.wait)?;
         let reply = self.client.post(post).await.inspect_err(|_| self.freshness.broke())?;
         let arrived = Instant::now();
         if reply.status.is_success() {
@@ -197,13 +197,13 @@ impl<'a> Poller<'a> {
         }
         match (reply.status, held) {
             (StatusCode::OK, _) => {
-                self.take_up(&key, &reply, asked, arrived)?;
-                self.progress.fetched_in(asked.at.elapsed());
-                Ok(self.freshness.answered(asked.confirmed(), AFTER_CHANGE))
+                self.accept(&key, &reply, sent, arrived)?;
+                self.progress.fetched_in(sent.at.elapsed());
+                Ok(self.freshness.answered(sent.confirmed(), AFTER_CHANGE))
             }
             (StatusCode::NO_CONTENT, Some(_)) => {
-                let pause = self.unchanged(asked);
-                Ok(self.freshness.answered(asked.unchanged_at(), pause))
+                let pause = self.unchanged(sent);
+                Ok(self.freshness.answered(sent.unchanged_at(), pause))
             }
             (StatusCode::NO_CONTENT, None) => Err(SyncError::UnchangedFromNothing),
             _ => Err(SyncError::Refused(reply.refusal())),

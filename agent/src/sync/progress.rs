@@ -1,4 +1,4 @@
-//! How the synchronisation goes, for `status` and the service manager. Holds no secret.
+//! The state of the synchronisation, for `status`. Contains no secret.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,16 +28,16 @@ pub struct Timings {
     pub fetch_ms: Option<f64>,
 }
 
-/// What is known of the synchronisation right now.
+/// The state at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// Which devbox this is; none before it has joined.
+    /// This devbox's id; `None` before it has joined.
     pub devbox_id: Option<String>,
-    /// Of the certificate in use.
+    /// The validity of the certificate in use.
     pub certificate: Option<Validity>,
-    /// Time since the control plane last answered that all is well.
+    /// Time since the control plane last confirmed the secrets.
     pub last_sync_age: Option<Duration>,
-    /// What fails at present.
+    /// The current failure.
     pub failure: Option<Failure>,
     /// How long the first steps took.
     pub timings: Timings,
@@ -61,29 +61,29 @@ struct State {
 }
 
 impl Progress {
-    /// What it counts, it counts in `metrics`.
+    /// Events are counted in `metrics`.
     #[must_use]
     pub fn counted_in(metrics: Arc<Metrics>) -> Self {
         Self { metrics, ..Self::default() }
     }
 
-    /// Where polls and their failures are counted.
+    /// The counters of polls and their failures.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// Joining took this long.
+    /// Records how long joining took.
     pub fn joined_in(&self, duration: Duration) {
         self.state().timings.enroll_ms = Some(milliseconds(duration));
     }
 
-    /// Fetching a bundle took this long; only the first one counts.
+    /// Records how long fetching the first bundle took. Later calls are ignored.
     pub fn fetched_in(&self, duration: Duration) {
         self.state().timings.fetch_ms.get_or_insert(milliseconds(duration));
     }
 
-    /// The daemon proves itself with `identity` from now on.
+    /// Records the identity in use.
     pub fn identified(&self, identity: &Identity) {
         let mut state = self.state();
         state.devbox_id = Some(identity.devbox_id().to_owned());
@@ -91,14 +91,14 @@ impl Progress {
         self.changes.send_replace(());
     }
 
-    /// The daemon has no identity any more.
+    /// Records that the daemon has no identity any more.
     pub fn forgotten(&self) {
         let mut state = self.state();
         state.certificate = None;
         state.failure = None;
     }
 
-    /// The control plane answered: what is held is current.
+    /// Records that the control plane has confirmed the secrets.
     pub fn succeeded(&self) {
         let mut state = self.state();
         state.last_sync = Some(BootTime::now());
@@ -106,7 +106,7 @@ impl Progress {
         self.changes.send_replace(());
     }
 
-    /// Something failed. Says whether that is news: the first of a row, or another failure than the last.
+    /// Records a failure. Returns whether it differs from the last one since a success, so that each is logged once.
     pub fn failed(&self, message: String) -> bool {
         let mut state = self.state();
         let is_news = state.failure.as_ref().is_none_or(|failure| failure.message != message);
@@ -116,13 +116,13 @@ impl Progress {
         is_news
     }
 
-    /// Wakes after each poll, and at each new certificate.
+    /// Wakes after each poll and each new certificate.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }
 
-    /// What is known right now.
+    /// The state right now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let state = self.state();

@@ -1,17 +1,17 @@
-//! When to ask for the next certificate.
+//! The time of the next certificate renewal.
 
 use std::time::Duration;
 
 use crate::identity::Validity;
 
-/// Between two attempts, in milliseconds.
+/// Time between two attempts, in milliseconds.
 const RETRY_MS: i64 = 60_000;
-/// The same, where the certificate is short, or over soon.
+/// The same for a short certificate, or one that expires soon.
 const MIN_RETRY_MS: i64 = 500;
-/// No request and no pause is cut shorter than this, however close the renewal is.
+/// Shortest request and pause, however close the renewal is.
 const MIN_LEFT: Duration = Duration::from_millis(100);
 
-/// When the certificate in use is to be followed by another. Times are milliseconds since the epoch.
+/// The renewal of the certificate in use. Times are in milliseconds since the epoch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Renewal {
     validity: Validity,
@@ -19,28 +19,28 @@ pub(super) struct Renewal {
 }
 
 impl Renewal {
-    /// Of the certificate that the daemon starts with: at two thirds of its life, at once where these are over.
+    /// For the certificate that the daemon starts with: after two thirds of its validity period, at once if they are past.
     pub(super) fn first(validity: Validity) -> Self {
         Self { validity, next_ms: validity.renew_at_ms() }
     }
 
-    /// Of a certificate that has just come. Never at once: a clock that is ahead would renew at each poll.
+    /// For a certificate that was just issued. Never at once, because a clock that is ahead would renew at each poll.
     pub(super) fn following(validity: Validity, now_ms: i64) -> Self {
         let next_ms = validity.renew_at_ms().max(now_ms.saturating_add(retry_ms(validity, now_ms)));
         Self { validity, next_ms }
     }
 
-    /// A certificate that has ended renews nothing.
+    /// Whether it is time. Never after the expiry: an expired certificate cannot authenticate a renewal.
     pub(super) fn is_due(&self, now_ms: i64) -> bool {
         now_ms >= self.next_ms && !self.validity.has_expired(now_ms)
     }
 
-    /// It was tried in vain.
+    /// Schedules the next attempt after a failure.
     pub(super) fn failed(&mut self, now_ms: i64) {
         self.next_ms = now_ms.saturating_add(retry_ms(self.validity, now_ms));
     }
 
-    /// How long a request may be held, and a pause last; for ever after the certificate's end.
+    /// Longest request and pause until then; unlimited after the certificate's expiry.
     pub(super) fn left(&self, now_ms: i64) -> Duration {
         if self.validity.has_expired(now_ms) {
             return Duration::MAX;
@@ -50,7 +50,7 @@ impl Renewal {
     }
 }
 
-/// A part of what is left, so that a short certificate is tried more than once.
+/// A fraction of the remaining time, so that a short certificate gets more than one attempt.
 fn retry_ms(validity: Validity, now_ms: i64) -> i64 {
     (validity.not_after_ms.saturating_sub(now_ms) / 8).clamp(MIN_RETRY_MS, RETRY_MS)
 }

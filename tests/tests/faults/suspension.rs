@@ -125,7 +125,7 @@ async fn of_two_daemons_with_one_certificate_only_one_goes_on() {
     });
     let (refused, goes_on) = clone.await;
     assert!(is_empty(&refused.status().await));
-    assert!(refusal(refused).await.contains("another machine goes on as this devbox"));
+    assert!(refusal(refused).await.contains("another machine continues as this devbox"));
     launches_get(goes_on, &[("KEPT", &value)]).await;
     refused.operator("resume", &FROM_STDIN, &world.devbox("copy").await.join_token).await.success();
     launches_get(refused, &[("KEPT", &value)]).await;

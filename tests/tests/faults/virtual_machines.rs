@@ -120,7 +120,7 @@ async fn of_two_copies_of_a_running_machine_one_goes_on_and_the_other_is_refused
 
     let mut second = scene.snapshot.start(None).await;
     let told = launches_come_to_be_refused(&mut second, &scene.value).await;
-    assert!(told.contains("another machine goes on as this devbox"), "{told}");
+    assert!(told.contains("another machine continues as this devbox"), "{told}");
     is_known_for_a_copy(&mut second).await;
     assert_eq!(launch(&mut first).await, (0, changed.clone()));
 

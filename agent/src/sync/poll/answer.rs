@@ -1,4 +1,4 @@
-//! What becomes of a good answer: the lease goes on, or a bundle is opened and takes the place of what is held.
+//! Handles a good answer: the lease is renewed, or a bundle is decrypted and replaces the current one.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
@@ -13,29 +13,29 @@ use crate::sync::SyncError;
 use crate::sync::report::report_bundle;
 use crate::telemetry::service_manager;
 
-/// After an answer that came without the wait that was asked for: a deletion shall have its effect within a second.
+/// Pause after an answer that the server did not hold. Below a second, so that a deletion takes effect within one.
 const AFTER_HURRY: Duration = Duration::from_millis(900);
 
 impl Poller<'_> {
-    /// How long to pause after it.
-    pub(super) fn unchanged(&mut self, asked: SentRequest) -> Duration {
+    /// Returns the pause after it.
+    pub(super) fn unchanged(&mut self, sent: SentRequest) -> Duration {
         self.progress.metrics().unchanged();
-        let lease = asked.answered() + self.times.max_stale;
+        let lease = sent.answered() + self.times.max_stale;
         if self.vault.renew_lease(lease)
             && let Some(store) = &mut self.store
         {
             store.renew_lease(lease);
         }
-        let is_early = asked.at.elapsed() < asked.wait / 2;
-        if is_early { asked.wait.min(AFTER_HURRY) } else { Duration::ZERO }
+        let is_early = sent.at.elapsed() < sent.wait / 2;
+        if is_early { sent.wait.min(AFTER_HURRY) } else { Duration::ZERO }
     }
 
-    /// Whole, or not at all.
-    pub(super) fn take_up(
+    /// Accepts the bundle completely, or not at all.
+    pub(super) fn accept(
         &mut self,
         key: &BundleKey,
         reply: &Reply,
-        asked: SentRequest,
+        sent: SentRequest,
         arrived: Instant,
     ) -> Result<(), SyncError> {
         let bundle = Bundle::parse(&reply.body)?;
@@ -45,7 +45,7 @@ impl Poller<'_> {
         }
         let generation = self.open(key, &bundle)?;
         self.progress.metrics().opened(arrived);
-        let lease = asked.answered() + self.times.max_stale;
+        let lease = sent.answered() + self.times.max_stale;
         if let Some(store) = &mut self.store {
             store.keep_secrets(self.identity.devbox_id(), &generation, lease);
         }
@@ -57,7 +57,7 @@ impl Poller<'_> {
         Ok(())
     }
 
-    /// What is held is about to go, by the answer that came at `arrived`.
+    /// The answer that came at `arrived` replaces or revokes the current secrets: measures the time until they are wiped.
     pub(super) fn retire(&self, arrived: Instant) {
         if let Ok(held) = self.vault.current() {
             held.on_wiped(self.progress.metrics().revoked(arrived));
@@ -73,7 +73,7 @@ impl Poller<'_> {
             .map_err(|source| SyncError::Generation { revision, source })
     }
 
-    /// Tells what is held from now on: nothing where this machine is a copy, which takes up nothing.
+    /// Reports the new secrets. There are none if this machine is a copy, whose vault ignores bundles.
     pub(super) fn announce(&mut self, source: &dyn Display) {
         let Ok(held) = self.vault.current() else { return };
         report_bundle(&held, source);
