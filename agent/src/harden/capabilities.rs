@@ -1,16 +1,16 @@
-//! Capabilities (capabilities(7)): all are given up, from all five sets.
+//! Drops all capabilities (capabilities(7)) from all five sets.
 //!
-//! One may stay: `CAP_IPC_LOCK`, where the limit of locked memory is too small for what the daemon may have to hold. It
-//! lets the process lock pages and nothing else. Another may stay with one thread, where a rule names a program:
-//! `CAP_SYS_PTRACE`, without which other users' programs cannot be seen.
+//! `CAP_IPC_LOCK` may stay, if the limit of locked memory is too small for the secrets. It lets the
+//! process lock pages and nothing else. `CAP_SYS_PTRACE` may stay with one thread, if a rule names
+//! a program, because other users' programs are invisible without it.
 
 use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
 
 use super::{Step, lock};
 
-/// Gives up what this thread does not use. Call once the sockets are bound: root may have needed more to put them where
-/// they are.
+/// Drops the capabilities that this thread does not use. Call once the sockets are bound, because
+/// root may have needed more to put them where they are.
 pub(super) fn drop_unused(sees_programs: bool) -> Step {
     match kept(sees_programs).and_then(|kept| give_up(&kept).and_then(|()| describe(&kept))) {
         Ok(step) => step,
@@ -28,10 +28,12 @@ fn kept(sees_programs: bool) -> Result<CapsHashSet, CapsError> {
     Ok(caps::read(None, CapSet::Permitted)?.intersection(&used).copied().collect())
 }
 
-/// Every set is given up on its own, so that a sandbox that denies one call keeps no other set alive. The error is the first.
+/// Drops each set on its own, so that a sandbox that denies one call keeps no other set alive.
+/// Returns the first error.
 ///
-/// The bounding set comes first because that takes a capability itself; then the sets that have an effect. A set that is as it
-/// should be is left alone: a sandbox may have taken away the calls along with the capabilities.
+/// The bounding set comes first, because dropping it takes a capability; then the sets that have an
+/// effect. A set that is right already is left alone, because a sandbox may have denied the calls
+/// along with the capabilities.
 fn give_up(kept: &CapsHashSet) -> Result<(), CapsError> {
     let none = CapsHashSet::new();
     let bounding = empty_bounding_set();
@@ -57,7 +59,7 @@ fn reduce(set: CapSet, wanted: &CapsHashSet) -> Result<(), CapsError> {
     if caps::read(None, set)? == *wanted { Ok(()) } else { caps::set(None, set, wanted) }
 }
 
-/// What the kernel says that is left.
+/// The capabilities that the kernel reports as left.
 fn describe(kept: &CapsHashSet) -> Result<Step, CapsError> {
     let left = |set| caps::read(None, set);
     let unused_are_gone = left(CapSet::Permitted)? == *kept
@@ -69,7 +71,7 @@ fn describe(kept: &CapsHashSet) -> Result<Step, CapsError> {
     }
     let mut detail = if kept.is_empty() { "none" } else { "CAP_IPC_LOCK only, for memory" }.to_owned();
     if !left(CapSet::Bounding)?.is_empty() {
-        // It bounds what an execve(2) could gain: nothing, with no_new_privs.
+        // It limits what an execve(2) can gain, which is nothing with no_new_privs.
         detail.push_str(" (the bounding set stays: CAP_SETPCAP would be needed to empty it)");
     }
     Ok(Step::achieved_by(detail))

@@ -1,4 +1,4 @@
-//! Landlock (landlock(7)): what the process can reach from now on, whatever it is made to do.
+//! Landlock (landlock(7)): the files and ports within the process's reach from now on.
 //!
 //! | reach | why |
 //! |---|---|
@@ -28,25 +28,25 @@ use crate::control_plane::ServerUrl;
 
 /// The newest kernel interface that this module was tested with.
 const KNOWN: ABI = ABI::V7;
-/// The first with rules for TCP (Linux 6.7).
+/// The first interface with rules for TCP (Linux 6.7).
 const WITH_TCP: ABI = ABI::V4;
 
 const DNS: u16 = 53;
 
-/// What the daemon still needs once it has started.
+/// The files and ports that the daemon still needs once it has started.
 #[derive(Debug, Clone, Copy)]
 pub struct Reach<'a> {
-    /// The configuration file, whether it exists or not.
+    /// The configuration file, which may not exist.
     pub config: &'a Path,
-    /// Where the identity is read, again when it is replaced.
+    /// The identity's files, read again when they are replaced.
     pub identity: &'a [&'a Path],
-    /// Sockets whose files are removed at the end.
+    /// Sockets whose files the daemon removes at the end.
     pub sockets: &'a [&'a Path],
     /// The control plane.
     pub server: &'a ServerUrl,
 }
 
-/// Restricts this thread, and every one that it starts, to `reach`. For ever.
+/// Restricts this thread, and every one that it starts, to `reach`, irrevocably.
 pub(super) fn restrict(reach: &Reach<'_>) -> Step {
     match ruleset(reach).and_then(RulesetCreated::restrict_self) {
         Ok(status) => describe(ABI::from(status.landlock)),
@@ -84,7 +84,7 @@ fn read_paths(reach: &Reach<'_>) -> Vec<PathBuf> {
     let fixed = ["/etc", "/proc", "/sys/fs/cgroup", "/run/systemd/userdb"];
     let mut paths: Vec<PathBuf> = fixed.iter().map(PathBuf::from).collect();
     paths.push(folder(reach.config));
-    // A link elsewhere: what it points to now; its own folder is where it would point to something else.
+    // A link elsewhere needs its target's folder, and its own, which holds the next target.
     paths.extend(reach.config.canonicalize().ok().map(|file| folder(&file)));
     if has_name(reach.server) {
         paths.extend(Path::new("/etc/resolv.conf").canonicalize().ok().map(|file| folder(&file)));
@@ -92,7 +92,7 @@ fn read_paths(reach: &Reach<'_>) -> Vec<PathBuf> {
     paths
 }
 
-/// As with the configuration, a link's own folder and that of what it points to.
+/// Like the configuration: a link's own folder and its target's.
 fn identity_paths(reach: &Reach<'_>) -> Vec<PathBuf> {
     let real = reach.identity.iter().filter_map(|file| file.canonicalize().ok());
     reach.identity.iter().map(|file| file.to_path_buf()).chain(real).map(|file| folder(&file)).collect()
@@ -106,7 +106,7 @@ fn has_name(server: &ServerUrl) -> bool {
     server.host().parse::<IpAddr>().is_err()
 }
 
-/// Where a file is; the working directory for a bare name.
+/// A file's folder; the working directory for a bare name.
 fn folder(file: &Path) -> PathBuf {
     match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),

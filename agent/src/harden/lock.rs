@@ -1,7 +1,8 @@
-//! mlockall(2), where it cannot starve the process.
+//! mlockall(2), unless it could starve the process.
 //!
-//! With `MCL_FUTURE` every later mapping counts against `RLIMIT_MEMLOCK`: under a small limit an allocation would fail in
-//! the middle of a launch, and the secrets' own pages would find no room. So it is taken only where there is plenty.
+//! With `MCL_FUTURE` every later mapping counts against `RLIMIT_MEMLOCK`. Under a small limit an
+//! allocation would fail in the middle of a launch, and the secrets' own pages would find no room.
+//! So it is used only under a large one.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,13 +13,13 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 use super::Step;
 
-/// The limit from which on the process and its secrets have room, in bytes.
+/// The limit with room for the process and its secrets, in bytes.
 const ENOUGH: u64 = 64 * 1024 * 1024;
-/// The limit from which on the largest bundle of the default `memory.limit`, its successor, the copy for a restart and
-/// the prepared launches have room, in bytes.
+/// The limit with room for the largest bundle of the default `memory.limit`, its successor, the
+/// copy for a restart and the prepared launches, in bytes.
 const AMPLE: u64 = 320 * 1024 * 1024;
 
-/// The inode of the user namespace that the machine starts with (`USER_NS_INIT_INO`, `linux/nsfs.h`).
+/// The inode of the machine's first user namespace (`USER_NS_INIT_INO`, `linux/nsfs.h`).
 const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
 pub(super) fn everything() -> Step {
@@ -32,19 +33,20 @@ pub(super) fn everything() -> Step {
     Step::of(lock_memory(), "mlockall")
 }
 
-/// Whether locked memory could run out without `CAP_IPC_LOCK`, which this process has: so it is kept.
+/// Whether `CAP_IPC_LOCK` has to stay, because locked memory could run out without it.
 pub(super) fn needs_capability() -> bool {
     may_exceed() && raised_limit().is_ok_and(|limit| limit < AMPLE)
 }
 
-/// The limit, raised as far as it can be without a privilege; `RLIM_INFINITY` for none.
+/// The limit, raised as far as it can be without a privilege; `RLIM_INFINITY` if there is none.
 fn raised_limit() -> nix::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
     let raised = setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard);
     Ok(if raised.is_ok() { hard } else { soft })
 }
 
-/// The capability counts in the machine's own user namespace only: the kernel asks for it there (`can_do_mlock`).
+/// The capability counts in the machine's own user namespace only, because the kernel checks it
+/// there (`can_do_mlock`).
 fn may_exceed() -> bool {
     is_in_first_user_namespace()
         && caps::has_cap(None, CapSet::Effective, Capability::CAP_IPC_LOCK).unwrap_or(false)

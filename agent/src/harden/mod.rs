@@ -1,4 +1,5 @@
-//! Closes the process: what others can see of it, before it reads a secret; what it can do itself, before it serves.
+//! Closes the process: to others, before it reads a secret; to misuse of its own rights, before it
+//! serves.
 //!
 //! In this order, each step as early as it can be:
 //! 1. [`process`], first of all: limits, no core dumps, not dumpable (no `ptrace`, no `/proc/PID/mem` for its own user), memory
@@ -7,12 +8,13 @@
 //! 3. [`Hardening::drop_privileges`]: capabilities, and any way to new ones;
 //! 4. [`Hardening::confine`]: Landlock and seccomp.
 //!
-//! Of these, capabilities and Landlock are each thread's own, and inherited by those that it starts. So all threads start
-//! after the last step, but for one: who looks at peers' programs starts before it, for no process in a Landlock domain can
-//! see the program of one outside (landlock(7), "Ptrace restrictions").
+//! Capabilities and Landlock are each thread's own, and inherited by those that it starts. So all
+//! threads start after the last step, except the one that examines peers' programs: it starts
+//! before, because no process in a Landlock domain can see the program of one outside (landlock(7),
+//! "Ptrace restrictions").
 //!
-//! Each step says what it achieved, for `status`: a devbox where one is impossible is still served, visibly, unless
-//! [`Mode::Strict`] is asked for.
+//! Each step reports its result for `status`. A devbox where one is impossible is still served,
+//! visibly, unless the mode is [`Mode::Strict`].
 
 mod capabilities;
 mod landlock;
@@ -38,9 +40,9 @@ pub use step::Step;
 /// The setting `hardening.mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// The daemon does not start with anything missing.
+    /// The daemon does not start without every protection.
     Strict,
-    /// What is missing is told.
+    /// Missing protections are logged.
     #[default]
     BestEffort,
 }
@@ -54,12 +56,12 @@ impl fmt::Display for Mode {
     }
 }
 
-/// Something is missing under [`Mode::Strict`].
+/// A protection is missing under [`Mode::Strict`].
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("hardening is strict, and not all of it can be had (mode = \"best-effort\" would only warn): {}", .0.join("; "))]
 pub struct Missing(Vec<String>);
 
-/// What the whole hardening achieved.
+/// The result of all steps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hardening {
     /// `RLIMIT_CORE` is 0, hard and soft (setrlimit(2)).
@@ -68,11 +70,11 @@ pub struct Hardening {
     pub not_dumpable: Step,
     /// All of the process stays in RAM (mlockall(2)).
     pub memory_locked: Step,
-    /// None of the process reaches a swap device.
+    /// No page of the process reaches a swap device.
     pub swap: Step,
     /// Secrets are in pages that the kernel itself cannot read (memfd_secret(2)).
     pub secret_pages: Step,
-    /// None is left that is not used (capabilities(7)).
+    /// No unused capability is left (capabilities(7)).
     pub capabilities: Step,
     /// No execve(2) gains a privilege (`PR_SET_NO_NEW_PRIVS`, prctl(2)).
     pub no_new_privileges: Step,
@@ -88,7 +90,7 @@ pub fn process() -> Hardening {
     let no_core_dump = Step::of(process::disable_core_dumps(), "setrlimit(RLIMIT_CORE)");
     let not_dumpable = Step::of(process::make_undumpable(), "prctl(PR_SET_DUMPABLE)");
     process::make_new_files_private();
-    // As early as this, because a confined process can only read its limits.
+    // This early, because a confined process can only read its limits.
     process::raise_open_files();
     let memory_locked = lock::everything();
     let later = || Step::missing("not taken yet");
@@ -109,7 +111,7 @@ pub fn process() -> Hardening {
 /// launches, and three for each of 64 launches at once.
 const LEAST_DESCRIPTORS: u64 = 256;
 
-/// The limit of descriptors leaves no room for launches.
+/// The limit of descriptors is too low for launches.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error(
     "the limit of file descriptors is {0}, and the daemon needs at least {LEAST_DESCRIPTORS}: raise RLIMIT_NOFILE (systemd: \
@@ -117,7 +119,7 @@ const LEAST_DESCRIPTORS: u64 = 256;
 )]
 pub struct FewDescriptors(u64);
 
-/// Checks the limit, which [`process`] has raised as far as it goes.
+/// Checks the limit, after [`process`] has raised it as far as possible.
 ///
 /// # Errors
 /// [`FewDescriptors`].
@@ -129,9 +131,9 @@ pub fn enough_descriptors() -> Result<(), FewDescriptors> {
 }
 
 impl Hardening {
-    /// Gives up the capabilities of this thread, and every way to new ones. For ever. Call when sockets are bound and
-    /// credentials are read. `sees_programs` leaves `CAP_SYS_PTRACE`, if it is there, until [`Self::confine`]: for a thread
-    /// that is started between the two.
+    /// Drops the capabilities of this thread and every way to new ones, irrevocably. Call when
+    /// sockets are bound and credentials are read. `sees_programs` leaves `CAP_SYS_PTRACE`, if it
+    /// is there, until [`Self::confine`], for a thread that is started in between.
     #[must_use]
     pub fn drop_privileges(self, sees_programs: bool) -> Self {
         let capabilities = capabilities::drop_unused(sees_programs);
@@ -139,8 +141,8 @@ impl Hardening {
         Self { capabilities, no_new_privileges, ..self }
     }
 
-    /// Confines this thread, and every one that it starts, to what it needs to serve; all threads to the system calls that
-    /// the daemon makes. For ever. Call when the log is open.
+    /// Confines this thread, and every one that it starts, to the files and ports it needs, and all
+    /// threads to the system calls that the daemon makes, irrevocably. Call when the log is open.
     ///
     /// # Errors
     /// [`Missing`], under [`Mode::Strict`].
@@ -156,7 +158,7 @@ impl Hardening {
         if mode == Mode::Strict && !missing.is_empty() { Err(Missing(missing)) } else { Ok(hardening) }
     }
 
-    /// Every step, in the order in which it was taken, with the name that people read.
+    /// Every step in order, with its name for people.
     pub fn steps(&self) -> impl Iterator<Item = (&'static str, &Step)> {
         [
             ("no core dump", &self.no_core_dump),
@@ -172,15 +174,16 @@ impl Hardening {
         .into_iter()
     }
 
-    /// What was not achieved, and why.
+    /// The missing protections, and why.
     pub fn missing(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.steps().filter_map(|(name, step)| Some((name, step.reason.as_deref()?)))
     }
 }
 
-/// The library looks once for a device that tells of snapshots (`/dev/sysgenid`): let it, as long as it can.
+/// The library looks once for a device that reports snapshots (`/dev/sysgenid`), so it has to look
+/// before the process is confined.
 fn prepare_random_numbers() {
-    // A failure shows again where the numbers are needed.
+    // A failure shows again when the numbers are needed.
     let _ = aws_lc_rs::rand::fill(&mut [0; 8]);
 }
 

@@ -1,16 +1,16 @@
-//! What one step of the hardening achieved.
+//! The result of one step of the hardening.
 
 use serde::{Deserialize, Serialize};
 
-/// What one step achieved.
+/// The result of one step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// Whether the protection is in place.
     pub achieved: bool,
-    /// Why not, and what would help.
+    /// The reason if it is not, and the remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How it was achieved, where there is more than one way.
+    /// The means, if there is more than one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }

@@ -1,12 +1,12 @@
-//! Whether any of this process's memory could reach a swap device. Secrets' own pages never do; this is about the rest:
-//! ciphertext, keys, TLS state.
+//! Whether any memory of this process can reach a swap device. The secrets' own pages never do;
+//! this is about ciphertext, keys and TLS state.
 
 use std::fs;
 use std::path::Path;
 
 use super::Step;
 
-/// Looks at what keeps this process off swap. `memory_locked` is what mlockall(2) came to.
+/// Reports the means that keep this process off swap. `memory_locked`: the result of mlockall(2).
 pub(super) fn look(memory_locked: &Step) -> Step {
     let swaps = fs::read_to_string("/proc/swaps").ok();
     if memory_locked.achieved {
@@ -33,7 +33,7 @@ fn describe(swaps: Option<&str>) -> &'static str {
     }
 }
 
-/// `/proc/swaps` has a line of titles, and one a device.
+/// `/proc/swaps` has a line of titles, and one for each device.
 fn is_on(swaps: &str) -> bool {
     swaps.lines().nth(1).is_some()
 }
@@ -42,7 +42,7 @@ fn zswap_is_on() -> bool {
     fs::read_to_string("/sys/module/zswap/parameters/enabled").is_ok_and(|text| text.trim() == "Y")
 }
 
-/// Of the unified hierarchy; elsewhere, and where no limit can be read, there is none.
+/// The limit of the unified hierarchy; without that, or if it is unreadable, there is none.
 fn unit_has_none() -> bool {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let Some(group) = groups.lines().find_map(|line| line.strip_prefix("0::/")) else { return false };

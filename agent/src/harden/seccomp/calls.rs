@@ -1,12 +1,13 @@
 //! The system calls that the daemon makes once it has started, as traces of all its tests show them, and those that the
 //! same library functions make on other kernels and machines.
 //!
-//! Not among them, so that whoever takes over the process cannot: start a program or a process, trace or signal another
-//! one, listen, open a file for writing, mount, change user or namespace, load code, use io_uring.
+//! Not listed, so that an attacker inside the process cannot use them: starting a program or a
+//! process, tracing or signalling another one, listening, opening a file for writing, mounting,
+//! changing user or namespace, loading code, io_uring.
 //!
-//! That holds in full for the unit's own user only. connect(2) is among them, and neither this list nor Landlock
-//! restricts the path of a Unix socket: a daemon that runs as root can still ask PID 1, D-Bus or a container engine to
-//! start a program.
+//! That holds in full for the unit's own user only. connect(2) is listed, and neither this list nor
+//! Landlock restricts the path of a Unix socket: a daemon that runs as root can still ask PID 1,
+//! D-Bus or a container engine to start a program.
 
 use libc::c_long;
 use seccompiler::BackendError;
@@ -26,7 +27,8 @@ const MEMORY: &[c_long] = &[
     libc::SYS_ftruncate,
 ];
 
-/// The thread that prepares launches, those that look up names, and their end. `clone` is among [`CHECKED`].
+/// The threads that prepare launches and look up names, and their exit. `clone` is among
+/// [`CHECKED`].
 const THREADS: &[c_long] = &[
     libc::SYS_futex,
     libc::SYS_set_robust_list,
@@ -37,7 +39,7 @@ const THREADS: &[c_long] = &[
     libc::SYS_exit,
 ];
 
-/// SIGTERM, SIGINT and SIGHUP; the guard pages of stacks; going on after a stop.
+/// SIGTERM, SIGINT and SIGHUP; the guard pages of stacks; continuing after a stop.
 const SIGNALS: &[c_long] = &[
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
@@ -46,7 +48,7 @@ const SIGNALS: &[c_long] = &[
     libc::SYS_restart_syscall,
 ];
 
-/// Waiting, and the time: most machines answer the latter without a system call, some virtual ones do not.
+/// Waiting, and the time: most machines read it without a system call, some virtual ones do not.
 const WAITING: &[c_long] = &[
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait,
@@ -58,8 +60,8 @@ const WAITING: &[c_long] = &[
     libc::SYS_gettimeofday,
 ];
 
-/// Peers, the control plane, the resolver and the service manager. `socket` is among [`CHECKED`]; `bind` and
-/// `listen` are nowhere.
+/// Peers, the control plane, the resolver and the service manager. `socket` is among [`CHECKED`];
+/// `bind` and `listen` are not allowed.
 const SOCKETS: &[c_long] = &[
     libc::SYS_accept4,
     libc::SYS_connect,
@@ -87,8 +89,8 @@ const DESCRIPTORS: &[c_long] = &[
     libc::SYS_close,
 ];
 
-/// The configuration at SIGHUP, the resolver's files, a peer's unit; removing the sockets at the end. `openat` is among
-/// [`CHECKED`]; Landlock says which.
+/// The configuration at SIGHUP, the resolver's files, a peer's unit; removing the sockets at the
+/// end. `openat` is among [`CHECKED`]; Landlock limits the files.
 const FILES: &[c_long] = &[
     libc::SYS_newfstatat,
     libc::SYS_statx,
@@ -100,11 +102,11 @@ const FILES: &[c_long] = &[
     libc::SYS_unlinkat,
 ];
 
-/// Names of users in changed rules, which systemd's module of the name service asks its manager for, in a loop of its own. The
-/// ends of leases and certificates are set by the last one.
+/// Names of users in changed rules: systemd's name service module asks its manager in an event loop
+/// of its own. The last call sets the timers of leases and certificates.
 const NAMES: &[c_long] = &[libc::SYS_epoll_create1, libc::SYS_timerfd_create, libc::SYS_timerfd_settime];
 
-/// Who this process is, random numbers, and its end.
+/// The process's ids, random numbers, and its exit.
 const PROCESS: &[c_long] = &[
     libc::SYS_getpid,
     libc::SYS_getuid,
@@ -117,11 +119,12 @@ const PROCESS: &[c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// What is left to a successor: a key in the kernel's keyring, a sealed descriptor where there is no `memfd_secret`, and the pipe
-/// by whose end the service manager says that it closed what was stored. `keyctl` is among [`CHECKED`].
+/// State for a successor: a key in the kernel's keyring, a sealed descriptor without
+/// `memfd_secret`, and the pipe whose end tells that the service manager closed what was stored.
+/// `keyctl` is among [`CHECKED`].
 const SUCCESSOR: &[c_long] = &[libc::SYS_add_key, libc::SYS_memfd_create, libc::SYS_pipe2];
 
-/// Older forms of the above, which this machine has and others do not.
+/// Older forms of the above, which only some machines have.
 #[cfg(target_arch = "x86_64")]
 const OLDER: &[c_long] = &[
     libc::SYS_epoll_wait,
@@ -146,12 +149,12 @@ const UNIX: Argument = Is(0, libc::AF_UNIX.cast_unsigned());
 const IPV4: Argument = Is(0, libc::AF_INET.cast_unsigned());
 const IPV6: Argument = Is(0, libc::AF_INET6.cast_unsigned());
 const NETLINK: Argument = Is(0, libc::AF_NETLINK.cast_unsigned());
-/// The bits of a socket's type that are no flags.
+/// The bits of a socket's type that are not flags.
 const TYPE: u32 = 0xf;
 const STREAM: Argument = Has(1, TYPE, libc::SOCK_STREAM.cast_unsigned());
 const DATAGRAM: Argument = Has(1, TYPE, libc::SOCK_DGRAM.cast_unsigned());
 
-/// A thread of this process, as the C library makes it, and no process and no namespace.
+/// A thread of this process as the C library creates it; no process and no namespace.
 const THREAD: u32 = (libc::CLONE_VM
     | libc::CLONE_FS
     | libc::CLONE_FILES
@@ -169,7 +172,8 @@ const CHANGING: u32 = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC).cast_uns
 /// `PR_SET_VMA` of prctl(2): newer C libraries name their mappings.
 const NAME_A_MAPPING: u32 = 0x5356_4d41;
 
-/// Of keyctl(2), the daemon's own: find its keyring, and find, read, keep and forget a key.
+/// The operations of keyctl(2) that the daemon uses: find its keyring, and find, read, keep and
+/// forget a key.
 const KEYCTL: &[&[Argument]] = &[
     &[Is(0, libc::KEYCTL_GET_KEYRING_ID)],
     &[Is(0, libc::KEYCTL_LINK)],
@@ -183,7 +187,7 @@ const KEYCTL: &[&[Argument]] = &[
 
 /// Calls whose arguments matter.
 const CHECKED: &[Case] = &[
-    // Never written and executed; executed at all is refused below.
+    // Never writable and executable; executable alone is refused below.
     (
         libc::SYS_mmap,
         &[
@@ -192,12 +196,12 @@ const CHECKED: &[Case] = &[
             &[Has(2, WRITE | EXECUTE, EXECUTE)],
         ],
     ),
-    // The guard page of a stack, the growth of a heap: nothing becomes executable.
+    // The guard page of a stack, the growth of a heap: no page becomes executable.
     (libc::SYS_mprotect, &[&[Has(2, EXECUTE, 0)]]),
     (libc::SYS_clone, &[&[Is(0, THREAD)]]),
-    // Answered below.
+    // Refused with an error below.
     (libc::SYS_clone3, &[]),
-    // Local peers and services, TCP, and UDP to a resolver. Netlink is answered below.
+    // Local peers and services, TCP, and UDP to a resolver. Netlink is refused with an error below.
     (
         libc::SYS_socket,
         &[&[UNIX], &[IPV4, STREAM], &[IPV4, DATAGRAM], &[IPV6, STREAM], &[IPV6, DATAGRAM], &[NETLINK]],
@@ -217,22 +221,23 @@ const CHECKED: &[Case] = &[
             &[Is(1, libc::F_GET_SEALS.cast_unsigned())],
         ],
     ),
-    // Non-blocking, close-on-exec, how much a resolver has sent, and how much of an answer a launcher has not read.
+    // Non-blocking, close-on-exec, the length of a resolver's response, and of a launcher's unread
+    // answer.
     (libc::SYS_ioctl, &[&[Is(1, FIONBIO)], &[Is(1, FIOCLEX)], &[Is(1, FIONREAD)], &[Is(1, SIOCOUTQ)]]),
     // The names of threads and mappings.
     (libc::SYS_prctl, &[&[Is(0, libc::PR_SET_NAME.cast_unsigned())], &[Is(0, NAME_A_MAPPING)]]),
-    // The own limits, to be read.
+    // The process's own limits, read only.
     (libc::SYS_prlimit64, &[&[Is(0, 0), IsNull(2)]]),
     (libc::SYS_keyctl, KEYCTL),
 ];
 
-/// ioctl(2)'s numbers, of which the C library's are of another type on each of its kinds.
+/// ioctl(2)'s numbers, which have another type in each C library.
 const FIONBIO: u32 = 0x5421;
 const FIOCLEX: u32 = 0x5451;
 const FIONREAD: u32 = 0x541b;
 const SIOCOUTQ: u32 = 0x5411;
 
-/// Everything that process `own` may call. Of signals, only one to itself: abort(3).
+/// Every call that process `own` may make. The only signal is one to itself, for abort(3).
 pub(super) fn allowed(own: u32) -> Result<Rules, BackendError> {
     let mut allowed = rules(CHECKED)?;
     allowed.extend(UNCHECKED.concat().into_iter().map(|call| (call, Vec::new())));
@@ -240,17 +245,17 @@ pub(super) fn allowed(own: u32) -> Result<Rules, BackendError> {
     Ok(allowed)
 }
 
-/// Error number, and what it is the answer to.
+/// An error number and the call that it is returned for.
 const ANSWERED: &[(i32, &[Case])] = &[
-    // Its flags are in memory, where no filter can look: the C library goes on with `clone`.
+    // Its flags are in memory, out of a filter's reach: the C library falls back to `clone`.
     (libc::ENOSYS, &[(libc::SYS_clone3, &[])]),
-    // The resolver asks for the kinds of addresses that this machine has, and does without.
+    // The resolver asks for this machine's kinds of addresses, and works without.
     (libc::EAFNOSUPPORT, &[(libc::SYS_socket, &[&[NETLINK]])]),
     // A resolver's module is a library, and no code is loaded any more: files and DNS are built in.
     (libc::EACCES, &[(libc::SYS_mmap, &[&[Has(2, EXECUTE, EXECUTE)]])]),
 ];
 
-/// What is answered with an error, by its number.
+/// The calls that return an error, by its number.
 pub(super) fn answered_with_an_error() -> Result<Vec<(u32, Rules)>, BackendError> {
     ANSWERED.iter().map(|(errno, cases)| Ok((errno.cast_unsigned(), rules(cases)?))).collect()
 }
@@ -271,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_out_of_the_process_is_on_no_list() {
+    fn no_list_has_a_call_that_leads_out_of_the_process() {
         let allowed = allowed(1).unwrap();
         for call in [
             libc::SYS_execve,

@@ -1,8 +1,8 @@
 //! seccomp(2): the only system calls that the process can make from now on.
 //!
-//! [`calls`] is the list, with a reason for each group. Any other call, and any of these with other arguments, ends the
-//! process at once by `SIGSYS`, and the kernel logs it (`type=1326` of the audit log). A few are answered with an error
-//! instead: libraries try them and do without.
+//! [`calls`] is the list, with a reason for each group. Any other call, and any of these with other
+//! arguments, kills the process by `SIGSYS`, and the kernel logs it (`type=1326` of the audit log).
+//! A few return an error instead, because libraries try them and work without.
 
 mod calls;
 mod rule;
@@ -13,10 +13,10 @@ use thiserror::Error;
 use self::rule::Rules;
 use super::Step;
 
-/// Why there is no filter.
+/// Why the filter is not in place.
 #[derive(Debug, Error)]
 enum FilterError {
-    /// The list makes no program for this kind of machine.
+    /// The list does not compile for this kind of machine.
     #[error("the system call filter cannot be built for this machine")]
     Build(#[from] seccompiler::BackendError),
     /// The kernel refuses it.
@@ -24,7 +24,7 @@ enum FilterError {
     Install(#[from] seccompiler::Error),
 }
 
-/// Restricts all threads. For ever.
+/// Restricts all threads, irrevocably.
 pub(super) fn restrict() -> Step {
     match install() {
         Ok(count) => Step::achieved_by(format!("{count} system calls are left")),
@@ -32,7 +32,7 @@ pub(super) fn restrict() -> Step {
     }
 }
 
-/// The list comes last: it lacks what installing a filter takes.
+/// The list comes last, because it lacks the calls that install a filter.
 fn install() -> Result<usize, FilterError> {
     for (errno, rules) in calls::answered_with_an_error()? {
         apply(rules, SeccompAction::Allow, SeccompAction::Errno(errno))?;

@@ -1,24 +1,26 @@
-//! A system call, and what its arguments must be.
+//! A system call, and the conditions on its arguments.
 
 use std::collections::BTreeMap;
 
 use seccompiler::{BackendError, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 
-/// System calls by number. None of the rules: any arguments will do; else one of them must hold.
+/// System calls by number. With an empty list any arguments are allowed; else one rule has to
+/// match.
 pub(super) type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// What one argument must be. The kernel takes all of these as 32 bits, and ignores what else is in the register.
+/// A condition on one argument. The kernel reads all of these as 32 bits and ignores the rest of
+/// the register.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Argument {
     /// Argument number, value.
     Is(u8, u32),
-    /// Argument number, bits that are looked at, their value.
+    /// Argument number, mask, value.
     Has(u8, u32, u32),
     /// Argument number of a pointer that is null.
     IsNull(u8),
 }
 
-/// A call that is allowed, or answered, if one of these lists of arguments holds as a whole.
+/// A call, and the lists of conditions of which one has to hold as a whole.
 pub(super) type Case = (i64, &'static [&'static [Argument]]);
 
 pub(super) fn rules(cases: &[Case]) -> Result<Rules, BackendError> {

@@ -1,9 +1,11 @@
-//! The audit: one event for each launch, each refusal and each change of the held secrets. `docs/audit.md` has the schema, which
-//! is stable: fields are added, and none changes its meaning or goes.
+//! The audit: one event for each launch, each refusal and each change of the secrets.
+//! `docs/audit.md` has the schema, which is stable: fields are added, and none is removed or
+//! changes its meaning.
 //!
-//! An event of the audit is a log event of the target [`TARGET`] whose field `event` is a [`Kind`]'s word. It is told at every
-//! log level, unless `[log] audit = false`: as a line of the log, or, where that is the journal's, as an entry with fields of
-//! its own. Who, which names, why: never a value.
+//! An audit event is a log event of the target [`TARGET`] whose field `event` is a [`Kind`]'s word.
+//! It is logged at every level, unless `[log] audit = false`: as a line of the log or, if
+//! systemd-journald reads that, as an entry with fields. Its fields have the process, the names and
+//! the reason, and never a value.
 
 mod entry;
 mod journal;
@@ -47,7 +49,7 @@ pub enum Kind {
     Launch,
     /// A launch was refused.
     Refusal,
-    /// A launcher went away, or was too slow.
+    /// A launcher left, or was too slow.
     Abandoned,
     /// A unit got a credential.
     Credential,
@@ -57,19 +59,19 @@ pub enum Kind {
     Join,
     /// The daemon has a new certificate.
     Renewal,
-    /// Secrets were taken up.
+    /// New secrets are in force.
     Bundle,
-    /// What was held was wiped.
+    /// The secrets were wiped.
     Wipe,
-    /// Changed rules were taken up, or were not because of mistakes.
+    /// Rules were reloaded, or kept because of mistakes.
     Reload,
-    /// An operator had everything wiped.
+    /// An operator made the daemon wipe everything.
     Quiesce,
-    /// An operator let the daemon join anew.
+    /// An operator made the daemon join again.
     Resume,
     /// This machine is a copy: everything was wiped.
     Clone,
-    /// A stranger asked the admin socket.
+    /// Another user was refused at the admin socket.
     AdminRefusal,
 }
 
