@@ -212,14 +212,14 @@ async fn rules_are_taken_up_at_sighup_and_kept_where_the_file_is_a_mistake() {
     daemon.until_ready().await;
     write("[[rule]]\nuid = 0\nenv = [\"*\"]\n");
     daemon.signal(Signal::SIGHUP);
-    daemon.until_logged("rules taken up").await;
+    daemon.until_logged("rules reloaded").await;
     write("[[rule]]\ncolour = 1\n");
     daemon.signal(Signal::SIGHUP);
-    daemon.until_logged("kept as they were").await;
+    daemon.until_logged("old rules stay in force").await;
     daemon.signal(Signal::SIGTERM);
     let (status, log) = daemon.end().await;
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(log.contains("kept as they were") && log.contains("agent.toml:2"), "{log}");
+    assert!(log.contains("old rules stay in force") && log.contains("agent.toml:2"), "{log}");
 }
 
 #[tokio::test]

@@ -317,7 +317,7 @@ async fn changed_rules_are_counted_out_and_a_mistake_keeps_the_old_ones() {
     let refused = served.reload();
     assert_eq!(refused.status.code(), Some(2));
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    for part in ["agent.toml:1: ", "agent.toml:4: ", "agent.toml:6: ", "The old rules hold."] {
+    for part in ["agent.toml:1: ", "agent.toml:4: ", "agent.toml:6: ", "The old rules stay in force."] {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert_eq!(served.launch(&[Item::Only(b"OTHER")]), Ok(()));

@@ -168,7 +168,7 @@ async fn explain_is_about_the_rules_in_force_and_without_a_daemon_about_the_file
     let stopped =
         explain(std::process::id(), Path::new("/nowhere/admin.sock")).args(config).output().unwrap();
     assert!(stopped.status.success(), "{}", text(&stopped));
-    for part in ["agent.toml; no daemon answers at /nowhere", "1 (\"new\")", "only a running daemon knows"] {
+    for part in ["agent.toml; no daemon runs at /nowhere", "1 (\"new\")", "only a running daemon knows"] {
         assert!(text(&stopped).contains(part), "{part}: {}", text(&stopped));
     }
 }

@@ -1,4 +1,4 @@
-//! What one process would get and by which rule, and for each rule that is not about it, why: for people and programs.
+//! The decision about one process with its reasons, for people and programs.
 
 use std::fmt;
 
@@ -11,21 +11,23 @@ use super::peer::{Facts, Learned, Obstacle};
 use super::policy::Rule;
 use super::policy::table::columns;
 
-/// The decision about one process, with all its reasons. No value, and no name that the devbox does not have.
+/// The decision about one process, with all its reasons. It holds no value, and no name of a
+/// variable that the devbox does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// Whose rules these are.
+    /// The source of the rules.
     pub decided_by: String,
-    /// Whom it is about.
+    /// The process.
     pub process: ExplainedProcess,
     /// Every rule, in order.
     pub rules: Vec<ExplainedRule>,
-    /// What the devbox has and who may have it, in ascending order of name; none where nobody knows what it has.
+    /// The devbox's variables in ascending order of name; `None` without a running daemon, because
+    /// only that knows them.
     #[serde(default)]
     pub variables: Option<Vec<ExplainedVariable>>,
 }
 
-/// What is known of the process.
+/// The facts about the process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainedProcess {
     /// Process id.
@@ -34,11 +36,11 @@ pub struct ExplainedProcess {
     pub uid: u32,
     /// Effective group id.
     pub gid: u32,
-    /// Its unit, or why it is not known.
+    /// Its unit, or why it is unknown.
     pub unit: String,
-    /// Its executable, or why it is not known.
+    /// Its executable, or why it is unknown.
     pub executable: String,
-    /// The executable's SHA-256, where a rule asks for it; or why it is not known.
+    /// The executable's SHA-256, or why it is unknown; `None` if no rule asks for it.
     #[serde(default)]
     pub sha256: Option<String>,
 }
@@ -48,11 +50,11 @@ pub struct ExplainedProcess {
 pub struct ExplainedRule {
     /// Its number and name.
     pub rule: String,
-    /// Whom it is about.
+    /// The processes it applies to.
     pub about: String,
-    /// What it grants.
+    /// The patterns of names that it grants.
     pub env: Vec<String>,
-    /// Why it is not about this process; nothing, where it is.
+    /// The conditions that this process does not meet; empty if the rule applies.
     pub mismatches: Vec<String>,
 }
 
@@ -61,10 +63,10 @@ pub struct ExplainedRule {
 pub struct ExplainedVariable {
     /// Its name.
     pub name: String,
-    /// The first rule that grants it; none where no rule does.
+    /// The first rule that grants it.
     #[serde(default)]
     pub rule: Option<String>,
-    /// It steers loaders or shells: only its exact name grants it.
+    /// Whether it steers loaders or shells, so that only its exact name grants it.
     pub guarded: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Decisions about invented processes; real ones are in the tests of `peer` and `launch`.
+//! Decisions about invented processes. Real processes are in the tests of `peer` and `launch`.
 
 use std::sync::Arc;
 
@@ -117,7 +117,7 @@ fn path_and_contents_of_an_executable_must_be_known_and_match() {
 }
 
 #[test]
-fn nothing_is_asked_where_the_numbers_settle_it() {
+fn ids_that_settle_a_rule_need_no_look_at_the_process() {
     let policy = parsed(&[
         "uid = 1\nenv = ['A']",
         "uid = 2\nunit = 'a.service'\nenv = ['A']",
@@ -133,7 +133,7 @@ fn nothing_is_asked_where_the_numbers_settle_it() {
 }
 
 #[test]
-fn the_operator_is_told_why_each_rule_does_not_match_in_one_line() {
+fn the_operator_learns_in_one_line_why_each_rule_does_not_apply() {
     let policy = parsed(&[
         "name = 'ci'\nuid = 7\nenv = ['*']",
         "unit = 'app.service'\nenv = ['*']",
@@ -199,14 +199,14 @@ fn the_table_of_rules_says_whom_each_is_about() {
     assert!(table::rules(&Policy::default()).contains("nobody"));
 }
 
-/// What a rule may say, and what may be so: few enough that they often meet.
+/// Few names, so that rules and processes often meet.
 fn unit_name() -> impl Strategy<Value = String> {
     "[ab]{1,2}\\.service"
 }
 
 proptest! {
     #[test]
-    fn nothing_is_granted_without_a_rule_about_the_peer_that_matches_the_name(
+    fn a_grant_needs_a_rule_that_applies_to_the_peer_and_matches_the_name(
         rules in proptest::collection::vec(
             (proptest::option::of(0u32..3), proptest::option::of(0u32..3), "[AB*?]{1,4}"), 0..4),
         uid in 0u32..3, gid in 0u32..3, name in "[AB]{1,4}",
@@ -220,7 +220,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_asked_is_all_that_decides(
+    fn the_questions_cover_all_facts_that_decide(
         rules in proptest::collection::vec(
             (0u32..2, proptest::option::of(unit_name()), proptest::option::of("/[ab]")), 0..4),
         uid in 0u32..2, unit in proptest::option::of(unit_name()), path in "/[ab]",
@@ -236,7 +236,7 @@ proptest! {
         let unit = unit.map(|unit| UnitName::new(&unit).unwrap());
         let executable = Ok(Executable { path, digest: Err(Obstacle::NotAsked) });
         let all = Facts { unit: Ok(unit.clone()), executable, ..facts(uid, 0) };
-        // As an examiner answers: nothing that was not asked.
+        // The facts as an examiner returns them: only those that were asked for.
         let questions = policy.questions(peer(uid, 0)).unwrap_or_default();
         let asked = Facts {
             unit: if questions.units.is_empty() {

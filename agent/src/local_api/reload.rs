@@ -1,4 +1,5 @@
-//! Takes up changed rules in a running daemon: at SIGHUP, or when an operator asks. Other settings need a restart.
+//! Puts changed rules into force in a running daemon, at SIGHUP or by the admin socket. Other
+//! settings need a restart.
 
 use std::future::pending;
 use std::path::PathBuf;
@@ -13,16 +14,16 @@ use crate::local_api::launch::LaunchState;
 use crate::sys::off_thread;
 use crate::telemetry::audit::{Kind, audit};
 
-/// Where the daemon's settings come from.
+/// The sources of the daemon's settings.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     /// The configuration file that the command line names.
     pub file: Option<PathBuf>,
-    /// What else the command line says.
+    /// Settings of the command line.
     pub overrides: Overrides,
 }
 
-/// How many rules hold.
+/// The number of rules in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counts {
     /// `[[rule]]`s.
@@ -37,22 +38,22 @@ pub struct Reload {
     sources: Sources,
     launches: Arc<LaunchState>,
     units: Arc<UnitCredentials>,
-    /// One after the other: what was read last is in force.
+    /// Reloads run one after the other, so that the file that was read last is in force.
     turn: Arc<Mutex<()>>,
 }
 
 impl Reload {
-    /// Reads from `sources`, and changes the rules of `launches` and `units`.
+    /// Reads from `sources` and sets the rules of `launches` and `units`.
     #[must_use]
     pub fn new(sources: Sources, launches: Arc<LaunchState>, units: Arc<UnitCredentials>) -> Self {
         Self { sources, launches, units, turn: Arc::default() }
     }
 
-    /// Takes up the rules as they are now. Names of users may be looked up over the network: that takes as long as it takes, and
-    /// stops nobody else. `asked`: who asked at the admin socket; none for a signal.
+    /// Reloads the rules. Names of users may be looked up over the network, which may take long and
+    /// delays nothing else. `asked`: the peer of the admin socket; `None` for a signal.
     ///
     /// # Errors
-    /// [`Mistakes`], after which the old rules hold.
+    /// [`Mistakes`]; then the old rules stay in force.
     pub async fn rules(&self, asked: Option<Peer>) -> Result<Counts, Mistakes> {
         let outcome = self.take_up().await;
         match &outcome {
@@ -73,12 +74,12 @@ impl Reload {
         Ok(counts)
     }
 
-    /// Takes up the rules at every SIGHUP, for ever.
+    /// Reloads the rules at every SIGHUP, for ever.
     pub async fn at_hangup(self) {
         use tokio::signal::unix::{SignalKind, signal};
         let Ok(mut hangups) = signal(SignalKind::hangup()) else { return pending().await };
         while hangups.recv().await.is_some() {
-            // Told already.
+            // Logged already.
             let _ = self.rules(None).await;
         }
     }
@@ -91,7 +92,7 @@ fn report_done(asked: Option<Peer>, counts: Counts) {
         maybe_peer = asked,
         count = counts.rules,
         credentials = counts.credentials,
-        "rules taken up"
+        "rules reloaded"
     );
 }
 
@@ -103,6 +104,6 @@ fn report_mistakes(asked: Option<Peer>, mistakes: &Mistakes) {
         maybe_peer = asked,
         code = "mistakes",
         reason,
-        "the rules are kept as they were: {reason}"
+        "the old rules stay in force: {reason}"
     );
 }

@@ -1,7 +1,7 @@
-//! In which unit a process is, as the kernel's control groups have it (cgroups(7)).
+//! The systemd unit of a process, from the kernel's control groups (cgroups(7)).
 //!
-//! Read from the cgroup file system and not from `/proc/PID/cgroup`: so other users' processes can be hidden from the
-//! daemon (`ProtectProc=invisible`), and it still knows its peers.
+//! It is read from the cgroup file system and not from `/proc/PID/cgroup`, so that it works with
+//! other users' processes hidden from the daemon (`ProtectProc=invisible`).
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 use super::unit::UnitName;
 
-/// Where the cgroup file systems are mounted.
+/// The mount point of the cgroup file systems.
 const MOUNT: &str = "/sys/fs/cgroup";
-/// Slices and subgroups are at most this deep: bounds the search whatever lies there.
+/// Deepest slices and subgroups that are searched. A user can nest cgroups without end.
 const MAX_DEPTH: usize = 16;
-/// Most lists of processes that one question reads. What is not found in them is in no unit.
+/// Most lists of processes that one question reads; a process in later ones is in no unit.
 const MAX_LISTS: usize = 4_096;
 
 /// The hierarchy in which systemd keeps units.
@@ -23,7 +23,7 @@ pub struct Cgroups {
 }
 
 impl Cgroups {
-    /// This machine's: the unified hierarchy, or systemd's own where there is none.
+    /// This machine's hierarchy: the unified one, or systemd's own on cgroup v1.
     #[must_use]
     pub fn of_this_machine() -> Self {
         let mount = Path::new(MOUNT);
@@ -31,12 +31,12 @@ impl Cgroups {
         Self { root: if unified { mount.to_owned() } else { mount.join("systemd") } }
     }
 
-    /// The unit of the system manager in whose own cgroup, or in one below it, process `pid` is; none where it is in none
-    /// that `wanted` accepts.
+    /// The unit of the system manager whose cgroup, or one below it, holds process `pid`; `None` if
+    /// no unit that `wanted` accepts does.
     ///
-    /// Units live in slices (`/system.slice/app.service`). The outermost counts: what a unit makes below its own cgroup, a
-    /// user's manager with units of the same names among it, is that unit's. Asking for few units is cheap, asking for all
-    /// reads every one's list of processes.
+    /// Units live in slices (`/system.slice/app.service`), and the outermost unit counts: cgroups
+    /// below a unit's are that unit's, even if a user's manager gives them the name of a system
+    /// unit. To ask for few units is cheap; to ask for all reads the list of processes of each.
     #[must_use]
     pub fn unit_of(&self, pid: i32, wanted: impl Fn(&UnitName) -> bool) -> Option<UnitName> {
         if pid <= 0 {
@@ -48,7 +48,8 @@ impl Cgroups {
         found.into_iter().find(|(_, cgroup)| holds(cgroup, pid, MAX_DEPTH, &mut budget)).map(|(unit, _)| unit)
     }
 
-    /// Whether process `pid` is in the own cgroup of the system manager's unit `unit`, or in one below it.
+    /// Whether the cgroup of the system manager's unit `unit`, or one below it, holds process
+    /// `pid`.
     #[must_use]
     pub fn has(&self, unit: &UnitName, pid: i32) -> bool {
         self.unit_of(pid, |found| found == unit).is_some()
@@ -80,7 +81,8 @@ fn units(
     }
 }
 
-/// `budget` bounds the lists that are read: whoever may make cgroups below a unit could make any number of them.
+/// `budget` bounds the lists that are read, because a unit's owner can make any number of cgroups
+/// below it.
 fn holds(cgroup: &Path, pid: i32, depth: usize, budget: &mut usize) -> bool {
     let Some(left) = budget.checked_sub(1) else { return false };
     *budget = left;
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_in_its_unit_in_whatever_slice_and_in_no_other() {
+    fn a_process_is_in_its_unit_in_any_slice_and_in_no_other() {
         let (_root, cgroups) = tree(&[
             ("system.slice/app.service", "11\n12\n"),
             ("system.slice/system-worker.slice/worker@1.service", "21\n"),
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn part_of_a_number_is_another_process() {
+    fn a_pid_is_compared_whole() {
         let (_root, cgroups) = tree(&[("system.slice/app.service", "112\n")]);
         for pid in [11, 12, 1, 1122, 0, -1] {
             assert!(!cgroups.has(&unit("app.service"), pid), "{pid}");
@@ -160,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_unit_makes_below_its_cgroup_is_that_units() {
+    fn cgroups_below_a_unit_are_that_units() {
         let user = "user.slice/user-1000.slice/user@1000.service";
         let (_root, cgroups) = tree(&[
             (user, ""),

@@ -1,4 +1,4 @@
-//! SHA-256 of executables (FIPS 180-4), remembered for as long as a file has not changed.
+//! SHA-256 of executables (FIPS 180-4), cached until a file changes.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,18 +13,19 @@ use thiserror::Error;
 use crate::sys::Stamp;
 
 const LEN: usize = 32;
-/// Read at a time, in bytes.
+/// Bytes that are read at a time.
 const CHUNK: usize = 64 * 1024;
-/// Files that are remembered.
+/// Files whose digest is cached.
 const REMEMBERED: usize = 64;
-/// A file that changed so recently, in seconds, could change again without a trace in its times: it is not remembered.
+/// Seconds after a change in which a file is not cached: it could change again within the
+/// resolution of its timestamps.
 const SETTLED_AFTER: i64 = 2;
 
 /// A SHA-256.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; LEN]);
 
-/// Why a text is no digest.
+/// Why a text is not a digest.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 #[error("a SHA-256 is 64 hexadecimal digits: take what sha256sum prints")]
 pub struct InvalidDigest;
@@ -51,7 +52,7 @@ impl fmt::Debug for Digest {
 }
 
 impl Digest {
-    /// Of everything that `file` still holds.
+    /// The digest of all that is left to read of `file`.
     ///
     /// # Errors
     /// Reading fails.
@@ -70,7 +71,7 @@ impl Digest {
     }
 }
 
-/// Digests of files that have not changed since.
+/// Digests of files, by a stamp that changes with the file.
 #[derive(Debug, Default)]
 pub(super) struct Remembered(VecDeque<(Stamp, Digest)>);
 
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_a_digest() {
+    fn other_texts_are_not_digests() {
         for text in
             ["", "e3", &EMPTY[1..], &format!("{EMPTY}0"), &EMPTY.replace('e', "g"), &EMPTY.replace('e', "é")]
         {

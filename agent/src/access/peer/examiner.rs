@@ -1,13 +1,15 @@
-//! Looks at processes on threads of its own: the files that it reads may be long, or on a file system that does not answer, and
-//! nobody else's launch waits for them.
+//! Examines processes on threads of its own, because the files that it reads may be long, or on a
+//! file system that never responds. No other launch waits for them.
 //!
-//! The first thread is started by [`Examiner::prepare`] or the first question, and never if no rule asks anything. Started before
-//! the process is put into a Landlock domain, it stays outside: from inside, no process's executable can be seen. Before it asks
-//! a file system it starts a spare, which stays outside as well, so that a look-up that is stuck costs its own launch only. At
-//! rest there is one thread: a second one that finds no work ends.
+//! The first thread starts with [`Examiner::prepare`] or the first question, and never if no rule
+//! asks one. Started before the process enters a Landlock domain, it stays outside; from inside, no
+//! executable of another process can be seen. Before a call to a file system it starts a spare,
+//! which is outside too, so that a stuck call costs only its own launch. An idle examiner keeps one
+//! thread: a second one that finds no work exits.
 //!
-//! A user can have its look-ups stuck on purpose. So a user may have one more under way, and one more that waits, while it has
-//! fewer than are free: half of them, and there is always one for the next.
+//! A user can make its examinations hang on purpose. So it may have one more running, and one more
+//! queued, only while it has fewer than are free: it gets half of them at most, and one is always
+//! left for the next user.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -25,20 +27,22 @@ use super::{Cgroups, Facts, Obstacle, Peer, Process, Questions};
 /// A thread's stack, in bytes.
 const STACK: usize = 128 * 1024;
 
-/// Longest wait for an answer. A file system that never answers must not hold up a launch for ever.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for the facts: a file system that never responds must not hold up a launch for
+/// ever.
+const MAX_EXAMINATION: Duration = Duration::from_secs(5);
 
-/// Most threads: all but one may be stuck.
+/// Most threads. All but one may be stuck.
 const MAX_WORKERS: usize = 8;
 
-/// Most questions that wait for a thread: half of them are one user's at most. Each holds a descriptor.
+/// Most questions that wait for a thread, each with a descriptor. One user has half of them at
+/// most.
 const MAX_QUEUED: usize = 512;
 
 /// Answers questions about processes.
 #[derive(Debug)]
 pub struct Examiner {
     cgroups: Cgroups,
-    patience: Duration,
+    deadline: Duration,
     queue: OnceLock<Option<Arc<Queue>>>,
 }
 
@@ -70,10 +74,10 @@ struct State {
 }
 
 impl Examiner {
-    /// Not started yet. Units are those of `cgroups`.
+    /// An examiner that is not started yet. Units are those of `cgroups`.
     #[must_use]
     pub fn new(cgroups: Cgroups) -> Self {
-        Self { cgroups, patience: PATIENCE, queue: OnceLock::new() }
+        Self { cgroups, deadline: MAX_EXAMINATION, queue: OnceLock::new() }
     }
 
     /// Starts the first thread, if it is not running.
@@ -81,25 +85,25 @@ impl Examiner {
         self.queue();
     }
 
-    /// Examines `process`; its facts are unknown if it has ended meanwhile.
+    /// Examines `process`. Its facts are unknown if it ends meanwhile.
     pub async fn examine(&self, peer: Peer, process: Process, questions: Questions) -> Facts {
         let Some(queue) = self.queue() else { return Facts::unknown(peer, Obstacle::NoExaminer) };
         let (answer, answered) = oneshot::channel();
         if !queue.push(Job { peer, process, questions, answer }) {
             return Facts::unknown(peer, Obstacle::Slow);
         }
-        match timeout(self.patience, answered).await {
+        match timeout(self.deadline, answered).await {
             Ok(Ok(facts)) => facts,
             Ok(Err(_)) => Facts::unknown(peer, Obstacle::NoExaminer),
             Err(_) => {
                 let busy = queue.forget_abandoned();
-                warn!(uid = peer.uid, pid = peer.pid, busy, "looking at a process takes too long");
+                warn!(uid = peer.uid, pid = peer.pid, busy, "the examination of a process takes too long");
                 Facts::unknown(peer, Obstacle::Slow)
             }
         }
     }
 
-    /// How many threads look at a process right now. One whose file system does not answer stays among them.
+    /// Threads that examine a process right now, including those that are stuck.
     #[must_use]
     pub fn busy(&self) -> usize {
         self.queue.get().and_then(Option::as_ref).map_or(0, |queue| queue.lock().busy())
@@ -153,7 +157,8 @@ impl Queue {
         has_room
     }
 
-    /// Drops the jobs whose launch has gone, and their descriptors. Returns how many threads are at work.
+    /// Drops the jobs whose launch has gone, with their descriptors. Returns the number of busy
+    /// threads.
     fn forget_abandoned(&self) -> usize {
         let mut state = self.lock();
         state.forget_abandoned();
@@ -194,7 +199,8 @@ impl Queue {
         let _ = answer.send(facts);
     }
 
-    /// The next job; `None` if this thread is to end: the examiner is gone, or another thread is idle already.
+    /// The next job; `None` if this thread has to exit, because the examiner is gone or another
+    /// thread is idle.
     fn next(&self) -> Option<Job> {
         let mut state = self.lock();
         loop {
@@ -203,7 +209,7 @@ impl Queue {
                 return None;
             }
             if let Some(job) = state.begin() {
-                // The end of a look-up may have made room for two users.
+                // A finished examination may have made room for two users.
                 if !state.jobs.is_empty() {
                     self.changed.notify_one();
                 }
@@ -221,20 +227,20 @@ impl Queue {
 }
 
 impl Job {
-    /// Whom it counts for.
+    /// The user whose share it takes.
     fn user(&self) -> u32 {
         household(self.peer.uid)
     }
 }
 
 impl State {
-    /// Whether one more question of `user` may wait.
+    /// Whether one more question of `user` may queue.
     fn has_room(&self, user: u32) -> bool {
         let waiting = self.jobs.iter().filter(|job| job.user() == user).count();
         waiting < MAX_QUEUED - self.jobs.len()
     }
 
-    /// Takes the oldest question whose user may have one more under way.
+    /// Takes the oldest question whose user may have one more running.
     fn begin(&mut self) -> Option<Job> {
         let free = MAX_WORKERS - self.under_way.values().sum::<usize>();
         let may_begin = |job: &Job| self.under_way.get(&job.user()).is_none_or(|mine| *mine < free);
@@ -262,7 +268,7 @@ impl State {
     }
 }
 
-/// An examiner without threads, whose questions are answered when a test says so.
+/// An examiner without threads: the test answers its questions.
 #[cfg(test)]
 pub(crate) struct ByHand(Arc<Queue>);
 
@@ -371,13 +377,13 @@ mod tests {
         let (lost, ask_lost) = sleep_in(stuck.path());
         let (found, ask_found) = sleep_in(good.path());
         let mut examiner = Examiner::new(Cgroups::of_this_machine());
-        examiner.patience = Duration::from_millis(300);
+        examiner.deadline = Duration::from_millis(300);
         let Some(silent) = Silent::over(stuck.path()) else { return skipped("FUSE") };
         for _ in 0..3 {
             let facts = examine(&examiner, &lost, &ask_lost).await;
             assert_eq!(facts.executable, Err(Obstacle::Slow));
         }
-        examiner.patience = PATIENCE * 4;
+        examiner.deadline = MAX_EXAMINATION * 4;
         let executable = examine(&examiner, &found, &ask_found).await.executable;
         assert!(executable.as_ref().is_ok_and(|found| found.digest.is_ok()), "{executable:?}");
         assert!(threads(&examiner) >= 4, "each stuck look-up has its thread");
@@ -449,7 +455,7 @@ mod tests {
     async fn a_process_that_is_not_examined_in_time_is_not_known() {
         let queue = Queue::idle();
         let mut examiner = Examiner::new(Cgroups::of_this_machine());
-        (examiner.patience, examiner.queue) = (Duration::ZERO, OnceLock::from(Some(queue)));
+        (examiner.deadline, examiner.queue) = (Duration::ZERO, OnceLock::from(Some(queue)));
         let process = Process::with_id(i32::try_from(std::process::id()).unwrap()).unwrap();
         let peer = process.owner().unwrap();
         let facts = examiner.examine(peer, process, Questions::default()).await;

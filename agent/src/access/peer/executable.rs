@@ -1,4 +1,4 @@
-//! The program that a process runs: which file, and what is in it.
+//! The executable of a process: its path and its contents.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -13,26 +13,29 @@ use super::digest::{Digest, Remembered};
 use super::{Learned, Obstacle, Process, Questions};
 use crate::sys::Stamp;
 
-/// The kernel's mark on the path of a file that has no name any more.
+/// The kernel's suffix for the path of a deleted file.
 const DELETED: &str = " (deleted)";
 
 /// Longest executable that is hashed, in bytes.
 pub(super) const MAX_HASHED: i64 = 1 << 30;
 
-/// What a process runs. After connecting, a process may come to run something else, and anybody may run a program that
-/// everybody can execute: an executable narrows a rule about a user or unit, and seldom stands for one.
+/// The executable of a process. A process may run another one after it has connected, and anybody
+/// may run a program that everybody can execute: so an executable narrows a rule about a user or
+/// unit, and seldom suffices alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Executable {
-    /// Its path, as the kernel has it: absolute, without symbolic links. Of a path that the questions name it is certain that
-    /// the file is the one that the daemon sees there; other paths may be of another mount namespace.
+    /// Its path by the kernel: absolute, without symbolic links. A path that the questions name is
+    /// verified to be the file that the daemon sees there; other paths may be of another mount
+    /// namespace.
     pub path: String,
-    /// Its contents, where a question needs them.
+    /// Its contents, if a question needs them.
     pub digest: Learned<Digest>,
 }
 
 impl Executable {
-    /// Looks up the executable of `process`, as far as `questions` ask. The path comes first, and its file system is asked only if a question
-    /// names it, for any user can run a program from one that never answers. `before_file` is called before that.
+    /// Looks up the executable of `process`, as far as `questions` ask. The path comes first, and
+    /// its file system is called only if a question names it, because any user can run a program
+    /// from one that never responds. `before_file` is called before that.
     pub(super) fn of(
         process: &Process,
         questions: &Questions,
@@ -60,17 +63,17 @@ impl Executable {
     }
 }
 
-/// The file itself, through the kernel's own link to it. Nothing of its file system is run by this.
+/// The file itself, through the kernel's link. This calls nothing of its file system.
 fn open(directory: &OwnedFd) -> Result<OwnedFd, Obstacle> {
     openat(directory, "exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(|errno| match errno {
-        // ENOENT: a thread of the kernel, or a process that is ending.
+        // ENOENT: a kernel thread, or a process that is exiting.
         Errno::ESRCH | Errno::ENOENT => Obstacle::Ended,
         Errno::EACCES | Errno::EPERM => Obstacle::Forbidden,
         errno => Obstacle::Hidden(errno),
     })
 }
 
-/// The path of this very file, also if the process runs another one by now.
+/// The path of this file, even if the process runs another one by now.
 fn path_of(file: &OwnedFd) -> Result<String, Obstacle> {
     let path = readlinkat(AT_FDCWD, own_link(file).as_str()).map_err(Obstacle::Hidden)?;
     path.into_string().map_err(|_| Obstacle::NotText)
@@ -80,8 +83,9 @@ fn own_link(file: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
-/// Every user may make a mount namespace in which any file is called `/usr/bin/devbox-exec`. Only paths that a rule names are
-/// looked up here: others could be on a file system that never answers.
+/// Any user can make a mount namespace in which any file is called `/usr/bin/devbox-exec`. Only
+/// paths that a rule names are looked up, because others may be on a file system that never
+/// responds.
 fn same_file(path: &str, running: &FileStat) -> Result<(), Obstacle> {
     let here = lstat(path).map_err(|_| Obstacle::Unseen)?;
     let is_same = (here.st_dev, here.st_ino) == (running.st_dev, running.st_ino);
@@ -101,7 +105,7 @@ fn digest(file: &OwnedFd, stat: &FileStat, remembered: &Mutex<Remembered>) -> Le
     let mut readable = File::from(readable.map_err(Obstacle::Unreadable)?);
     let digest = Digest::of(&mut readable).map_err(|error| Obstacle::Unreadable(errno_of(&error)))?;
     let now = fstat(&readable).map_err(Obstacle::Unreadable)?;
-    // Written to while it was read: nobody can say what it holds.
+    // Written to while it was read: its contents are undefined.
     if Stamp::from(&now) != stamp {
         return Err(Obstacle::OtherFile);
     }
@@ -109,7 +113,7 @@ fn digest(file: &OwnedFd, stat: &FileStat, remembered: &Mutex<Remembered>) -> Le
     Ok(digest)
 }
 
-/// Held for a look at the list only, never while a file is read.
+/// Never held while a file is read.
 fn lock(remembered: &Mutex<Remembered>) -> MutexGuard<'_, Remembered> {
     remembered.lock().unwrap_or_else(PoisonError::into_inner)
 }

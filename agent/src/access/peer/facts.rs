@@ -1,30 +1,30 @@
-//! What rules ask about a process, and what is known of it.
+//! The facts about a process that rules ask for.
 
 use std::sync::Mutex;
 
 use super::digest::Remembered;
 use super::{Cgroups, Digest, Executable, Obstacle, Peer, Process, UnitName, UnitPattern};
 
-/// What was to be learned, or why it is not known.
+/// A fact, or why it is unknown.
 pub type Learned<T> = Result<T, Obstacle>;
 
-/// What rules ask.
+/// The facts that rules ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Questions {
-    /// Is it in one of these units?
+    /// Whether it belongs to one of these units.
     pub units: Vec<UnitPattern>,
-    /// Does it run one of these?
+    /// Whether it runs one of these files.
     pub executables: Vec<ExecutableQuestion>,
-    /// What does it run, if none of them?
+    /// Its executable even if it is none of those, for explanations.
     pub any_executable: bool,
 }
 
 /// A program that a rule names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecutableQuestion {
-    /// Its path: absolute.
+    /// Its absolute path.
     pub path: String,
-    /// Whether its contents matter.
+    /// Whether a rule names its digest.
     pub digest: bool,
 }
 
@@ -37,39 +37,39 @@ impl Questions {
         }
     }
 
-    /// Whether nothing is asked.
+    /// Whether no fact is asked for.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.units.is_empty() && self.executables.is_empty() && !self.any_executable
     }
 }
 
-/// What is known of a process.
+/// The facts about a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// Who connected.
+    /// Its ids at the connection.
     pub peer: Peer,
-    /// Its unit of the system manager; none where it is in none that was asked for.
+    /// Its unit of the system manager; `None` if it is in no unit that was asked for.
     pub unit: Learned<Option<UnitName>>,
-    /// What it runs.
+    /// Its executable.
     pub executable: Learned<Executable>,
 }
 
 impl Facts {
-    /// What the kernel said at the connection, and nothing more.
+    /// The ids alone, as of the connection.
     #[must_use]
     pub const fn of(peer: Peer) -> Self {
         Self { peer, unit: Err(Obstacle::NotAsked), executable: Err(Obstacle::NotAsked) }
     }
 
-    /// Nothing but `peer` is known, because of `obstacle`.
+    /// The ids alone: `obstacle` hides all else.
     #[must_use]
     pub const fn unknown(peer: Peer, obstacle: Obstacle) -> Self {
         Self { peer, unit: Err(obstacle), executable: Err(obstacle) }
     }
 
-    /// Answers `questions` about `process`. May read files: not for an event loop. `before_file` is called before a file system
-    /// is asked that may never answer.
+    /// Answers `questions` about `process`. It reads files, so it must not run on the event loop.
+    /// `before_file` is called before a call to a file system that may never return.
     pub(super) fn learn(
         peer: Peer,
         process: &Process,
@@ -89,14 +89,15 @@ impl Facts {
         if questions.any_executable || !questions.executables.is_empty() {
             facts.executable = Executable::of(process, questions, remembered, before_file);
         }
-        // Now, and not before: what was read under a number was read of this process if it still has it.
+        // This check comes last: all that was read by PID was about this process only if it still
+        // runs.
         if process.is_running() { facts } else { Self::unknown(peer, Obstacle::Ended) }
     }
 
-    /// The digest of what it runs.
+    /// The digest of its executable.
     ///
     /// # Errors
-    /// Why it is not known.
+    /// Why it is unknown.
     pub fn digest(&self) -> Learned<Digest> {
         self.executable.as_ref().map_err(|obstacle| *obstacle)?.digest
     }

@@ -1,11 +1,13 @@
-//! Who is at the other end of a local socket, as the kernel says it. What the peer says of itself is never asked.
+//! The process at the other end of a local socket, by what the kernel reports about it. Claims of
+//! the peer itself count for nothing.
 //!
-//! - [`Peer`]: the numbers of user, group and process, at the moment when it connected. They cost one system call and settle
+//! - [`Peer`]: user, group and process id at the connection. They cost one system call and settle
 //!   most rules;
-//! - [`Process`]: the process itself, held so that another one which gets its number is never taken for it;
-//! - [`UnitName`], [`UnitPattern`] and [`Cgroups`]: systemd units, and who is in them;
+//! - [`Process`]: the process itself, safe from PID reuse;
+//! - [`UnitName`], [`UnitPattern`] and [`Cgroups`]: systemd units and their processes;
 //! - [`Executable`] and [`Digest`]: the program that a process runs;
-//! - [`Examiner`] answers [`Questions`] about a process with [`Facts`]; an [`Obstacle`] says why one has no answer.
+//! - [`Examiner`] answers [`Questions`] about a process with [`Facts`]; an [`Obstacle`] is why a
+//!   fact is unknown.
 
 mod cgroups;
 mod digest;
@@ -45,7 +47,8 @@ pub struct Peer {
     pub uid: u32,
     /// Effective primary group id; supplementary groups are not in it.
     pub gid: u32,
-    /// Process id in this daemon's namespace; 0 for a process outside it. Ids are reused: [`Process`] says whose it is.
+    /// Process id in this daemon's namespace; 0 for a process outside it. Ids are reused: see
+    /// [`Process`].
     pub pid: i32,
 }
 
@@ -53,7 +56,7 @@ impl Peer {
     /// Asks the kernel for the peer of a connected Unix socket.
     ///
     /// # Errors
-    /// The system call's error, for what is not a connected Unix socket.
+    /// The system call's error, if `socket` is not a connected Unix socket.
     pub fn of(socket: &impl AsFd) -> Result<Self, nix::Error> {
         let credentials = getsockopt(socket, PeerCredentials)?;
         Ok(Self { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() })

@@ -6,31 +6,33 @@
 use std::fs;
 use std::sync::LazyLock;
 
-/// How many ids there are: all but `u32::MAX`, which is none.
+/// The number of ids: all but `u32::MAX`, which means "no change" to the kernel.
 const ALL_IDS: u64 = 0xffff_ffff;
 /// The kernel's default (`DEFAULT_OVERFLOWUID`).
 const DEFAULT: u32 = 65_534;
 
-/// Subordinate uids begin here on every distribution (`SUB_UID_MIN`, login.defs(5)) and come in ranges of this length.
+/// Subordinate uids start here on every distribution (`SUB_UID_MIN`, login.defs(5)), in ranges of
+/// this length.
 const FIRST_SUBORDINATE: u32 = 100_000;
 const SUBORDINATE_RANGE: u32 = 65_536;
 
-/// Whether `uid` may be any user that the daemon's user namespace does not map.
+/// Whether `uid` stands for every user that the daemon's user namespace does not map.
 #[must_use]
 pub fn is_anonymous_user(uid: u32) -> bool {
     static USERS: LazyLock<Option<u32>> = LazyLock::new(|| anonymous("uid"));
     *USERS == Some(uid)
 }
 
-/// Whether `gid` may be any group that the daemon's user namespace does not map.
+/// Whether `gid` stands for every group that the daemon's user namespace does not map.
 #[must_use]
 pub fn is_anonymous_group(gid: u32) -> bool {
     static GROUPS: LazyLock<Option<u32>> = LazyLock::new(|| anonymous("gid"));
     *GROUPS == Some(gid)
 }
 
-/// The user that a uid counts for: itself, or the first of its range of subordinate uids. Ranges that begin
-/// elsewhere than on a multiple of their length count as two users.
+/// The user that shares are counted for: the uid itself, or the first of its range of subordinate
+/// uids, because a user owns all of a range. A range that starts elsewhere than at a multiple of
+/// its length counts as two users.
 #[must_use]
 pub fn household(uid: u32) -> u32 {
     match uid.checked_sub(FIRST_SUBORDINATE) {
@@ -39,7 +41,7 @@ pub fn household(uid: u32) -> u32 {
     }
 }
 
-/// `None` if every id is mapped. A map that cannot be read counts as one that leaves ids out.
+/// `None` if every id is mapped. An unreadable map counts as one that leaves ids out.
 fn anonymous(kind: &str) -> Option<u32> {
     let map = fs::read_to_string(format!("/proc/self/{kind}_map")).unwrap_or_default();
     if maps_every_id(&map) {
@@ -49,7 +51,8 @@ fn anonymous(kind: &str) -> Option<u32> {
     Some(id.ok().and_then(|id| id.trim().parse().ok()).unwrap_or(DEFAULT))
 }
 
-/// A line of user_namespaces(7) has the first id inside, the first outside, and how many there are. No two overlap.
+/// A line of user_namespaces(7) has the first id inside, the first outside, and the length. Ranges
+/// never overlap.
 fn maps_every_id(map: &str) -> bool {
     let lengths = map.lines().filter_map(|line| line.split_ascii_whitespace().nth(2)?.parse::<u64>().ok());
     lengths.sum::<u64>() == ALL_IDS

@@ -1,5 +1,6 @@
-//! One process, held: whatever is read of it by number is believed only if it is still there *after* the reading, for as
-//! long as it is there nobody else has its number.
+//! A handle of one process, safe from PID reuse. Facts that are read by PID count only if the
+//! process still runs *after* the reading, because until it is reaped no other process gets its
+//! PID.
 
 use std::fs::File;
 use std::io::Read;
@@ -17,33 +18,35 @@ use crate::sys::BootTime;
 
 /// Milliseconds of a clock tick of proc(5) (`USER_HZ` is 100 on every architecture that this is built for).
 const TICK_MS: u64 = 10;
-/// As much as is read of a file of `/proc/PID`, in bytes: more than `stat` has, and what `status` begins with.
+/// Bytes that are read of a file of `/proc/PID`: more than all of `stat`, and enough for the ids in
+/// `status`.
 const MAX_FILE: u64 = 4_096;
 
-/// A process that no other one is taken for.
+/// A process that is never mistaken for another one.
 #[derive(Debug)]
 pub struct Process {
     pid: i32,
     anchor: Anchor,
 }
 
-/// What holds on to it.
+/// The means against PID reuse.
 #[derive(Debug)]
 enum Anchor {
-    /// The kernel's own handle of who connected (`SO_PEERPIDFD`, Linux 6.5).
+    /// The kernel's handle of the peer (`SO_PEERPIDFD`, Linux 6.5).
     Pidfd(OwnedFd),
-    /// Its directory in `/proc`, which answers for no other process, and when it started, in ticks since boot.
+    /// Its directory in `/proc`, which fails once the process has ended, and its start, in ticks
+    /// since boot.
     Directory { directory: OwnedFd, started: u64 },
-    /// Nothing does: whoever has the number.
+    /// Only its PID: for explanations.
     Nothing,
 }
 
 impl Process {
     /// The process that connected `socket`, which was accepted at `accepted`.
     ///
-    /// Where the kernel has no `SO_PEERPIDFD` the process is looked up by its number: it is not believed if it started after
-    /// the connection was accepted. What remains there is a number that is given anew while the connection waits in the
-    /// kernel's queue.
+    /// Before Linux 6.5 the process is looked up by PID, and not believed if it started after the
+    /// connection was accepted. A race remains there: the PID may be reused while the connection
+    /// waits in the kernel's queue.
     ///
     /// # Errors
     /// [`Obstacle`].
@@ -57,17 +60,17 @@ impl Process {
         }
     }
 
-    /// The process that has the number `pid` now.
+    /// The process that has this PID now.
     ///
     /// # Errors
     /// [`Obstacle`].
     pub fn with_id(pid: i32) -> Result<Self, Obstacle> {
-        // It may have started within the present tick.
+        // No bound: it may have started within the present tick.
         Self::by_directory(pid, BootTime::from_millis(u64::MAX))
     }
 
-    /// Whatever process has the number `pid`, also where `/proc` hides it. To explain decisions, never to take one: nothing
-    /// holds on to it then.
+    /// The process with this PID, even if `/proc` hides it. For explanations only, because nothing
+    /// guards against PID reuse then.
     #[must_use]
     pub fn to_explain(pid: i32) -> Self {
         Self::with_id(pid).unwrap_or(Self { pid, anchor: Anchor::Nothing })
@@ -82,20 +85,20 @@ impl Process {
         Ok(Self { pid, anchor: Anchor::Directory { directory, started } })
     }
 
-    /// Its number in the daemon's namespace; 0 or less for a process outside it.
+    /// Its PID in the daemon's namespace; 0 or less for a process outside it.
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// Whether it has not ended. What waits to be reaped has.
+    /// Whether it still runs. A zombie does not.
     #[must_use]
     pub fn is_running(&self) -> bool {
         match &self.anchor {
             // A pidfd is readable once its process has ended (pidfd_open(2)).
             Anchor::Pidfd(pidfd) => {
                 let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-                // A signal says nothing about the process.
+                // A signal interrupted the call, which proves nothing about the process.
                 loop {
                     match poll(&mut polled, PollTimeout::ZERO) {
                         Err(Errno::EINTR) => {}
@@ -108,7 +111,7 @@ impl Process {
         }
     }
 
-    /// Whom it would be for a peer now: its effective ids (proc_pid_status(5)).
+    /// Its effective ids, as a peer has them (proc_pid_status(5)).
     ///
     /// # Errors
     /// [`Obstacle`].
@@ -123,7 +126,7 @@ impl Process {
         owner.map(|(uid, gid)| Peer { uid, gid, pid: self.pid }).ok_or(Obstacle::Ended)
     }
 
-    /// Its directory in `/proc`, which answers for this process only, and with an error once it has ended.
+    /// Its directory in `/proc`, which fails once the process has ended.
     ///
     /// # Errors
     /// [`Obstacle`].
@@ -141,8 +144,9 @@ impl Process {
     }
 }
 
-/// What refused a handle; nothing where the kernel is too old for any. Only `ENOPROTOOPT` says that: `EINVAL` is how some
-/// kernels say that the process has been reaped, and then its number is another's.
+/// The obstacle that `errno` stands for; `None` if the kernel is too old for a handle. Only
+/// `ENOPROTOOPT` means that. `EINVAL` is how some kernels report that the process has been reaped,
+/// and its PID may be another's by then.
 fn why_no_handle(errno: Errno) -> Option<Obstacle> {
     match errno {
         Errno::ENOPROTOOPT => None,
@@ -159,12 +163,12 @@ fn open_directory(pid: i32) -> Result<OwnedFd, Obstacle> {
     openat(AT_FDCWD, format!("/proc/{pid}").as_str(), flags, Mode::empty()).map_err(Obstacle::Hidden)
 }
 
-/// When the process of this directory started; none where it has ended.
+/// The start of this directory's process; `None` if it has ended.
 fn start_of(directory: &OwnedFd) -> Option<u64> {
     parse_start(&read(directory, "stat")?)
 }
 
-/// The beginning of a file of a process; none where it has ended.
+/// The first bytes of a process's file; `None` if it has ended.
 fn read(directory: &OwnedFd, name: &str) -> Option<Vec<u8>> {
     let file = openat(directory, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
     let mut text = Vec::new();
@@ -172,8 +176,8 @@ fn read(directory: &OwnedFd, name: &str) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// Field 22 of proc_pid_stat(5), unless field 3 says that the process has ended. The name in field 2 is the process's own
-/// choice: what counts begins after its last parenthesis.
+/// Field 22 of proc_pid_stat(5), unless field 3 marks a zombie. The process chooses the name in
+/// field 2, so fields are counted from its last parenthesis.
 fn parse_start(stat: &[u8]) -> Option<u64> {
     let end_of_name = stat.iter().rposition(|b| *b == b')')?;
     let rest = std::str::from_utf8(&stat[end_of_name + 1..]).ok()?;
@@ -195,14 +199,14 @@ mod tests {
     }
 
     #[test]
-    fn the_start_is_field_22_whatever_the_process_calls_itself() {
+    fn a_process_name_cannot_shift_the_field_of_its_start() {
         for name in ["x", "a b", ") R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22", "(((", ""] {
             assert_eq!(parse_start(&stat(name, "S")), Some(4711), "{name}");
         }
     }
 
     #[test]
-    fn what_has_ended_or_is_cut_short_has_no_start() {
+    fn a_zombie_or_a_truncated_stat_has_no_start() {
         for state in ["Z", "X", "x"] {
             assert_eq!(parse_start(&stat("x", state)), None);
         }
@@ -212,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_old_kernel_makes_a_number_count() {
+    fn a_bare_pid_counts_on_old_kernels_only() {
         assert_eq!(why_no_handle(Errno::ENOPROTOOPT), None);
         assert_eq!(why_no_handle(Errno::EINVAL), Some(Obstacle::Ended));
         assert_eq!(why_no_handle(Errno::ESRCH), Some(Obstacle::Ended));
@@ -220,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_not_one_that_started_after_its_connection_was_accepted() {
+    fn a_process_that_started_after_the_accept_is_not_the_peer() {
         let own = i32::try_from(std::process::id()).unwrap();
         assert!(Process::by_directory(own, BootTime::now()).unwrap().is_running());
         let before = BootTime::from_millis(1);

@@ -1,4 +1,4 @@
-//! Real processes: ended, recycled, replaced, hidden in namespaces of their own.
+//! Real processes: ended, with reused PIDs, replaced, hidden in mount namespaces.
 
 use std::fs;
 use std::io::Write;
@@ -17,9 +17,9 @@ use crate::sys::BootTime;
 use crate::sys::test_support::wait_until;
 use devbox_secrets_tests::needs::skipped;
 
-/// Where [`connects_and_leaves_its_connection_to_a_child`] connects.
+/// The socket for [`connects_and_leaves_its_connection_to_a_child`].
 const SOCKET: &str = "DEVBOX_TEST_SOCKET";
-/// Tries to be given a certain process id. Other processes take some meanwhile.
+/// Tries for a certain PID. Other processes take some meanwhile.
 const RECYCLE_TRIES: usize = 500;
 
 /// A process that ends with the test.
@@ -52,7 +52,7 @@ impl Sleeper {
         learn(process.owner().unwrap(), &process, questions)
     }
 
-    /// What it runs, once it does: between fork(2) and execve(2) it runs this program.
+    /// Its executable after execve(2): between that and fork(2) it still runs this program.
     fn executable(&self, questions: &Questions) -> Learned<Executable> {
         let own = fs::read_link("/proc/self/exe").unwrap();
         loop {
@@ -87,7 +87,7 @@ fn program() -> (TempDir, PathBuf) {
     (directory, path)
 }
 
-/// Runs until a process has the id `pid`; none where this machine does not let it.
+/// Starts processes until one has the id `pid`; `None` if this machine does not allow it.
 fn recycle(pid: i32) -> Option<Sleeper> {
     for _ in 0..RECYCLE_TRIES {
         fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).ok()?;
@@ -132,7 +132,7 @@ fn orphan() -> (UnixStream, Peer, BootTime) {
 #[expect(clippy::zombie_processes, reason = "this process ends before its child, on purpose")]
 fn connects_and_leaves_its_connection_to_a_child() {
     let stream = UnixStream::connect(std::env::var_os(SOCKET).unwrap()).unwrap();
-    // It ends when the test lets go of its end.
+    // It ends when the test drops its end.
     Command::new("/bin/cat").stdin(OwnedFd::from(stream)).stdout(Stdio::null()).spawn().unwrap();
 }
 
@@ -148,22 +148,22 @@ fn the_kernel_names_this_process_as_its_own_peer() {
 }
 
 #[test]
-fn who_passed_its_connection_on_and_ended_is_not_known_any_more() {
+fn a_peer_that_passed_its_connection_on_and_ended_is_unknown() {
     let (stream, peer, accepted) = orphan();
     let questions =
         Questions { any_executable: true, units: vec![UnitPattern::any()], ..Questions::default() };
     match Process::of_peer(&stream, peer, accepted) {
         Err(obstacle) => assert_eq!(obstacle, Obstacle::Ended),
-        // Newer kernels have handles of what has been reaped, too.
+        // Newer kernels give handles of reaped processes too.
         Ok(process) => assert_eq!(learn(peer, &process, &questions), Facts::unknown(peer, Obstacle::Ended)),
     }
     assert!(Process::by_directory(peer.pid, accepted).is_err());
 }
 
 #[test]
-fn who_gets_the_number_of_a_process_that_connected_is_not_taken_for_it() {
+fn a_recycled_pid_is_not_mistaken_for_the_peer() {
     let (stream, peer, accepted) = orphan();
-    // The start of a process is known by hundredths of a second.
+    // Starts of processes have a resolution of 10 ms.
     while BootTime::now().since(accepted) < std::time::Duration::from_millis(20) {
         std::thread::yield_now();
     }
@@ -182,7 +182,7 @@ fn who_gets_the_number_of_a_process_that_connected_is_not_taken_for_it() {
 }
 
 #[test]
-fn who_gets_the_number_of_a_held_process_is_not_taken_for_it() {
+fn a_recycled_pid_is_not_mistaken_for_a_held_process() {
     let first = Sleeper::run(Path::new("/bin/sleep"));
     let (pid, held) = (first.pid(), Process::with_id(first.pid()).unwrap());
     let peer = held.owner().unwrap();
@@ -198,7 +198,7 @@ fn who_gets_the_number_of_a_held_process_is_not_taken_for_it() {
 }
 
 #[test]
-fn what_waits_to_be_reaped_has_ended() {
+fn a_zombie_has_ended() {
     let mut sleeper = Sleeper::run(Path::new("/bin/sleep"));
     let process = Process::with_id(sleeper.pid()).unwrap();
     sleeper.0.kill().unwrap();
@@ -255,7 +255,8 @@ fn a_link_to_an_executable_is_not_its_name() {
     assert_eq!(Sleeper::run(&hard).executable(&does_it_run(&path)).unwrap().path, hard.to_str().unwrap());
 }
 
-/// What is known of a program that runs as `path` in a mount namespace which `script` makes; none without namespaces.
+/// The facts about a program that runs as `path` in a mount namespace that `script` makes; `None`
+/// if namespaces are unavailable.
 fn in_another_mount_namespace(script: &str, arguments: &[&Path], path: &Path) -> Option<Obstacle> {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]).args(arguments);

@@ -19,7 +19,7 @@ pub struct UnitName(Box<str>);
 pub struct InvalidUnitName;
 
 impl UnitName {
-    /// Checks and takes a name.
+    /// Checks a name.
     ///
     /// # Errors
     /// [`InvalidUnitName`].
@@ -36,7 +36,7 @@ impl UnitName {
         &self.0
     }
 
-    /// `worker@.service` of `worker@7.service`.
+    /// Its template: `worker@.service` for `worker@7.service`.
     fn template(&self) -> Option<String> {
         let (stem, kind) = self.0.rsplit_once('.')?;
         let (prefix, instance) = stem.split_once('@')?;
@@ -57,10 +57,10 @@ pub struct UnitPattern(Box<str>);
 pub struct InvalidUnitPattern;
 
 impl UnitPattern {
-    /// Checks and takes a pattern.
+    /// Checks a pattern.
     ///
     /// # Errors
-    /// [`InvalidUnitPattern`], also for what could match no unit.
+    /// [`InvalidUnitPattern`], also for a pattern that no unit can match.
     pub fn new(pattern: &str) -> Result<Self, InvalidUnitPattern> {
         let as_a_name = pattern.replace(['*', '?'], "x");
         let can_match = pattern.ends_with('*') || UnitName::new(&as_a_name).is_ok();
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_unit_can_match_is_no_pattern() {
+    fn a_pattern_that_no_unit_can_match_is_refused() {
         let long = format!("{}.service", "a".repeat(250));
         for bad in ["", "app", "app.", ".service", "a/b.service", "[ab].service", "a b.service", &long] {
             assert_eq!(UnitPattern::new(bad), Err(InvalidUnitPattern), "{bad}");

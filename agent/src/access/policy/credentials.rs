@@ -1,4 +1,5 @@
-//! Which unit may load which variables as credentials.
+//! The `[[credential]]`s of the configuration file: the variables that a unit may load as
+//! credentials.
 //!
 //! ```toml
 //! [[credential]]
@@ -15,7 +16,7 @@ use super::table::columns;
 use crate::access::glob::{Glob, InvalidGlob};
 use crate::access::peer::{InvalidUnitPattern, UnitName, UnitPattern};
 
-/// One `[[credential]]` as the file has it.
+/// One `[[credential]]`, unchecked.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CredentialRuleConfig {
@@ -25,17 +26,17 @@ pub struct CredentialRuleConfig {
     pub env: Vec<String>,
 }
 
-/// What is wrong with a `[[credential]]`.
+/// A mistake in a `[[credential]]`.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum CredentialRuleMistake {
-    /// No pattern of units.
-    #[error("the unit {0:?} is none: {1}")]
+    /// The unit is invalid.
+    #[error("the unit {0:?} is invalid: {1}")]
     Unit(String, #[source] InvalidUnitPattern),
     /// It grants nothing.
     #[error("it grants nothing: list variables' names in env, or [\"*\"] for all")]
     Nothing,
-    /// A pattern is none.
-    #[error("the pattern {0:?} in env is none: {1}")]
+    /// A pattern is invalid.
+    #[error("the pattern {0:?} in env is invalid: {1}")]
     Glob(String, #[source] InvalidGlob),
 }
 
@@ -75,13 +76,13 @@ impl CredentialRule {
     }
 }
 
-/// All rules. None, no credential. A variable that steers loaders or shells needs no exact rule here: a credential is a
-/// file, and nobody's environment.
+/// All rules; without one, no unit gets a credential. A guarded variable needs no exact name here,
+/// because a credential is a file and steers no loader or shell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CredentialRules(Vec<CredentialRule>);
 
 impl CredentialRules {
-    /// Takes the rules.
+    /// Rules in the order in which they grant.
     #[must_use]
     pub fn new(rules: Vec<CredentialRule>) -> Self {
         Self(rules)

@@ -28,19 +28,19 @@ pub struct Policy {
     rules: Vec<Rule>,
 }
 
-/// How rules relate to a user, by its numbers alone.
+/// How rules relate to a user, by its ids alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
-    /// No rule could be about it.
+    /// No rule can apply to it.
     None,
-    /// A rule could, but only one that names no user and no group: it could be about everybody.
+    /// A rule can apply, but only one that names neither user nor group: it can apply to everybody.
     Possible,
     /// A rule names its uid or its gid.
     Named,
 }
 
 impl Policy {
-    /// What holds without a configuration: `uid` may have every variable (but no guarded one).
+    /// The policy without a configuration file: `uid` may have every variable except guarded ones.
     #[must_use]
     pub fn own_uid_only(uid: u32) -> Self {
         let allow = Glob::new("*").into_iter().collect();
@@ -53,7 +53,8 @@ impl Policy {
         &self.rules
     }
 
-    /// What must be known of `peer` beyond its numbers; none where they settle it.
+    /// The facts about `peer` that rules need beyond its ids; `None` if its ids settle every rule,
+    /// which saves a look at the process.
     #[must_use]
     pub fn questions(&self, peer: Peer) -> Option<Questions> {
         let mut questions = Questions::default();
@@ -63,7 +64,7 @@ impl Policy {
         (!questions.is_empty()).then_some(questions)
     }
 
-    /// How the rules relate to the user that `peer` is.
+    /// How the rules relate to the user of `peer`.
     #[must_use]
     pub fn relation(&self, peer: Peer) -> Relation {
         let mut relation = Relation::None;
@@ -77,7 +78,7 @@ impl Policy {
         relation
     }
 
-    /// Everything about a process that any rule asks for, and its unit.
+    /// Every fact that any rule needs, and the unit.
     #[must_use]
     pub fn all_questions(&self) -> Questions {
         let mut questions = Questions::default();
@@ -87,7 +88,8 @@ impl Policy {
         questions
     }
 
-    /// Whether any rule names an executable: other users' can be seen with `CAP_SYS_PTRACE` only, and from no Landlock domain.
+    /// Whether any rule names an executable. To see those of other users takes `CAP_SYS_PTRACE`,
+    /// and a thread outside any Landlock domain.
     #[must_use]
     pub fn names_executables(&self) -> bool {
         self.all_questions().any_executable

@@ -23,7 +23,7 @@ pub fn columns<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> Strin
 fn line(out: &mut String, cells: &[&str], widths: &[usize]) {
     let mut text = String::new();
     for (cell, width) in cells.iter().zip(widths) {
-        // A String takes everything that is written to it.
+        // Writing to a String cannot fail.
         let _ = write!(text, "{cell:width$}  ");
     }
     out.push_str(text.trim_end());

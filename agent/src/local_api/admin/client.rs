@@ -1,4 +1,4 @@
-//! Asks a running daemon for its status, or for the reasons of a decision; tells it to sleep and to wake.
+//! The client of a running daemon's admin socket, for the command line.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,18 +19,18 @@ use tokio::time::timeout;
 use super::explain;
 use crate::access::peer::Peer;
 
-/// Time for the whole question.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The same for an order: launches under way end first.
-const ORDER_PATIENCE: Duration = Duration::from_secs(9);
-/// Longest answer, in bytes: some 10,000 names.
-const MAX_ANSWER: usize = 8 << 20;
+/// Time for a whole request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for `quiesce` and `resume`, which wait for running launches.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(9);
+/// Longest response, in bytes: some 10,000 names.
+const MAX_RESPONSE: usize = 8 << 20;
 
-/// Why there is no status.
+/// Why a request failed.
 #[derive(Debug, Error)]
 pub enum AskError {
-    /// Nobody listens, or not for this user.
-    #[error("no daemon answers at {}: is devbox-secretsd running, and is this its user or root?", path.display())]
+    /// No daemon accepts this user's connection.
+    #[error("no daemon accepts connections at {}: is devbox-secretsd running, and is this its user or root?", path.display())]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -38,65 +38,66 @@ pub enum AskError {
         #[source]
         source: io::Error,
     },
-    /// It does not answer in time.
-    #[error("the daemon at {} does not answer: restart it", .0.display())]
+    /// It does not respond in time.
+    #[error("the daemon at {} does not respond: restart it", .0.display())]
     Timeout(PathBuf),
-    /// It refuses.
+    /// It refuses this user.
     #[error("the daemon refuses ({0}): ask as root or as the daemon's user")]
     Refused(StatusCode),
-    /// It does not do what it is told, and says why.
+    /// It reports why it cannot comply.
     #[error("{0}")]
     NotDone(String),
-    /// What answers is no daemon.
-    #[error("what answers at {} is no devbox-secretsd: check --admin-socket", path.display())]
+    /// The response is not a daemon's.
+    #[error("the program at {} is not devbox-secretsd: check --admin-socket", path.display())]
     Answer {
         /// The socket.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-/// The JSON that the daemon at `path` answers to `GET /status`.
+/// The daemon's status as JSON (`GET /status`).
 ///
 /// # Errors
 /// [`AskError`].
 pub async fn status(path: &Path) -> Result<Bytes, AskError> {
-    ask(path, PATIENCE, get("/status")).await
+    ask(path, REQUEST_TIMEOUT, get("/status")).await
 }
 
-/// The JSON that the daemon at `path` answers to `GET /explain` about `peer`.
+/// The decision about `peer` as JSON (`GET /explain`).
 ///
 /// # Errors
 /// [`AskError`].
 pub async fn explain(path: &Path, peer: Peer) -> Result<Bytes, AskError> {
-    ask(path, PATIENCE, get(&explain::target(peer))).await
+    ask(path, REQUEST_TIMEOUT, get(&explain::target(peer))).await
 }
 
-/// Has the daemon at `path` wipe everything (`POST /quiesce`).
+/// Makes the daemon wipe everything (`POST /quiesce`).
 ///
 /// # Errors
 /// [`AskError`].
 pub async fn quiesce(path: &Path) -> Result<Bytes, AskError> {
-    ask(path, ORDER_PATIENCE, post("/quiesce", Bytes::new())).await
+    ask(path, COMMAND_TIMEOUT, post("/quiesce", Bytes::new())).await
 }
 
-/// Has the daemon at `path` begin to join with `token`, or with its configured identity (`POST /resume`).
+/// Makes the daemon join with `token`, or with its configured identity (`POST /resume`). Returns
+/// when joining has started.
 ///
 /// # Errors
 /// [`AskError`].
 pub async fn resume(path: &Path, token: Option<&JoinToken>) -> Result<Bytes, AskError> {
     let body = token.map_or_else(Bytes::new, |token| Bytes::copy_from_slice(token.expose_token().as_bytes()));
-    ask(path, ORDER_PATIENCE, post("/resume", body)).await
+    ask(path, COMMAND_TIMEOUT, post("/resume", body)).await
 }
 
-/// Has the daemon at `path` take up changed rules (`POST /reload`): the JSON of how many there are.
+/// Makes the daemon reload its rules (`POST /reload`). Returns their number as JSON.
 ///
 /// # Errors
 /// [`AskError`], with every mistake.
 pub async fn reload(path: &Path) -> Result<Bytes, AskError> {
-    ask(path, PATIENCE, post("/reload", Bytes::new())).await
+    ask(path, REQUEST_TIMEOUT, post("/reload", Bytes::new())).await
 }
 
 fn get(target: &str) -> Request<Full<Bytes>> {
@@ -115,8 +116,8 @@ fn request(method: Method, target: &str, body: Bytes) -> Request<Full<Bytes>> {
     request
 }
 
-async fn ask(path: &Path, patience: Duration, request: Request<Full<Bytes>>) -> Result<Bytes, AskError> {
-    let answered = timeout(patience, exchange(path, request)).await;
+async fn ask(path: &Path, limit: Duration, request: Request<Full<Bytes>>) -> Result<Bytes, AskError> {
+    let answered = timeout(limit, exchange(path, request)).await;
     answered.unwrap_or_else(|_| Err(AskError::Timeout(path.to_owned())))
 }
 
@@ -126,7 +127,7 @@ async fn exchange(path: &Path, request: Request<Full<Bytes>>) -> Result<Bytes, A
         .map_err(|source| AskError::Connect { path: path.to_owned(), source })?;
     let response = send(stream, request).await.map_err(|error| not_a_daemon(path, error))?;
     let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+    let body = Limited::new(response.into_body(), MAX_RESPONSE).collect().await;
     let body = body.map_err(|error| not_a_daemon(path, error))?.to_bytes();
     if status.is_success() { Ok(body) } else { Err(refused(status, &body)) }
 }

@@ -1,4 +1,5 @@
-//! `GET /explain?pid=N&uid=N&gid=N`: what a process would get. Who asks says whose it is, for it may be hidden from the daemon.
+//! `GET /explain?pid=N&uid=N&gid=N`: the decision about a process. The caller supplies uid and gid,
+//! because the daemon may not be able to see the process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,14 +9,14 @@ use crate::access::explain::Explanation;
 use crate::access::peer::{Cgroups, Examiner, Peer};
 use crate::config::Settings;
 
-/// The question about `peer`, as a request's target.
+/// The request's target for `peer`.
 #[must_use]
 pub fn target(peer: Peer) -> String {
     let Peer { uid, gid, pid } = peer;
     format!("/explain?pid={pid}&uid={uid}&gid={gid}")
 }
 
-/// The question that a query asks; none where it is none.
+/// The peer of a query; `None` if the query is invalid.
 #[must_use]
 pub fn parse(query: &str) -> Option<Peer> {
     let value = |name: &str| {
@@ -26,13 +27,13 @@ pub fn parse(query: &str) -> Option<Peer> {
     Some(Peer { uid: value("uid")?.parse().ok()?, gid: value("gid")?.parse().ok()?, pid })
 }
 
-/// The answer without a daemon: what a configuration file decides, from what this process can see.
+/// The decision without a daemon, by the configuration file and by what this process can see.
 pub async fn from_file(settings: &Settings, admin_socket: &Path, peer: Peer) -> Explanation {
     let file = settings.file.as_deref().map_or_else(
         || "the built-in rule (there is no configuration file)".to_owned(),
         |file| file.display().to_string(),
     );
-    let decided_by = format!("{file}; no daemon answers at {}", admin_socket.display());
+    let decided_by = format!("{file}; no daemon runs at {}", admin_socket.display());
     let examiner = Examiner::new(Cgroups::of_this_machine());
     let decision = authorize_unverified(Arc::new(settings.policy.clone()), &examiner, peer).await;
     Explanation::new(decided_by, &decision, None::<std::iter::Empty<&str>>)

@@ -1,4 +1,4 @@
-//! Answers in JSON, and refusals.
+//! Responses in JSON.
 
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -14,7 +14,7 @@ pub(super) fn refusal(status: StatusCode, code: &str, message: &str) -> Response
     json(status, &serde_json::json!({"code": code, "message": message}))
 }
 
-/// Text, numbers and lists of them: always serialisable.
+/// Bodies are text, numbers and lists, which always serialise.
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(serde_json::to_vec(body).unwrap_or_default())));
     *response.status_mut() = status;

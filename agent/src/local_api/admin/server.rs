@@ -1,4 +1,4 @@
-//! The admin socket: a few connections at once, each short, each from root or the daemon's own user.
+//! Serves the admin socket: a few short connections at once, from root or the daemon's own user.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use crate::local_api::accept::{Acceptor, Slots, in_runtime};
 use crate::telemetry::audit::{Kind, audit};
 use crate::telemetry::chain;
 
-/// Connections at once; more wait.
+/// Connections that are served at once; more wait.
 const MAX_CONNECTIONS: u32 = 16;
 /// Time for a whole connection, from its acceptance.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Time for a request's header.
 const HEADER_DEADLINE: Duration = Duration::from_secs(1);
-/// Longest header, in bytes; the least that hyper takes.
+/// Longest header, in bytes: the shortest limit that hyper takes.
 const MAX_HEADER: usize = 8 * 1024;
 
 /// Serves `listener` until it is dropped.
@@ -48,7 +48,7 @@ pub async fn serve(listener: UnixListener, admin: Arc<Admin>) {
 }
 
 async fn converse(stream: UnixStream, admin: Arc<Admin>) {
-    let asker = who_asks(&stream);
+    let asker = authorized_peer(&stream);
     let service = service_fn(|request: Request<Incoming>| {
         let admin = Arc::clone(&admin);
         async move {
@@ -73,17 +73,12 @@ async fn converse(stream: UnixStream, admin: Arc<Admin>) {
     }
 }
 
-/// The socket's mode says the same; this holds also where somebody widened it.
-fn who_asks(stream: &UnixStream) -> Option<Peer> {
+/// The socket's mode grants the same; this check holds even if somebody widened it.
+fn authorized_peer(stream: &UnixStream) -> Option<Peer> {
     let peer = Peer::of(stream).ok();
     let allowed = peer.filter(|peer| peer.uid == 0 || peer.uid == geteuid().as_raw());
     if allowed.is_none() {
-        audit!(
-            warn,
-            Kind::AdminRefusal,
-            maybe_peer = peer,
-            "a stranger asked the admin socket and was refused"
-        );
+        audit!(warn, Kind::AdminRefusal, maybe_peer = peer, "another user was refused at the admin socket");
     }
     allowed
 }

@@ -6,24 +6,24 @@ use hyper::body::{Body, Bytes};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// Longest body, in bytes: a token and white space around it.
+/// Longest body, in bytes: a token with white space around it.
 const MAX_LEN: usize = MAX_TOKEN_LEN + 64;
 
-/// Why a body brings no token. Never repeats it.
+/// Why a body has no token. It never quotes the body.
 #[derive(Debug, Error)]
 pub(super) enum BodyError {
-    /// It broke off.
-    #[error("the join token did not come whole: try again")]
+    /// The body is incomplete.
+    #[error("the join token is incomplete: try again")]
     Broken,
     /// It is longer than any token.
     #[error("the body is longer than any join token: send the token alone")]
     TooLong,
-    /// It is none.
-    #[error("what was sent is no join token")]
+    /// It is not a token.
+    #[error("the body is not a join token")]
     Invalid(#[from] InvalidJoinToken),
 }
 
-/// Reads the token; none where the body is empty.
+/// Reads the token; `None` if the body is empty.
 pub(super) async fn receive<B>(mut body: B) -> Result<Option<JoinToken>, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,

@@ -1,4 +1,4 @@
-//! Waits until a daemon that was told to resume has its secrets, or says why it has none.
+//! Waits until a resumed daemon has its secrets, or reports why it has none.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,31 +9,31 @@ use tokio::time::sleep;
 use super::client::{self, AskError};
 use crate::status::{State, Status};
 
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Why a daemon has not resumed.
 #[derive(Debug, Error)]
 pub enum NotResumed {
-    /// It cannot be asked.
+    /// The daemon is unreachable.
     #[error(transparent)]
     Ask(#[from] AskError),
-    /// What it answers is not understood.
+    /// Its status is of another version.
     #[error("the daemon is of another version than this program")]
     Version(#[from] serde_json::Error),
-    /// It has ended trying.
+    /// It has stopped trying.
     #[error("{0}")]
     Ended(String),
-    /// It goes on trying.
-    #[error("no secrets after {} s, and the daemon goes on trying: {reason}", waited.as_secs())]
+    /// It is still trying.
+    #[error("no secrets after {} s, and the daemon keeps trying: {reason}", waited.as_secs())]
     Waiting {
-        /// How long was waited.
+        /// The time spent waiting.
         waited: Duration,
-        /// What keeps it.
+        /// The last reason.
         reason: String,
     },
 }
 
-/// Waits, `wait` at most, until the daemon at `path` serves.
+/// Waits until the daemon at `path` serves, at most for `wait`.
 ///
 /// # Errors
 /// [`NotResumed`].
@@ -44,7 +44,7 @@ pub async fn until_resumed(path: &Path, wait: Duration) -> Result<(), NotResumed
         let reason = status.reason.unwrap_or_default();
         match status.state {
             State::Ready => return Ok(()),
-            State::Starting if started.elapsed() < wait => sleep(LOOK_AGAIN).await,
+            State::Starting if started.elapsed() < wait => sleep(CHECK_INTERVAL).await,
             State::Starting => return Err(NotResumed::Waiting { waited: wait, reason }),
             _ => return Err(NotResumed::Ended(reason)),
         }

@@ -1,7 +1,7 @@
-//! Which credential of which unit is asked for: systemd says it in the address that it connects from.
+//! The credential and the unit that systemd asks for, from the address that it connects from.
 //!
-//! The address is in the abstract namespace, `\0<random>/unit/<unit>/<credential>` (systemd.exec(5), `LoadCredential=`).
-//! Any process can bind such an address: it says what is *asked for*, never who asks.
+//! The address is abstract, `\0<random>/unit/<unit>/<credential>` (systemd.exec(5),
+//! `LoadCredential=`). Any process can bind such an address, so it proves nothing about its peer.
 
 use thiserror::Error;
 
@@ -10,16 +10,16 @@ use crate::access::peer::UnitName;
 /// Longest credential name, in bytes: a file's (`NAME_MAX`).
 const MAX_CREDENTIAL_LEN: usize = 255;
 
-/// One question.
+/// A request for one credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// For this unit.
+    /// The unit.
     pub unit: UnitName,
     /// The credential's name in that unit.
     pub credential: String,
 }
 
-/// The peer's address is none that systemd connects from.
+/// The peer's address is not one of systemd's.
 #[derive(Debug, Error, PartialEq, Eq, Clone, Copy)]
 #[error("the peer did not connect from an address of systemd's: only LoadCredential= may ask here")]
 pub struct InvalidAddress;
@@ -49,7 +49,7 @@ fn is_random(text: &str) -> bool {
     (1..=16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// As systemd has it: a file name of printable ASCII without `:`.
+/// systemd's rule: a file name of printable ASCII without `:`.
 fn is_credential(text: &str) -> bool {
     let printable = text.bytes().all(|b| b.is_ascii_graphic() && b != b':');
     (1..=MAX_CREDENTIAL_LEN).contains(&text.len()) && printable && text != "." && text != ".."
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is() {
+    fn other_addresses_are_refused() {
         for bad in [
             "",
             "/unit/app.service/x",
@@ -103,7 +103,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_understood_is_what_was_written(unit in "[a-z@_.\\\\:-]{1,20}\\.service", credential in "[!-.0-9;-~]{1,30}") {
+        fn a_parsed_address_is_what_was_written(unit in "[a-z@_.\\\\:-]{1,20}\\.service", credential in "[!-.0-9;-~]{1,30}") {
             let address = format!("1f/unit/{unit}/{credential}");
             if let Ok(question) = Question::parse(address.as_bytes()) {
                 prop_assert_eq!(question.unit.as_str(), unit);

@@ -1,4 +1,4 @@
-//! What goes over the wire: a value's bytes and the end, or a refusal that systemd cannot mistake for a value.
+//! The bytes on the wire: a value, or a refusal that systemd cannot mistake for one.
 
 use std::io;
 
@@ -12,12 +12,14 @@ use super::refusal::Refusal;
 use crate::access::policy::credentials::CredentialRules;
 use crate::memory::Generation;
 
-/// systemd takes at most 1 MiB of credentials for a unit, and fails the unit's start when there is more. To close without
-/// a byte would leave an empty credential, and the unit would start: so a refusal is too long to be one.
+/// systemd takes at most 1 MiB of credentials for a unit, and fails the unit's start if there is
+/// more. It takes a connection that closes without a byte for an empty credential, and starts the
+/// unit. So a refusal is deliberately too long.
 const REFUSAL_LEN: usize = (1 << 20) + REFUSAL_CHUNK;
 const REFUSAL_CHUNK: usize = 64 * 1024;
 
-/// Room for a whole value in the kernel's buffer, in bytes: it is handed over in one piece or not at all.
+/// Size of the kernel's buffer, in bytes: enough for a whole value, so that it is sent in one
+/// piece.
 const SEND_BUFFER: usize = 256 * 1024;
 
 /// A variable that a unit may load.
@@ -29,8 +31,8 @@ pub(super) struct Granted {
     pub(super) rule: usize,
 }
 
-/// The variable that answers `question`: the one that is called as the credential, else as the credential in capitals with
-/// `-` and `.` as `_` (`db-password`: `DB_PASSWORD`).
+/// The variable for `question`: the one with the credential's name, else with that name in capitals
+/// and `-` and `.` as `_` (`db-password`: `DB_PASSWORD`).
 pub(super) fn variable(
     generation: &Generation,
     rules: &CredentialRules,
@@ -43,7 +45,7 @@ pub(super) fn variable(
         capitals(credential)
     };
     let unit = question.unit.clone();
-    // Denied before missing: who may not have a name does not learn whether it exists.
+    // The grant is checked first, so that a unit cannot probe for names.
     let Some(rule) = rules.granting(&unit, &name) else {
         return Err(Refusal::Denied { unit, name });
     };
@@ -71,7 +73,7 @@ pub(super) async fn send_value(
     stream.shutdown().await
 }
 
-/// Sends more than a credential can be: `text` again and again.
+/// Sends `text` again and again, until it is longer than any credential.
 pub(super) async fn send_refusal(stream: &mut UnixStream, text: &str) -> io::Result<()> {
     let line = format!("devbox-secretsd: refused: {text}\n");
     let lines = line.repeat(REFUSAL_CHUNK.div_ceil(line.len()));

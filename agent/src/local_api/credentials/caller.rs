@@ -1,4 +1,4 @@
-//! Who asks: believed only from what the kernel says of the connection.
+//! Verifies by what the kernel reports that systemd is the peer.
 
 use tokio::net::UnixStream;
 
@@ -7,7 +7,7 @@ use super::refusal::Refusal;
 use crate::access::peer::{Cgroups, Learned, Obstacle, Peer, Process};
 use crate::sys::BootTime;
 
-/// The question on `stream`, once it is certain that systemd asks it, on behalf of the unit that it names: the peer is
+/// The request on `stream`, if systemd makes it on behalf of the unit that it names: the peer is
 /// root, and in that unit's own cgroup.
 pub(super) fn question(stream: &UnixStream, cgroups: &Cgroups) -> Result<Question, Refusal> {
     let peer = Peer::of(stream).map_err(|errno| Refusal::Peer(errno.into()))?;
@@ -16,7 +16,7 @@ pub(super) fn question(stream: &UnixStream, cgroups: &Cgroups) -> Result<Questio
     if peer.uid != 0 {
         return Err(Refusal::NotSystemd { uid: peer.uid, unit: question.unit });
     }
-    // In this order: as long as the process has not ended, no other one has its number.
+    // This order matters: until the process has ended, no other one gets its PID.
     let is_in_unit = cgroups.has(&question.unit, peer.pid);
     if !is_in_unit || has_ended(&process) {
         return Err(Refusal::OtherUnit { pid: peer.pid, unit: question.unit });
@@ -29,8 +29,8 @@ fn asked(stream: &UnixStream) -> Result<Question, Refusal> {
     Ok(Question::parse(address.as_abstract_name().unwrap_or_default())?)
 }
 
-/// Before Linux 6.5 and without `/proc/PID` the number alone says who asks: only root can reach this socket, and only root
-/// could win that race.
+/// Before Linux 6.5 and without `/proc/PID`, the PID alone identifies the peer. Only root can
+/// connect to this socket, so only root could exploit PID reuse.
 fn has_ended(process: &Learned<Process>) -> bool {
     match process {
         Ok(process) => !process.is_running(),

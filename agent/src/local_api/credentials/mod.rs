@@ -1,12 +1,13 @@
 //! Credentials for systemd units: `LoadCredential=db_password:/run/devbox-secrets/credentials.sock`.
 //!
-//! systemd connects once for each credential at each start of a unit, and reads to the end ([`address`] has how it says
-//! what it asks for). It is believed only from uid 0 in the unit's own cgroup ([`Cgroups`]); [`CredentialRules`] say which variables
-//! a unit may load. A refusal makes the unit's start fail at once, with the reason in this daemon's log.
+//! systemd connects once for each credential at each start of a unit, and reads to the end
+//! ([`address`] has the form of its requests). It is believed only as uid 0 in the unit's own
+//! cgroup ([`Cgroups`]); [`CredentialRules`] grant variables to units. A refusal makes the unit's
+//! start fail at once, with the reason in this daemon's log.
 //!
-//! A connection is accepted only when it can be answered: one that waits in the kernel's queue survives a restart of this
-//! daemon, while one that was accepted and then lost would be an empty credential. So units wait in that queue through each
-//! state that may pass (`passing`), and a stopping daemon accepts none.
+//! A connection is accepted only when it can be served. In the kernel's queue it survives a restart
+//! of this daemon, while one that was accepted and lost would be an empty credential. So units wait
+//! in that queue through each state that may pass (`passing`), and a stopping daemon accepts none.
 
 pub mod address;
 mod answer;
@@ -45,19 +46,19 @@ use crate::telemetry::chain;
 /// Connections that are served at once. The others wait in the kernel's queue.
 const MAX_CONNECTIONS: u32 = 32;
 
-/// How long anything may take.
+/// Time limits.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
-    /// Units wait for secrets, from the beginning of each state that may pass. systemd gives a unit 90 s to start unless
-    /// told otherwise.
+    /// For units that wait for secrets, from the start of each state that may pass. systemd's
+    /// default for a unit's start is 90 s.
     passing: Duration,
-    /// The peer takes an answer.
+    /// For the peer to read the response.
     answer: Duration,
 }
 
 const PATIENCE: Patience = Patience { passing: Duration::from_secs(60), answer: Duration::from_secs(5) };
 
-/// What all answers share.
+/// The state that all connections share.
 #[derive(Debug)]
 pub struct UnitCredentials {
     vault: Arc<Vault>,
@@ -69,7 +70,7 @@ pub struct UnitCredentials {
 }
 
 impl UnitCredentials {
-    /// Units are answered from `vault` by `rules`.
+    /// Serves units from `vault` by `rules`.
     #[must_use]
     pub fn new(vault: Arc<Vault>, rules: CredentialRules) -> Self {
         let (rules, cgroups) = (ArcSwap::from_pointee(rules), Cgroups::of_this_machine());
@@ -77,19 +78,20 @@ impl UnitCredentials {
         Self { vault, freshness, rules, cgroups, patience: PATIENCE, metrics }
     }
 
-    /// A unit is answered once `freshness` says that the vault is current, instead of at any time in the lease.
+    /// Serves a unit once `freshness` confirms that the vault is current, instead of at any time
+    /// within the lease.
     #[must_use]
     pub fn checked_by(self, freshness: Arc<Freshness>) -> Self {
         Self { freshness, ..self }
     }
 
-    /// What becomes of credentials is counted in `metrics`.
+    /// Counts credentials in `metrics`.
     #[must_use]
     pub fn counted_in(self, metrics: Arc<Metrics>) -> Self {
         Self { metrics, ..self }
     }
 
-    /// Answers from now on are decided by `rules`.
+    /// Replaces the rules for all later requests.
     pub fn set_rules(&self, rules: CredentialRules) {
         self.rules.store(Arc::new(rules));
     }
@@ -154,7 +156,7 @@ impl UnitCredentials {
         };
         match sent {
             Ok(Ok(())) => {}
-            // systemd reads no further than it must to know that an answer is too long.
+            // systemd stops reading as soon as the response is too long.
             Ok(Err(error)) => debug!(%error, "a credential's answer was not taken whole"),
             Err(_) => warn!("a credential's answer was not taken in time"),
         }

@@ -1,4 +1,4 @@
-//! When units can be answered, and when it is better to let them wait in the kernel's queue.
+//! Whether units can be served now, or had better wait in the kernel's queue.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use tracing::warn;
 
 use crate::memory::{Loss, Vault};
 
-/// Longest wait in one state: the daemon ends before, or never.
-const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3_600);
+/// A wait without a bound: the daemon stops first.
+const UNBOUNDED: Duration = Duration::from_secs(365 * 24 * 3_600);
 
-/// The states of a vault in which waiting can help. Each has patience of its own, counted from its beginning.
+/// The states of a vault in which waiting helps. Time is counted from the start of each.
 pub(super) struct Passing<'v> {
     vault: &'v Vault,
     changes: watch::Receiver<()>,
     patience: Duration,
-    /// The state, and until when units wait for its end.
+    /// The state, and the time until which units wait in it.
     state: Option<(Loss, Instant)>,
 }
 
@@ -25,25 +25,26 @@ impl<'v> Passing<'v> {
         Self { vault, changes: vault.changes(), patience, state: None }
     }
 
-    /// Waits until units can be answered: there are secrets, there will be none, or this state has lasted too long.
+    /// Waits until units can be served: there are secrets, there will be none, or this state has
+    /// lasted too long.
     pub(super) async fn ended(&mut self) {
         while let Some(until) = self.until() {
-            // The vault outlives who waits: the channel does not end.
+            // The vault outlives this, so the channel does not close.
             if timeout_at(until, self.changes.changed()).await.is_err() {
                 warn!(
-                    "there are no secrets for too long: units that ask for credentials are refused until there are"
+                    "there have been no secrets for too long: units that ask for credentials are refused until there are"
                 );
                 return;
             }
         }
     }
 
-    /// Whether units had better wait.
+    /// Whether units should wait.
     pub(super) fn is_on(&mut self) -> bool {
         self.until().is_some()
     }
 
-    /// Until when units wait, if they do.
+    /// The time until which units wait, if they do.
     fn until(&mut self) -> Option<Instant> {
         let Some(loss) = self.passing_loss() else {
             self.state = None;
@@ -62,8 +63,9 @@ impl<'v> Passing<'v> {
         self.vault.current().err().map(|unavailable| unavailable.loss).filter(|loss| loss.code().may_pass())
     }
 
-    /// A stopping daemon answers no unit: its successor does, from the queue of the socket that systemd keeps.
+    /// A stopping daemon serves no unit: its successor does, from the queue of the socket that
+    /// systemd keeps.
     fn patience_in(&self, loss: Loss) -> Duration {
-        if loss == Loss::Stopping { FOR_EVER } else { self.patience }
+        if loss == Loss::Stopping { UNBOUNDED } else { self.patience }
     }
 }

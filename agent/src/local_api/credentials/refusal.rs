@@ -1,4 +1,4 @@
-//! Refusals, each with its remedy. None with a value.
+//! Refusals, each with its remedy and never with a value.
 
 use thiserror::Error;
 
@@ -9,28 +9,28 @@ use crate::memory::Unavailable;
 /// Why a unit does not get a credential.
 #[derive(Debug, Error)]
 pub(super) enum Refusal {
-    /// The kernel does not say who asks.
+    /// The kernel does not name the peer.
     #[error("the kernel does not name the peer")]
     Peer(#[source] std::io::Error),
-    /// The address is none of systemd's.
+    /// The address is not one of systemd's.
     #[error(transparent)]
     Address(#[from] InvalidAddress),
-    /// Somebody imitates systemd.
+    /// The peer is not systemd.
     #[error(
         "uid {uid} asks in the name of {unit}, which only systemd (uid 0) may: use devbox-exec, with a [[rule]] for that user"
     )]
     NotSystemd {
-        /// Who asks.
+        /// The peer's user.
         uid: u32,
-        /// In whose name.
+        /// The unit that it claims.
         unit: UnitName,
     },
-    /// Root asks, from outside the unit.
+    /// The peer is root, but outside the unit.
     #[error("process {pid} asks in the name of {unit} and is not in its cgroup: start the unit by systemctl")]
     OtherUnit {
-        /// Who asks.
+        /// The peer's process.
         pid: i32,
-        /// In whose name.
+        /// The unit that it claims.
         unit: UnitName,
     },
     /// There is no such variable.
@@ -38,21 +38,21 @@ pub(super) enum Refusal {
         "this devbox has no variable for the credential {credential:?}: bind a secret to {name}, or correct LoadCredential= in {unit}"
     )]
     Missing {
-        /// Who asks.
+        /// The unit.
         unit: UnitName,
-        /// For what.
+        /// The credential.
         credential: String,
-        /// The name that a variable would have.
+        /// The variable's name.
         name: String,
     },
-    /// No rule.
+    /// No rule grants it.
     #[error(
         "no rule grants {name} to {unit}: add a [[credential]] with unit = \"{unit}\" and env = [\"{name}\"] to the daemon's agent.toml"
     )]
     Denied {
-        /// Who asks.
+        /// The unit.
         unit: UnitName,
-        /// For which variable.
+        /// The variable's name.
         name: String,
     },
     /// There are no secrets.
@@ -60,7 +60,7 @@ pub(super) enum Refusal {
     Unavailable(Unavailable),
 }
 
-/// The words of all refusals, but for those of a loss of the secrets.
+/// The labels of all refusals except those of a loss of the secrets.
 pub const REFUSALS: [&str; 6] = ["peer", "address", "not_systemd", "other_unit", "missing", "denied"];
 
 impl Refusal {
@@ -77,7 +77,7 @@ impl Refusal {
         }
     }
 
-    /// The unit that is asked for, where there is one.
+    /// The unit, if it is known.
     pub(super) fn unit(&self) -> Option<&UnitName> {
         match self {
             Self::Peer(_) | Self::Address(_) | Self::Unavailable(_) => None,
@@ -88,7 +88,7 @@ impl Refusal {
         }
     }
 
-    /// The variable that is asked for, where one is known.
+    /// The variable, if it is known.
     pub(super) fn name(&self) -> Option<&str> {
         match self {
             Self::Missing { name, .. } | Self::Denied { name, .. } => Some(name),

@@ -1,4 +1,4 @@
-//! One event of the audit and one count a credential. Names, but never values.
+//! One audit event and one count for each credential. With names of variables, never with values.
 
 use super::address::Question;
 use super::refusal::Refusal;

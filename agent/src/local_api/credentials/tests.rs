@@ -1,5 +1,4 @@
-//! Real sockets, real abstract addresses, real secrets in locked memory. What only a real systemd can be asked is in the
-//! tests under one.
+//! Real sockets, abstract addresses and locked memory. The tests under systemd check the rest.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +17,7 @@ use crate::sys::BootTime;
 use crate::sys::test_support::{become_user, memories};
 use devbox_secrets_tests::needs;
 
-/// More than systemd takes: what makes a unit's start fail.
+/// A length at which systemd fails a unit's start.
 const TOO_LONG: usize = 1 << 20;
 const STRANGER: u32 = 65_534;
 
@@ -41,7 +40,7 @@ impl Served {
         served
     }
 
-    /// A socket that nobody serves yet.
+    /// A socket that no daemon serves yet.
     fn start_stopped() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let cgroup = directory.path().join("system.slice/app.service");
@@ -80,7 +79,8 @@ impl Served {
         UnixStream::from_std(self.connected(address)).unwrap()
     }
 
-    /// As [`Self::connect_as`], from this process in the unit's cgroup, but not as root: only the user is wrong.
+    /// Like [`Self::connect_as`], from this process in the unit's cgroup, but not as root: only the
+    /// user is wrong.
     fn connect_as_a_stranger(&self, address: &str) -> UnixStream {
         for path in [self.directory.path(), &self.socket()] {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
@@ -124,7 +124,7 @@ fn socket2_stream(from: &SocketAddr, to: &SocketAddr) -> StdStream {
     StdStream::from(stream)
 }
 
-/// A fresh address for a credential of a unit: tests share one namespace.
+/// A fresh address for a credential of a unit, because tests share one namespace.
 fn address(unit: &str, credential: &str) -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -136,7 +136,7 @@ fn is_refusal(answer: &[u8], words: &str) -> bool {
     answer.len() > TOO_LONG && String::from_utf8_lossy(&answer[..1024]).contains(words)
 }
 
-/// A test asks as its own user: only root is believed.
+/// Tests connect as their own user, and only root is believed.
 #[tokio::test]
 async fn a_unit_gets_the_raw_value_of_what_its_rule_grants() {
     if !needs::root() {
@@ -166,7 +166,7 @@ async fn a_refusal_is_too_long_for_a_credential_and_says_why() {
 }
 
 #[tokio::test]
-async fn who_is_not_root_is_refused_whatever_the_name() {
+async fn a_peer_other_than_root_is_refused_under_any_name() {
     let served = Served::start().ready();
     let mut answer = Vec::new();
     let mut stranger = served.connect_as_a_stranger(&address("app.service", "DB_PASS"));
@@ -211,7 +211,8 @@ async fn waiting_for_secrets_is_bounded_and_then_a_refusal() {
     assert!(is_refusal(&answer, "still starting"));
 }
 
-/// Whether the unit got no answer, because its connection waits in the queue. A wrong answer would be there at once.
+/// Whether the unit got no response, because its connection waits in the queue. A wrong response
+/// would be there at once.
 async fn is_waiting(stream: &mut UnixStream) -> bool {
     timeout(Duration::from_millis(50), stream.read_u8()).await.is_err()
 }
@@ -247,13 +248,13 @@ async fn each_state_that_may_pass_has_patience_of_its_own() {
         let mut answer = Vec::new();
         unit.read_to_end(&mut answer).await.unwrap();
         assert!(is_refusal(&answer, loss.word()), "{loss:?}");
-        // A state's patience is counted once, whatever else is said of it.
+        // A state's time is counted once, whatever reasons follow.
         served.vault.lose(loss, "still");
         assert!(is_refusal(&served.ask(&address("app.service", "db_pass")).await, "still"), "{loss:?}");
     }
 }
 
-/// Serves on a runtime of its own, which ends without a word to anybody, as a killed daemon does.
+/// Serves on a runtime of its own that stops without a word, like a killed daemon.
 fn serve_and_die(credentials: UnitCredentials, listener: StdListener) {
     let die = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -347,7 +348,7 @@ async fn ten_thousand_peers_that_ask_nonsense_and_leave_cost_no_unit_its_credent
     let served = Served::start().ready();
     for _ in 0..100 {
         for _ in 0..100 {
-            // Neither an address nor a byte is taken: gone before the refusal is written.
+            // A peer without an address or a byte has gone before the refusal is written.
             drop(StdStream::connect(served.socket()).unwrap());
             tokio::task::yield_now().await;
         }

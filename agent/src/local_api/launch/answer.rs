@@ -1,4 +1,4 @@
-//! Writes one answer: by descriptor where it can, inline where it must, always straight from locked pages.
+//! Sends one answer straight from locked pages: by descriptor if possible, else inline.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -21,12 +21,12 @@ use super::slots::LaunchSlot;
 use super::unread::Content;
 use crate::memory::{Generation, Vault};
 
-/// How long a launcher may go on taking an answer of secrets that are no longer current.
+/// Time that a launcher has to read an answer after its secrets were replaced or lost.
 pub(super) const GRACE: Duration = Duration::from_millis(500);
-/// As many slices as one system call takes (`UIO_MAXIOV`, sendmsg(2)).
+/// Most slices of one system call (`UIO_MAXIOV`, sendmsg(2)).
 const MAX_SLICES: usize = 1_024;
 
-/// What is told, from what.
+/// An answer: the variables of a generation that the launch selected.
 pub(super) struct Reply<'a> {
     pub(super) generation: &'a Arc<Generation>,
     pub(super) selection: &'a Selection<'a>,
@@ -35,9 +35,9 @@ pub(super) struct Reply<'a> {
 /// Why variables are sent by value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WhyInline {
-    /// The launcher asked for it, or there are none.
+    /// The launcher asked for it, or there are no variables.
     Asked,
-    /// No locked memory with a descriptor can be had.
+    /// Locked memory with a descriptor is unavailable.
     Memory,
     /// The user's unread answers take its share of locked memory.
     Share,
@@ -82,7 +82,8 @@ impl Reply<'_> {
         Ok(Answer::Names)
     }
 
-    /// Variables: by descriptor, or inline where none is wanted or to be had.
+    /// Sends variables by descriptor, or inline if the launcher wants that or no descriptor is
+    /// available.
     pub(super) async fn send(
         &self,
         stream: &Stream,
@@ -130,7 +131,8 @@ impl Reply<'_> {
         Ok(Content::pages(sent, self.generation))
     }
 
-    /// Ends early, and with it the hold on these secrets, when they are replaced or lost.
+    /// Stops soon after the secrets are replaced or lost, so that a slow reader does not keep them
+    /// in memory.
     async fn send_inline(&self, stream: &Stream, header: AnswerHeader, vault: &Vault) -> Result<(), Failure> {
         let mut changes = vault.changes();
         let header = header.encode();
@@ -153,18 +155,20 @@ impl Reply<'_> {
     }
 }
 
-/// Tells why not, and that this is all. It fits the socket's buffer; where that is full, nobody reads.
+/// Sends a refusal and closes the sending side. It fits the socket's buffer; if that is full, the
+/// peer does not read.
 pub(super) fn send_refusal(stream: &Stream, refusal: &Refusal) {
     let Ok(header) = header(Answer::Error(refusal.code), 0, refusal.text().len()) else { return };
     let header = header.encode();
-    // A peer that is gone cannot be told.
+    // It fails only if the peer has gone.
     let _ = send_now(stream, &[IoSlice::new(&header), IoSlice::new(refusal.text().as_bytes())], &[]);
     end(stream);
 }
 
-/// There is no more to come. The connection stays until what was sent is read: a launcher that reads to the end finds it here.
+/// Closes the sending side. The connection stays open until the answer is read, so that a launcher
+/// that reads to the end gets all of it.
 pub(super) fn end(stream: &Stream) {
-    // Only a connection that is gone cannot be shut down.
+    // It fails only if the peer has gone.
     let _ = shutdown(stream.as_raw_fd(), Shutdown::Write);
 }
 
@@ -187,7 +191,7 @@ async fn send_descriptor(
         Err(error) if error.raw_os_error() == Some(Errno::ETOOMANYREFS as i32) => {
             Err(Unsent::Inline(WhyInline::InFlight))
         }
-        // A fresh socket's buffer has room for a header; one that has not is not a launcher's.
+        // A fresh socket's buffer has room for a header, so this peer is no launcher.
         _ => Err(Unsent::Failed(Failure::Gone)),
     }
 }
@@ -196,7 +200,7 @@ async fn write_all(stream: &Stream, mut slices: &mut [IoSlice<'_>]) -> io::Resul
     while !slices.is_empty() {
         let written = send(stream, &slices[..slices.len().min(MAX_SLICES)], &[]).await?;
         IoSlice::advance_slices(&mut slices, written);
-        // A reader that keeps up shall not keep the event loop.
+        // A reader that keeps up must not block the event loop.
         tokio::task::coop::consume_budget().await;
     }
     Ok(())

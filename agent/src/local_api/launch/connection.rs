@@ -21,9 +21,9 @@ use crate::access::peer::{Peer, Process};
 use crate::memory::{Generation, Loss};
 use crate::sys::BootTime;
 
-/// A request has to be there in this time.
+/// Time for the request, from the connection's acceptance.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(2);
-/// An answer has to be taken in this time.
+/// Time for the answer to be sent.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Serves one connection. The slot is free when its answer is read.
@@ -94,7 +94,7 @@ impl Launch<'_> {
         request: &Request,
         generation: &Arc<Generation>,
     ) -> Result<(Served, Content), Failure> {
-        // Never absent here: each way to this point decides first.
+        // Every path to this point has decided; without a decision, fail closed.
         let decision = self.decision.as_ref().ok_or(Failure::Gone)?;
         let selection = select(generation, decision, request.body())?;
         let reply = Reply { generation, selection: &selection };
@@ -124,13 +124,14 @@ impl Launch<'_> {
     }
 }
 
-/// Whether a request is held until `loss` has passed. A stopping daemon holds none: its launchers ask the next one.
+/// Whether a request waits until `loss` has passed. A stopping daemon lets none wait, because its
+/// successor will serve them.
 fn is_held(request: &Request, loss: Loss) -> bool {
     let header = &request.header;
     header.wait_ms > 0
         && match loss {
             Loss::Starting | Loss::Quiesced => true,
-            // A launch that did not ask to wait learns at once that the control plane is away.
+            // Only a patient launch waits for the control plane; others fail at once.
             Loss::Stale => header.flags.patient,
             Loss::Revoked | Loss::Cloned | Loss::Stopping => false,
         }
@@ -143,13 +144,13 @@ async fn secrets(state: &LaunchState, request: &Request) -> Result<Arc<Generatio
             Err(unavailable) if is_held(request, unavailable.loss) => {}
             held => return held.map_err(|unavailable| Refusal::from(unavailable).into()),
         }
-        // The vault outlives its launches, so this is a change and never the end of the channel.
+        // The vault outlives its launches, so this is a change and never a closed channel.
         let _ = changes.changed().await;
     }
 }
 
-/// Ends when the peer closes its end, or sends what no launcher sends.
+/// Returns when the peer closes its end, or sends bytes that no launcher sends.
 async fn hung_up(stream: &Stream) {
-    // Whatever came, an end, a byte or an error: there is no launcher any more.
+    // An end, a byte or an error: in each case the launcher has gone.
     let _ = receive(stream, &mut [0]).await;
 }

@@ -1,4 +1,4 @@
-//! Takes connections in, and turns away whom no slot is left for.
+//! Accepts connections, and refuses those without a slot.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -22,8 +22,9 @@ use crate::access::peer::Peer;
 use crate::access::policy::Relation;
 use crate::local_api::accept::Acceptor;
 
-/// Serves launches on `listener` until `shutdown`; then takes no new ones. Launches under way go on as long as the runtime
-/// does; those that wait for secrets end when the vault tells them so ([`Vault::lose`](crate::memory::Vault::lose)).
+/// Serves launches on `listener` until `shutdown`, then accepts no more. Running launches continue
+/// as long as the runtime; those that wait for secrets end with the vault's loss
+/// ([`Vault::lose`](crate::memory::Vault::lose)).
 pub async fn serve(listener: UnixListener, state: Arc<LaunchState>, shutdown: impl Future<Output = ()>) {
     let shutdown = pin!(shutdown);
     select! {
@@ -37,7 +38,7 @@ pub async fn serve(listener: UnixListener, state: Arc<LaunchState>, shutdown: im
     state.unread.close(&state.metrics).await;
 }
 
-/// Prepared descriptors fit what is held, and there are none when nothing is.
+/// Keeps prepared descriptors as long as the current secrets, and none without secrets.
 async fn keep_pool_sized(state: &LaunchState) {
     let mut changes = state.vault.changes();
     loop {
@@ -53,14 +54,16 @@ async fn accept_all(listener: UnixListener, state: &Arc<LaunchState>) {
     let Some(acceptor) = Acceptor::new(listener, "launch") else { return };
     let mut busy = BusyLog::default();
     loop {
-        // Always accepted: a launch without a slot is refused by name, and a queue would let one user keep out others.
+        // Accepted even without a free slot: a queue would let one user keep out all others, and
+        // the refusal says why.
         if let Some((socket, ())) = acceptor.accept(async {}).await {
             admit(Stream::new(socket), state, &mut busy).await;
         }
     }
 }
 
-/// Serves a connection at once as far as it can be: the request is usually there. What has to wait becomes a task.
+/// Polls a connection once here, because its request is usually there and it completes without a
+/// task. A task serves it if it has to wait.
 async fn admit(stream: Stream, state: &Arc<LaunchState>, busy: &mut BusyLog) {
     let Ok(peer) = Peer::of(&stream) else { return };
     let relation = state.policy.load().relation(peer);
@@ -74,7 +77,7 @@ async fn admit(stream: Stream, state: &Arc<LaunchState>, busy: &mut BusyLog) {
     }
 }
 
-/// A slot, perhaps that of an answer that is read by now.
+/// A free slot, if necessary that of an answer that has been read by now.
 fn find_slot(
     slots: &Arc<LaunchSlots>,
     state: &LaunchState,
@@ -88,7 +91,7 @@ fn find_slot(
     slot
 }
 
-/// Refuses a launch, and says so unless too many do not read even that.
+/// Refuses a launch. It gets a message unless too many refusals are unread.
 fn turn_away(stream: Stream, state: &LaunchState, peer: Peer, relation: Relation, busy: &mut BusyLog) {
     let refusal = Refusal::busy(peer.uid);
     if let Some(slot) = find_slot(&state.turned_away, state, peer, relation) {
@@ -99,7 +102,7 @@ fn turn_away(stream: Stream, state: &LaunchState, peer: Peer, relation: Relation
     busy.note(peer);
 }
 
-/// How many were turned away since the last line about it.
+/// Counts the refusals since the last line about them.
 #[derive(Default)]
 struct BusyLog {
     last: Option<Instant>,

@@ -1,8 +1,9 @@
-//! The launch socket: who connects, what it asks for, what it gets.
+//! The launch socket of `devbox-exec`: one request and one answer a connection
+//! ([`devbox_launch_proto`]).
 //!
-//! One request and one answer a connection ([`devbox_launch_proto`]). Every connection has a deadline for its request and
-//! one for its answer, and takes one of a bounded number of slots, of which no user can have them all, until its answer is
-//! read: a slow or hostile peer costs nobody else anything.
+//! Each connection has a deadline for its request and one for its answer, and takes one of a
+//! bounded number of slots until its answer is read. No user can take them all, so a slow or
+//! hostile peer delays only itself.
 
 mod answer;
 mod connection;
@@ -39,12 +40,12 @@ use crate::sys::SecretMemory;
 
 pub use listener::serve;
 
-/// Words for why answers are withdrawn, and for why they are sent by value: for metrics.
+/// The labels of withdrawn and of inline answers, for metrics.
 pub(crate) const WITHDRAWALS: [&str; 3] = [Why::ALL[0].word(), Why::ALL[1].word(), Why::ALL[2].word()];
 pub(crate) const INLINE_REASONS: [&str; 4] =
     [WhyInline::ALL[0].word(), WhyInline::ALL[1].word(), WhyInline::ALL[2].word(), WhyInline::ALL[3].word()];
 
-/// What all launches share.
+/// The state that all launches share.
 #[derive(Debug)]
 pub struct LaunchState {
     vault: Arc<Vault>,
@@ -52,7 +53,7 @@ pub struct LaunchState {
     policy: ArcSwap<Policy>,
     pool: Pool,
     slots: Arc<LaunchSlots>,
-    /// For connections that find no slot, and are told so.
+    /// For connections that only get a refusal.
     turned_away: Arc<LaunchSlots>,
     unread: Unread,
     seldom: Seldom,
@@ -61,7 +62,7 @@ pub struct LaunchState {
 }
 
 impl LaunchState {
-    /// Launches are answered from `vault` by `policy`, in memory of the kind of `memory`.
+    /// Serves launches from `vault` by `policy`, in memory of the kind of `memory`.
     ///
     /// # Errors
     /// The thread that prepares descriptors cannot be started.
@@ -80,25 +81,26 @@ impl LaunchState {
         })
     }
 
-    /// Processes are looked at by `examiner`, instead of one that starts with the first question.
+    /// Uses `examiner`, instead of one that starts with the first question.
     #[must_use]
     pub fn examined_by(self, examiner: Examiner) -> Self {
         Self { examiner, ..self }
     }
 
-    /// A launch is answered once `freshness` says that the vault is current, instead of at any time in the lease.
+    /// Serves a launch once `freshness` confirms that the vault is current, instead of at any time
+    /// within the lease.
     #[must_use]
     pub fn checked_by(self, freshness: Arc<Freshness>) -> Self {
         Self { freshness, ..self }
     }
 
-    /// What becomes of launches is counted in `metrics`.
+    /// Counts launches in `metrics`.
     #[must_use]
     pub fn counted_in(self, metrics: Arc<Metrics>) -> Self {
         Self { metrics, ..self }
     }
 
-    /// Launches from now on are decided by `policy`.
+    /// Replaces the policy for all later decisions.
     pub fn set_policy(&self, policy: Policy) {
         self.policy.store(Arc::new(policy));
     }

@@ -1,7 +1,7 @@
-//! System calls on a connection: tried at once, and waited for only where they would block.
+//! System calls on a connection that are tried first, and waited for only if they would block.
 //!
-//! A launcher's request is usually there when its connection is, and an answer fits the socket's buffer. Trying first saves
-//! such a launch all turns of the event loop but the one that brought it.
+//! A launcher's request is usually there when its connection is, and an answer fits the socket's
+//! buffer. Trying first saves such a launch all but one turn of the event loop.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -12,11 +12,12 @@ use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// A connection, which the event loop learns of only if it has to wait: for most it costs no call, and wakes nobody.
+/// A connection that is registered with the event loop only when it has to wait: most never do,
+/// which saves two system calls and a wake-up.
 #[derive(Debug)]
 pub(super) struct Stream {
     waiting: OnceLock<AsyncFd<Arc<UnixStream>>>,
-    /// Every call on it says that it must not block.
+    /// Each call passes `MSG_DONTWAIT`.
     socket: Arc<UnixStream>,
 }
 
@@ -25,7 +26,7 @@ impl Stream {
         Self { waiting: OnceLock::new(), socket: Arc::new(socket) }
     }
 
-    /// Makes a call that succeeds at some time, as soon as it does.
+    /// Repeats a call until it no longer would block.
     async fn retry<T>(&self, interest: Interest, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         match call() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -56,7 +57,7 @@ impl AsRawFd for Stream {
     }
 }
 
-/// Has the event loop watch `socket`.
+/// Registers `socket` with the event loop.
 #[allow(
     deprecated,
     reason = "the successor is unsafe, for owners that close early; those of the library that come here do not"
@@ -65,7 +66,7 @@ fn in_event_loop<T: AsRawFd + AsFd>(socket: T) -> io::Result<AsyncFd<T>> {
     AsyncFd::new(socket)
 }
 
-/// Receives at least one byte; 0 at the end.
+/// Receives at least one byte; 0 at the end of the stream.
 pub(super) async fn receive(stream: &Stream, room: &mut [u8]) -> io::Result<usize> {
     let call = || recv(stream.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT).map_err(io::Error::from);
     stream.retry(Interest::READABLE, call).await
@@ -76,7 +77,7 @@ pub(super) async fn send(stream: &Stream, bytes: &[IoSlice<'_>], descriptors: &[
     stream.retry(Interest::WRITABLE, || send_now(stream, bytes, descriptors)).await
 }
 
-/// Sends what the socket's buffer takes.
+/// Sends as much as the socket's buffer takes.
 pub(super) fn send_now(stream: &Stream, bytes: &[IoSlice<'_>], descriptors: &[RawFd]) -> io::Result<usize> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     let rights = [ControlMessage::ScmRights(descriptors)];

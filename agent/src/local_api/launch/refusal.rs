@@ -41,14 +41,14 @@ pub(super) struct Refusal {
     /// A stable word for metrics: the code's, or that of the loss behind it.
     reason: &'static str,
     text: String,
-    /// The name that is denied.
+    /// The variable that is denied.
     name: Option<String>,
     /// Why each rule does not grant it: for the audit log, never for the peer.
     reasons: Option<String>,
 }
 
 impl Refusal {
-    /// `text` says what is wrong and what to do. It is made one line without control characters, of at most
+    /// `text` has the problem and the remedy. Control characters are replaced, and it is cut to
     /// [`MAX_ERROR_LEN`] bytes.
     pub(super) fn new(code: ErrorCode, text: &str) -> Self {
         let mut text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
@@ -107,7 +107,7 @@ impl Refusal {
         Self::new(ErrorCode::Missing, &text)
     }
 
-    /// All slots that this user may have are taken.
+    /// The user's share of slots is taken.
     pub(super) fn busy(uid: u32) -> Self {
         let text = format!(
             "uid {uid} has its share of launches that are under way, or whose answers it has not read: try again when some \
@@ -116,7 +116,7 @@ impl Refusal {
         Self::new(ErrorCode::Busy, &text)
     }
 
-    /// No command could be started with so much.
+    /// No `execve(2)` takes so much.
     pub(super) fn too_large(needed: usize, largest: &str) -> Self {
         let text = format!(
             "the launch's variables need {needed} bytes, and execve(2) takes no more than {LARGEST_ROOM}; the largest are \
@@ -125,7 +125,7 @@ impl Refusal {
         Self::invalid(&text)
     }
 
-    /// What the peer is told.
+    /// The message for the launcher.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
@@ -135,18 +135,19 @@ impl Refusal {
         self.reason
     }
 
-    /// The name that is denied, where it is about one.
+    /// The variable that is denied, if the refusal is about one.
     pub(super) fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// Why each rule does not grant it.
+    /// Why each rule does not grant it, for the audit.
     pub(super) fn reasons(&self) -> Option<&str> {
         self.reasons.as_deref()
     }
 }
 
-/// For the uid by which the daemon's user namespace shows everybody it does not map: no rule can name it.
+/// The message for the uid by which the daemon's user namespace shows all users it does not map: no
+/// rule can name it.
 fn unmapped(uid: u32) -> String {
     format!(
         "the daemon's user namespace does not map this process's user (it shows as uid {uid}, as every such user does): map \

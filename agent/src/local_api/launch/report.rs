@@ -1,4 +1,4 @@
-//! One event of the audit and one count a launch. Names, but never values.
+//! One audit event and one count for each launch. With names of variables, never with values.
 
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
@@ -15,10 +15,10 @@ use crate::access::peer::{Facts, Peer, UnitName};
 use crate::metrics::Metrics;
 use crate::telemetry::audit::{Kind, TARGET, audit};
 
-/// Shortest interval between log lines about many launches: a flood must not fill the log.
+/// Shortest interval between log lines about many launches, so that a flood does not fill the log.
 pub(super) const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a launch got.
+/// The result of a launch that was served.
 #[derive(Debug)]
 pub(super) struct Served {
     answer: Answer,
@@ -37,7 +37,8 @@ impl Served {
     }
 }
 
-/// Counts a launch and audits how it ended. `decision`: the last one about its process, if there was one.
+/// Counts a launch and audits its outcome. `decision`: the last one about its process, if there was
+/// one.
 pub(super) fn report(
     metrics: &Metrics,
     peer: Peer,
@@ -63,7 +64,7 @@ pub(super) fn report(
         }
         Err(Failure::Gone) => {
             metrics.launch_abandoned();
-            report_abandoned(facts, "its launcher went away", duration_us);
+            report_abandoned(facts, "its launcher has gone", duration_us);
         }
     }
 }
@@ -88,7 +89,7 @@ fn report_served(facts: &Facts, decision: Option<&Decision>, served: &Served, du
 
 fn report_refused(facts: &Facts, refusal: &Refusal, duration_us: u64) {
     let (reason, rules) = (refusal.text(), refusal.reasons());
-    // The journal shows people the message alone.
+    // In the message too, because journalctl shows only that by default.
     let why = rules.unwrap_or(reason);
     audit!(
         warn,
@@ -124,7 +125,8 @@ pub(super) fn report_withdrawn(metrics: &Metrics, peer: Peer, why: Why) {
     report_abandoned(&Facts::of(peer), why.reason(), 0);
 }
 
-/// Counts a launch that is answered by value, and logs if the kernel is the reason: other programs of this user may be at fault.
+/// Counts an inline answer, and logs it if the kernel is the reason: other programs of the daemon's
+/// user may be at fault.
 pub(super) fn report_inline(metrics: &Metrics, seldom: &Seldom, why: WhyInline) {
     metrics.launch_inline(why.word());
     if why == WhyInline::InFlight && seldom.is_due() {
@@ -135,7 +137,7 @@ pub(super) fn report_inline(metrics: &Metrics, seldom: &Seldom, why: WhyInline) 
     }
 }
 
-/// Something that is logged once a second at most.
+/// A log line that is due once a second at most.
 #[derive(Debug, Default)]
 pub(super) struct Seldom(Mutex<Option<Instant>>);
 
@@ -150,7 +152,8 @@ impl Seldom {
     }
 }
 
-/// Tells of `times` launches that found no slot: one event for many, so that a flood fills no log. The peer is the last one.
+/// Audits `times` launches without a slot by one event, so that a flood does not fill the log.
+/// `peer`: the last of them.
 pub(super) fn report_busy(peer: Peer, times: u64) {
     audit!(
         warn,

@@ -1,4 +1,4 @@
-//! Reads one request, and no byte more than it says it has.
+//! Reads one request, and no byte beyond its announced length.
 
 use devbox_launch_proto::{ErrorCode, HEADER_LEN, InvalidRequest, RequestHeader};
 
@@ -7,10 +7,10 @@ use super::refusal::{Failure, Refusal};
 
 /// Most requests fit here, without an allocation.
 const SMALL: usize = 512;
-/// A longer request is given room as its bytes come, so that announcing a long one costs nothing here.
+/// Room for a longer request grows as its bytes come, so that announcing a long one costs the
+/// daemon no memory.
 const STEP: usize = 4_096;
 
-/// A request, as it came.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) header: RequestHeader,
@@ -19,7 +19,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// The items' bytes.
+    /// The items, unparsed.
     pub(super) fn body(&self) -> &[u8] {
         let len = self.header.body_len as usize;
         if self.large.is_empty() { &self.small[HEADER_LEN..HEADER_LEN + len] } else { &self.large }
@@ -61,7 +61,7 @@ async fn read_large(stream: &Stream, start: &[u8], len: usize) -> Result<Vec<u8>
     Ok(body)
 }
 
-/// At least one byte.
+/// Reads at least one byte.
 async fn read_some(stream: &Stream, room: &mut [u8]) -> Result<usize, Failure> {
     match receive(stream, room).await? {
         0 => Err(Failure::Gone),

@@ -1,4 +1,4 @@
-//! Which variables a launch gets, under which names: what it asks for, held against what there is and what is granted.
+//! The variables of a launch: those that it asks for, that the devbox has, and that it may have.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -12,12 +12,12 @@ use super::refusal::{Refusal, quoted};
 use crate::access::authorize::Decision;
 use crate::memory::Generation;
 
-/// How long the audit's list of names may become before it ends, in bytes.
+/// Length after which the audit's list of names is cut, in bytes.
 const MAX_SUMMARY: usize = 4_096;
 
-/// How many of the largest variables a message names.
+/// Number of the largest variables in a message.
 const NAMED: usize = 5;
-/// Bytes that `execve(2)` counts for a string besides its own: a pointer and a NUL.
+/// Bytes that `execve(2)` counts for a string on top of its own: a pointer.
 const POINTER_LEN: usize = size_of::<usize>();
 
 /// Variables of one generation, in ascending order of the name under which each is injected.
@@ -32,9 +32,9 @@ pub(super) enum Selection<'a> {
 /// One variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pick<'a> {
-    /// The name to inject it under, where it is not its own.
+    /// The name to inject it under, if it is renamed.
     rename: Option<&'a [u8]>,
-    /// Its number in the generation.
+    /// Its position in the generation.
     at: usize,
 }
 
@@ -54,8 +54,8 @@ impl Selection<'_> {
         }
     }
 
-    /// Refuses what no `execve(2)` takes, before anything is made for it. The command's own strings come on top: only the
-    /// launcher knows those.
+    /// Refuses more than any `execve(2)` takes, before pages are made for it. Only the launcher
+    /// knows the length of the command's own strings, so it checks again.
     pub(super) fn check_len(&self, generation: &Generation) -> Result<(), Refusal> {
         let pointers = self.count(generation).saturating_mul(POINTER_LEN);
         let needed = self.len(generation).saturating_add(pointers);
@@ -65,7 +65,7 @@ impl Selection<'_> {
         Err(Refusal::too_large(needed, &self.largest(generation)))
     }
 
-    /// The variables that are longest, for a message.
+    /// The longest variables, for a message.
     fn largest(&self, generation: &Generation) -> String {
         let mut sizes: Vec<(usize, &[u8])> = match self {
             Self::Whole => {
@@ -94,7 +94,7 @@ impl Selection<'_> {
         }
     }
 
-    /// Plaintext: all strings, where they are.
+    /// Plaintext: all strings, in place.
     pub(super) fn slices<'b>(&'b self, generation: &'b Generation) -> Vec<IoSlice<'b>> {
         match self {
             Self::Whole => vec![IoSlice::new(generation.strings())],
@@ -105,7 +105,8 @@ impl Selection<'_> {
         }
     }
 
-    /// What the audit says of it: all that is held, or each name, and of a renamed one both; as many as fit.
+    /// The names for the audit: `*` for all variables, or as many names as fit, with both names of
+    /// a renamed one.
     pub(super) fn summary(&self, generation: &Generation) -> Cow<'static, str> {
         let Self::Picked(picks) = self else { return Cow::Borrowed("*") };
         let mut names = String::new();
@@ -142,7 +143,7 @@ impl<'a> Pick<'a> {
         self.parts(generation).iter().map(|part| part.len()).sum()
     }
 
-    /// The name, where it is another, and the rest of the string.
+    /// The new name, if there is one, and the rest of the string.
     fn parts<'b>(&self, generation: &'b Generation) -> [&'b [u8]; 2]
     where
         'a: 'b,
@@ -155,10 +156,11 @@ impl<'a> Pick<'a> {
     }
 }
 
-/// Decides. `body` is the request's, as it came.
+/// Selects variables. `body` is the request's, unparsed.
 ///
 /// # Errors
-/// A [`Refusal`] that names the variable and the remedy. Whether a variable exists is told only to whom it is granted.
+/// A [`Refusal`] with the variable and the remedy. A process learns whether a variable exists only
+/// if it may have it.
 pub(super) fn select<'a>(
     generation: &Generation,
     decision: &Decision,
@@ -187,7 +189,7 @@ struct Asked<'a> {
     only: Vec<&'a [u8]>,
     except: Vec<&'a [u8]>,
     require: Vec<&'a [u8]>,
-    /// New name and name.
+    /// Pairs of new name and name.
     rename: Vec<(&'a [u8], &'a [u8])>,
 }
 
@@ -213,7 +215,7 @@ fn split_rename(text: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     Ok((&text[..equals], &text[equals + 1..]))
 }
 
-/// What happens to one variable of the generation.
+/// The choice about one variable of the generation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Choice<'a> {
     Out,
@@ -227,7 +229,8 @@ struct Context<'g> {
 }
 
 impl Context<'_> {
-    /// One choice a variable: what is granted, or named by `only`, less what is named by `except`.
+    /// One choice for each variable: all that are granted, or those in `only`, without those in
+    /// `except`.
     fn chosen<'a>(&self, asked: &Asked<'a>) -> Result<Vec<Choice<'a>>, Refusal> {
         let mut choices = vec![Choice::Out; self.generation.count()];
         if asked.only.is_empty() {
@@ -252,7 +255,8 @@ impl Context<'_> {
         }
     }
 
-    /// The number of a variable that this peer may have. Granted first, there second: names are no one else's to probe.
+    /// The position of a variable that this process may have. The grant is checked first, so that
+    /// names cannot be probed.
     fn find(&self, name: &[u8]) -> Result<usize, Refusal> {
         if !self.decision.allows(name) {
             return Err(Refusal::not_granted(name, is_guarded(name), self.decision));
@@ -286,7 +290,7 @@ impl Context<'_> {
         }
     }
 
-    /// The picks, in ascending order of injected name, no name twice.
+    /// The picks in ascending order of injected name, without duplicates.
     fn in_order<'a>(&self, choices: &[Choice<'a>]) -> Result<Vec<Pick<'a>>, Refusal> {
         let pick = |(at, choice): (usize, &Choice<'a>)| match choice {
             Choice::Out => None,
@@ -330,7 +334,7 @@ impl Context<'_> {
     }
 }
 
-/// Whether `name`, which `--only` found, was taken out again.
+/// Whether `name`, which `--only` lists, was left out again.
 fn asked_out(choices: &[Choice<'_>], generation: &Generation, name: &[u8]) -> bool {
     generation.find(name).is_some_and(|at| choices[at] == Choice::Out)
 }
@@ -367,7 +371,7 @@ mod tests {
         builder.finish()[HEADER_LEN..].to_vec()
     }
 
-    /// What is injected, as text; or the refusal.
+    /// The injected strings as text, or the refusal.
     fn launch(names: &[&str], env: &[&str], items: &[Item<'_>]) -> Result<String, Refusal> {
         let (generation, policy, body) = (generation(names), policy(env), body(items));
         let selection = select(&generation, &Decision::about_ids(&policy, PEER), &body)?;
@@ -412,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_is_missing_and_what_is_not_granted_is_denied() {
+    fn an_absent_variable_is_missing_and_an_ungranted_one_is_denied() {
         for item in [Only(b"NONE"), Except(b"NONE"), Require(b"NONE"), Rename(b"X=NONE")] {
             let (code, text) = refusal(&["A"], &["*"], &[item]);
             assert_eq!(code, ErrorCode::Missing, "{item:?}");
@@ -426,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn whether_a_variable_exists_is_not_told_to_whom_it_is_not_granted() {
+    fn a_process_without_a_grant_does_not_learn_whether_a_variable_exists() {
         for item in
             [Only(b"SECRET_ONE"), Except(b"SECRET_ONE"), Require(b"SECRET_ONE"), Rename(b"X=SECRET_ONE")]
         {
@@ -491,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_execve_takes_is_refused_with_the_names_of_the_largest() {
+    fn too_much_for_execve_is_refused_with_the_names_of_the_largest() {
         let value = vec![b'x'; 100 << 10];
         let names: Vec<_> = (0..62).map(|number| format!("NAME_{number:02}")).collect();
         let mut variables: Vec<_> = names.iter().map(|name| (name.as_str(), value.as_slice())).collect();

@@ -1,12 +1,15 @@
-//! A bounded number of slots for connections, of which no user can have them all.
+//! A bounded number of slots for connections, which no user can exhaust alone.
 //!
-//! There are four tiers, by what the rules have to do with a user ([`Relation`]), and users of one tier take nothing from
-//! another's. Whoever no rule could be about shares the smallest. Within a tier a user may take one more slot while it has
-//! fewer than are free: it gets half of the tier, a second one a quarter, and so on, so that there is always one for the next.
+//! Users are in one of four tiers by their [`Relation`] to the rules, and no tier takes slots from
+//! another; users to whom no rule can apply share the smallest. Within a tier a user may take one
+//! more slot while it has fewer than are free. So the first user gets half of the tier, the second
+//! a quarter, and so on, and one slot is always left for the next.
 //!
-//! A user namespace gives its owner 65,536 more uids. All uids of such a range count as one user where no rule names them.
+//! A user namespace gives its owner 65,536 more uids. All uids of such a range count as one user,
+//! unless a rule names them.
 //!
-//! A slot is held until its launcher has read its answer, and counts the bytes of locked memory that the answer is in.
+//! A slot is taken until its launcher has read the answer, and counts the locked memory of that
+//! answer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,27 +22,29 @@ use crate::access::policy::Relation;
 
 /// Most connections at a time.
 const MAX_SLOTS: usize = 1_024;
-/// Most refusals for want of a slot that wait to be read. Whoever comes then finds the connection closed.
+/// Most refusals for lack of a slot that wait to be read. Later connections are closed without one.
 const MAX_TURNED_AWAY: usize = 64;
 /// File descriptors kept back for everything else: sync, admin socket, logs, prepared launches.
 const OTHER_DESCRIPTORS: usize = 64;
-/// A connection takes two descriptors while its process is looked at: the socket, and the process itself.
+/// A connection takes two descriptors while its process is examined: the socket and the process.
 const DESCRIPTORS_A_SLOT: usize = 2;
 /// Most locked memory that answers take until they are read, in bytes.
 const MAX_BYTES: usize = 64 << 20;
-/// The part of the limit of locked memory that answers may take: the rest is for the secrets themselves.
+/// The part of the limit of locked memory that answers may take; the rest is for the secrets
+/// themselves.
 const PART_OF_LOCK_LIMIT: usize = 4;
 
-/// Each tier's share of all slots, in sixteenths, and of all bytes, in quarters. No stranger is given a variable.
+/// Each tier's share of all slots, in sixteenths, and of all bytes, in quarters. Strangers need no
+/// bytes, because they get no variables.
 const SHARES: [(Tier, usize, usize); 4] =
     [(Tier::Strangers, 1, 0), (Tier::Possible, 6, 1), (Tier::Named, 8, 2), (Tier::Reserve, 1, 1)];
 
 /// Users that share slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tier {
-    /// No rule could be about them.
+    /// No rule can apply to them.
     Strangers,
-    /// Only rules about every user could be about them.
+    /// Only rules that name neither user nor group can apply to them.
     Possible,
     /// A rule names their uid or gid.
     Named,
@@ -89,7 +94,7 @@ impl LaunchSlots {
         Self::new(MAX_SLOTS.min(descriptors / DESCRIPTORS_A_SLOT), bytes, geteuid().as_raw())
     }
 
-    /// LaunchSlots for connections that are only told that there are no slots.
+    /// Slots for connections that only get a refusal, because all other slots are taken.
     pub(super) fn for_turned_away() -> Self {
         Self::new(MAX_TURNED_AWAY, 0, geteuid().as_raw())
     }
@@ -103,12 +108,12 @@ impl LaunchSlots {
         Self { own_uid, tiers: Mutex::new(tiers) }
     }
 
-    /// A slot for a connection of `uid`; none if it has its share.
+    /// A slot for a connection of `uid`; `None` if it has its share.
     pub(super) fn take(self: &Arc<Self>, uid: u32, relation: Relation) -> Option<LaunchSlot> {
         let is_owner = uid == 0 || uid == self.own_uid;
         let mut tiers = self.lock();
         if is_owner {
-            // They could stop the daemon anyway, so no share holds them back.
+            // No share limits them, because they could stop the daemon anyway.
             let tier = [Tier::Reserve, Tier::Named]
                 .into_iter()
                 .find(|tier| tiers[*tier as usize].slots.left() > 0)?;
@@ -128,12 +133,12 @@ impl LaunchSlots {
         Some(LaunchSlot { slots: Arc::clone(self), tier, user, bytes: 0 })
     }
 
-    /// How many slots are taken.
+    /// The number of slots that are taken.
     pub(super) fn taken(&self) -> usize {
         self.lock().iter().map(|taken| taken.slots.taken).sum()
     }
 
-    /// How many bytes are counted.
+    /// The number of bytes that are counted.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.lock().iter().map(|taken| taken.bytes.taken).sum()
@@ -145,8 +150,9 @@ impl LaunchSlots {
 }
 
 impl LaunchSlot {
-    /// Counts `bytes` of locked memory until [`Self::release`] or the slot's end; counts nothing if they are over the
-    /// user's share, which is the tier's rest for its first answer, and as for slots for every other.
+    /// Counts `bytes` of locked memory until [`Self::release`] or the slot's drop. Returns `false`
+    /// and counts none if they exceed the user's share: all that is left of the tier for its first
+    /// answer, and for others the rule for slots.
     pub(super) fn hold(&mut self, bytes: usize) -> bool {
         let mut tiers = self.slots.lock();
         let taken = &mut tiers[self.tier as usize];
@@ -160,7 +166,7 @@ impl LaunchSlot {
         fits
     }
 
-    /// The bytes are locked no more.
+    /// Stops counting its bytes, which are no longer locked.
     pub(super) fn release(&mut self) {
         self.slots.lock()[self.tier as usize].release(self.user, 0, self.bytes);
         self.bytes = 0;
@@ -207,7 +213,7 @@ impl Budget {
     }
 }
 
-/// `usize::MAX` for no limit.
+/// `usize::MAX` if there is no limit.
 fn limit(resource: Resource) -> usize {
     let Ok((soft, _)) = getrlimit(resource) else { return usize::MAX };
     usize::try_from(soft).unwrap_or(usize::MAX)

@@ -1,8 +1,9 @@
-//! Answers that were sent, and may not have been read yet.
+//! Answers that were sent and may be unread.
 //!
-//! The kernel keeps an answer for its launcher until that reads it or closes its end, and counts each descriptor in it against
-//! the *daemon*: past `RLIMIT_NOFILE` of them it sends none for anybody (`ETOOMANYREFS`, unix(7)). So an answer keeps its slot
-//! until it is read, and no user has more unread answers than slots.
+//! The kernel keeps an answer until its launcher reads it or closes its end, and counts each
+//! descriptor in it against the *daemon*: past `RLIMIT_NOFILE` of them it sends none to anybody
+//! (`ETOOMANYREFS`, unix(7)). So an answer keeps its slot until it is read, and no user has more
+//! unread answers than slots.
 //!
 //! Unread variables are withdrawn after a deadline, when their generation is gone, and when the daemon stops. The kernel takes no
 //! descriptor back, but the pages behind it are marked and wiped ([`SentPages::withdraw`]). Bytes that were sent inline are out
@@ -29,24 +30,25 @@ use crate::memory::Generation;
 use crate::metrics::Metrics;
 use crate::sys::{SentPages, has_read_all};
 
-/// Variables have to be read in this time.
+/// Time for variables to be read.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How often all answers are looked at while there is something to withdraw.
+/// Interval of checks of all answers while some can be withdrawn.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// The same when there is not: only slots are left to free, and whoever finds none looks too.
+/// Interval of checks while only slots can be freed: connections without a slot check too.
 const LONG_INTERVAL: Duration = Duration::from_secs(2);
-/// The same while launches come: they have read their answers by then. One timer serves many launches.
+/// The same while launches come, which have read their answers by then. One timer serves many
+/// launches.
 const BUSY_INTERVAL: Duration = Duration::from_millis(20);
-/// How many answers may wait for that look.
+/// Most answers that wait for that check.
 const FEW: usize = 16;
-/// How often a launch that finds no slot, or no memory, may look at more than [`FEW`] answers: a flood must not make the daemon
-/// do nothing else.
+/// Shortest interval between checks of more than [`FEW`] answers by launches without a slot or
+/// memory: a flood must not occupy the daemon with them.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How many of the oldest answers are looked at when one is added to more than [`FEW`]: more than one, so that they do not pile
-/// up.
+/// Oldest answers that are checked when one is added to more than [`FEW`]: more than one, so that
+/// they do not pile up.
 const LOOKS: usize = 2;
 
-/// All answers of a daemon that may be unread.
+/// All answers of the daemon that may be unread.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
     answers: Mutex<Answers>,
@@ -56,15 +58,15 @@ pub(super) struct Unread {
 #[derive(Debug, Default)]
 struct Answers {
     sent: VecDeque<Sent>,
-    /// When a launch that found no room last had all of them looked at.
+    /// The last check of all of them for a launch without room.
     looked: Option<Instant>,
-    /// Some were added since the watch last looked at them.
+    /// Whether some were added since the last check by the watch.
     has_new: bool,
-    /// The watch is to be woken by the next one.
+    /// Whether the next one has to wake the watch.
     idle: bool,
 }
 
-/// One answer. The slot is free after its connection is closed.
+/// One answer. The slot is freed after the connection is closed, because fields drop in order.
 #[derive(Debug)]
 pub(super) struct Sent {
     stream: Stream,
@@ -81,7 +83,7 @@ pub(super) enum Content {
     Pages {
         pages: SentPages,
         generation: Weak<Generation>,
-        /// Since when they are known to be outdated.
+        /// The time since which they are known to be outdated.
         outdated: Option<Instant>,
     },
     /// Variables, by value.
@@ -116,7 +118,7 @@ impl Why {
         }
     }
 
-    /// For the audit.
+    /// The reason in the audit.
     pub(super) const fn reason(self) -> &'static str {
         match self {
             Self::Deadline => "its answer was not read in time, and is withdrawn",
@@ -156,8 +158,8 @@ impl Unread {
         }
     }
 
-    /// Frees the slots and the memory of answers that are read, unless there are many and that was tried just now. Returns
-    /// whether it was tried.
+    /// Frees the slots and the memory of answers that have been read. Returns `false` if there are
+    /// many and that was tried just now.
     pub(super) fn make_room(&self, metrics: &Metrics) -> bool {
         let mut answers = self.lock();
         let is_due =
@@ -169,7 +171,7 @@ impl Unread {
         is_due
     }
 
-    /// Looks after the answers until it is dropped.
+    /// Checks the answers at intervals, for ever.
     pub(super) async fn watch(&self, mut changes: watch::Receiver<()>, metrics: &Metrics) {
         loop {
             select! {
@@ -184,7 +186,7 @@ impl Unread {
         }
     }
 
-    /// For the time between two looks.
+    /// Sleeps until the next check.
     async fn pause(&self) {
         let interval = self.lock().interval();
         if timeout(interval, self.added.notified()).await.is_ok() {
@@ -193,7 +195,7 @@ impl Unread {
         }
     }
 
-    /// The daemon stops: what is not read within [`GRACE`] is withdrawn.
+    /// Withdraws, at shutdown, all that is not read within [`GRACE`].
     pub(super) async fn close(&self, metrics: &Metrics) {
         let deadline = Instant::now() + GRACE;
         loop {
@@ -218,7 +220,7 @@ impl Unread {
 }
 
 impl Answers {
-    /// Time until the next look. A wake ends it if nothing else is urgent.
+    /// Time until the next check. A new answer shortens it if nothing else is urgent.
     fn interval(&mut self) -> Duration {
         let is_urgent =
             |sent: &Sent| !matches!(sent.content, Content::Harmless) || sent.at.elapsed() < DEADLINE;
@@ -243,7 +245,7 @@ impl Answers {
 }
 
 impl Sent {
-    /// `None` once the launcher has read its answer or has gone.
+    /// `None` if the launcher has read its answer or has gone.
     fn unless_read(mut self, metrics: &Metrics) -> Option<Self> {
         if has_read_all(&self.stream) {
             self.deliver();
@@ -291,7 +293,7 @@ impl Sent {
 }
 
 impl Drop for Sent {
-    /// A launcher that has its answer keeps it.
+    /// A launcher that has read its answer keeps it.
     fn drop(&mut self) {
         if let Content::Pages { pages, .. } = self.take_content() {
             pages.withdraw(|| has_read_all(&self.stream));

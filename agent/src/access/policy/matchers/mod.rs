@@ -33,7 +33,7 @@ pub(super) trait Matcher: Debug + Display + Send + Sync {
 /// A condition as a rule keeps it. Policies are cloned, and conditions never change.
 pub(super) type Condition = Arc<dyn Matcher>;
 
-/// What is wrong with a condition, and the remedy.
+/// A mistake in a condition, and the remedy.
 pub(super) type InvalidCondition = Box<dyn Error + Send + Sync>;
 
 /// Reads one condition; `None` if the rule does not set it.

@@ -1,4 +1,4 @@
-//! What a launch gets.
+//! The answers to launches.
 
 use devbox_launch_proto::Item::{Only, Rename, Require};
 use nix::sys::stat::fstat;
@@ -90,12 +90,12 @@ fn five_thousand_variables_and_large_values_arrive_whole() {
 }
 
 #[test]
-fn where_no_descriptor_can_be_made_the_answer_is_inline() {
+fn without_a_descriptor_the_answer_is_inline() {
     in_a_process_of_its_own("local_api::launch::tests::answers::child_with_room_for_the_generation_only");
 }
 
 #[test]
-#[ignore = "run in a process of its own by where_no_descriptor_can_be_made_the_answer_is_inline"]
+#[ignore = "run in a process of its own by without_a_descriptor_the_answer_is_inline"]
 fn child_with_room_for_the_generation_only() {
     limit_locked_memory(64 << 10);
     let value = vec![b'v'; 40 << 10];
@@ -125,7 +125,7 @@ fn a_launch_that_no_execve_takes_is_refused_by_the_names_of_the_largest_before_a
 }
 
 #[test]
-fn what_one_launch_writes_reaches_no_other() {
+fn one_launch_cannot_write_to_another() {
     let server = Server::start().holding(&VARIABLES);
     if !has_descriptors(&server) {
         return;

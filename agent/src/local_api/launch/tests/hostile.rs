@@ -1,4 +1,4 @@
-//! Peers that are slow, malformed, many, or gone: none of them costs anybody else anything.
+//! Peers that are slow, malformed, numerous or gone cost nobody else anything.
 
 use std::io::Write;
 use std::time::Instant;
@@ -20,7 +20,7 @@ fn holding_one() -> Server {
 /// Reads until the server closes.
 fn closed(mut stream: &BlockingStream) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // A reset is a close with something unread.
+    // A reset is a close with unread bytes.
     let _ = stream.read_to_end(&mut bytes);
     bytes
 }
@@ -111,7 +111,7 @@ fn a_slow_reader_does_not_keep_lost_secrets_in_memory() {
     server.hold(1, &variables);
     let stream = server.connect();
     send(&stream, &request(Flags::default(), 0, &[]));
-    // The header is there, so the answer is under way; its 4 MB do not fit the socket's buffer.
+    // The header is there, so the answer is being sent; its 4 MB do not fit the socket's buffer.
     receive_header(&stream).unwrap();
     server.vault.lose(Loss::Revoked, "the devbox was shut down");
     let lost = Instant::now();
@@ -173,7 +173,7 @@ fn a_flood_of_one_user_leaves_room_for_the_launches_of_another() {
     server.wait_for_connections(0);
 }
 
-/// Whether the server has ended the connection, or said that it will.
+/// Whether the server has closed the connection or announced its end.
 fn is_over(stream: &BlockingStream) -> bool {
     let flags = MsgFlags::MSG_DONTWAIT;
     !matches!(nix::sys::socket::recv(stream.as_raw_fd(), &mut [0], flags), Err(nix::Error::EAGAIN))

@@ -1,4 +1,4 @@
-//! Launches over real sockets, from bundles sealed for real, in real locked memory.
+//! Launches over real sockets, with sealed bundles and locked memory.
 
 mod answers;
 mod hostile;
@@ -29,7 +29,7 @@ use crate::metrics::NoGauges;
 use crate::sys::test_support::{LIMIT, adopt, wait_until};
 use crate::sys::{BootTime, LockedPages, MemoryError, Requirement, SecretMemory};
 
-/// More than any answer or cut-off takes: what takes longer never comes.
+/// More than any answer or deadline takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A launch server on a thread of its own, as in the daemon: one current-thread runtime.
@@ -42,7 +42,7 @@ struct Server {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// An answer, read whole.
+/// A whole answer.
 #[derive(Debug, PartialEq, Eq)]
 enum Got {
     /// By descriptor, with its used bytes.
@@ -87,7 +87,7 @@ impl Server {
         Self { directory, memory, vault, state, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// In memory that has no descriptors to pass.
+    /// A server in memory without descriptors to pass.
     fn with_fallback() -> Self {
         let memory = SecretMemory::mlock(LIMIT, MemoryError::Unavailable).unwrap();
         Self::with(memory, own_uid_policy())
@@ -132,7 +132,7 @@ impl Server {
         wait_until("no locked memory", || self.memory.bytes_locked() == 0);
     }
 
-    /// A launch whose answer is there, unread.
+    /// A launch with an unread answer.
     fn unread(&self, flags: Flags) -> BlockingStream {
         let stream = self.connect();
         send(&stream, &request(flags, 0, &[]));
@@ -154,7 +154,7 @@ impl Drop for Server {
     }
 }
 
-/// Whether something waits to be read.
+/// Whether bytes wait to be read.
 fn has_bytes(stream: &BlockingStream) -> bool {
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
     nix::sys::socket::recv(stream.as_raw_fd(), &mut [0], flags).is_ok()
@@ -234,7 +234,7 @@ fn receive(stream: &BlockingStream) -> Got {
 }
 
 impl Got {
-    /// The strings of an answer that has some.
+    /// The strings of an answer with variables.
     fn strings(self) -> Vec<u8> {
         match self {
             Self::Descriptor(bytes) | Self::Inline(bytes) => bytes,

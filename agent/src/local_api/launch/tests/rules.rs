@@ -78,9 +78,9 @@ async fn an_explanation_agrees_with_what_a_launch_gets() {
     assert!(explanation.rules[0].mismatches.is_empty() && !explanation.rules[1].mismatches.is_empty());
 }
 
-/// The server's thread logs where the process does: so this is asked of the decision itself.
+/// Decided here without a server, because its thread logs to the process's log.
 #[test]
-fn the_user_is_told_the_rule_to_write_and_only_the_audit_log_why_others_do_not_match() {
+fn a_denial_names_the_rule_to_write_and_only_the_audit_says_why_others_do_not_apply() {
     use super::super::refusal::{Failure, Refusal};
     use super::super::report::report;
     use crate::access::authorize::Decision;

@@ -27,7 +27,7 @@ fn has_descriptors(server: &Server) -> bool {
 /// Six bytes of strings that were wiped, and their mark.
 const WITHDRAWN: [u8; 7] = *b"\0\0\0\0\0\0\x01";
 
-/// Reads the answer at last, as a late launcher does. Returns the strings with their mark.
+/// Reads the answer late. Returns the strings with their mark.
 fn found(stream: &BlockingStream) -> Vec<u8> {
     let (header, descriptor) = receive_header(stream).unwrap();
     let len = marked_len(header.len as usize);
@@ -43,7 +43,7 @@ fn an_unread_answer_keeps_its_place_and_its_memory_until_it_is_read() {
         wait_until("the launch to be counted", || server.state.counts().served > 0);
         assert_eq!(server.state.counts().connections, 1);
         assert_eq!(receive(&stream).strings(), b"A=one\0");
-        // Read, though not closed: the slot is free.
+        // The answer is read, so the slot is free although the connection is open.
         server.wait_for_connections(0);
         drop(stream);
     }
@@ -169,27 +169,28 @@ fn child_with_a_small_share_of_locked_memory() {
     }
 }
 
-/// A request, and no look at its answer.
+/// Sends a request and ignores the answer.
 fn asked(server: &Server, flags: Flags) -> BlockingStream {
     let stream = server.connect();
-    // A connection that is turned away may be closed by now.
+    // A refused connection may be closed by now.
     let _ = std::io::Write::write_all(&mut &stream, &request(flags, 0, &[]));
     stream
 }
 
 #[test]
-fn where_the_kernel_sends_no_more_descriptors_the_answer_is_inline_and_counted() {
+fn an_answer_is_inline_and_counted_if_the_kernel_sends_no_descriptor() {
     in_a_process_of_its_own("local_api::launch::tests::unread::child_that_may_have_no_descriptor_in_flight");
 }
 
 #[test]
-#[ignore = "run in a process of its own by where_the_kernel_sends_no_more_descriptors_the_answer_is_inline_and_counted"]
+#[ignore = "run in a process of its own by an_answer_is_inline_and_counted_if_the_kernel_sends_no_descriptor"]
 fn child_that_may_have_no_descriptor_in_flight() {
     let server = holding_one();
     if !has_descriptors(&server) {
         return;
     }
-    // Prepared pages need no new descriptor: a limit below what is in flight is what stops only the sending.
+    // Prepared pages need no new descriptor: a limit below the number in flight stops only the
+    // sending.
     let own = server.unread(DEFAULT);
     let connected: Vec<_> = (0..2).map(|_| server.connect()).collect();
     server.wait_for_connections(3);

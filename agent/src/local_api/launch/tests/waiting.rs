@@ -1,4 +1,4 @@
-//! Launches that come before the first secrets.
+//! Launches before the first secrets.
 
 use super::*;
 use crate::access::peer::ByHand;
@@ -118,7 +118,7 @@ fn secrets_replaced_while_a_waiting_launcher_is_looked_at_again_are_not_served()
     let look = || wait_until("a question", || by_hand.look());
     let stream = waiting_launch(&server);
     look();
-    // Another launch, answered after the first one began to wait.
+    // Another launch, served after the first one started to wait.
     let other = server.connect();
     send(&other, &request(Flags::default(), 0, &[]));
     look();
