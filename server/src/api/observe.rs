@@ -12,11 +12,11 @@ use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
+use data_encoding::HEXLOWER;
 use tracing::Instrument;
 
 use super::connection::Connection;
 use super::error::ApiError;
-use crate::crypto::id::hex;
 use crate::metrics::{self, Metrics};
 use crate::registry::Budget;
 
@@ -129,7 +129,8 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
         // An id is not secret: if random numbers fail, requests share one id and only logs are less
         // clear.
         let _ = aws_lc_rs::rand::fill(&mut bytes);
-        HeaderValue::from_str(&format!("req_{}", hex(&bytes))).unwrap_or(HeaderValue::from_static("req_0"))
+        HeaderValue::from_str(&format!("req_{}", HEXLOWER.encode(&bytes)))
+            .unwrap_or(HeaderValue::from_static("req_0"))
     })
 }
 

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
+use time::OffsetDateTime;
 
 use super::Failure;
 use crate::store::TimeMs;
@@ -79,25 +80,12 @@ pub(super) fn optional_time(time_ms: Option<TimeMs>) -> String {
 
 /// RFC 3339, in UTC, to the second.
 pub(super) fn time(time_ms: TimeMs) -> String {
-    let seconds = time_ms.div_euclid(1000);
-    let (year, month, day) = date(seconds.div_euclid(86_400));
-    let second = seconds.rem_euclid(86_400);
-    let (hours, minutes) = (second / 3600, second / 60 % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{:02}Z", second % 60)
-}
-
-/// The Gregorian date of a day since 1970-01-01. Years are counted from March, so that the leap day ends one.
-fn date(day: i64) -> (i64, i64, i64) {
-    const DAYS_IN_400_YEARS: i64 = 146_097;
-    const DAYS_TO_1970_FROM_MARCH_OF_YEAR_0: i64 = 719_468;
-    let day = day + DAYS_TO_1970_FROM_MARCH_OF_YEAR_0;
-    let (era, day) = (day.div_euclid(DAYS_IN_400_YEARS), day.rem_euclid(DAYS_IN_400_YEARS));
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day_of_month = day - (153 * month + 2) / 5 + 1;
-    let (month, next_year) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    (400 * era + year + next_year, month, day_of_month)
+    let Ok(at) = OffsetDateTime::from_unix_timestamp(time_ms.div_euclid(1000)) else {
+        // Past the year 9999: RFC 3339 has no form for it.
+        return format!("{time_ms} ms");
+    };
+    let date = format!("{:04}-{:02}-{:02}", at.year(), u8::from(at.month()), at.day());
+    format!("{date}T{:02}:{:02}:{:02}Z", at.hour(), at.minute(), at.second())
 }
 
 #[cfg(test)]

@@ -97,7 +97,8 @@ impl Draft {
         let mut name = place.as_os_str().to_owned();
         name.push(".partial");
         let draft = Self { path: name.into(), place: place.to_owned() };
-        // A killed run may have left one behind.
+        // A killed run may have left one behind. The name is fixed, unlike that of a temporary file
+        // of `tempfile`, so that the next run finds and removes it.
         let _ = fs::remove_file(&draft.path);
         create(&draft.path).map_err(|source| file_error(&draft.path, source))?;
         Ok(draft)

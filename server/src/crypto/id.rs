@@ -1,6 +1,7 @@
 //! Identifiers: a prefix for the kind, and 128 random bits, so that they cannot be guessed or
 //! enumerated.
 
+use data_encoding::HEXLOWER;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -67,26 +68,8 @@ fn random_id(prefix: &str) -> Result<String, CryptoError> {
     let mut bytes = [0; ID_LEN];
     super::sealed::fill_random(&mut bytes)?;
     let mut text = prefix.to_owned();
-    push_hex(&mut text, &bytes);
+    HEXLOWER.encode_append(&bytes, &mut text);
     Ok(text)
-}
-
-/// Appends `bytes` in lowercase hexadecimal. Does not reallocate if `out` has room for two
-/// characters a byte.
-pub(crate) fn push_hex(out: &mut String, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        out.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-}
-
-/// `bytes` in lowercase hexadecimal.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    push_hex(&mut text, bytes);
-    text
 }
 
 #[cfg(test)]

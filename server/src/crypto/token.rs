@@ -15,11 +15,11 @@ use std::fmt;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::HEXLOWER;
 use devbox_secrets_proto::secret::SecretBytes;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::id::push_hex;
 use super::sealed::{CryptoError, fill_random};
 
 /// The prefix of every API token.
@@ -77,9 +77,10 @@ impl ApiToken {
         let random = random_bytes()?;
         let mut text = Zeroizing::new(String::with_capacity(TOKEN_LEN));
         text.push_str(TOKEN_PREFIX);
-        push_hex(&mut text, &*random);
+        // Within the capacity, so that no reallocation leaves a copy.
+        HEXLOWER.encode_append(&*random, &mut text);
         let checksum = checksum(text.as_bytes());
-        push_hex(&mut text, &checksum);
+        HEXLOWER.encode_append(&checksum, &mut text);
         Ok(Self(text))
     }
 
@@ -109,7 +110,7 @@ impl ApiToken {
         }
         let (body, written) = text.split_at(BODY_LEN);
         let mut expected = Zeroizing::new(String::with_capacity(2 * CHECKSUM_LEN));
-        push_hex(&mut expected, &checksum(body));
+        HEXLOWER.encode_append(&checksum(body), &mut expected);
         if expected.as_bytes() == written { Ok(TokenHash::of(text)) } else { Err(InvalidToken::Checksum) }
     }
 }

@@ -7,6 +7,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
@@ -19,7 +20,7 @@ use x509_parser::prelude::FromDer;
 use super::certificate_request::CheckedRequest;
 use super::client_certificate::spiffe_id;
 use crate::clock::{milliseconds, now_ms};
-use crate::crypto::id::{DevboxId, hex};
+use crate::crypto::id::DevboxId;
 use crate::crypto::{CryptoError, MasterKey, fill_random};
 use crate::store::IssuedCertificate;
 
@@ -180,7 +181,7 @@ impl DevboxCa {
         let serial = serial()?;
         let issue_time_ms = now_ms();
         let record = IssuedCertificate {
-            serial: hex(serial.as_ref()),
+            serial: HEXLOWER.encode(serial.as_ref()),
             issue_time_ms,
             not_after_time_ms: issue_time_ms.saturating_add(milliseconds(lifetime)),
         };
@@ -230,7 +231,7 @@ fn time(timestamp: i64) -> SystemTime {
 
 /// A unique name: clients name the CAs that they trust, and certificates name their issuer.
 fn name(serial: &SerialNumber) -> String {
-    format!("Devbox Secrets devbox CA {}", hex(serial.as_ref()))
+    format!("Devbox Secrets devbox CA {}", HEXLOWER.encode(serial.as_ref()))
 }
 
 fn validity(mut params: CertificateParams, lifetime: Duration) -> CertificateParams {
@@ -249,15 +250,8 @@ fn serial() -> Result<SerialNumber, CryptoError> {
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-/// RFC 7468.
+/// RFC 7468, with the line ends of Unix.
 fn pem(certificate: &[u8]) -> String {
-    use base64::Engine;
-    let encoded = base64::engine::general_purpose::STANDARD.encode(certificate);
-    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
-    for line in encoded.as_bytes().chunks(64) {
-        text.extend(line.iter().map(|byte| char::from(*byte)));
-        text.push('\n');
-    }
-    text.push_str("-----END CERTIFICATE-----\n");
-    text
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new("CERTIFICATE", certificate), config)
 }

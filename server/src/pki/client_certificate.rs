@@ -1,10 +1,11 @@
 //! A devbox's certificate, as the devbox listener receives it: an X.509-SVID (SPIFFE) of one devbox.
 
+use data_encoding::HEXLOWER;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use crate::crypto::id::{DevboxId, hex};
+use crate::crypto::id::DevboxId;
 
 /// The names in a client certificate.
 #[derive(Debug, Clone)]
@@ -22,7 +23,7 @@ impl ClientCertificate {
         let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
         Some(Self {
             devbox: named_devbox(&certificate, trust_domain)?,
-            serial: hex(certificate.raw_serial()),
+            serial: HEXLOWER.encode(certificate.raw_serial()),
             issuer: certificate.issuer().as_raw().to_vec(),
         })
     }

@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
 use serde::Serialize;
 
 use super::audit::upkeep_record;
 use super::{JOIN_TOKEN_LIFETIME_MS, Refusal, Registry};
 use crate::clock::{TimeMs, milliseconds, now_ms, time_ms};
-use crate::crypto::id::hex;
 use crate::pki::{Authorities, CLOCK_SKEW, CurrentAuthorities, DevboxCa, Member};
 use crate::store::{Action, Actor, StoreError};
 
@@ -33,7 +33,7 @@ pub struct AuthorityView {
 impl From<&Member> for AuthorityView {
     fn from(member: &Member) -> Self {
         Self {
-            fingerprint: hex(member.ca.fingerprint()),
+            fingerprint: HEXLOWER.encode(member.ca.fingerprint()),
             create_time_ms: time_ms(member.ca.create_time()),
             end_time_ms: time_ms(member.ca.end_time()),
             trusted_until_time_ms: member.trusted_until_ms,
@@ -111,7 +111,7 @@ impl Registry {
         let master = self.0.keyring.current();
         let made = DevboxCa::create(&master, &self.settings().trust_domain);
         let (ca, wrapped_key) = made.map_err(Refusal::internal)?;
-        let audit = upkeep_record(actor, Action::CaRotate, &hex(ca.fingerprint()));
+        let audit = upkeep_record(actor, Action::CaRotate, &HEXLOWER.encode(ca.fingerprint()));
         let longest = milliseconds(self.settings().certificate_lifetime).max(JOIN_TOKEN_LIFETIME_MS);
         let until_ms = audit.time_ms.saturating_add(longest);
         let margin_ms = milliseconds(CLOCK_SKEW);
@@ -129,7 +129,9 @@ impl Registry {
         let fingerprint = fingerprint.to_ascii_lowercase();
         let authorities = self.authorities();
         let mut trusted = authorities.trusted_members(now_ms());
-        let found = trusted.find(|member| hex(member.ca.fingerprint()) == fingerprint).ok_or_else(unknown)?;
+        let found = trusted
+            .find(|member| HEXLOWER.encode(member.ca.fingerprint()) == fingerprint)
+            .ok_or_else(unknown)?;
         if found.trusted_until_ms.is_none() {
             return Err(Refusal::invalid("issuing_ca", ISSUING));
         }

@@ -7,6 +7,7 @@
 
 use std::net::IpAddr;
 
+use data_encoding::HEXLOWER_PERMISSIVE;
 use devbox_secrets_proto::devbox::{BOOT_LEN, CONTINUED_ELSEWHERE, Continuity, IN_USE_ELSEWHERE, STEP_LEN};
 
 use super::Refusal;
@@ -44,10 +45,7 @@ fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     if text.len() != 2 * N {
         return None;
     }
-    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-        *byte = digit(digits[0])? << 4 | digit(digits[1])?;
-    }
+    HEXLOWER_PERMISSIVE.decode_mut(text.as_bytes(), &mut bytes).ok()?;
     Some(bytes)
 }
 

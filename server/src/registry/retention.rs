@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::audit::upkeep_record;
 use super::{Refusal, Registry};
 use crate::clock::{milliseconds, now_ms};
 use crate::config::RetentionConfig;
-use crate::crypto::id::hex;
 use crate::store::{Action, Actor, AuditEntry, AuditPage, Ended, RECEIPT_LIFETIME_MS, StoreError, TimeMs};
 
 /// The delay from the start to the first run: reconnecting devboxes come first.
@@ -151,7 +151,7 @@ impl Registry {
 #[must_use]
 pub fn server_facts(config: &impl std::fmt::Debug) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, format!("{config:?}").as_bytes());
-    format!("version {}, configuration {}", env!("CARGO_PKG_VERSION"), hex(&digest.as_ref()[..8]))
+    format!("version {}, configuration {}", env!("CARGO_PKG_VERSION"), HEXLOWER.encode(&digest.as_ref()[..8]))
 }
 
 fn kept_ms(keep: &RetentionConfig, what: Ended) -> TimeMs {

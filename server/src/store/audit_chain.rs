@@ -3,9 +3,9 @@
 //! that ends in a head that was exported or logged elsewhere.
 
 use aws_lc_rs::digest::{Context, SHA256};
+use data_encoding::HEXLOWER;
 
 use super::AuditEntry;
-use crate::crypto::id::hex;
 
 /// SHA-256.
 pub const HASH_LEN: usize = 32;
@@ -66,6 +66,6 @@ impl Chain {
     pub fn follows(&mut self, entry: &AuditEntry) -> bool {
         let Some(hash) = &entry.hash else { return self.0 == CHAIN_START };
         self.0 = chained(&self.0, entry);
-        *hash == hex(&self.0)
+        *hash == HEXLOWER.encode(&self.0)
     }
 }

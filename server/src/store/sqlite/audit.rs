@@ -5,11 +5,12 @@
 //! continues.
 
 use async_trait::async_trait;
+use data_encoding::HEXLOWER;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use super::SqliteStore;
-use crate::crypto::id::{AccountId, hex};
+use crate::crypto::id::AccountId;
 use crate::store::{
     AuditEntry, AuditFloor, AuditHash, AuditLog, AuditPage, AuditRecord, CHAIN_START, StoreError, chained,
 };
@@ -156,6 +157,6 @@ fn entry(row: &SqliteRow) -> Result<AuditEntry, StoreError> {
         outcome: row.try_get("outcome")?,
         reason: row.try_get("reason")?,
         remote_address: row.try_get("remote_address")?,
-        hash: hash(row.try_get("hash")?)?.map(|hash| hex(&hash)),
+        hash: hash(row.try_get("hash")?)?.map(|hash| HEXLOWER.encode(&hash)),
     })
 }
