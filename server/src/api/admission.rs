@@ -1,8 +1,9 @@
 //! How many connections or requests there may be, in all and by one address, certificate or account.
 //!
-//! A key may take one more only while it has fewer than are free. So one that has none finds a place as long as there is one, and
-//! the more keys collude, the less each of the last ones gets: with a limit of an eighth a key, 7 take seven eighths, and each
-//! further one half of the rest.
+//! A key may take one more slot only while it has fewer slots than are free. So a key without a
+//! slot gets one as long as one is free, and the more keys collude, the less each of the last ones
+//! gets: with a limit of an eighth for each key, 7 keys take seven eighths, and each further key
+//! half of the rest.
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -27,7 +27,7 @@ const MOST_KNOWN: usize = 16_384;
 /// Most authentications at once of tokens that were not good before. Failures are counted after
 /// they happen, so without this limit any number of simultaneous guesses would pass.
 const MOST_STRANGERS: usize = 32;
-/// Of the bytes of bodies, the part of one address, which may also take no more than it leaves free.
+/// The share of one address in the bytes of bodies. It may also take no more than it leaves free.
 const ADDRESS_SHARE: usize = 8;
 
 /// The work of one listener.
@@ -211,7 +211,8 @@ impl Drop for BodyMemory {
 }
 
 impl Bodies {
-    /// Whether `more` bytes were within `limit`, and within the part of `address`. A first body may take all that is free.
+    /// Whether `more` bytes were within `limit`, and within the share of `address`. A first body
+    /// may take all that is free.
     fn take(&mut self, more: usize, address: Option<IpAddr>, limit: usize) -> bool {
         let free = limit.saturating_sub(self.total);
         let held = address.map_or(0, |address| self.by_address.get(&address).copied().unwrap_or(0));

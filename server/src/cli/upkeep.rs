@@ -27,7 +27,7 @@ pub enum UpkeepError {
     /// A file cannot be read or written.
     #[error("{} cannot be read or written: check the path, permissions and free space", path.display())]
     File {
-        /// Which one.
+        /// The file.
         path: PathBuf,
         /// The system's error.
         #[source]
@@ -48,7 +48,7 @@ pub enum UpkeepError {
     /// The new key's file is the old one's.
     #[error("{} is the master key in use: name a file for the new key", .0.display())]
     SameKey(PathBuf),
-    /// The database is not what it should be.
+    /// The database is damaged, or of another version.
     #[error("{} is not a valid state", path.display())]
     Database {
         /// The database's file.
@@ -57,12 +57,12 @@ pub enum UpkeepError {
         #[source]
         source: StoreError,
     },
-    /// Records do not open.
+    /// Some records do not open.
     #[error("{} is damaged: {}; restore a backup", path.display(), problems.join("; "))]
     Records {
         /// The database's file.
         path: PathBuf,
-        /// Each of them.
+        /// Each problem.
         problems: Vec<String>,
     },
     /// The database is under another master key.

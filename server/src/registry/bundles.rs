@@ -120,8 +120,9 @@ impl Registry {
         let facts = format!("revision {}, {} values", contents.revision, contents.values.len());
         let key = self.unwrapped(account, &contents.wrapped_key).await?;
         let (bundle, share) = seal_apart(peer.devbox_id().clone(), key, public_key, contents, share).await?;
-        // Each delivery is written down first. A daemon that has its bundle loses nothing by it: polls that find nothing new
-        // write nothing, and so renew its lease while the disk is full.
+        // Each delivery is audited before it is sent. A full disk therefore stops deliveries, but
+        // no daemon loses the bundle that it has: unchanged polls write nothing and renew its
+        // lease.
         self.record_delivery(attempt(peer, account), facts).await?;
         self.metrics().bundle_delivered();
         Ok(Delivery { bundle, claim, _share: share })
@@ -145,8 +146,8 @@ impl Registry {
     }
 }
 
-/// A large bundle is sealed on a thread for blocking work. That continues if the request ends meanwhile, so the share goes with
-/// the bytes: it comes back with the bundle, or is free once they are.
+/// A large bundle is sealed on a thread for blocking work. The thread continues if the request ends
+/// meanwhile, so the share belongs to the bytes: it returns with the bundle, or is freed with them.
 pub(super) async fn seal_apart(
     devbox: DevboxId,
     key: AccountKey,

@@ -1,7 +1,7 @@
 //! How many bytes of values are being loaded, sealed or sent at a time, of all devboxes together.
 //!
-//! An account gets at most a sixteenth, or one whole bundle if that is more: an account whose devboxes all ask at once waits for
-//! itself, and the others' requests pass it.
+//! An account gets at most a sixteenth, or one whole bundle if that is more: if all devboxes of an
+//! account request at once, they wait for each other and not the other accounts.
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -15,7 +15,7 @@ use crate::crypto::id::AccountId;
 
 /// Of the whole, the part of one account.
 const ACCOUNT_SHARE: u32 = 16;
-/// The most that the part may be, so that it holds a whole bundle. The configuration is checked for it.
+/// The largest share, so that it holds a whole bundle. The configuration is checked for it.
 const LARGEST_SHARE: u32 = 4;
 
 /// Bytes are counted in units of so many.

@@ -189,7 +189,7 @@ pub trait Accounts {
     /// Whose token this is: one of the look-ups that find out which account.
     async fn token_by_hash(&self, hash: TokenHash) -> Result<Option<(Token, Account)>, StoreError>;
 
-    /// The hashes of all API tokens and join tokens, of any account, that may be used at `now_ms`.
+    /// The hashes of all API tokens and join tokens, of any account, that are valid at `now_ms`.
     async fn usable_tokens(&self, now_ms: TimeMs) -> Result<HashSet<TokenHash>, StoreError>;
 }
 
@@ -200,11 +200,12 @@ pub type ChangeKey<'a> = dyn Fn(&[u8]) -> Result<Option<Vec<u8>>, CryptoError> +
 pub type ResealFor<'a> =
     dyn Fn(&[u8], SealedSecret) -> Result<Option<Vec<u8>>, CryptoError> + Send + Sync + 'a;
 
-/// Makes what is stored of a join token, whose secret is derived from the account's wrapped key. The key is read in the
-/// transaction of the write, so that no token is derived from a key that the account no longer has.
+/// Makes the stored form of a join token, whose secret is derived from the account's wrapped key.
+/// The key is read in the transaction of the write, so that no token is derived from a key that the
+/// account no longer has.
 pub type GrantFor<'a> = dyn Fn(&[u8]) -> Result<JoinGrant, CryptoError> + Send + Sync + 'a;
 
-/// A page of secrets that was looked at to be sealed anew.
+/// A page of secrets that was re-sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resealed {
     /// The last name of the page.

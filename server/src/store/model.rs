@@ -187,7 +187,7 @@ pub struct Devbox {
 /// A devbox CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
-    /// Its number; later ones have greater ones.
+    /// Its number; later CAs have greater numbers.
     pub number: i64,
     /// Its certificate, DER.
     pub certificate: Vec<u8>,

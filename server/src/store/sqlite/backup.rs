@@ -13,8 +13,9 @@ use crate::store::{AuditRecord, StoreError};
 const REVISION_LEAP: i64 = 1 << 32;
 
 impl SqliteStore {
-    /// Opens a database to look at it: nothing is changed, not even its schema. All reads are of one moment, before this
-    /// returns: writes and prunes of other programs are no contradiction. The write-ahead log grows as long as it is open.
+    /// Opens a database to read it: no byte is changed, not even its schema. All reads see one
+    /// snapshot, taken before this returns, so that writes and prunes of other programs cause no
+    /// contradiction. The write-ahead log grows as long as it is open.
     ///
     /// # Errors
     /// [`StoreError::Older`], [`StoreError::Newer`], [`StoreError::Empty`]; others if it is no database of this program.
@@ -29,7 +30,7 @@ impl SqliteStore {
         Self::over(writer, readers, options).await
     }
 
-    /// Ends every connection, so that all of the state is in its one file.
+    /// Closes every connection, so that the whole state is in its one file.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -40,7 +41,8 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// Writes a consistent copy of the state, as it is at one moment, to `file`, which is empty. Others read and write on.
+    /// Writes a consistent copy of the state, as it is at one moment, to `file`, which is empty.
+    /// Others continue to read and write.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -67,7 +69,7 @@ impl SqliteStore {
         Ok(write.commit().await?)
     }
 
-    /// How many rows the tables have that people ask for.
+    /// The numbers of accounts, secrets and devboxes.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -101,7 +101,7 @@ impl Devboxes for SqliteStore {
     ) -> Result<bool, StoreError> {
         let mut write = self.begin_once(account, request, audit.time_ms).await?;
         let join = join(&wrapped_key(&mut write, account).await?).map_err(StoreError::Seal)?;
-        // The last one's row is there no more once retention has deleted it.
+        // The row of the page's last devbox may have been deleted by retention.
         let query = sqlx::query(
             "INSERT INTO join_tokens (devbox_id, hash, expire_time_ms)
              SELECT id, ?, ? FROM devboxes WHERE account_id = ? AND id = ? AND status = 'running'

@@ -1,11 +1,12 @@
-//! Noticing others' writes: `PRAGMA data_version` is the truth, and inotify on the state's directory is the doorbell, so that an
-//! idle server sleeps.
+//! Notices writes of other connections by `PRAGMA data_version`. inotify on the state's directory
+//! (the bell) wakes the watcher, so that an idle server sleeps.
 //!
 //! A commit writes to the write-ahead log first and is visible only after the log is on disk, so the bell rings too early: after it
 //! the watcher queries every [`LOOK_EVERY`] for as long as a commit may take. Without a bell it always does.
 //!
-//! A bell may be missed, so an idle watcher does not rely on it. It compares the files' sizes and times with those before its last
-//! query instead of querying: a query wakes SQLite's thread and two of the runtime's, and this wakes one.
+//! A notification may be lost, so an idle watcher does not rely on it: it compares the files' sizes
+//! and times with those before its last query. A query would wake SQLite's thread and two of the
+//! runtime's; the comparison wakes one.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -27,10 +28,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// and for a slow disk.
 const LISTEN: Duration = Duration::from_secs(10);
 
-/// How often to look at the files although nothing rang.
+/// The interval of comparing the files although the bell did not ring.
 const LOOK_WHILE_IDLE: Duration = Duration::from_secs(10);
 
-/// From this age on a file's time tells one write from the next: the kernel's clock for it moves every few milliseconds.
+/// From this age on a file's time distinguishes one write from the next: the kernel's clock for it
+/// moves every few milliseconds.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// A connection of its own: `data_version` changes there when any other connection, of this process or another, has written.
@@ -85,7 +87,7 @@ impl Watcher {
         loop {
             self.pause().await;
             self.last_look = Some(Instant::now());
-            // Before the query, so that a write after it is not taken for one before it.
+            // Read before the query, so that a later write is not mistaken for an earlier one.
             self.stamps = self.settled_stamps();
             if self.has_changed().await? {
                 return Ok(());
@@ -206,7 +208,7 @@ mod tests {
         sqlx::query("CREATE TABLE t (n INTEGER)").execute(&mut writer).await.unwrap();
         let mut watcher = Watcher::new(options.connect().await.unwrap(), &database);
         watcher.bell = Bell::hang(elsewhere.path());
-        // Long enough ago that the files' times tell the next write.
+        // Long enough ago that the files' times show the next write.
         for file in &watcher.files {
             let hour_ago = SystemTime::now() - Duration::from_secs(3600);
             File::options().write(true).open(file).unwrap().set_modified(hour_ago).unwrap();
