@@ -99,13 +99,13 @@ pub(super) const FAMILIES: &[Family] = &[
         .except("LUAROCKS_API_KEY"),
     Family::new(
         "PHP or Composer loads configuration or code by it",
-        "php(1), composer(1), xdebug documentation",
-        "PHPRC PHP_INI_SCAN_DIR PHP_BINARY PHP_CLI_* COMPOSER COMPOSER_* XDEBUG_*",
+        "php(1), pear(1), composer(1), xdebug documentation",
+        "PHPRC PHP_INI_SCAN_DIR PHP_BINARY PHP_CLI_* PHP_PEAR_* COMPOSER COMPOSER_* XDEBUG_*",
     )
     .except("COMPOSER_AUTH COMPOSER_*TOKEN"),
     Family::new(
         "a Java virtual machine, or a tool that starts one, takes options or classes by it",
-        "java(1), javac(1), OpenJ9, mvn(1), gradle(1), sbt, ant(1), Tomcat, Hadoop, Spark",
+        "java(1), JVM TI specification (JAVA_TOOL_OPTIONS), javac(1), OpenJ9, mvn(1), gradle(1), sbt, ant(1), Tomcat, Hadoop, Spark",
         "JAVA_TOOL_OPTIONS JDK_* _JAVA_OPTIONS IBM_JAVA_OPTIONS OPENJ9_* JAVA_HOME JRE_HOME JAVACMD JAVA_OPTS JAVA_OPTIONS JVM_OPTS \
          JVM_ARGS CLASSPATH *_JAVA_OPTS *_JAVA_OPTIONS *_JVM_OPTS *_CLASSPATH MAVEN_OPTS MAVEN_ARGS MAVEN_DEBUG_* MAVEN_CONFIG \
          MAVEN_PROJECTBASEDIR MAVEN_BASEDIR MAVEN_HOME MAVEN_USER_HOME MAVEN_BATCH_* M2_HOME MVNW_REPOURL MVNW_VERBOSE \
@@ -149,10 +149,10 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     Family::new(
         "Go's tools or runtime take options, tools or trust by it",
-        "go help environment, runtime(3go)",
+        "go help environment, documentation of the Go packages runtime and cmd/cgo",
         "GOFLAGS GOROOT GOPATH GOPROXY GONOPROXY GONOSUMDB GONOSUMCHECK GOSUMDB GOPRIVATE GOINSECURE GOENV GOTOOLCHAIN \
          GOTOOLDIR GOBIN GOCACHE GOCACHEPROG GODEBUG GOTRACEBACK GOEXPERIMENT GOAUTH GOVCS GOWORK GOMODCACHE GOTMPDIR \
-         GOCOVERDIR GORACE GCCGO GCCGOTOOLDIR CGO_* GO111MODULE GO_EXTLINK_ENABLED GO_LDFLAGS GO_GCFLAGS",
+         GOCOVERDIR GOFIPS140 GORACE GCCGO GCCGOTOOLDIR CGO_* GO111MODULE GO_EXTLINK_ENABLED GO_LDFLAGS GO_GCFLAGS",
     ),
     Family::new(
         "Rust's tools run, link or fetch by it",
@@ -187,11 +187,11 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     Family::new(
         "a compiler, linker or compiler cache runs programs, or takes options or paths by it",
-        "gcc(1) ENVIRONMENT, clang(1), ccache(1), distcc(1), sccache, icecc(1), nvcc",
+        "gcc(1) ENVIRONMENT, clang(1), ccache(1), distcc(1), sccache, icecc(1), nvcc, cmake-env-variables(7) for languages",
         "GCC_* COMPILER_PATH LIBRARY_PATH CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH OBJC_INCLUDE_PATH OBJCPLUS_INCLUDE_PATH \
          DEPENDENCIES_OUTPUT SUNPRO_DEPENDENCIES COLLECT_* CCC_* CLANG_* CCACHE_* DISTCC_* SCCACHE_CONF SCCACHE_DIR \
-         SCCACHE_ERROR_LOG SCCACHE_SERVER_* ICECC_* NVCC_* CUDA_HOME CUDA_PATH CUDACXX CUDAHOSTCXX HOSTCC HOSTCXX HOSTLD \
-         HOSTCFLAGS CROSS_COMPILE OBJC OBJCXX OBJCFLAGS CC_* CXX_* AR_* CFLAGS_* CXXFLAGS_* LDFLAGS_* TARGET_CC HOST_CC",
+         SCCACHE_ERROR_LOG SCCACHE_SERVER_* ICECC_* NVCC_* CUDA_HOME CUDA_PATH CUDACXX CUDAFLAGS CUDAHOSTCXX HIPCXX HIPFLAGS HIPHOSTCXX ISPC ISPCFLAGS SWIFTC CSFLAGS RC RCFLAGS HOSTCC HOSTCXX HOSTLD \
+         HOSTCFLAGS CROSS_COMPILE OBJC OBJCXX OBJCFLAGS OBJCXXFLAGS CC_* CXX_* AR_* CFLAGS_* CXXFLAGS_* LDFLAGS_* TARGET_CC HOST_CC",
     )
     .except("CCACHE_*PASSWORD CC_*TOKEN CC_*KEY CC_*SECRET CC_*PASSWORD AR_*TOKEN AR_*KEY AR_*SECRET AR_*PASSWORD"),
     Family::new(
@@ -228,10 +228,10 @@ pub(super) const FAMILIES: &[Family] = &[
     // Version control and remote shells
     Family::new(
         "git runs programs, or takes configuration, repositories or trust by it",
-        "git(1), git-config(1), gitcredentials(7)",
+        "git(1), git-config(1), gitcredentials(7), environment.h of git",
         "GIT_ALLOW_PROTOCOL GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_ATTR_* GIT_CEILING_DIRECTORIES GIT_COMMON_DIR GIT_CONFIG \
-         GIT_CONFIG_* GIT_DIR GIT_DISCOVERY_* GIT_EXEC_PATH GIT_EXTERNAL_DIFF GIT_DIFF_* GIT_INDEX_FILE GIT_NAMESPACE \
-         GIT_OBJECT_DIRECTORY GIT_PROTOCOL GIT_PROTOCOL_FROM_USER GIT_PROXY_* GIT_REDIRECT_* GIT_SHALLOW_FILE GIT_SSH GIT_SSH_COMMAND \
+         GIT_CONFIG_* GIT_DIR GIT_DISCOVERY_* GIT_EXEC_PATH GIT_EXTERNAL_DIFF GIT_DIFF_* GIT_INDEX_FILE GIT_GRAFT_FILE GIT_NAMESPACE \
+         GIT_OBJECT_DIRECTORY GIT_PROTOCOL GIT_PROTOCOL_FROM_USER GIT_PROXY_* GIT_REDIRECT_* GIT_REPLACE_REF_BASE GIT_NO_LAZY_FETCH GIT_NO_REPLACE_OBJECTS GIT_SHALLOW_FILE GIT_SSH GIT_SSH_COMMAND \
          GIT_SSH_VARIANT GIT_SSL_* GIT_CURL_* GIT_TEMPLATE_DIR GIT_TRACE* GIT_WORK_TREE GIT_TERMINAL_PROMPT \
          GIT_LFS_* GIT_CREDENTIAL_HELPER GIT_MERGE_* GIT_MAN_VIEWER GCM_*",
     )
@@ -268,7 +268,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family::new(
         "a pager or editor runs programs or takes commands by it",
         "less(1) LESSOPEN and LESSKEY, man(1), vim(1), ex(1), nvim(1), groff(1), bat(1), delta(1)",
-        "LESS LESS_* LESSOPEN LESSCLOSE LESSKEY* LESSHISTFILE LESSECHO LESSEDIT LESSCHARSET LESSCHARDEF LESSMETACHARS \
+        "LESS LESS_* LESSOPEN LESSCLOSE LESSKEY* LESSHISTFILE LESSECHO LESSEDIT LESSCHARSET LESSCHARDEF LESSUTFCHARDEF LESSBINFMT LESSUTFBINFMT LESSMETACHARS \
          LESSMETAESCAPE LESSSECURE* LESSGLOBALTAGS LESSSEPARATOR LESSANSI* MORE MANOPT MANPATH MANROFF* MANLESS MANSECT LV MOST_* \
          VIM VIMRUNTIME VIMINIT GVIMINIT EXINIT MYVIMRC NVIM NVIM_* NEXINIT JOE_* MC_* BAT_* DELTA_* GROFF_* NANO_*",
     ),
@@ -297,7 +297,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family::new(
         "TLS trusts, logs keys or loads modules by it",
         "openssl-env(7), curl(1), requests, NSS, GnuTLS, Mozilla SSLKEYLOGFILE, gRPC, LWP, Vault CLI",
-        "OPENSSL_* SSL_CERT_* SSLKEYLOGFILE SSL_DIR NSS_* GNUTLS_* REQUESTS_CA_BUNDLE CURL_CA_BUNDLE CURL_SSL_BACKEND AWS_CA_BUNDLE \
+        "OPENSSL OPENSSL_* CTLOG_FILE QLOGDIR RANDFILE SSL_CERT_* SSLKEYLOGFILE SSL_DIR NSS_* GNUTLS_* REQUESTS_CA_BUNDLE CURL_CA_BUNDLE CURL_SSL_BACKEND AWS_CA_BUNDLE \
          GRPC_DEFAULT_SSL_ROOTS_FILE_PATH HTTPS_CA_FILE HTTPS_CA_DIR HTTPS_DEBUG VAULT_CACERT VAULT_CAPATH VAULT_SKIP_VERIFY \
          VAULT_TLS_SERVER_NAME CONSUL_CACERT CONSUL_CAPATH CONSUL_HTTP_SSL_VERIFY NOMAD_CACERT NOMAD_SKIP_VERIFY ETCDCTL_CACERT \
          ETCDCTL_INSECURE_* SASL_PATH SASL_CONF_PATH LDAPCONF LDAPRC LDAPNOINIT LDAPTLS_* TLS_REQCERT CRYPTOGRAPHY_OPENSSL_*",
@@ -325,13 +325,19 @@ pub(super) const FAMILIES: &[Family] = &[
     .except("HELM_*TOKEN HELM_*PASSWORD HELM_*USERNAME HELM_PASS HELM_USER"),
     Family::new(
         "a cloud tool runs programs from the files it names, or takes options, by it",
-        "AWS CLI (credential_process), gcloud(1), Azure CLI, Terraform CLI, Ansible configuration, Pulumi",
+        "AWS CLI (credential_process), gcloud(1), Azure CLI, Terraform CLI, OpenTofu (TF_ENCRYPTION with an external key provider), Ansible configuration, Pulumi",
         "AWS_CONFIG_FILE AWS_SHARED_CREDENTIALS_FILE AWS_CLI_* AWS_DATA_PATH BOTO_CONFIG CLOUDSDK_* \
          GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES AZURE_CONFIG_DIR AZURE_EXTENSION_* TF_CLI_* TF_PLUGIN_CACHE_DIR TF_DATA_DIR \
-         TF_REATTACH_PROVIDERS TF_LOG_PATH TERRAFORM_CONFIG TG_TF_PATH TERRAGRUNT_TFPATH ANSIBLE_* PULUMI_HOME PACKER_CONFIG* \
+         TF_REATTACH_PROVIDERS TF_LOG_PATH TF_ENCRYPTION TERRAFORM_CONFIG TG_TF_PATH TERRAGRUNT_TFPATH ANSIBLE_* PULUMI_HOME PACKER_CONFIG* \
          PACKER_PLUGIN_PATH PACKER_RUN_* VAGRANT_HOME VAGRANT_CWD VAGRANT_VAGRANTFILE OCI_CLI_CONFIG_FILE OCI_CLI_RC_FILE",
     )
     .except("CLOUDSDK_AUTH_ACCESS_TOKEN ANSIBLE_*TOKEN ANSIBLE_*PASSWORD ANSIBLE_*PASS ANSIBLE_*KEY"),
+    Family::new(
+        "a program is run to ask for a password or key, or a backup tool's remote end is started by it",
+        "restic, rclone and Borg documentation (environment variables), SOPS README, pass(1), gitcredentials(7)",
+        "*_PASSWORD_COMMAND *_PASSCOMMAND *_KEY_CMD *_TOKEN_COMMAND *_IDENTITY_COMMAND BORG_RSH BORG_REMOTE_PATH BORG_CONFIG_DIR \
+         RCLONE_CONFIG SOPS_GPG_EXEC PASSWORD_STORE_EXTENSIONS_DIR PASSWORD_STORE_ENABLE_EXTENSIONS PASSWORD_STORE_GPG_OPTS",
+    ),
     // Debuggers, sanitizers, plugins of libraries
     Family::new(
         "a debugger, profiler or sanitizer takes options or writes files by it",
