@@ -2,7 +2,8 @@
 //! nothing.
 //!
 //! A service manager that does not read must not stop the daemon, so every datagram is sent without waiting. Status and
-//! watchdog may be lost. Readiness and removals from the store may not: they are kept, and sent again in order.
+//! watchdog may be lost. Readiness and removals from the store may not: they are kept, and sent again in order. A removal that
+//! waits already is not kept twice, and nothing is stored while the service manager does not read, so few ever wait.
 
 use std::collections::VecDeque;
 use std::env;
@@ -19,7 +20,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::runtime::Handle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use tracing::debug;
+use tracing::{debug, error};
 
 /// Between two attempts to send to a service manager that does not read.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -27,6 +28,9 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// Where the service manager reads: `$NOTIFY_SOCKET`, a path or, with `@` before it, an abstract name.
 static MANAGER: LazyLock<Option<UnixAddr>> =
     LazyLock::new(|| address(env::var_os("NOTIFY_SOCKET")?.as_bytes()).ok());
+/// Most messages that wait: many times the descriptors that the service manager stores (`FileDescriptorStoreMax=`).
+const MOST_UNSENT: usize = 64;
+
 /// Messages that have to arrive and have not been sent yet.
 static UNSENT: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 /// A task sends what is unsent.
@@ -104,10 +108,27 @@ fn notify(message: &str) {
 
 /// A message that may not.
 fn deliver(message: String) {
-    UNSENT.lock().unwrap_or_else(PoisonError::into_inner).push_back(message);
+    if !keep(&mut UNSENT.lock().unwrap_or_else(PoisonError::into_inner), message) {
+        error!(
+            "the service manager has read nothing for so long that a message to it is lost: restart this unit, so \
+             that no stored descriptor is left behind"
+        );
+    }
     if !send_unsent() {
         keep_sending();
     }
+}
+
+/// Keeps a message that does not wait yet; `false` if too many do.
+fn keep(unsent: &mut VecDeque<String>, message: String) -> bool {
+    if unsent.contains(&message) {
+        return true;
+    }
+    let has_room = unsent.len() < MOST_UNSENT;
+    if has_room {
+        unsent.push_back(message);
+    }
+    has_room
 }
 
 /// Returns whether everything is sent, or has failed for good.
@@ -178,6 +199,17 @@ mod tests {
         let len = manager.recv(&mut message).unwrap();
         assert_eq!(&message[..len], b"STATUS=busy");
         send_to(&address, "READY=1", &[]).unwrap();
+    }
+
+    #[test]
+    fn messages_that_wait_are_bounded_and_none_waits_twice() {
+        let mut unsent = VecDeque::new();
+        for _ in 0..1_000 {
+            assert!(keep(&mut unsent, "FDSTOREREMOVE=1\nFDNAME=a".to_owned()));
+        }
+        assert_eq!(unsent.len(), 1);
+        let kept = (0..1_000).filter(|number| keep(&mut unsent, format!("FDNAME={number}"))).count();
+        assert_eq!((kept, unsent.len()), (MOST_UNSENT - 1, MOST_UNSENT));
     }
 
     #[test]
