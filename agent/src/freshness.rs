@@ -114,6 +114,12 @@ impl Freshness {
         vault.current()
     }
 
+    /// Whether `held` is still what a launch would get. One look, without waiting.
+    #[must_use]
+    pub fn is_still_current(&self, held: &Arc<Generation>, vault: &Vault) -> bool {
+        self.state().is_current() && vault.current().is_ok_and(|current| Arc::ptr_eq(&current, held))
+    }
+
     /// Waits until the secrets are current, or the control plane is unavailable.
     async fn settled(&self) {
         let mut changes = self.changes.subscribe();

@@ -104,9 +104,15 @@ impl Reply<'_> {
                 }
             }
         };
+        self.check_current(state)?;
         report_inline(&state.metrics, &state.seldom, why);
         self.send_inline(stream, header(Answer::Inline, count, len)?, &state.vault).await?;
         Ok((Answer::Inline, Content::Inline))
+    }
+
+    fn check_current(&self, state: &LaunchState) -> Result<(), Failure> {
+        let is_current = state.freshness.is_still_current(self.generation, &state.vault);
+        if is_current { Ok(()) } else { Err(Failure::Outdated) }
     }
 
     async fn send_pages(
@@ -125,6 +131,8 @@ impl Reply<'_> {
             debug!(%error, "this launch is answered inline");
             Unsent::Inline(WhyInline::Memory)
         })?;
+        // Large pages are made by a thread, which may take long while many launches wait for it.
+        self.check_current(state).map_err(Unsent::Failed)?;
         self.selection.copy_to(self.generation, pages.bytes_mut());
         let send = async |descriptor: BorrowedFd<'_>| send_descriptor(stream, header, descriptor).await;
         let sent = pages.hand_over(len, send).await?;

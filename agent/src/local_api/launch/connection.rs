@@ -43,7 +43,7 @@ pub(super) async fn serve_connection(
     match &outcome {
         Ok(_) => {}
         Err(Failure::Refused(refusal)) => send_refusal(&stream, refusal),
-        Err(Failure::Gone | Failure::Slow(_)) => end(&stream),
+        Err(Failure::Gone | Failure::Outdated | Failure::Slow(_)) => end(&stream),
     }
     report(&state.metrics, peer, launch.decision.as_ref(), started.elapsed(), &outcome);
     state.unread.keep(stream, peer, slot, content, &state.metrics);
@@ -75,9 +75,26 @@ impl Launch<'_> {
             }
             held => held.map_err(Refusal::from)?,
         };
-        timeout(ANSWER_DEADLINE, self.answer(slot, &request, &generation))
+        timeout(ANSWER_DEADLINE, self.answer_current(slot, &request, generation))
             .await
             .map_err(|_| Failure::Slow("it does not take its answer"))?
+    }
+
+    /// Answers with secrets that are current when the answer is sent.
+    async fn answer_current(
+        &self,
+        slot: &mut LaunchSlot,
+        request: &Request,
+        mut generation: Arc<Generation>,
+    ) -> Result<(Served, Content), Failure> {
+        loop {
+            match self.answer(slot, request, &generation).await {
+                Err(Failure::Outdated) => slot.release(),
+                answered => return answered,
+            }
+            drop(generation);
+            generation = self.state.freshness.current(&self.state.vault).await.map_err(Refusal::from)?;
+        }
     }
 
     async fn decide(&mut self) -> Result<(), Refusal> {

@@ -18,6 +18,8 @@ pub(super) enum Failure {
     Refused(Refusal),
     /// The launcher closed its end.
     Gone,
+    /// The secrets may have changed while the answer was made, and none was sent: it is made anew.
+    Outdated,
     /// The launcher did not send its request, or did not read its answer, in time.
     Slow(&'static str),
 }

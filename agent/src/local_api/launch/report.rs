@@ -62,6 +62,10 @@ pub(super) fn report(
             metrics.launch_abandoned();
             report_abandoned(facts, reason, duration_us);
         }
+        Err(Failure::Outdated) => {
+            metrics.launch_abandoned();
+            report_abandoned(facts, "its secrets changed while it was answered", duration_us);
+        }
         Err(Failure::Gone) => {
             metrics.launch_abandoned();
             report_abandoned(facts, "its launcher has gone", duration_us);

@@ -6,7 +6,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use super::*;
 use crate::memory::Loss;
 use crate::sys::Backing;
-use crate::sys::test_support::{become_user, in_a_process_of_its_own, limit_locked_memory};
+use crate::sys::test_support::{become_user, block_on, in_a_process_of_its_own, limit_locked_memory};
 use devbox_secrets_tests::needs::{self, skipped};
 
 const DEFAULT: Flags = Flags { list: false, inline: false, patient: false };
@@ -206,4 +206,30 @@ fn child_that_may_have_no_descriptor_in_flight() {
     }
     assert!(server.metric("launches_inline_total{reason=\"in_flight\"} 2\n"));
     assert_eq!(receive(&own).strings(), b"A=one\0");
+}
+
+#[test]
+fn secrets_replaced_while_pages_for_them_are_made_are_not_sent() {
+    let large = vec![b'1'; 100_000];
+    let server = Server::start().holding(&[("A", &large), ("B", &large)]);
+    if !has_descriptors(&server) {
+        return;
+    }
+    // The one thread that makes large pages is busy for a while.
+    let state = std::sync::Arc::clone(&server.state);
+    let busy = std::thread::spawn(move || {
+        block_on(async {
+            for _ in 0..4 {
+                drop(state.pool.take(64 << 20).await);
+            }
+        });
+    });
+    let stream = server.connect();
+    send(&stream, &request(DEFAULT, 0, &[]));
+    wait_until("the launch to want pages", || server.state.slots.bytes() > 0);
+    server.hold(2, &[("C", b"two")]);
+    let is_early = has_bytes(&stream);
+    let got = receive(&stream);
+    assert!(is_early || got.strings() == b"C=two\0", "old secrets were sent after they were replaced");
+    busy.join().unwrap();
 }
