@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{succeed, the_machine};
 use crate::memory::status_field;
+use crate::process::becoming;
 use crate::{needs, wait};
 
 /// Size of the swap file, in MiB.
@@ -119,10 +120,7 @@ impl Pressed {
     pub fn command(&self, command: &Command) -> Command {
         let mut shell = Command::new("/bin/sh");
         shell.args(["-ec", "echo $$ > \"$0/cgroup.procs\"; exec \"$@\""]).arg(&self.folder);
-        shell.arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            shell.env(name, value.unwrap_or_default());
-        }
+        let mut shell = becoming(shell, command);
         shell.stdin(Stdio::null()).stdout(Stdio::null());
         shell
     }

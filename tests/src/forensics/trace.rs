@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::canary::Canary;
+use crate::process::becoming;
 use crate::{needs, wait};
 
 /// How long a string strace prints whole: longer than any value.
@@ -33,13 +34,8 @@ impl Trace {
     pub fn of(command: &Command, file: &Path, options: &[&str]) -> (Self, Command) {
         let mut strace = Command::new("strace");
         strace.args(["-D", "-f", "-q", "-v", "-s", LONGEST_STRING, "-o"]).arg(file).args(options);
-        strace.arg("--").arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => strace.env(name, value),
-                None => strace.env_remove(name),
-            };
-        }
+        strace.arg("--");
+        let mut strace = becoming(strace, command);
         strace.stdin(Stdio::null()).stdout(Stdio::null());
         (Self { file: file.to_owned() }, strace)
     }

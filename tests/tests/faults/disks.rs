@@ -1,11 +1,12 @@
 //! Full and read-only disks on either side, with the real daemon: what it holds needs none.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use devbox_secrets_tests::attempt::attempt;
 use devbox_secrets_tests::daemon::{Daemon, Setup};
+use devbox_secrets_tests::process::becoming;
 use devbox_secrets_tests::require_root;
 use devbox_secrets_tests::world::World;
 use tokio::time::sleep;
@@ -61,10 +62,7 @@ fn read_only(command: &Command, writable: &Path) -> Command {
     let script = r#"mount --bind "$1" "$1"; mount -o remount,bind,ro /; shift; exec "$@""#;
     let mut confined = Command::new("unshare");
     confined.args(["--mount", "--", "sh", "-ec", script, "sh"]).arg(writable);
-    confined.arg(command.get_program()).args(command.get_args());
-    confined.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    confined.stdin(Stdio::null()).stdout(Stdio::null());
-    confined
+    becoming(confined, command)
 }
 
 #[tokio::test]

@@ -10,8 +10,9 @@ use devbox_secrets_tests::canary::{Canary, random_letters};
 use devbox_secrets_tests::daemon::{Daemon, Setup};
 use devbox_secrets_tests::devbox::{Applicant, Listener};
 use devbox_secrets_tests::memory::in_memory;
+use devbox_secrets_tests::process::becoming;
 use devbox_secrets_tests::world::{Devbox, World};
-use devbox_secrets_tests::{process, require_root, wait};
+use devbox_secrets_tests::{require_root, wait};
 
 use crate::support::{is_empty, launch, launches_get, leased};
 
@@ -142,9 +143,7 @@ fn where_it_is_shown(file: &Path, shown: &str, command: &Command) -> Command {
         .args(["--mount", "sh", "-c", "mount --bind \"$0\" \"$1\" && shift && exec \"$@\""])
         .arg(file)
         .arg(shown);
-    unshared.arg(command.get_program()).args(command.get_args());
-    unshared.env("RUST_LOG", process::MOST_TALKATIVE).stdin(std::process::Stdio::null());
-    unshared
+    becoming(unshared, command)
 }
 
 #[tokio::test]
@@ -166,8 +165,8 @@ async fn a_machine_with_another_machine_id_serves_no_launch_and_a_token_of_its_o
     daemon
         .status_where("the copy to be empty", |status| status["state"] == "cloned" && is_empty(status))
         .await;
-    let log = daemon.program.log();
-    assert!(log.contains("its machine-id is another than at the daemon's start"), "{log}");
+    let reason = "its machine-id has changed since the daemon's start";
+    wait::until(reason, async || daemon.program.log().contains(reason).then_some(())).await;
 
     let another = world.devbox("copy").await;
     daemon.operator("resume", &FROM_STDIN, &another.join_token).await.success();
@@ -192,5 +191,5 @@ async fn a_machine_in_another_boot_serves_no_launch_any_more() {
         .status_where("the copy to be empty", |status| status["state"] == "cloned" && is_empty(status))
         .await;
     let line = refusal(&daemon).await;
-    assert!(line.contains("it was booted since the daemon's start"), "{line}");
+    assert!(line.contains("its boot id has changed since the daemon's start"), "{line}");
 }
