@@ -105,7 +105,8 @@ impl Listeners {
         let limits = LimitSources::new(config);
         let bind = async |name, address, transport, router, privacy, limits: &LimitSource| {
             bind(name, address).await.map(|(tcp, bound)| {
-                let (metrics, limits) = (Arc::clone(registry.metrics()), Arc::clone(limits));
+                let metrics = Arc::clone(registry.metrics());
+                let limits = Arc::clone(limits);
                 (Listener { name, tcp, transport, router, privacy, metrics, limits }, bound)
             })
         };
@@ -196,7 +197,8 @@ pub struct Reloader {
 
 impl Reloader {
     fn new(config: &Config, registry: &Registry, tls: ListenerTls, limits: LimitSources) -> Self {
-        let (registry, started) = (registry.clone(), Arc::new(config.clone()));
+        let registry = registry.clone();
+        let started = Arc::new(config.clone());
         Self { registry, tls, limits, started, running: Arc::default() }
     }
 

@@ -52,7 +52,8 @@ impl<S: Sync, T: Object> FromRequest<S> for Write<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let caller = request.extensions().get::<Arc<Caller>>().cloned().ok_or_else(ApiError::internal)?;
         let id = own_request_id(request.headers())?;
-        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let method = request.method().clone();
+        let uri = request.uri().clone();
         let bytes = json_bytes(request, T::MAX_LEN).await?;
         let body = object(&bytes)?;
         let path = uri.path_and_query().map_or("", |path| path.as_str());
@@ -234,7 +235,8 @@ mod tests {
 
     #[test]
     fn appending_keeps_every_byte() {
-        let (mut bytes, mut memory) = (Zeroizing::new(Vec::new()), memory());
+        let mut bytes = Zeroizing::new(Vec::new());
+        let mut memory = memory();
         for chunk in [&b"abc"[..], b"", b"defghij", &[b'x'; 100]] {
             append(&mut bytes, chunk, &mut memory).unwrap();
         }

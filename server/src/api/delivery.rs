@@ -42,7 +42,8 @@ pub(super) fn body(bundle: Delivery) -> Body {
 
 impl Sending {
     fn new(bundle: Delivery, time: Duration) -> Self {
-        let (len, ended) = (bundle.len(), bundle.ended());
+        let len = bundle.len();
+        let ended = bundle.ended();
         let bundle = Arc::new(Mutex::new(Some(bundle)));
         let expiring = Arc::clone(&bundle);
         // A body is polled only while its connection takes bytes, so that the expiry needs a task of its own.

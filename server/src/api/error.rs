@@ -109,7 +109,8 @@ impl From<Refusal> for ApiError {
             return Self::busy_store();
         }
         let of_store = refusal.detail().is_some_and(|detail| detail.is::<StoreError>());
-        let (retry_after, budget) = (refusal.retry_after(), refusal.budget());
+        let retry_after = refusal.retry_after();
+        let budget = refusal.budget();
         Self {
             of_store,
             retry_after,

@@ -152,7 +152,8 @@ async fn identify(
             "send an API token, once: `Authorization: Bearer dbs_...` (token create makes one)",
         )
     })?;
-    let (load, remote) = (&connection.load, Some(connection.remote.ip()));
+    let load = &connection.load;
+    let remote = Some(connection.remote.ip());
     let _turn = match load.authenticating(remote, Some(&token)).await {
         Ok(turn) => turn,
         Err(_) if registry.expects_api_token(&token).await => None,

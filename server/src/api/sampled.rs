@@ -46,7 +46,8 @@ mod tests {
 
     #[test]
     fn a_flood_leaves_a_few_lines_a_period_and_the_number_of_the_others() {
-        let (sampled, now) = (Sampled::default(), Instant::now());
+        let sampled = Sampled::default();
+        let now = Instant::now();
         let written = (0..1_000).filter(|_| sampled.permit_at(now).is_some()).count();
         assert_eq!(written, 10);
         assert_eq!(sampled.permit_at(now + PERIOD), Some(990));

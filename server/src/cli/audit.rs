@@ -105,7 +105,8 @@ async fn account_id(registry: &Registry, account: Option<&str>) -> Result<Option
 async fn newest(args: &AuditArgs, registry: &Registry) -> Result<(), Failure> {
     let account = account_id(registry, args.account.as_deref()).await?;
     let mut out = BufWriter::new(io::stdout().lock());
-    let (mut before, mut left) = (i64::MAX, args.limit);
+    let mut before = i64::MAX;
+    let mut left = args.limit;
     let mut printer = Printer { json: args.json, is_first: true };
     loop {
         let page = AuditPage::NewestBefore(before);

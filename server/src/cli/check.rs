@@ -132,7 +132,9 @@ async fn check_audit(
     problems: &mut Vec<String>,
 ) -> Result<Option<(i64, String)>, StoreError> {
     let floor = store.audit_floor().await?;
-    let (mut chain, mut after, mut head) = (Chain::after(floor.hash), floor.sequence - 1, None);
+    let mut chain = Chain::after(floor.hash);
+    let mut after = floor.sequence - 1;
+    let mut head = None;
     loop {
         let page = store.audit_page(None, AuditPage::OldestAfter(after), AUDIT_PAGE).await?;
         let Some(last) = page.last() else { return Ok(head) };

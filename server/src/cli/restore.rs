@@ -58,7 +58,8 @@ async fn restore(config: &StateConfig, from: &Path, actor: &Actor) -> Result<Sta
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let (mut source, mut copy) = (File::open(from)?, File::options().write(true).open(to)?);
+    let mut source = File::open(from)?;
+    let mut copy = File::options().write(true).open(to)?;
     io::copy(&mut source, &mut copy).map(drop)
 }
 

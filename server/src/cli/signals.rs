@@ -72,7 +72,8 @@ impl Reload {
         match self.reloader.reload(config) {
             Ok(unchanged) => {
                 tracing::info!(?config, "reloaded");
-                let (registry, facts) = (self.reloader.registry().clone(), server_facts(config));
+                let registry = self.reloader.registry().clone();
+                let facts = server_facts(config);
                 tokio::spawn(async move { registry.note_server(Action::ServerReload, &facts).await });
                 for setting in unchanged {
                     tracing::warn!(

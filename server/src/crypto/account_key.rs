@@ -165,7 +165,8 @@ mod tests {
 
     #[test]
     fn a_value_moved_to_another_account_secret_or_version_does_not_open() {
-        let (first, second) = (SecretId::new("sec_1"), SecretId::new("sec_2"));
+        let first = SecretId::new("sec_1");
+        let second = SecretId::new("sec_2");
         let location = ValueLocation { secret: &first, version: 1 };
         let record = key("acc_1").seal(location, &SecretBytes::new(b"value".to_vec())).unwrap();
         let open = |account, location| key(account).open(location, record.clone());
@@ -181,7 +182,8 @@ mod tests {
 
     #[test]
     fn fields_cannot_be_shifted_into_each_other() {
-        let (short, long) = (SecretId::new("b"), SecretId::new("ab"));
+        let short = SecretId::new("b");
+        let long = SecretId::new("ab");
         let record = key("aa").seal(ValueLocation { secret: &short, version: 1 }, &SecretBytes::new(vec![1]));
         let opened = key("a").open(ValueLocation { secret: &long, version: 1 }, record.unwrap());
         assert_eq!(opened.err(), Some(CryptoError::Open));
@@ -189,15 +191,18 @@ mod tests {
 
     #[test]
     fn fingerprints_and_join_secrets_depend_on_the_key_and_on_what_they_are_of() {
-        let (one, other) = (key("acc_1"), AccountKey::new(AccountId::new("acc_1"), &[4; 32]));
+        let one = key("acc_1");
+        let other = AccountKey::new(AccountId::new("acc_1"), &[4; 32]);
         assert_eq!(one.fingerprint(&[1; 32]), one.fingerprint(&[1; 32]));
         assert_ne!(one.fingerprint(&[1; 32]), one.fingerprint(&[2; 32]));
         assert_ne!(one.fingerprint(&[1; 32]), other.fingerprint(&[1; 32]));
-        let (first, second) = (DevboxId::new("dbx_1"), DevboxId::new("dbx_2"));
+        let first = DevboxId::new("dbx_1");
+        let second = DevboxId::new("dbx_2");
         assert_eq!(one.join_secret(&first).hash(), one.join_secret(&first).hash());
         assert_ne!(one.join_secret(&first).hash(), one.join_secret(&second).hash());
         assert_ne!(one.join_secret(&first).hash(), other.join_secret(&first).hash());
-        let (issue, later) = (JoinTokenId::new("jtk_1"), JoinTokenId::new("jtk_2"));
+        let issue = JoinTokenId::new("jtk_1");
+        let later = JoinTokenId::new("jtk_2");
         let again = one.later_join_secret(&first, &issue).hash();
         assert_eq!(one.later_join_secret(&first, &issue).hash(), again);
         assert_ne!(again, one.join_secret(&first).hash());

@@ -78,7 +78,8 @@ mod tests {
 
     #[test]
     fn identifiers_say_what_they_name_and_never_repeat() {
-        let (first, second) = (SecretId::generate().unwrap(), SecretId::generate().unwrap());
+        let first = SecretId::generate().unwrap();
+        let second = SecretId::generate().unwrap();
         assert_ne!(first, second);
         assert!(first.as_str().starts_with("sec_"));
         assert_eq!(first.as_str().len(), "sec_".len() + 2 * ID_LEN);

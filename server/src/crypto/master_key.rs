@@ -381,7 +381,8 @@ mod tests {
     #[test]
     fn raw_bytes_and_base64_are_the_same_key() {
         let directory = tempfile::tempdir().unwrap();
-        let (raw, text) = (directory.path().join("raw"), directory.path().join("text"));
+        let raw = directory.path().join("raw");
+        let text = directory.path().join("text");
         write(&raw, &[7; KEY_LEN]);
         write(&text, format!("  {}\n\n", STANDARD.encode([7; KEY_LEN])).as_bytes());
         let wrapped = MasterKey::load(&raw).unwrap().wrap("test", b"x").unwrap();
@@ -419,7 +420,8 @@ mod tests {
     #[test]
     fn a_rotated_key_is_found_before_and_after_it_takes_the_old_ones_place() {
         let directory = tempfile::tempdir().unwrap();
-        let (file, new_file) = (directory.path().join("master.key"), directory.path().join("new.key"));
+        let file = directory.path().join("master.key");
+        let new_file = directory.path().join("new.key");
         let old = MasterKey::create(&file).unwrap();
         let new = MasterKey::create(&new_file).unwrap();
         let wrapped = old.rewrap("test", &old.wrap("test", b"kept").unwrap(), &new).unwrap();
@@ -437,7 +439,8 @@ mod tests {
     #[test]
     fn while_an_account_is_re_keyed_both_its_keys_open_and_the_new_one_seals() {
         let master = MasterKey::from_bytes(&[1; KEY_LEN], Path::new("/nonexistent"));
-        let (account, secret) = (AccountId::new("acc_1"), SecretId::new("sec_1"));
+        let account = AccountId::new("acc_1");
+        let secret = SecretId::new("sec_1");
         let at = ValueLocation { secret: &secret, version: 1 };
         let value = SecretBytes::new(b"value".to_vec());
         let before = master.new_account_key(&account).unwrap();

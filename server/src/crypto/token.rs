@@ -193,7 +193,8 @@ mod tests {
 
     #[test]
     fn no_two_tokens_are_alike_and_debug_shows_none() {
-        let (first, second) = (ApiToken::generate().unwrap(), ApiToken::generate().unwrap());
+        let first = ApiToken::generate().unwrap();
+        let second = ApiToken::generate().unwrap();
         assert_ne!(first.expose_token(), second.expose_token());
         assert!(!format!("{first:?}").contains(&first.expose_token()[4..]));
     }

@@ -132,7 +132,8 @@ impl Registry {
             None => self.create_account(&Actor::Server, DEVELOPMENT_ACCOUNT, true).await?,
         };
         self.revoke_old_development_tokens(&account).await?;
-        let (id, scopes) = (account.id.as_str(), Scopes::default());
+        let id = account.id.as_str();
+        let scopes = Scopes::default();
         let (_, token) = self.create_token(&Actor::Server, id, DEVELOPMENT_TOKEN, None, scopes).await?;
         Ok(DevelopmentAccount { account, token })
     }

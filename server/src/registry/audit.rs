@@ -56,7 +56,8 @@ impl AuditRecord {
 
 /// The record of an operator's act on the whole state.
 pub(crate) fn upkeep_record(actor: &Actor, action: Action, object: &str) -> AuditRecord {
-    let (actor, object) = (actor.clone(), object.to_owned());
+    let actor = actor.clone();
+    let object = object.to_owned();
     Attempt { account: None, actor, action, object, remote: None }.done()
 }
 

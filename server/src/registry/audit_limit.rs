@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn the_same_is_due_so_often_a_minute_and_anything_else_beside_it() {
-        let (mut table, now) = (Table::default(), Instant::now());
+        let mut table = Table::default();
+        let now = Instant::now();
         let mut due = |key, after| table.is_due(key, 2, now + Duration::from_secs(after));
         assert!(due(key("dbx_1", 7, "a"), 0) && due(key("dbx_1", 7, "a"), 30));
         assert!(!due(key("dbx_1", 7, "a"), 59));
@@ -123,7 +124,8 @@ mod tests {
 
     #[test]
     fn an_ipv6_network_is_one_address() {
-        let (mut table, now) = (Table::default(), Instant::now());
+        let mut table = Table::default();
+        let now = Instant::now();
         let from = |address: &str| {
             let remote = Some(network(address.parse().unwrap()));
             RefusalKey { remote, ..key("dbx_1", 7, "a") }
@@ -136,7 +138,8 @@ mod tests {
 
     #[test]
     fn any_number_of_addresses_gets_no_more_rows_and_memory_than_an_actor_may_have() {
-        let (mut table, now) = (Table::default(), Instant::now());
+        let mut table = Table::default();
+        let now = Instant::now();
         let from = |actor: &str, number: u128| {
             let address = Ipv6Addr::from_bits(0x2001_0db8 << 96 | number << 64);
             RefusalKey { remote: Some(address.into()), ..key(actor, 7, "a") }
@@ -149,7 +152,8 @@ mod tests {
 
     #[test]
     fn ended_windows_are_forgotten() {
-        let (mut table, now) = (Table::default(), Instant::now());
+        let mut table = Table::default();
+        let now = Instant::now();
         for number in 0..10 * FIRST_SWEEP as u64 {
             let at = now + Duration::from_millis(100 * number);
             table.is_due(key(&format!("dbx_{number}"), 7, "a"), 1, at);

@@ -145,7 +145,8 @@ impl Registry {
 
     fn delivery_row(&self, attempt: Attempt, facts: String) -> Option<AuditRecord> {
         let rows = self.limits().delivery_rows;
-        let (all, share) = (a_minute(rows), a_minute(rows.div_ceil(DEVBOX_SHARE)));
+        let all = a_minute(rows);
+        let share = a_minute(rows.div_ceil(DEVBOX_SHARE));
         let rates = &self.0.rates;
         let devbox = DevboxId::new(attempt.object.as_str());
         let listed = rates.devbox_rows.take(&devbox, share).is_ok()

@@ -97,7 +97,8 @@ impl Registry {
             return Err(Refusal::unauthenticated("unknown_token", "this server knows no such API token"));
         };
         let actor = Actor::Token(token.id.clone());
-        let (may_use_devboxes, scopes) = (account.devbox_capability, token.scopes);
+        let may_use_devboxes = account.devbox_capability;
+        let scopes = token.scopes;
         let caller = Caller { may_use_devboxes, account, actor, scopes, remote, retry: None };
         match usable(&token) {
             Ok(()) => self.check_request_rate(hash).map(|()| caller),

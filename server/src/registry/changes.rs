@@ -237,7 +237,8 @@ mod tests {
         let mut held = hold(&changes, &account);
         changes.publish(&account, 4);
         changes.publish(&AccountId::new("acc_2"), 9);
-        let (soon, never) = (Duration::from_millis(20), Duration::from_secs(3600));
+        let soon = Duration::from_millis(20);
+        let never = Duration::from_secs(3600);
         held.until_woken(3, Instant::now() + never).await;
         let start = Instant::now();
         held.until_woken(4, start + soon).await;
@@ -248,7 +249,8 @@ mod tests {
     async fn a_request_held_after_a_wake_that_followed_its_query_queries_again_once() {
         let (changes, account) = changes();
         let start = Instant::now();
-        let (soon, late) = (start + Duration::from_millis(20), start + Duration::from_secs(60));
+        let soon = start + Duration::from_millis(20);
+        let late = start + Duration::from_secs(60);
         let looked = changes.wake_count();
         changes.publish(&account, 4);
         let mut held = changes.hold(&account, looked);
@@ -276,7 +278,8 @@ mod tests {
     #[test]
     fn accounts_without_held_requests_are_forgotten() {
         let (changes, account) = changes();
-        let (first, second) = (hold(&changes, &account), hold(&changes, &account));
+        let first = hold(&changes, &account);
+        let second = hold(&changes, &account);
         drop(first);
         assert_eq!(changes.waited_for(), [account]);
         drop(second);
@@ -286,7 +289,8 @@ mod tests {
     #[test]
     fn a_change_is_measured_when_the_last_request_that_waited_for_it_is_answered() {
         let (changes, account) = changes();
-        let (first, second) = (hold(&changes, &account), hold(&changes, &account));
+        let first = hold(&changes, &account);
+        let second = hold(&changes, &account);
         changes.publish(&account, 5);
         let late = hold(&changes, &account);
         drop(first);

@@ -93,7 +93,8 @@ pub(super) fn in_use() -> Refusal {
 /// copy of the memory has it too.
 pub(super) fn judge(known: Option<&LastUse>, in_use: bool, new: &LastUse) -> Result<(), Elsewhere> {
     let Some(known) = known else { return Ok(()) };
-    let (old, link) = (&known.link, &new.link);
+    let old = &known.link;
+    let link = &new.link;
     let same_machine = old.boot == link.boot && known.remote == new.remote;
     match link.after {
         // The same step again: its response was lost.

@@ -221,7 +221,8 @@ impl Registry {
             None => audit,
         };
         let request = self.request_key(caller).await?;
-        let (account, limits) = (caller.account(), self.limits());
+        let account = caller.account();
+        let limits = self.limits();
         let inserted =
             self.store().insert_devbox(account, devbox, &grant, &limits, &audit, request.as_ref()).await;
         inserted.map_err(|error| self.write_refusal(error))

@@ -132,7 +132,8 @@ impl Registry {
 }
 
 fn attempt(account: &AccountId, devbox: &DevboxId, action: Action, remote: Option<IpAddr>) -> Attempt {
-    let (account, actor) = (Some(account.clone()), Actor::Devbox(devbox.clone()));
+    let account = Some(account.clone());
+    let actor = Actor::Devbox(devbox.clone());
     Attempt { account, actor, action, object: devbox.to_string(), remote }
 }
 

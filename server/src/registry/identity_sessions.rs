@@ -113,7 +113,8 @@ impl SessionClaim {
 
 impl Default for IdentitySessions {
     fn default() -> Self {
-        let (sessions, admitting) = (HashMap::new(), HashMap::new());
+        let sessions = HashMap::new();
+        let admitting = HashMap::new();
         Self(Mutex::new(Table { sessions, sweep_at: FIRST_SWEEP, admitting }))
     }
 }
@@ -275,7 +276,8 @@ impl Registry {
         if !self.is_due(&refused, refusal, 1) {
             return;
         }
-        let (code, remote) = (refusal.code(), peer.remote());
+        let code = refusal.code();
+        let remote = peer.remote();
         tracing::warn!(devbox = %peer.devbox_id(), code, refused = ?remote, ?goes_on, "one identity in two places");
         let from = remote.map_or_else(|| "no address".to_owned(), |remote| remote.to_string());
         let seen = attempt(Action::DevboxClone).done().because(format!("{code} for {from}"));
@@ -308,7 +310,8 @@ mod tests {
     #[test]
     fn places_whose_certificate_and_connection_have_ended_are_forgotten() {
         let sessions = IdentitySessions::default();
-        let (lives, ended) = (Arc::new(()), Arc::new(()));
+        let lives = Arc::new(());
+        let ended = Arc::new(());
         let mut table = sessions.table();
         table.insert(&DevboxId::new("dbx_valid"), session(&ended, TimeMs::MAX));
         table.insert(&DevboxId::new("dbx_connected"), session(&lives, 0));

@@ -124,7 +124,8 @@ mod tests {
     #[tokio::test]
     async fn an_account_waits_for_itself_and_another_one_passes_it() {
         let in_flight = InFlight::new(400 * UNIT, 100 * UNIT);
-        let (busy, other) = (AccountId::new("acc_1"), AccountId::new("acc_2"));
+        let busy = AccountId::new("acc_1");
+        let other = AccountId::new("acc_2");
         let first = in_flight.take(&busy, 100 * UNIT).await.unwrap();
         let waiting = in_flight.take(&busy, 1);
         tokio::pin!(waiting);

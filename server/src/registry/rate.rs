@@ -121,7 +121,8 @@ mod tests {
     #[test]
     fn a_bucket_gives_its_burst_and_then_one_an_interval() {
         let limiter = RateLimiter::default();
-        let (mut table, mut now) = (limiter.table(), Instant::now());
+        let mut table = limiter.table();
+        let mut now = Instant::now();
         for _ in 0..3 {
             assert_eq!(wait(table.full_at(&"a", RATE, now), RATE, now), Duration::ZERO);
             table.take(&"a", RATE, now).unwrap();
@@ -141,7 +142,8 @@ mod tests {
     #[test]
     fn a_bucket_emptied_at_a_slower_rate_is_refilled_at_the_new_one() {
         let limiter = RateLimiter::default();
-        let (mut table, now) = (limiter.table(), Instant::now());
+        let mut table = limiter.table();
+        let now = Instant::now();
         let slow = Rate { interval: Duration::from_secs(60), burst: 10 };
         while table.take(&"a", slow, now).is_ok() {}
         assert_eq!(wait(table.full_at(&"a", slow, now), slow, now), slow.interval);
@@ -152,7 +154,8 @@ mod tests {
     #[test]
     fn keys_with_a_full_bucket_are_forgotten_and_further_ones_share_one() {
         let limiter = RateLimiter::default();
-        let (mut table, now) = (limiter.table(), Instant::now());
+        let mut table = limiter.table();
+        let now = Instant::now();
         for key in 0..2 * MOST_KEYS {
             let _ = table.take(&key, RATE, now);
         }

@@ -47,7 +47,8 @@ impl Registry {
     }
 
     async fn reseal_all(&self, account: &AccountId) -> Result<u64, Refusal> {
-        let (mut after, mut count) = (String::new(), 0);
+        let mut after = String::new();
+        let mut count = 0;
         while let Some(page) = self.reseal_page(account, &after).await? {
             after = page.last;
             count += page.count;

@@ -72,13 +72,16 @@ impl Registry {
         self.check_capability(caller, Action::SecretCreate, printable(name)).await?;
         limits::secret_name(name)?;
         limits::value(name, &value)?;
-        let (id, version, now) = (SecretId::generate()?, 1, now_ms());
+        let id = SecretId::generate()?;
+        let version = 1;
+        let now = now_ms();
         let secret = Secret { id, name: name.to_owned(), version, create_time_ms: now, update_time_ms: now };
         let id = secret.id.clone();
         let seal = self.seal(caller, &id, &value);
         let audit = caller.done(Action::SecretCreate, secret.id.as_str()).named(name);
         let request = self.request_key(caller).await?;
-        let (account, limits) = (caller.account(), self.limits());
+        let account = caller.account();
+        let limits = self.limits();
         match self.store().insert_secret(account, &secret, &seal, &limits, &audit, request.as_ref()).await {
             Ok(wakes) => {
                 self.0.changes.publish(caller.account(), wakes);
@@ -115,7 +118,8 @@ impl Registry {
         let seal = self.seal(caller, &id, &value);
         let audit = caller.done(Action::SecretUpdate, id.as_str()).named(&name);
         let request = self.request_key(caller).await?;
-        let (account, limits) = (caller.account(), self.limits());
+        let account = caller.account();
+        let limits = self.limits();
         let updated =
             self.store().update_secret(account, &id, &seal, &limits, &audit, request.as_ref()).await;
         let updated = updated.map_err(|error| self.write_refusal(error))?;

@@ -48,7 +48,8 @@ impl Registry {
     ) -> Result<(TokenView, ApiToken), Refusal> {
         limits::text("a token's name", name)?;
         let account = self.find_account(account).await?.id;
-        let (id, secret) = (TokenId::generate()?, ApiToken::generate()?);
+        let id = TokenId::generate()?;
+        let secret = ApiToken::generate()?;
         let name = name.to_owned();
         let token = Token {
             id,
@@ -80,7 +81,8 @@ impl Registry {
     /// # Errors
     /// 404 if the account has no such token.
     pub async fn revoke_token(&self, actor: &Actor, account: &str, id: &str) -> Result<TokenView, Refusal> {
-        let (account, id) = (self.find_account(account).await?.id, TokenId::new(id));
+        let account = self.find_account(account).await?.id;
+        let id = TokenId::new(id);
         let audit = attempt(actor, &account, &id, Action::TokenRevoke).done();
         let revoked = self.store().revoke_token(&account, &id, &audit).await?;
         revoked
@@ -90,6 +92,7 @@ impl Registry {
 }
 
 fn attempt(actor: &Actor, account: &super::AccountId, token: &TokenId, action: Action) -> Attempt {
-    let (account, object) = (Some(account.clone()), token.to_string());
+    let account = Some(account.clone());
+    let object = token.to_string();
     Attempt { account, actor: actor.clone(), action, object, remote: None }
 }

@@ -280,7 +280,8 @@ async fn a_revocation_keeps_its_first_time(store: Arc<dyn Store>) {
 }
 
 async fn an_account_finds_no_row_of_another(store: Arc<dyn Store>) {
-    let (owner, stranger) = (account(&store, "owner").await, account(&store, "stranger").await);
+    let owner = account(&store, "owner").await;
+    let stranger = account(&store, "stranger").await;
     let secret_id = secret(&store, &owner, "KEY").await;
     let devbox = devbox(Some(&[("KEY", &secret_id)]));
     register(&store, &owner, &devbox).await;
@@ -366,7 +367,8 @@ async fn every_write_that_changes_what_devboxes_may_have_wakes_them(store: Arc<d
 }
 
 async fn names_are_unique_in_an_account_only(store: Arc<dyn Store>) {
-    let (one, other) = (account(&store, "one").await, account(&store, "other").await);
+    let one = account(&store, "one").await;
+    let other = account(&store, "other").await;
     secret(&store, &one, "KEY").await;
     secret(&store, &other, "KEY").await;
     let before = wakes_of(&store, &one).await;
@@ -414,7 +416,9 @@ async fn updates_at_once_each_get_a_version_of_their_own(store: Arc<dyn Store>) 
     let id = secret(&store, &account, "KEY").await;
     let mut updates = JoinSet::new();
     for _ in 0..20 {
-        let (store, account, id) = (store.clone(), account.clone(), id.clone());
+        let store = store.clone();
+        let account = account.clone();
+        let id = id.clone();
         updates.spawn(async move {
             store
                 .update_secret(&account, &id, &|_, _| Ok(vec![]), &Limits::default(), &done(), None)
@@ -440,7 +444,8 @@ async fn devboxes_are_listed_newest_first_page_by_page(store: Arc<dyn Store>) {
     }
     expected.sort();
     expected.reverse();
-    let (mut seen, mut after) = (Vec::new(), None);
+    let mut seen = Vec::new();
+    let mut after = None;
     loop {
         let page =
             store.devboxes(&account, &DevboxList { after, ..DevboxList::first(3) }).await.unwrap().unwrap();
@@ -466,7 +471,8 @@ async fn a_devbox_is_read_back_as_it_was_registered(store: Arc<dyn Store>) {
 
 async fn a_bundle_holds_what_is_bound_in_order_and_no_deleted_secret(store: Arc<dyn Store>) {
     let account = account(&store, "acme").await;
-    let (first, second) = (secret(&store, &account, "FIRST").await, secret(&store, &account, "SECOND").await);
+    let first = secret(&store, &account, "FIRST").await;
+    let second = secret(&store, &account, "SECOND").await;
     let bound = devbox(Some(&[("Z", &first), ("A", &second), ("B", &first)]));
     let every = devbox(None);
     register(&store, &account, &bound).await;
@@ -515,7 +521,8 @@ async fn a_devbox_that_is_shut_down_has_no_bundle(store: Arc<dyn Store>) {
 async fn a_value_has_to_fit_under_every_name_that_running_devboxes_have_for_it(store: Arc<dyn Store>) {
     let account = account(&store, "acme").await;
     let id = secret(&store, &account, "KEY").await;
-    let (short, long) = (devbox(Some(&[("A", &id)])), devbox(Some(&[("LONGER", &id)])));
+    let short = devbox(Some(&[("A", &id)]));
+    let long = devbox(Some(&[("LONGER", &id)]));
     register(&store, &account, &short).await;
     register(&store, &account, &long).await;
     let update = async || {
@@ -537,7 +544,8 @@ async fn a_value_has_to_fit_under_every_name_that_running_devboxes_have_for_it(s
 /// The refusal of a write of one more byte than counted so far.
 async fn the_kept_counts_are_those_of_the_rows(store: Arc<dyn Store>) {
     let account = account(&store, "acme").await;
-    let (first, second) = (secret(&store, &account, "FIRST").await, secret(&store, &account, "SECOND").await);
+    let first = secret(&store, &account, "FIRST").await;
+    let second = secret(&store, &account, "SECOND").await;
     let bound = devbox(Some(&[("Z", &first), ("A", &second), ("B", &first)]));
     let hash = register(&store, &account, &bound).await;
     store.redeem_join(&bound.id, hash, &certificate("01"), &done()).await.unwrap().unwrap();
@@ -567,7 +575,8 @@ async fn a_join_token_is_redeemed_once_by_any_number_of_attempts(store: Arc<dyn 
     let hash = register(&store, &account, &devbox).await;
     let mut attempts = JoinSet::new();
     for attempt in 0..20 {
-        let (store, id) = (store.clone(), devbox.id.clone());
+        let store = store.clone();
+        let id = devbox.id.clone();
         attempts.spawn(async move {
             let certificate = certificate(&format!("{attempt:02x}"));
             let redeemed = store.redeem_join(&id, hash, &certificate, &done()).await.unwrap();
@@ -722,7 +731,8 @@ async fn the_watcher_pauses_under_load_and_misses_no_change(store: Arc<dyn Store
     store.changed().await.unwrap();
     let id = account(&store, "acme").await;
     let looks = async {
-        let (start, mut looks) = (std::time::Instant::now(), 0_u32);
+        let start = std::time::Instant::now();
+        let mut looks = 0_u32;
         while start.elapsed() < std::time::Duration::from_secs(1) {
             store.changed().await.unwrap();
             looks += 1;

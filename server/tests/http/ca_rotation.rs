@@ -161,7 +161,8 @@ async fn every_ca_is_under_the_master_key_in_a_backup_and_in_a_check() {
     succeed(&state, &["check"]);
     let trusted = [ca(&server, &["rotate"]).await[0].clone(), trusted[0].clone(), trusted[1].clone()];
     assert_eq!(fingerprints(&server), trusted, "the server has followed both");
-    let (backup, restored) = (beside.with_extension("backup"), empty_with_key_of(&state, "restored"));
+    let backup = beside.with_extension("backup");
+    let restored = empty_with_key_of(&state, "restored");
     succeed(&state, &["backup", "--to", backup.to_str().unwrap()]);
     succeed(&restored, &["restore", "--from", backup.to_str().unwrap()]);
     let printed = succeed(&restored, &["ca", "list"]);

@@ -232,7 +232,8 @@ async fn a_malformed_step_is_refused_by_its_name() {
     let server = TestServer::start().await;
     let (_, client) = enrolled(&server).await;
     let key = STANDARD.encode(BundleKey::generate().public_key());
-    let (boot, step) = ("b".repeat(BOOT_LEN), "5".repeat(STEP_LEN));
+    let boot = "b".repeat(BOOT_LEN);
+    let step = "5".repeat(STEP_LEN);
     for (continuity, named) in [
         (json!({"boot": "b", "after": null, "step": step}), "continuity.boot"),
         (json!({"boot": boot, "after": "", "step": step}), "continuity.after"),

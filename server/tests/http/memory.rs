@@ -77,7 +77,8 @@ fn occurrences(pid: u32, needle: &[u8]) -> Option<usize> {
 /// A readable mapping that the kernel does not make up on the fly.
 fn range(line: &str) -> Option<(u64, u64)> {
     let mut fields = line.split_whitespace();
-    let (range, permissions) = (fields.next()?, fields.next()?);
+    let range = fields.next()?;
+    let permissions = fields.next()?;
     let (start, end) = range.split_once('-')?;
     let readable = permissions.starts_with('r') && !line.contains("[v");
     let parse = |hex| u64::from_str_radix(hex, 16).ok();

@@ -104,7 +104,8 @@ fn dev_on_the_same_directory_has_the_same_account_and_a_new_token() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     let first = Dev::start(&state);
-    let (account, token) = (first.text("account").to_owned(), first.text("token").to_owned());
+    let account = first.text("account").to_owned();
+    let token = first.text("token").to_owned();
     first.end(Signal::SIGTERM);
     let second = Dev::start(&state);
     assert_eq!(second.text("account"), account);
@@ -138,7 +139,8 @@ fn memory_is_locked_wherever_no_limit_could_starve_the_server() {
     let directory = tempfile::tempdir().unwrap();
     let dev = Dev::start(&directory.path().join("state"));
     let read = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", dev.child.id())).unwrap();
-    let (status, limits) = (read("status"), read("limits"));
+    let status = read("status");
+    let limits = read("limits");
     let field =
         |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
     let limit = limits.lines().find_map(|line| line.strip_prefix("Max locked memory")).unwrap();
@@ -198,7 +200,8 @@ fn a_wrong_command_line_is_exit_code_2_with_the_remedy() {
 
 /// A configuration of a server in `directory`, on free loopback ports.
 fn configuration(directory: &Path) -> (PathBuf, PathBuf) {
-    let (file, key) = (directory.join("server.toml"), directory.join("master.key"));
+    let file = directory.join("server.toml");
+    let key = directory.join("master.key");
     let state = directory.join("state");
     let text = format!(
         "[state]\ndirectory = {state:?}\nmaster_key_file = {key:?}\n[api]\nlisten = \"127.0.0.1:0\"\n[devbox]\nlisten = \"127.0.0.1:0\"\n"
@@ -238,7 +241,8 @@ fn a_master_key_is_made_once_and_never_overwritten() {
 fn only_init_creates_a_state_so_that_an_unmounted_volume_stays_empty() {
     let directory = tempfile::tempdir().unwrap();
     let (file, _) = configuration(directory.path());
-    let (file, state) = (file.to_str().unwrap(), directory.path().join("state"));
+    let file = file.to_str().unwrap();
+    let state = directory.path().join("state");
     succeed(&["keys", "init", "--config", file]);
     let commands: [&[&str]; 5] = [
         &["serve"],
@@ -279,7 +283,8 @@ fn init_is_refused_beside_a_running_server() {
 fn check_before_a_start_opens_no_database() {
     let directory = tempfile::tempdir().unwrap();
     let (file, _) = configuration(directory.path());
-    let (file, state) = (file.to_str().unwrap(), directory.path().join("state"));
+    let file = file.to_str().unwrap();
+    let state = directory.path().join("state");
     succeed(&["keys", "init", "--config", file]);
     succeed(&["init", "--config", file]);
     for name in ["state.sqlite3-wal", "state.sqlite3-shm"] {

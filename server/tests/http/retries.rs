@@ -37,7 +37,8 @@ async fn the_same_id_with_another_value_path_or_body_is_a_400() {
 async fn a_retried_registration_returns_the_same_join_token() {
     let server = TestServer::start().await;
     let call = post("/v1/devboxes", r#"{"name":"box"}"#).header("x-request-id", "register");
-    let (first, second) = (server.call(call.clone()).await, server.call(call).await);
+    let first = server.call(call.clone()).await;
+    let second = server.call(call).await;
     assert_eq!(first.expect(200).json(), second.expect(200).json());
 }
 
@@ -53,7 +54,8 @@ async fn an_id_that_cannot_be_kept_is_refused_on_a_write() {
 #[tokio::test]
 async fn neither_value_nor_join_token_is_kept_for_a_retry() {
     let server = TestServer::start().await;
-    let (value, id) = ("canary-3f1c9a77", "kept-or-not");
+    let value = "canary-3f1c9a77";
+    let id = "kept-or-not";
     server.call(create("KEY", value, id)).await.expect(200);
     let devbox = server.call(post("/v1/devboxes", "").header("x-request-id", "register")).await.expect(200);
     let token = devbox.text("join_token");

@@ -296,7 +296,8 @@ async fn every_secret_of_a_long_list_comes_once_page_by_page() {
         expected.push(name);
     }
     for cursor in ["id", "name"] {
-        let (mut seen, mut query) = (Vec::new(), "limit=3".to_owned());
+        let mut seen = Vec::new();
+        let mut query = "limit=3".to_owned();
         loop {
             let page = server.call(get(&format!("/v1/secrets?{query}"))).await.expect(200).json();
             assert_eq!(page["total_count"], 7);

@@ -84,7 +84,8 @@ async fn a_backup_made_beside_a_server_is_private_encrypted_and_restores_to_the_
     let told = succeed(&restored, &["restore", "--from", file.to_str().unwrap()]);
     assert!(told.contains("1 accounts, 1 secrets"), "{told}");
     let again = Dev::start(&restored);
-    let (token, address) = (server.token.clone(), again.address().to_owned());
+    let token = server.token.clone();
+    let address = again.address().to_owned();
     let ask = async |path: &str| {
         let call = get(path).header("authorization", &format!("Bearer {token}"));
         let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
@@ -127,7 +128,8 @@ async fn a_restored_audit_names_its_gap_and_reuses_no_number_of_a_lost_row() {
     let restored = empty_with_key_of(&state, "restored");
     succeed(&restored, &["restore", "--from", file.to_str().unwrap()]);
     let rows = rows(&restored);
-    let (last, kept) = (&rows[rows.len() - 1], &rows[rows.len() - 2]);
+    let last = &rows[rows.len() - 1];
+    let kept = &rows[rows.len() - 2];
     assert_eq!(last["action"], "state.restore");
     assert!(last["sequence"].as_i64().unwrap() > lost);
     let gap = format!("a gap after row {}:", kept["sequence"]);
@@ -213,7 +215,8 @@ async fn write(server: Arc<TestServer>, writer: usize, stop: Arc<AtomicBool>) ->
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_master_key_is_changed_under_load_without_a_failed_request_and_the_old_one_opens_nothing() {
     let (server, state, new_key) = served().await;
-    let (server, stop) = (Arc::new(server), Arc::new(AtomicBool::new(false)));
+    let server = Arc::new(server);
+    let stop = Arc::new(AtomicBool::new(false));
     let old = fs::read(state.join("master.key")).unwrap();
     let mut writers = JoinSet::new();
     for writer in 0..4 {

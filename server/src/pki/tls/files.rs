@@ -245,7 +245,8 @@ fn read(
 fn recognised(content: Content, path: &Path, bytes: &[u8]) -> Option<FileError> {
     let path = path.to_owned();
     let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
-    let (has_certificate, has_key) = (has("-----BEGIN CERTIFICATE-----"), has("PRIVATE KEY-----"));
+    let has_certificate = has("-----BEGIN CERTIFICATE-----");
+    let has_key = has("PRIVATE KEY-----");
     if bytes.len() as u64 > MAX_FILE_LEN {
         return Some(FileError::TooLong { content, path });
     }
@@ -279,7 +280,8 @@ fn dates(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Dates, FileError> 
     for certificate in chain {
         let (_, certificate) = X509Certificate::from_der(certificate)
             .map_err(|_| FileError::Malformed { content: Content::Certificate, path: path.to_owned() })?;
-        let (not_before, not_after) = (certificate.validity().not_before, certificate.validity().not_after);
+        let not_before = certificate.validity().not_before;
+        let not_after = certificate.validity().not_after;
         ends.extend(u64::try_from(not_after.timestamp()).ok());
         if validity.is_ok() && not_after < ASN1Time::now() {
             validity = Err(FileError::Expired { path: path.to_owned(), not_after });

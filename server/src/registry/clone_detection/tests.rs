@@ -14,7 +14,8 @@ fn at(host: u8, link: Link) -> LastUse {
 fn each_request_is_judged_by_the_last_accepted_one() {
     let known = at(1, link(1, Some(4), 5));
     let on = Ok(());
-    let (continued, in_use) = (Err(Elsewhere::Continued), Err(Elsewhere::InUse));
+    let continued = Err(Elsewhere::Continued);
+    let in_use = Err(Elsewhere::InUse);
     for (request, while_in_use, later, why) in [
         (at(1, link(1, Some(5), 6)), on, on, "the next step"),
         (at(9, link(1, Some(5), 6)), on, on, "the next step, from a new address"),
@@ -204,7 +205,8 @@ proptest! {
         for event in before {
             world.live(&mut machine, event).unwrap();
         }
-        let (copy, shared) = (Machine { host: 2, ..machine }, world.steps);
+        let copy = Machine { host: 2, ..machine };
+        let shared = world.steps;
         let served = served(&mut world, [machine, copy], shared, &turns);
         // Before its first answer, a machine is as one that starts from the disk.
         let at_most = if machine.after.is_some() { 1 } else { 2 };

@@ -13,7 +13,8 @@ const OVER: RefusalKind = RefusalKind::Invalid;
 
 async fn world(limits: Limits) -> (World, Caller, Caller) {
     let world = World::new().await;
-    let (busy, other) = (world.caller("busy").await, world.caller("other").await);
+    let busy = world.caller("busy").await;
+    let other = world.caller("other").await;
     world.registry.set_limits(limits);
     (world, busy, other)
 }
@@ -94,7 +95,8 @@ async fn an_account_at_its_most_devboxes_ends_one_to_register_another() {
 async fn an_account_at_its_most_tokens_revokes_one_to_get_another() {
     let (world, _, _) = world(Limits { tokens: 2, ..Limits::default() }).await;
     let create = async |account| {
-        let (registry, scopes) = (&world.registry, Scopes::default());
+        let registry = &world.registry;
+        let scopes = Scopes::default();
         registry.create_token(&Actor::Server, account, "t", None, scopes).await.map(|(view, _)| view)
     };
     let token = create("busy").await.unwrap();
@@ -163,7 +165,8 @@ const TWICE_AN_HOUR: Rate = Rate { interval: Duration::from_secs(1800), burst: 2
 #[tokio::test]
 async fn a_token_that_is_used_too_often_waits_and_another_one_does_not() {
     let (world, _, _) = world(Limits { requests: TWICE_AN_HOUR, ..Limits::default() }).await;
-    let (busy, other) = (world.token("busy").await, world.token("busy").await);
+    let busy = world.token("busy").await;
+    let other = world.token("busy").await;
     for _ in 0..2 {
         world.registry.authenticate(&busy, None).await.unwrap();
     }
@@ -238,7 +241,8 @@ async fn revoked_certificates_and_copies_do_not_use_up_the_devboxs_rates() {
     let (devbox, ended) = world.joined(&busy, &[]).await;
     let token = world.registry.new_join_token(&busy, devbox.id.as_str()).await.unwrap();
     let identity = world.enrol(&token).await.unwrap();
-    let (line, csr) = (std::sync::Arc::new(()), csr(devbox.id.as_str()));
+    let line = std::sync::Arc::new(());
+    let csr = csr(devbox.id.as_str());
     let peer = world.peer(&identity).on(&line);
     fetch(&world, &peer).await.unwrap();
     let copy = world.peer_at(&identity, 9);
@@ -268,7 +272,9 @@ async fn revoked_certificates_and_copies_do_not_use_up_the_devboxs_rates() {
 
 /// A bundle request that waits because the account's share of the bytes in flight is taken.
 async fn waiting(world: &World, peer: &DevboxPeer) -> tokio::task::JoinHandle<Result<usize, Refusal>> {
-    let (registry, state, peer) = (world.registry.clone(), world.state.clone(), peer.clone());
+    let registry = world.registry.clone();
+    let state = world.state.clone();
+    let peer = peer.clone();
     let directory = tempfile::tempdir().unwrap();
     let asking = World { registry, state, _directory: directory };
     let held = tokio::spawn(async move { fetch(&asking, &peer).await });
@@ -324,7 +330,8 @@ fn a_share_is_held_until_its_bundle_is_sealed_though_the_request_has_ended() {
         let (world, busy, _) = world(Limits::default()).await;
         world.secret(&busy, "LARGE", &"v".repeat(100_000)).await;
         let (_, peer) = world.joined(&busy, &[]).await;
-        let (account, id) = (busy.account(), peer.devbox_id());
+        let account = busy.account();
+        let id = peer.devbox_id();
         let contents = world.registry.store().bundle_contents(account, id).await.unwrap().unwrap();
         let key = world.registry.account_key(&busy).await.unwrap();
         let share = world.registry.0.in_flight.take(account, u64::MAX).await.unwrap();

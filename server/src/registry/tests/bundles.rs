@@ -120,7 +120,8 @@ async fn held(
     account: &AccountId,
     revision: u64,
 ) -> tokio::task::JoinHandle<Result<Option<Delivery>, Refusal>> {
-    let (asked, peer) = (registry.clone(), daemon.peer.clone());
+    let asked = registry.clone();
+    let peer = daemon.peer.clone();
     let request = daemon.request(Some(revision), 60_000);
     let held = tokio::spawn(async move { asked.bundle(&peer, &request).await });
     wait::yielding("the request to be held", || registry.0.changes.is_waited_for(account)).await;

@@ -97,7 +97,8 @@ async fn a_certificate_of_a_retired_ca_is_refused_on_a_connection_from_before_an
 #[tokio::test]
 async fn a_server_follows_what_another_program_does_to_the_cas() {
     let world = World::new().await;
-    let (operator, server) = (operator(&world).await, world.registry.clone());
+    let operator = operator(&world).await;
+    let server = world.registry.clone();
     let watching = tokio::spawn(async move { server.watch().await });
     let followed = async |trusted: usize| {
         while pems(&world.registry) != pems(&operator) {

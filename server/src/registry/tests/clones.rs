@@ -64,7 +64,8 @@ impl Machine {
 
     /// A request that is held; the answer is whether there was a bundle.
     fn hold(&self, registry: &Registry) -> JoinHandle<Result<bool, Refusal>> {
-        let (registry, peer) = (registry.clone(), self.peer.clone());
+        let registry = registry.clone();
+        let peer = self.peer.clone();
         let request = self.request(Some(1), 60_000);
         tokio::spawn(async move { Ok(registry.bundle(&peer, &request).await?.is_some()) })
     }
@@ -293,7 +294,8 @@ async fn a_stolen_certificate_renews_nothing_while_its_devbox_is_connected_elsew
 async fn of_two_holders_of_one_certificate_who_both_renew_one_is_refused_from_then_on() {
     let world = World::new().await;
     let (_, _, identity) = joined(&world).await;
-    let (machine, thief) = (world.peer_at(&identity, 1), world.peer_at(&identity, 2));
+    let machine = world.peer_at(&identity, 1);
+    let thief = world.peer_at(&identity, 2);
     let stolen = renew(&world, &thief).await.unwrap();
     let mut stolen = Machine::start(&world, &stolen, 2, 'b');
     stolen.ask(&world.registry).await.unwrap();

@@ -59,9 +59,11 @@ async fn a_devboxs_name_and_metadata_are_bounded() {
 #[tokio::test]
 async fn devboxes_of_another_account_are_not_found() {
     let world = World::new().await;
-    let (owner, stranger) = (world.caller("owner").await, world.caller("stranger").await);
+    let owner = world.caller("owner").await;
+    let stranger = world.caller("stranger").await;
     let (devbox, _) = world.devbox(&owner, &[]).await;
-    let (registry, id) = (&world.registry, devbox.id.as_str());
+    let registry = &world.registry;
+    let id = devbox.id.as_str();
     assert_eq!(refusal(registry.devbox(&stranger, id).await).0, RefusalKind::NotFound);
     assert_eq!(refusal(registry.shutdown_devbox(&stranger, id).await).0, RefusalKind::NotFound);
     let after = registry

@@ -38,7 +38,8 @@ async fn a_join_token_redeemed_by_twenty_at_once_works_for_one() {
     let (_, token) = world.devbox(&caller, &[]).await;
     let mut attempts = JoinSet::new();
     for _ in 0..20 {
-        let (registry, text) = (world.registry.clone(), token.expose_token());
+        let registry = world.registry.clone();
+        let text = token.expose_token();
         let csr = csr(token.devbox_id());
         attempts.spawn(async move { registry.enroll(&bytes(&text), &csr, None).await });
     }
@@ -57,7 +58,8 @@ async fn an_expired_join_token_is_refused_and_audited() {
     let caller = world.caller("acme").await;
     let (devbox, _) = world.devbox(&caller, &[]).await;
     let row = world.registry.store().devbox(caller.account(), &devbox.id).await.unwrap().unwrap();
-    let (id, secret) = (DevboxId::generate().unwrap(), JoinSecret::generate().unwrap());
+    let id = DevboxId::generate().unwrap();
+    let secret = JoinSecret::generate().unwrap();
     let expired = crate::store::Devbox { id: id.clone(), ..row };
     let grant = JoinGrant { hash: secret.hash(), expire_time_ms: now_ms() };
     let audit = caller.done(crate::store::Action::DevboxCreate, id.as_str());
@@ -196,7 +198,8 @@ async fn a_devbox_that_is_shut_down_neither_joins_nor_renews() {
 
 #[tokio::test]
 async fn a_strangers_certificate_is_refused_and_audited() {
-    let (world, elsewhere) = (World::new().await, World::new().await);
+    let world = World::new().await;
+    let elsewhere = World::new().await;
     let (caller, other) = (world.caller("acme").await, elsewhere.caller("acme").await);
     let (devbox, _) = world.joined(&caller, &[]).await;
     let (_, stranger) = elsewhere.joined(&other, &[]).await;

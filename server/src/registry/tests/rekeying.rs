@@ -71,7 +71,8 @@ async fn writers_beside_a_rekey_leave_nothing_under_the_old_key() {
     }
     let mut writers = tokio::task::JoinSet::new();
     for number in 0..4 {
-        let (registry, caller) = (world.registry.clone(), caller.clone());
+        let registry = world.registry.clone();
+        let caller = caller.clone();
         writers.spawn(async move {
             for round in 0..30 {
                 let name = format!("KEY{:02}", (round * 7 + number * 16) % 64);

@@ -77,7 +77,8 @@ async fn an_id_that_belongs_to_another_request_is_refused_and_nothing_is_written
 #[tokio::test]
 async fn ids_are_an_accounts_own() {
     let world = World::new().await;
-    let (acme, other) = (world.caller("acme").await, world.caller("other").await);
+    let acme = world.caller("acme").await;
+    let other = world.caller("other").await;
     let first = world.secret(&with_id(&acme, "same", ""), "KEY", "v").await;
     let second = world.secret(&with_id(&other, "same", ""), "KEY", "v").await;
     assert_ne!(first.id, second.id);
@@ -101,7 +102,8 @@ async fn of_the_same_request_many_times_at_once_one_writes_and_all_are_answered_
     for (id, delete) in [("create", false), ("delete", true)] {
         let mut tries = tokio::task::JoinSet::new();
         for _ in 0..20 {
-            let (registry, caller) = (world.registry.clone(), with_id(&caller, id, ""));
+            let registry = world.registry.clone();
+            let caller = with_id(&caller, id, "");
             tries.spawn(async move {
                 match delete {
                     false => registry.create_secret(&caller, "KEY", bytes("v")).await,
@@ -134,7 +136,8 @@ async fn a_receipt_lives_a_day_and_then_leaves_the_database() {
     let caller = world.caller("acme").await;
     world.secret(&with_id(&caller, "old", ""), "KEY", "v").await;
     let store = world.registry.store();
-    let (now, account) = (now_ms(), caller.account());
+    let now = now_ms();
+    let account = caller.account();
     assert!(store.receipt(account, "old", now).await.unwrap().is_some());
     assert!(store.receipt(account, "old", now + RECEIPT_LIFETIME_MS).await.unwrap().is_none());
     let later = crate::store::AuditRecord {

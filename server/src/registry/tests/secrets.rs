@@ -26,7 +26,8 @@ async fn a_secret_is_stored_updated_and_deleted_by_name_and_by_id() {
 #[tokio::test]
 async fn two_accounts_cannot_see_or_touch_each_others_secrets() {
     let world = World::new().await;
-    let (owner, stranger) = (world.caller("owner").await, world.caller("stranger").await);
+    let owner = world.caller("owner").await;
+    let stranger = world.caller("stranger").await;
     let secret = world.secret(&owner, "KEY", "value").await;
     for selector in [SecretSelector::Name("KEY"), SecretSelector::Id(secret.id.as_str())] {
         let registry = &world.registry;

@@ -50,7 +50,8 @@ async fn an_expired_token_is_refused_and_audited() {
             .unwrap();
         bytes(created.1.expose_token())
     };
-    let (over, lasting) = (create(now_ms()).await, create(now_ms() + 60_000).await);
+    let over = create(now_ms()).await;
+    let lasting = create(now_ms() + 60_000).await;
     assert!(world.registry.authenticate(&lasting, None).await.is_ok());
     let refused = world.registry.authenticate(&over, None).await;
     assert_eq!(refusal(refused), (RefusalKind::Unauthenticated, "expired_token"));
@@ -86,7 +87,8 @@ async fn without_the_devbox_capability_everything_is_forbidden_and_audited() {
     world.caller("acme").await;
     world.registry.set_devbox_capability(&Actor::Server, "acme", false).await.unwrap();
     let caller = world.registry.authenticate(&world.token("acme").await, None).await.unwrap();
-    let (registry, key) = (&world.registry, SecretSelector::Name("KEY"));
+    let registry = &world.registry;
+    let key = SecretSelector::Name("KEY");
     let refusals = [
         refusal(registry.create_secret(&caller, "KEY", bytes("v")).await),
         refusal(registry.update_secret(&caller, key, bytes("v")).await),
@@ -112,7 +114,8 @@ async fn a_token_made_just_now_is_expected_and_a_revoked_one_is_not_for_long() {
     assert!(!registry.expects_api_token(&guess).await);
     let (view, first) =
         registry.create_token(&Actor::Server, "acme", "t", None, Scopes::default()).await.unwrap();
-    let (first, second) = (bytes(first.expose_token()), world.token("acme").await);
+    let first = bytes(first.expose_token());
+    let second = world.token("acme").await;
     assert!(registry.expects_api_token(&first).await && registry.expects_api_token(&second).await);
     registry.revoke_token(&Actor::Server, "acme", view.id.as_str()).await.unwrap();
     assert!(!registry.expects_api_token(&guess).await, "which reads again");

@@ -162,7 +162,8 @@ impl Location for StateDirectory {
 
 /// Gives `path` to the owner of `like`, if that is a different user.
 pub(crate) fn same_owner(path: &Path, like: &Path) -> io::Result<()> {
-    let (own, wanted) = (fs::metadata(path)?, fs::metadata(like)?);
+    let own = fs::metadata(path)?;
+    let wanted = fs::metadata(like)?;
     if own.uid() == wanted.uid() {
         return Ok(());
     }
@@ -180,7 +181,8 @@ mod tests {
     #[test]
     fn a_new_or_empty_directory_is_closed_to_others() {
         let parent = tempfile::tempdir().unwrap();
-        let (new, empty) = (parent.path().join("a/b"), parent.path().join("empty"));
+        let new = parent.path().join("a/b");
+        let empty = parent.path().join("empty");
         fs::create_dir(&empty).unwrap();
         for path in [&new, &empty] {
             let state = StateDirectory::open(path).unwrap();

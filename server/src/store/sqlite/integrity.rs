@@ -52,7 +52,8 @@ async fn integrity(connection: &mut SqliteConnection, depth: Depth) -> Result<Ve
 /// As [`examine`].
 pub async fn examine_for_start(database: &Path) -> Result<Extent, StoreError> {
     let mut connection = read_options(database).connect().await?;
-    let (deadline, mut left) = (Instant::now() + START_TIME, START_STEPS / STEPS_A_CALL);
+    let deadline = Instant::now() + START_TIME;
+    let mut left = START_STEPS / STEPS_A_CALL;
     let may_go_on = move || {
         left = left.saturating_sub(1);
         left > 0 && Instant::now() < deadline
@@ -97,7 +98,8 @@ fn one_line(text: String) -> String {
 /// # Errors
 /// [`StoreError::Older`], [`StoreError::Newer`] or [`StoreError::Empty`] if not.
 pub(super) async fn check_schema(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    let (known, applied) = (newest_schema(), applied_migrations(connection).await?);
+    let known = newest_schema();
+    let applied = applied_migrations(connection).await?;
     let missing = MIGRATIONS.iter().map(|migration| migration.version).find(|known| !applied.contains(known));
     match (applied.last(), missing) {
         (None, _) => Err(StoreError::Empty),

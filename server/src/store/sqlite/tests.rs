@@ -224,7 +224,8 @@ async fn a_start_looks_at_a_bounded_part_of_a_large_state() {
 #[tokio::test]
 async fn two_programs_write_to_one_state() {
     let (_directory, state) = state();
-    let (one, other) = (open(&state).await.unwrap(), open(&state).await.unwrap());
+    let one = open(&state).await.unwrap();
+    let other = open(&state).await.unwrap();
     let mut writes = tokio::task::JoinSet::new();
     for store in [one, other] {
         writes.spawn(async move {
@@ -309,7 +310,8 @@ async fn the_space_of_deleted_rows_goes_back_to_the_disk_in_small_steps() {
 #[tokio::test]
 async fn another_programs_commit_wakes_an_idle_watcher() {
     let (_directory, state) = state();
-    let (server, operator) = (open(&state).await.unwrap(), open(&state).await.unwrap());
+    let server = open(&state).await.unwrap();
+    let operator = open(&state).await.unwrap();
     server.changed().await.unwrap();
     for _ in 0..3 {
         let written = async {

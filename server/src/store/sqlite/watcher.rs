@@ -198,7 +198,8 @@ mod tests {
     /// A bell that does not ring stands for a notification that is lost.
     #[tokio::test]
     async fn a_commit_without_a_notification_is_noticed_at_the_next_idle_look() {
-        let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let directory = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
         let database = directory.path().join("state");
         let options = SqliteConnectOptions::new()
             .filename(&database)
