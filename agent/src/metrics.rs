@@ -112,12 +112,12 @@ impl Metrics {
         registry.register("launch_refusals", "Launches refused, by reason", self.launch_refusals.clone());
         registry.register(
             "launches_abandoned",
-            "Launches whose launcher went away or was too slow",
+            "Launches whose launcher disconnected or was too slow",
             self.abandoned.clone(),
         );
         registry.register(
             "launches_withdrawn",
-            "Answers whose variables were withdrawn before they were read, by reason",
+            "Answers whose variables were wiped before they were read, by reason",
             self.withdrawn.clone(),
         );
         registry.register(
@@ -131,13 +131,13 @@ impl Metrics {
             "Credentials refused, by reason",
             self.credential_refusals.clone(),
         );
-        registry.register("polls", "Good answers of the control plane", self.polls.clone());
+        registry.register("polls", "Successful polls, by answer", self.polls.clone());
         registry.register(
             "sync_failures",
-            "Failed attempts to synchronise, by kind",
+            "Failed attempts to synchronize, by kind",
             self.sync_failures.clone(),
         );
-        registry.register("certificate_renewals", "Certificates renewed or replaced", self.renewals.clone());
+        registry.register("certificate_renewals", "New certificates in use", self.renewals.clone());
         let poll = "From the arrival of a changed bundle until its values are opened in locked memory";
         registry.register_with_unit("poll_latency", poll, Unit::Seconds, self.poll_latency.clone());
         let revocation = "From the arrival of an answer that replaces or revokes secrets until their pages are wiped, which \

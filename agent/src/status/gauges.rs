@@ -29,38 +29,38 @@ impl Status {
         for state in State::ALL {
             states.get_or_create(&[("state", state.word())]).set(i64::from(state == self.state));
         }
-        let help = "1 for the state that the daemon is in, 0 for the others";
+        let help = "1 for the daemon's state, 0 for the others";
         states.encode(gauges.0.encode_descriptor("state", help, None, MetricType::Gauge)?)
     }
 
     fn encode_secrets(&self, gauges: &mut Gauges<'_>) -> fmt::Result {
-        gauges.some("revision", "The revision that is held", self.revision)?;
-        gauges.one("names", "Variables that are held", self.names)?;
+        gauges.some("revision", "The revision in memory", self.revision)?;
+        gauges.one("names", "Variables in memory", self.names)?;
         gauges.some(
             "revision_age_seconds",
-            "Since the revision that is held was taken up by this process",
+            "Since this process loaded the revision",
             self.revision_age.map(|age| age.as_secs_f64()),
         )?;
         gauges.some(
             "lease_left_seconds",
-            "Until the secrets are wiped unless the control plane answers",
+            "Until the secrets are wiped unless the control plane responds",
             self.lease_left.map(|left| left.as_secs_f64()),
         )?;
-        let help = "Locked memory of values: what is held, pages that wait for launches, and answers that nobody has read";
+        let help = "Locked memory of values: the generation, pages prepared for launches, and unread answers";
         gauges.one("locked_bytes", help, self.memory.bytes_locked as u64)
     }
 
     fn encode_sync(&self, gauges: &mut Gauges<'_>) -> fmt::Result {
         gauges.some(
             "last_sync_age_seconds",
-            "Since the control plane last answered that all is well",
+            "Since the last successful response of the control plane",
             self.last_sync_age.map(|age| age.as_secs_f64()),
         )?;
-        let help = "1 where the last attempt to synchronise failed";
+        let help = "1 if the last attempt to synchronize failed";
         gauges.one("sync_failing", help, u64::from(self.last_error.is_some()))?;
         gauges.some(
             "certificate_not_after_timestamp_seconds",
-            "When the devbox's certificate ends, in seconds since 1970",
+            "Expiry of the devbox's certificate, in seconds since 1970",
             self.certificate_expires_ms.map(seconds),
         )
     }
@@ -71,7 +71,7 @@ impl Status {
             "Connections of launchers right now",
             self.launches.connections as u64,
         )?;
-        let help = "Threads that look at a launcher's process right now; a stuck one stays among them";
+        let help = "Threads that inspect a launcher's process right now, stuck ones included";
         gauges.one("look_ups", help, self.launches.examinations as u64)?;
         let help = "When the daemon started, in seconds since 1970";
         gauges.one("start_timestamp_seconds", help, seconds(self.process.started_ms))?;

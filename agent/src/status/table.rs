@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Write};
 use devbox_secrets_common::config::print_size;
 
 use super::{Status, Variable};
+use crate::access::policy::table::columns;
 use crate::harden::Step;
 use crate::machine::CloneDetection;
 use crate::restart::Stored;
@@ -56,12 +57,9 @@ fn write_process(out: &mut String, status: &Status) -> fmt::Result {
 }
 
 fn write_variables(out: &mut String, variables: &[Variable]) -> fmt::Result {
-    let width = |name: fn(&Variable) -> &str, title: &str| {
-        variables.iter().map(|variable| name(variable).len()).chain([title.len()]).max().unwrap_or(0)
-    };
-    let (env, secret) = (width(|v| &v.env, "NAME"), width(|v| &v.secret, "SECRET"));
-    writeln!(out, "\n{:env$}  {:secret$}  VERSION", "NAME", "SECRET")?;
-    variables.iter().try_for_each(|v| writeln!(out, "{:env$}  {:secret$}  {}", v.env, v.secret, v.version))
+    let row = |v: &Variable| [v.env.clone(), v.secret.clone(), v.version.to_string()];
+    let rows: Vec<[String; 3]> = variables.iter().map(row).collect();
+    write!(out, "\n{}", columns(["NAME", "SECRET", "VERSION"], &rows))
 }
 
 fn line(out: &mut String, name: &str, value: impl Display) -> fmt::Result {
