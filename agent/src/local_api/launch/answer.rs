@@ -124,7 +124,8 @@ impl Reply<'_> {
     ) -> Result<Content, Unsent> {
         let len = header.len as usize;
         // Answers that were read a moment ago may still be counted.
-        if !slot.hold(len) && !(state.unread.make_room(&state.metrics) && slot.hold(len)) {
+        let has_room = slot.hold(len) || (state.unread.make_room(&state.metrics) && slot.hold(len));
+        if !has_room {
             return Err(Unsent::Inline(WhyInline::Share));
         }
         let mut pages = state.pool.take(marked_len(len)).await.map_err(|error| {
