@@ -1,7 +1,8 @@
 //! The ground that every program of ours runs on.
 //!
 //! - [`config`]: configuration files, with every mistake reported at once;
-//! - [`log`]: log lines, and standard error behind a bounded queue, so that no line ever blocks the program;
+//! - [`log`]: log lines, and standard error behind a bounded queue, so that no line ever blocks the
+//!   program;
 //! - [`process`]: the first protections of a process;
 //! - [`secret_file`]: which permissions keep a secret file from others;
 //! - [`tcp`]: noticing that a connection's other end is gone;

@@ -15,7 +15,8 @@ pub fn disable_core_dumps() -> Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)
 }
 
-/// Makes the process undumpable (`PR_SET_DUMPABLE`, prctl(2)): no core, no ptrace and no `/proc/PID/mem` for its own user.
+/// Makes the process undumpable (`PR_SET_DUMPABLE`, prctl(2)): no core, no ptrace and no
+/// `/proc/PID/mem` for its own user.
 ///
 /// # Errors
 /// The kernel's; `EPERM` if the setting did not take hold.
@@ -29,8 +30,9 @@ pub fn make_new_files_private() {
     umask(Mode::from_bits_truncate(0o077));
 }
 
-/// Keeps every page out of swap, present and future ones (mlockall(2)). Pages are locked when they are first used, so unused
-/// address space costs nothing. All of it counts against `RLIMIT_MEMLOCK`, if there is a limit and no `CAP_IPC_LOCK`.
+/// Keeps every page out of swap, present and future ones (mlockall(2)). Pages are locked when they
+/// are first used, so unused address space costs nothing. All of it counts against
+/// `RLIMIT_MEMLOCK`, if there is a limit and no `CAP_IPC_LOCK`.
 ///
 /// # Errors
 /// The kernel's.
@@ -39,7 +41,8 @@ pub fn lock_memory() -> Result<()> {
     mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault)
 }
 
-/// Raises the soft limit of open files to the hard one. If it cannot be raised, fewer connections are served at once.
+/// Raises the soft limit of open files to the hard one. If it cannot be raised, fewer connections
+/// are served at once.
 pub fn raise_open_files() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);

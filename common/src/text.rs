@@ -2,7 +2,8 @@
 
 use std::error::Error;
 
-/// The characters of `text` on one line: every control character, which a terminal might obey, becomes a space.
+/// The characters of `text` on one line: every control character, which a terminal might obey,
+/// becomes a space.
 pub fn one_line(text: &str) -> impl Iterator<Item = char> {
     text.chars().map(|c| if c.is_control() { ' ' } else { c })
 }

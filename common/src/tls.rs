@@ -1,7 +1,8 @@
 //! The part of a TLS verifier that never differs.
 
-/// The methods of a `ServerCertVerifier` or `ClientCertVerifier` that check handshake signatures, with the algorithms of
-/// `self.$provider`, a `CryptoProvider`. The decision about certificates is left to write.
+/// The methods of a `ServerCertVerifier` or `ClientCertVerifier` that check handshake signatures,
+/// with the algorithms of `self.$provider`, a `CryptoProvider`. The decision about certificates is
+/// left to write.
 ///
 /// A macro, not a delegating type, because the two traits share these methods and no supertrait.
 #[macro_export]

@@ -1,5 +1,5 @@
-//! The server's first protections, taken before it reads a secret: no core dumps, no tracing by its own user, no files that
-//! others can read, no swap.
+//! The server's first protections, taken before it reads a secret: no core dumps, no tracing by its
+//! own user, no files that others can read, no swap.
 
 use devbox_secrets_common::process;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
@@ -27,8 +27,8 @@ pub enum MemoryLockError {
     Refused(#[source] nix::Error),
 }
 
-/// Switches off core dumps and tracing by the same user, and makes every new file private (umask 077). Locks memory if
-/// that is possible.
+/// Switches off core dumps and tracing by the same user, and makes every new file private (umask
+/// 077). Locks memory if that is possible.
 ///
 /// # Errors
 /// [`HardenError`]: the program must stop.
@@ -41,7 +41,8 @@ pub fn harden() -> Result<(), HardenError> {
     Ok(())
 }
 
-/// Keeps every page out of swap, unless locked memory is limited: how much a server needs depends on its clients.
+/// Keeps every page out of swap, unless locked memory is limited: how much a server needs depends
+/// on its clients.
 ///
 /// # Errors
 /// [`MemoryLockError`]: memory is unchanged.

@@ -1,4 +1,5 @@
-//! The server's log: its format and level. No log statement of this program gets a value, a token, a header or a body.
+//! The server's log: its format and level. No log statement of this program gets a value, a token,
+//! a header or a body.
 
 use std::sync::OnceLock;
 

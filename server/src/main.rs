@@ -50,7 +50,8 @@ fn explain(error: &clap::Error) -> ExitCode {
 
 /// Hardens the process, then runs the command.
 fn protected(cli: Cli) -> Result<(), Failure> {
-    // After the hardening, which the thread inherits, and before its result is checked, because the thread writes the failure.
+    // After the hardening, which the thread inherits, and before its result is checked, because the
+    // thread writes the failure.
     let hardened = harden();
     stderr::start().map_err(Failure::Runtime)?;
     hardened.map_err(Failure::Harden)?;

@@ -1,6 +1,7 @@
 //! The client of the launch protocol: one request and one answer, over a [`Transport`].
 //!
-//! The answer is checked before it is used, and never copied: it is received into, or mapped as, pages of the transport.
+//! The answer is checked before it is used, and never copied: it is received into, or mapped as,
+//! pages of the transport.
 
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU8, Ordering, fence};
@@ -18,10 +19,11 @@ type Result<T> = core::result::Result<T, SecretsFailure<'static>>;
 /// The result of a system call.
 type Call<T> = core::result::Result<T, Errno>;
 
-/// A Unix stream socket, and the other system calls of a launch. Errors are those of the calls in section 2 of the manual.
-/// A call that a signal interrupts is repeated.
+/// A Unix stream socket, and the other system calls of a launch. Errors are those of the calls in
+/// section 2 of the manual. A call that a signal interrupts is repeated.
 ///
-/// Memory is never freed, because the client's strings point into it. `execve(2)` or the exit frees it.
+/// Memory is never freed, because the client's strings point into it. `execve(2)` or the exit frees
+/// it.
 pub trait Transport: Sized {
     /// A descriptor that came with an answer, closed on drop.
     type Descriptor;
@@ -32,7 +34,8 @@ pub trait Transport: Sized {
     /// socket(2).
     fn open() -> Call<Self>;
 
-    /// Lets calls of `connect` and `send` that take longer fail with `EAGAIN`. 0 would mean no limit.
+    /// Lets calls of `connect` and `send` that take longer fail with `EAGAIN`. 0 would mean no
+    /// limit.
     ///
     /// # Errors
     /// setsockopt(2).
@@ -44,7 +47,8 @@ pub trait Transport: Sized {
     /// connect(2).
     fn connect(&self, address: &SocketAddress) -> Call<()>;
 
-    /// Sends as much as the socket takes at once, and returns the number of bytes. Raises no SIGPIPE.
+    /// Sends as much as the socket takes at once, and returns the number of bytes. Raises no
+    /// SIGPIPE.
     ///
     /// # Errors
     /// send(2).
@@ -56,7 +60,8 @@ pub trait Transport: Sized {
     /// ppoll(2).
     fn wait(&self, milliseconds: u32) -> Call<()>;
 
-    /// Receives the bytes that have arrived, and returns their number, 0 at the end. Descriptors are dropped.
+    /// Receives the bytes that have arrived, and returns their number, 0 at the end. Descriptors
+    /// are dropped.
     ///
     /// # Errors
     /// recv(2).
@@ -92,7 +97,8 @@ pub trait Transport: Sized {
     /// mmap(2).
     fn allocate(len: usize) -> Call<&'static mut [u8]>;
 
-    /// Like [`Self::allocate`], for secrets: in no core dump, and locked if this process's limit allows it.
+    /// Like [`Self::allocate`], for secrets: in no core dump, and locked if this process's limit
+    /// allows it.
     ///
     /// # Errors
     /// mmap(2).
@@ -112,8 +118,8 @@ pub struct Received<D> {
     pub len: usize,
     /// The descriptor that came with them.
     pub descriptor: Option<D>,
-    /// More than one descriptor came; or the only one was dropped, because the process has reached its limit of open
-    /// files or a security module forbids it.
+    /// More than one descriptor came; or the only one was dropped, because the process has reached
+    /// its limit of open files or a security module forbids it.
     pub truncated: bool,
 }
 
@@ -136,7 +142,8 @@ pub struct Secrets {
     pub payload: &'static [u8],
     /// Their number, as the daemon sent it.
     pub count: usize,
-    /// The strings' mark; `None` if they are this process's own copy, or come from a daemon that sets none.
+    /// The strings' mark; `None` if they are this process's own copy, or come from a daemon that
+    /// sets none.
     mark: Option<&'static AtomicU8>,
 }
 
@@ -144,11 +151,13 @@ impl Secrets {
     /// No secrets.
     pub const NONE: Self = Self { payload: &[], count: 0, mark: None };
 
-    /// Whether the daemon withdraws the strings, so that it may have wiped them. Asked after they were received, the answer
-    /// holds for good: a daemon that sets the mark later finds the answer read, and wipes nothing.
+    /// Whether the daemon withdraws the strings, so that it may have wiped them. Asked after they
+    /// were received, the answer holds for good: a daemon that sets the mark later finds the answer
+    /// read, and wipes nothing.
     #[must_use]
     pub fn are_withdrawn(self) -> bool {
-        // The launcher's half of the launch protocol's section on withdrawing: receive, fence, read the mark.
+        // The launcher's half of the launch protocol's section on withdrawing: receive, fence, read
+        // the mark.
         fence(Ordering::SeqCst);
         // Relaxed, because the page is read-only; the fence orders it.
         self.mark.is_some_and(|mark| mark.load(Ordering::Relaxed) != 0)
@@ -269,8 +278,9 @@ impl<S: Transport> Reply<S> {
         self.header.count as usize
     }
 
-    /// The secrets; `None` if they are in a descriptor that this process cannot receive or map, so that it has to ask
-    /// for them inline. Reasons are the limits of open files and of locked memory, and security modules.
+    /// The secrets; `None` if they are in a descriptor that this process cannot receive or map, so
+    /// that it has to ask for them inline. Reasons are the limits of open files and of locked
+    /// memory, and security modules.
     fn secrets(mut self) -> Result<Option<Secrets>> {
         let count = self.count();
         let (payload, mark) = match (self.header.answer, &self.descriptor) {
@@ -293,8 +303,8 @@ impl<S: Transport> Reply<S> {
         Ok(pages)
     }
 
-    /// Turns a refusal into a failure. Its text needs pages that are never freed, so it is read only if no other
-    /// attempt follows.
+    /// Turns a refusal into a failure. Its text needs pages that are never freed, so it is read
+    /// only if no other attempt follows.
     fn accepted(mut self, attempt: Attempt) -> Result<Self> {
         let Answer::Error(code) = self.header.answer else { return Ok(self) };
         if attempt.patient && code.may_pass() {
@@ -305,8 +315,8 @@ impl<S: Transport> Reply<S> {
     }
 }
 
-/// Maps the first `len` bytes behind the descriptor, and their mark if the file has one. Only what the file really has is
-/// touched later.
+/// Maps the first `len` bytes behind the descriptor, and their mark if the file has one. Only what
+/// the file really has is touched later.
 fn map<S: Transport>(
     descriptor: &S::Descriptor,
     len: usize,
@@ -343,8 +353,8 @@ impl<S: Transport> Connection<S> {
         Ok(Self { socket, patience_ms, deadline_ms: None })
     }
 
-    /// Sends the request. A daemon that is busy answers and closes the connection before it reads; the
-    /// answer has the reason.
+    /// Sends the request. A daemon that is busy answers and closes the connection before it reads;
+    /// the answer has the reason.
     fn send(&self, mut request: &[u8]) -> Result<()> {
         while !request.is_empty() {
             match self.socket.send(request) {
@@ -378,7 +388,8 @@ impl<S: Transport> Connection<S> {
         Ok(Reply { connection: self, header, descriptor: first.descriptor, dropped: first.truncated })
     }
 
-    /// Receives until `room` is full. A peer that sends byte by byte gets no more time than one that sends nothing.
+    /// Receives until `room` is full. A peer that sends byte by byte gets no more time than one
+    /// that sends nothing.
     fn receive_exactly(&mut self, mut room: &mut [u8]) -> Result<()> {
         while !room.is_empty() {
             self.check_deadline()?;

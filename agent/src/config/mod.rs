@@ -43,8 +43,8 @@ fn load_from(file: Option<PathBuf>, overrides: &Overrides) -> Result<Settings, M
     document.finish(file, settings)
 }
 
-/// Reads `file`, or [`DEFAULT_FILE`] if it exists, for its rules and sockets: without a server or an identity, which such
-/// a file may leave to the command line.
+/// Reads `file`, or [`DEFAULT_FILE`] if it exists, for its rules and sockets: without a server or
+/// an identity, which such a file may leave to the command line.
 ///
 /// # Errors
 /// All other [`Mistakes`] of the file, including those that are not about rules.
@@ -62,8 +62,9 @@ fn default_file() -> Option<PathBuf> {
     path.exists().then(|| path.to_owned())
 }
 
-/// A user who may change this file may grant themselves every secret. So the open file is checked, not its path, and another
-/// user's file is refused. `O_NONBLOCK` opens a FIFO without waiting for its writer.
+/// A user who may change this file may grant themselves every secret. So the open file is checked,
+/// not its path, and another user's file is refused. `O_NONBLOCK` opens a FIFO without waiting for
+/// its writer.
 fn read_trusted(path: &Path) -> io::Result<String> {
     let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;

@@ -98,8 +98,8 @@ impl Sockets {
     }
 }
 
-/// The admin socket that belongs to a launch socket: `admin.sock` beside `launch.sock`, `F.admin` beside any other `F`,
-/// so that two daemons never share one.
+/// The admin socket that belongs to a launch socket: `admin.sock` beside `launch.sock`, `F.admin`
+/// beside any other `F`, so that two daemons never share one.
 #[must_use]
 pub fn admin_beside(launch: &Path) -> PathBuf {
     match launch.file_name() {
@@ -162,8 +162,8 @@ pub(super) fn credential_rules(document: &mut Document<'_>) -> CredentialRules {
     CredentialRules::new(rules.collect())
 }
 
-/// The policy without a file: the daemon's own user may have everything. It grants nothing if that user is not mapped,
-/// because any other unmapped user has the same uid.
+/// The policy without a file: the daemon's own user may have everything. It grants nothing if that
+/// user is not mapped, because any other unmapped user has the same uid.
 pub(super) fn own_user_only() -> Policy {
     let uid = geteuid().as_raw();
     if is_anonymous_user(uid) { Policy::default() } else { Policy::own_uid_only(uid) }

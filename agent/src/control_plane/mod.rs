@@ -3,7 +3,7 @@
 //! - [`url`]: its address;
 //! - [`tls`]: the TLS configuration; [`pin`]: the trust that a join token gives to the first connection;
 //! - [`client`]: one request at a time, each with a deadline and a size limit; `link`: its connection; `watched`: records when
-//!   answers arrive; `liveness`: detects a dead peer; [`reply`], [`error`]: the outcome;
+//!   answers arrive; [`reply`], [`error`]: the outcome;
 //! - [`backoff`]: the wait after a failure.
 
 pub mod backoff;

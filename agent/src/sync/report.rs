@@ -10,7 +10,8 @@ use crate::telemetry::audit::{Kind, audit};
 /// Longest list of names in one event, in bytes: a longer one takes several.
 const MAX_NAMES: usize = 16 * 1024;
 
-/// Logs that `generation` is held from now on, and its names. `source`: the control plane, or a predecessor's state.
+/// Logs that `generation` is held from now on, and its names. `source`: the control plane, or a
+/// predecessor's state.
 pub(super) fn report_bundle(generation: &Generation, source: &dyn Display) {
     let names: Vec<&str> = generation.variables().map(|variable| variable.name).collect();
     let parts = parts(&names);

@@ -1,4 +1,5 @@
-//! The daemon's log: text for systemd-journald if it reads standard error, the audit as entries of its own.
+//! The daemon's log: text for systemd-journald if it reads standard error, the audit as entries of
+//! its own.
 
 use devbox_secrets_common::log::{LineBuffer, journal, layer, stderr};
 use thiserror::Error;
@@ -36,8 +37,8 @@ pub fn filter(level: &str) -> Result<EnvFilter, LogError> {
     EnvFilter::try_new(level).map_err(LogError::Level)
 }
 
-/// Starts the process's one log. `audit`: whether audit events are logged, at any `level`. Lines wait in a queue until
-/// [`stderr::start`].
+/// Starts the process's one log. `audit`: whether audit events are logged, at any `level`. Lines
+/// wait in a queue until [`stderr::start`].
 ///
 /// # Errors
 /// [`LogError`].

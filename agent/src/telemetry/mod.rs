@@ -1,6 +1,8 @@
-//! The daemon's output: log lines on standard error, the audit, and its state for the service manager.
+//! The daemon's output: log lines on standard error, the audit, and its state for the service
+//! manager.
 //!
-//! No secret reaches any of them: types that hold one cannot be printed (`SecretBytes`, redacted `Debug`).
+//! No secret reaches any of them: types that hold one cannot be printed (`SecretBytes`, redacted
+//! `Debug`).
 
 pub mod audit;
 pub mod log;

@@ -1,9 +1,10 @@
-//! sd_notify(3): readiness, a line of status, the watchdog, descriptors that are stored. Without a service manager each does
-//! nothing.
+//! sd_notify(3): readiness, a line of status, the watchdog, descriptors that are stored. Without a
+//! service manager each does nothing.
 //!
-//! A service manager that does not read must not stop the daemon, so every datagram is sent without waiting. Status and
-//! watchdog may be lost. Readiness and removals from the store may not: they are kept, and sent again in order. A removal that
-//! waits already is not kept twice, and nothing is stored while the service manager does not read, so few ever wait.
+//! A service manager that does not read must not stop the daemon, so every datagram is sent without
+//! waiting. Status and watchdog may be lost. Readiness and removals from the store may not: they
+//! are kept, and sent again in order. A removal that waits already is not kept twice, and nothing
+//! is stored while the service manager does not read, so few ever wait.
 
 use std::collections::VecDeque;
 use std::env;
@@ -25,10 +26,12 @@ use tracing::{debug, error};
 /// Between two attempts to send to a service manager that does not read.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// Where the service manager reads: `$NOTIFY_SOCKET`, a path or, with `@` before it, an abstract name.
+/// Where the service manager reads: `$NOTIFY_SOCKET`, a path or, with `@` before it, an abstract
+/// name.
 static MANAGER: LazyLock<Option<UnixAddr>> =
     LazyLock::new(|| address(env::var_os("NOTIFY_SOCKET")?.as_bytes()).ok());
-/// Most messages that wait: many times the descriptors that the service manager stores (`FileDescriptorStoreMax=`).
+/// Most messages that wait: many times the descriptors that the service manager stores
+/// (`FileDescriptorStoreMax=`).
 const MOST_UNSENT: usize = 64;
 
 /// Messages that have to arrive and have not been sent yet.
@@ -64,7 +67,8 @@ pub fn remove(name: &str) {
     deliver(format!("FDSTOREREMOVE=1\nFDNAME={name}"));
 }
 
-/// Keeps the watchdog quiet, at twice the pace that it asks for, as long as this runtime turns; for ever.
+/// Keeps the watchdog quiet, at twice the pace that it asks for, as long as this runtime turns; for
+/// ever.
 pub async fn feed_watchdog() {
     let Some(deadline) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;
@@ -79,8 +83,8 @@ pub async fn feed_watchdog() {
     }
 }
 
-/// Waits until the service manager has done everything that it was sent before: it closes its end of a pipe then
-/// (`BARRIER=1`). For ever if it does not.
+/// Waits until the service manager has done everything that it was sent before: it closes its end
+/// of a pipe then (`BARRIER=1`). For ever if it does not.
 ///
 /// # Errors
 /// There is no pipe, or the service manager cannot be reached.

@@ -1,4 +1,5 @@
-//! A TOML document that is read key by key, and collects every mistake instead of stopping at the first.
+//! A TOML document that is read key by key, and collects every mistake instead of stopping at the
+//! first.
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -113,7 +114,8 @@ pub struct Section<'d, 'i> {
 }
 
 impl<'d, 'i> Section<'d, 'i> {
-    /// The string under `key`, parsed. `None` if it is absent or a mistake. `parse` must not repeat the string in its error.
+    /// The string under `key`, parsed. `None` if it is absent or a mistake. `parse` must not repeat
+    /// the string in its error.
     pub fn parsed<T, E: Display>(
         &mut self,
         key: &'static str,

@@ -1,5 +1,5 @@
-//! Lines for systemd-journald on standard error: one an event, with its priority (sd-daemon(3)), so that
-//! `journalctl -p warning` finds it.
+//! Lines for systemd-journald on standard error: one an event, with its priority (sd-daemon(3)), so
+//! that `journalctl -p warning` finds it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,8 +9,8 @@ use std::os::unix::fs::MetadataExt;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Whether the journal reads standard error: `$JOURNAL_STREAM` is device and inode of its stream (systemd.exec(5)), which
-/// a redirected standard error is not.
+/// Whether the journal reads standard error: `$JOURNAL_STREAM` is device and inode of its stream
+/// (systemd.exec(5)), which a redirected standard error is not.
 #[must_use]
 pub fn is_stderr() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
@@ -63,7 +63,8 @@ impl<W: Write> Write for Line<W> {
             self.writer.write_all(event)?;
             return Ok(event.len());
         };
-        // Each line is an entry, and its prefix a priority: text from outside must not start a second one.
+        // Each line is an entry, and its prefix a priority: text from outside must not start a
+        // second one.
         let text =
             event.trim_ascii_end().iter().map(|byte| if byte.is_ascii_control() { b' ' } else { *byte });
         let line: Vec<u8> = priority.bytes().chain(text).chain([b'\n']).collect();

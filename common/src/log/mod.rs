@@ -1,7 +1,8 @@
 //! Log lines on standard error: for people, for programs or for systemd-journald.
 //!
 //! - [`Format`] and [`layer`]: the form of a line;
-//! - [`stderr`]: the process's one queue in front of standard error, so that no caller waits for a reader of the log;
+//! - [`stderr`]: the process's one queue in front of standard error, so that no caller waits for a
+//!   reader of the log;
 //! - [`LogWriter`]: such a queue;
 //! - [`journal`]: priorities for the journal.
 
@@ -63,8 +64,8 @@ impl FromStr for Format {
     }
 }
 
-/// Prints events to `writer`, which leads to standard error. [`Format::Auto`] is human on a terminal, else JSON. If the
-/// journal reads standard error, every line has its priority.
+/// Prints events to `writer`, which leads to standard error. [`Format::Auto`] is human on a
+/// terminal, else JSON. If the journal reads standard error, every line has its priority.
 pub fn layer<S, W>(format: Format, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,

@@ -1,4 +1,5 @@
-//! The process's standard error. Every line passes one bounded queue, so that no caller ever waits for its reader.
+//! The process's standard error. Every line passes one bounded queue, so that no caller ever waits
+//! for its reader.
 
 use std::fs::File;
 use std::io;
@@ -24,35 +25,38 @@ pub fn writer() -> &'static LogWriter {
     &LINES
 }
 
-/// Starts the thread that writes the queued lines. Call it after the process has confined itself: the thread inherits the
-/// caller's capabilities and Landlock domain. Calling it again is harmless.
+/// Starts the thread that writes the queued lines. Call it after the process has confined itself:
+/// the thread inherits the caller's capabilities and Landlock domain. Calling it again is harmless.
 ///
 /// # Errors
 /// If the descriptor cannot be duplicated, or the thread does not start (`RLIMIT_NPROC`).
 pub fn start() -> io::Result<()> {
     let mut has_started = HAS_STARTED.lock().unwrap_or_else(PoisonError::into_inner);
     if !*has_started {
-        // A descriptor of its own: a thread that blocks in `io::stderr()` would hold the lock that `eprintln!` takes.
+        // A descriptor of its own: a thread that blocks in `io::stderr()` would hold the lock that
+        // `eprintln!` takes.
         LINES.start(File::from(io::stderr().as_fd().try_clone_to_owned()?))?;
         *has_started = true;
     }
     Ok(())
 }
 
-/// Reports panics through the queue. The default hook writes to standard error itself, and would block.
+/// Reports panics through the queue. The default hook writes to standard error itself, and would
+/// block.
 pub fn take_panics(program: &'static str) {
     std::panic::set_hook(Box::new(move |panic| report_failure(program, &panicked(panic))));
 }
 
-/// A formatted message may quote a value the code was working on, so only a literal one is reported.
+/// A formatted message may quote a value the code was working on, so only a literal one is
+/// reported.
 fn panicked(panic: &PanicHookInfo<'_>) -> String {
     let message = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("a formatted message");
     let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
     format!("panicked at {place}: {message}")
 }
 
-/// Prints why `program` fails, at any log level: each line of `text` with the program's name, and with its priority if the
-/// journal reads it. As [`report_last`], it waits a second at most.
+/// Prints why `program` fails, at any log level: each line of `text` with the program's name, and
+/// with its priority if the journal reads it. As [`report_last`], it waits a second at most.
 pub fn report_failure(program: &str, text: &str) {
     let priority = if journal::is_stderr() { journal::priority(Level::ERROR) } else { "" };
     let lines: Vec<String> = text.lines().map(|line| format!("{priority}{program}: {line}")).collect();

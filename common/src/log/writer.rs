@@ -1,11 +1,12 @@
 //! Standard error behind a bounded queue and a thread of its own.
 //!
-//! A reader of the log may stop: a container runtime under back-pressure, a paused pager, Ctrl-S on a terminal. `write(2)`
-//! then blocks its caller. Here only the log's thread blocks: a line that finds the queue full is dropped and counted, as is
-//! a line that cannot be written.
+//! A reader of the log may stop: a container runtime under back-pressure, a paused pager, Ctrl-S on
+//! a terminal. `write(2)` then blocks its caller. Here only the log's thread blocks: a line that
+//! finds the queue full is dropped and counted, as is a line that cannot be written.
 //!
-//! `tracing-appender` has the same queue. It is not used because it starts its thread at once (a daemon that confines itself
-//! must do so later: capabilities and Landlock belong to a thread), ignores failed writes, and bounds lines, not bytes.
+//! `tracing-appender` has the same queue. It is not used because it starts its thread at once (a
+//! daemon that confines itself must do so later: capabilities and Landlock belong to a thread),
+//! ignores failed writes, and bounds lines, not bytes.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -83,8 +84,8 @@ impl LogWriter {
         Self { shared: Arc::clone(&self.shared), lost: Arc::default() }
     }
 
-    /// Starts the thread that writes to `sink`. Call once, after the process has confined itself: the thread inherits the
-    /// caller's capabilities, Landlock domain and seccomp filter.
+    /// Starts the thread that writes to `sink`. Call once, after the process has confined itself:
+    /// the thread inherits the caller's capabilities, Landlock domain and seccomp filter.
     ///
     /// # Errors
     /// If the thread does not start (`RLIMIT_NPROC`).
@@ -94,7 +95,8 @@ impl LogWriter {
         thread.spawn(move || shared.write_all_to(sink)).map(drop)
     }
 
-    /// Queues `text`, which ends with a newline. Never blocks: a line that does not fit is dropped and counted.
+    /// Queues `text`, which ends with a newline. Never blocks: a line that does not fit is dropped
+    /// and counted.
     pub fn put(&self, text: Vec<u8>) {
         let mut queue = self.shared.lock();
         if queue.bytes + text.len() > MAX_QUEUED {
@@ -118,8 +120,8 @@ impl LogWriter {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Waits until every queued line has been written, at most for `patience`: at the end of the process. Returns whether
-    /// the queue is empty.
+    /// Waits until every queued line has been written, at most for `patience`: at the end of the
+    /// process. Returns whether the queue is empty.
     #[must_use]
     pub fn flush(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
@@ -231,8 +233,8 @@ impl Queue {
     }
 }
 
-/// As [`Write::write_all`], but waits if another process made the descriptor non-blocking: O_NONBLOCK belongs to the open
-/// file description, which processes share (open(2)).
+/// As [`Write::write_all`], but waits if another process made the descriptor non-blocking:
+/// O_NONBLOCK belongs to the open file description, which processes share (open(2)).
 fn write_whole(sink: &mut impl Sink, mut text: &[u8]) -> io::Result<()> {
     while !text.is_empty() {
         match sink.write(text) {

@@ -1,7 +1,7 @@
 //! `[limits]`: how much of the server one account, devbox or API token may use.
 //!
-//! A use beyond a budget is refused by the budget's name. A state that was written under larger budgets can still be read
-//! and cleared.
+//! A use beyond a budget is refused by the budget's name. A state that was written under larger
+//! budgets can still be read and cleared.
 
 use std::time::Duration;
 
@@ -47,9 +47,11 @@ pub struct Limits {
     pub bundles: Rate,
     /// Certificate renewals of one devbox.
     pub renewals: Rate,
-    /// Values that are being sealed or sent, of all devboxes together. One account gets at most a quarter.
+    /// Values that are being sealed or sent, of all devboxes together. One account gets at most a
+    /// quarter.
     pub bytes_in_flight: u64,
-    /// Audit rows of one account's deliveries in a minute; further deliveries are counted in one row.
+    /// Audit rows of one account's deliveries in a minute; further deliveries are counted in one
+    /// row.
     pub delivery_rows: u32,
 }
 

@@ -1,5 +1,5 @@
-//! How much of a listener one address, certificate or account may use. The keys stand in `[api]` and `[devbox]`; a reload takes
-//! them up.
+//! How much of a listener one address, certificate or account may use. The keys stand in `[api]`
+//! and `[devbox]`; a reload takes them up.
 
 use std::net::IpAddr;
 

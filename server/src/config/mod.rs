@@ -163,7 +163,8 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads the file at `path`. `credentials` is systemd's `$CREDENTIALS_DIRECTORY` (systemd.exec(5)), if there is one.
+    /// Reads the file at `path`. `credentials` is systemd's `$CREDENTIALS_DIRECTORY`
+    /// (systemd.exec(5)), if there is one.
     ///
     /// # Errors
     /// [`ConfigError`]: the file cannot be read, or every mistake in it.
@@ -174,7 +175,8 @@ impl Config {
             .map_err(|mistakes| ConfigError::Mistakes(Mistakes { file: Some(path.to_owned()), ..mistakes }))
     }
 
-    /// The settings of `dev`: everything in `state`, plain HTTP on a loopback address, no monitoring.
+    /// The settings of `dev`: everything in `state`, plain HTTP on a loopback address, no
+    /// monitoring.
     ///
     /// # Errors
     /// [`ConfigError::PlainDev`].

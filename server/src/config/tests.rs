@@ -185,7 +185,8 @@ fn a_budget_of_nothing_is_a_mistake() {
     assert!(found[0].1.contains("max_connections") && found[1].1.contains("exempt_addresses"), "{found:?}");
 }
 
-/// The server's part of `docs/configuration.md`. The test program `tree` compares its keys with the parser's.
+/// The server's part of `docs/configuration.md`. The test program `tree` compares its keys with the
+/// parser's.
 fn documented() -> &'static str {
     let document = include_str!("../../../docs/configuration.md");
     let (_, part) = document.split_once("\n## Server\n").unwrap();

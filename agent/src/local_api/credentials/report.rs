@@ -8,8 +8,8 @@ use crate::metrics::Metrics;
 use crate::telemetry::audit::{Kind, audit};
 use crate::telemetry::chain;
 
-/// Counts and audits a credential before its value is sent, so that none leaves unaudited. `rule`: the number of the rule
-/// that grants it.
+/// Counts and audits a credential before its value is sent, so that none leaves unaudited. `rule`:
+/// the number of the rule that grants it.
 pub(super) fn report_served(
     metrics: &Metrics,
     peer: Option<Peer>,

@@ -1,4 +1,5 @@
-//! One event in systemd-journald's native form (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>), and as a line of text.
+//! One event in systemd-journald's native form (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>), and
+//! as a line of text.
 
 use std::fmt::{self, Write as _};
 

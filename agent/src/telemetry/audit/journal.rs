@@ -1,8 +1,10 @@
-//! The audit's events as entries of systemd-journald, each with its fields: `journalctl DEVBOX_EVENT=refusal -o json`.
+//! The audit's events as entries of systemd-journald, each with its fields:
+//! `journalctl DEVBOX_EVENT=refusal -o json`.
 //!
-//! tracing-journald is not used: it blocks if the journal does not read, and ignores lost events. Here a send never blocks, a
-//! line on standard error replaces the entry if there is no journal, and lost events are counted ([`dropped`]). The socket
-//! is not connected, because a restarted journal is another peer under the same path.
+//! tracing-journald is not used: it blocks if the journal does not read, and ignores lost events.
+//! Here a send never blocks, a line on standard error replaces the entry if there is no journal,
+//! and lost events are counted ([`dropped`]). The socket is not connected, because a restarted
+//! journal is another peer under the same path.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixDatagram;

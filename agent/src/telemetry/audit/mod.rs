@@ -16,8 +16,8 @@ pub(super) use journal::{JournalLayer, writer};
 /// Target of the audit's events.
 pub const TARGET: &str = "audit";
 
-/// Logs one event of the audit: its level and [`Kind`], the peer that it is about, further fields, and a message. `maybe_peer`
-/// takes an `Option`.
+/// Logs one event of the audit: its level and [`Kind`], the peer that it is about, further fields,
+/// and a message. `maybe_peer` takes an `Option`.
 macro_rules! audit {
     ($level:ident, $kind:expr, peer = $peer:expr, $($rest:tt)+) => {{
         let peer = $peer;

@@ -1,4 +1,5 @@
-//! The devbox listener accepts certificates that were signed by a CA which is trusted at that moment.
+//! The devbox listener accepts certificates that were signed by a CA which is trusted at that
+//! moment.
 
 use std::sync::Arc;
 
@@ -12,7 +13,8 @@ use rustls::{DistinguishedName, Error, RootCertStore};
 use super::{TlsError, provider, unix_time_ms};
 use crate::pki::CurrentAuthorities;
 
-/// Verifies clients against the CAs that are trusted at that moment: they may change while the listener is open.
+/// Verifies clients against the CAs that are trusted at that moment: they may change while the
+/// listener is open.
 #[derive(Debug)]
 pub(super) struct DevboxVerifier {
     authorities: Arc<CurrentAuthorities>,
@@ -47,8 +49,8 @@ impl ClientCertVerifier for DevboxVerifier {
         &[]
     }
 
-    /// Accepts only certificates signed by a trusted CA itself. Devboxes have no intermediates, and a stolen CA key could
-    /// sign one that bears another CA's name.
+    /// Accepts only certificates signed by a trusted CA itself. Devboxes have no intermediates, and
+    /// a stolen CA key could sign one that bears another CA's name.
     fn verify_client_cert(
         &self,
         end_entity: &CertificateDer<'_>,
