@@ -17,6 +17,7 @@ use super::connection::Connection;
 use super::error::ApiError;
 use super::json::{Field, Object, UniqueMap};
 use super::query::{ListQuery, PathText};
+use super::secrets::{warned, warning};
 use crate::registry::{Caller, DevboxPage, DevboxStatus, DevboxView, NewDevbox, Registry};
 
 /// The fields with which official clients start a machine.
@@ -136,10 +137,12 @@ pub(super) async fn create(
     Write { caller, body }: Write<Registration>,
 ) -> Result<Response, ApiError> {
     let (view, token) = registry.create_devbox(&caller, body.0).await?;
+    let warning = warning(view.secrets.iter().flatten().map(|(env, _)| env.as_str()));
     // The answer holds a join token, and the connection its copy.
     connection.close_after_answer();
     let token = token.expose_token();
-    Ok(json(StatusCode::OK, &Registered { devbox: view.into(), join_token: &token }))
+    let response = json(StatusCode::OK, &Registered { devbox: view.into(), join_token: &token });
+    Ok(warned(warning, response))
 }
 
 pub(super) async fn list(

@@ -56,7 +56,7 @@ impl Object for NewValue {
     }
 }
 
-/// Carries a warning if a secret is stored under a guarded name.
+/// Carries a warning if a secret is stored or bound under a guarded name.
 const WARNING: HeaderName = HeaderName::from_static("x-devbox-secrets-warning");
 
 /// A secret whose value was written.
@@ -64,22 +64,26 @@ pub(super) struct Stored(SecretView);
 
 impl IntoResponse for Stored {
     fn into_response(self) -> Response {
-        let warning = warning(&self.0.name);
-        let mut response = Answer(self.0).into_response();
-        if let Some(warning) = warning {
-            response.headers_mut().insert(WARNING, warning);
-        }
-        response
+        let warning = warning([&*self.0.name]);
+        warned(warning, Answer(self.0).into_response())
     }
 }
 
-/// `None` if the name is not guarded.
-fn warning(name: &str) -> Option<HeaderValue> {
-    let family = guarded::family_of(name.as_bytes())?;
+/// The warning for the first guarded one of these names, which is logged; `None` if no name is guarded.
+pub(super) fn warning<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<HeaderValue> {
+    let guarded = |name: &'a str| guarded::family_of(name.as_bytes()).map(|family| (name, family));
+    let (name, family) = names.into_iter().find_map(guarded)?;
     tracing::warn!(name, reason = family.reason, source = family.source, "a secret has a guarded name");
     let text =
         format!("guarded name: {}; a devbox injects it only if a rule names it exactly", family.reason);
     HeaderValue::try_from(text).ok()
+}
+
+pub(super) fn warned(warning: Option<HeaderValue>, mut response: Response) -> Response {
+    if let Some(warning) = warning {
+        response.headers_mut().insert(WARNING, warning);
+    }
+    response
 }
 
 pub(super) async fn create(

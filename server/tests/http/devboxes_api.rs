@@ -137,3 +137,16 @@ async fn a_list_of_devboxes_has_one_status_and_is_counted_if_asked() {
     }
     server.call(get("/v1/devboxes?status=nope")).await.expect(400);
 }
+
+#[tokio::test]
+async fn a_binding_under_a_guarded_name_is_stored_with_a_warning() {
+    let server = TestServer::start().await;
+    server.call(post("/v1/secrets", r#"{"name":"KEY","value":"v"}"#)).await.expect(200);
+    let register = async |env: &str| {
+        let body = json!({ "name": "box", "secrets": { env: "KEY" } }).to_string();
+        server.call(post("/v1/devboxes", &body)).await.expect(200)
+    };
+    let warned = register("LD_PRELOAD").await;
+    assert!(warned.header("x-devbox-secrets-warning").starts_with("guarded name: "));
+    assert!(register("API_KEY").await.headers.get("x-devbox-secrets-warning").is_none());
+}

@@ -344,3 +344,34 @@ async fn a_state_opened_to_read_stays_as_it_was_while_others_write_and_prune() {
     }
     reader.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_write_that_gets_no_connection_in_time_is_refused_as_busy() {
+    let (_directory, state) = state();
+    let store = open(&state).await.unwrap();
+    let all = store.writer.acquire().await.unwrap();
+    assert!(matches!(store.record(&record()).await.unwrap_err(), StoreError::Busy(_)));
+    drop(all);
+    store.record(&record()).await.unwrap();
+}
+
+/// sqlx applies what is missing in the order of the numbers, whatever is there already: a state that got 5 from a branch
+/// without 4 gets it later, and has the schema of every other.
+#[tokio::test]
+async fn a_migration_that_was_left_out_is_applied_later() {
+    let schema = async |skipped: Option<i64>| {
+        let (_directory, state) = state();
+        let pool = pool(1).connect_with(options(&state.database())).await.unwrap();
+        if let Some(skipped) = skipped {
+            let kept = MIGRATIONS.iter().filter(|migration| migration.version != skipped).cloned();
+            let partly =
+                sqlx::migrate::Migrator { migrations: kept.collect(), ..sqlx::migrate::Migrator::DEFAULT };
+            partly.run(&pool).await?;
+        }
+        MIGRATIONS.run(&pool).await?;
+        let rows = sqlx::query("SELECT sql FROM sqlite_schema WHERE name NOT LIKE '_sqlx%' ORDER BY name");
+        let rows = rows.fetch_all(&pool).await.unwrap();
+        Ok::<_, MigrateError>(rows.iter().map(|row| row.get::<Option<String>, _>(0)).collect::<Vec<_>>())
+    };
+    assert_eq!(schema(Some(4)).await.unwrap(), schema(None).await.unwrap());
+}
