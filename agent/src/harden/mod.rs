@@ -205,6 +205,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_unit_allows_more_descriptors_than_the_daemon_needs() {
+        let unit = include_str!("../../../systemd/devbox-secretsd.service");
+        let limit = unit.lines().find_map(|line| line.strip_prefix("LimitNOFILE=")).unwrap();
+        assert!(limit.parse::<u64>().unwrap() >= LEAST_DESCRIPTORS);
+    }
+
+    #[test]
     fn strict_names_everything_that_is_missing() {
         let missing = Missing(vec!["landlock: no kernel".to_owned(), "swap: on".to_owned()]);
         let text = missing.to_string();
