@@ -22,7 +22,7 @@ use tracing::warn;
 
 use super::digest::Remembered;
 use super::namespace::household;
-use super::{Cgroups, Facts, Obstacle, Peer, Process, Questions};
+use super::{Cgroups, Executable, Facts, Obstacle, Peer, Process, Questions, UnitName};
 
 /// A thread's stack, in bytes.
 const STACK: usize = 128 * 1024;
@@ -195,7 +195,7 @@ impl Queue {
         }
         let Job { peer, process, questions, answer } = job;
         let before_file = || self.start_spare();
-        let facts = Facts::learn(peer, &process, &questions, &self.cgroups, &self.remembered, before_file);
+        let facts = learn(peer, &process, &questions, &self.cgroups, &self.remembered, before_file);
         let _ = answer.send(facts);
     }
 
@@ -268,6 +268,32 @@ impl State {
     }
 }
 
+/// Answers `questions` about `process`. It reads files, so it must not run on the event loop.
+/// `before_file` is called before a call to a file system that may never return.
+pub(super) fn learn(
+    peer: Peer,
+    process: &Process,
+    questions: &Questions,
+    cgroups: &Cgroups,
+    remembered: &Mutex<Remembered>,
+    before_file: impl FnOnce(),
+) -> Facts {
+    let mut facts = Facts::of(peer);
+    if process.pid() <= 0 {
+        return Facts::unknown(peer, Obstacle::OtherNamespace);
+    }
+    if !questions.units.is_empty() {
+        let is_asked = |unit: &UnitName| questions.units.iter().any(|pattern| pattern.matches(unit));
+        facts.unit = Ok(cgroups.unit_of(process.pid(), is_asked));
+    }
+    if questions.any_executable || !questions.executables.is_empty() {
+        facts.executable = Executable::of(process, questions, remembered, before_file);
+    }
+    // This check comes last: all that was read by PID was about this process only if it still
+    // runs.
+    if process.is_running() { facts } else { Facts::unknown(peer, Obstacle::Ended) }
+}
+
 /// An examiner without threads: the test answers its questions.
 #[cfg(test)]
 pub(crate) struct ByHand(Arc<Queue>);
@@ -292,7 +318,7 @@ impl ByHand {
         let job = self.0.lock().jobs.pop_front();
         job.is_some_and(|Job { peer, process, questions, answer }| {
             let (cgroups, remembered) = (&self.0.cgroups, &self.0.remembered);
-            answer.send(Facts::learn(peer, &process, &questions, cgroups, remembered, || {})).is_ok()
+            answer.send(learn(peer, &process, &questions, cgroups, remembered, || {})).is_ok()
         })
     }
 }

@@ -13,7 +13,6 @@ mod cgroups;
 mod digest;
 mod examiner;
 mod executable;
-mod facts;
 mod namespace;
 mod obstacle;
 mod process;
@@ -28,7 +27,6 @@ pub use digest::{Digest, InvalidDigest};
 pub(crate) use examiner::ByHand;
 pub use examiner::Examiner;
 pub use executable::Executable;
-pub use facts::{ExecutableQuestion, Facts, Learned, Questions};
 pub use namespace::{household, is_anonymous_group, is_anonymous_user};
 pub use obstacle::Obstacle;
 pub use process::Process;
@@ -66,5 +64,77 @@ impl Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "uid {}, gid {}, pid {}", self.uid, self.gid, self.pid)
+    }
+}
+
+/// A fact, or why it is unknown.
+pub type Learned<T> = Result<T, Obstacle>;
+
+/// The facts that rules ask for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Questions {
+    /// Whether it belongs to one of these units.
+    pub units: Vec<UnitPattern>,
+    /// Whether it runs one of these files.
+    pub executables: Vec<ExecutableQuestion>,
+    /// Its executable even if it is none of those, for explanations.
+    pub any_executable: bool,
+}
+
+/// A program that a rule names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecutableQuestion {
+    /// Its absolute path.
+    pub path: String,
+    /// Whether a rule names its digest.
+    pub digest: bool,
+}
+
+impl Questions {
+    /// Asks whether the process runs the file at `path`, and for the file's contents if `digest`.
+    pub fn add_executable(&mut self, path: &str, digest: bool) {
+        match self.executables.iter_mut().find(|question| question.path == path) {
+            Some(question) => question.digest |= digest,
+            None => self.executables.push(ExecutableQuestion { path: path.to_owned(), digest }),
+        }
+    }
+
+    /// Whether no fact is asked for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.units.is_empty() && self.executables.is_empty() && !self.any_executable
+    }
+}
+
+/// The facts about a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Its ids at the connection.
+    pub peer: Peer,
+    /// Its unit of the system manager; `None` if it is in no unit that was asked for.
+    pub unit: Learned<Option<UnitName>>,
+    /// Its executable.
+    pub executable: Learned<Executable>,
+}
+
+impl Facts {
+    /// The ids alone, as of the connection.
+    #[must_use]
+    pub const fn of(peer: Peer) -> Self {
+        Self { peer, unit: Err(Obstacle::NotAsked), executable: Err(Obstacle::NotAsked) }
+    }
+
+    /// The ids alone: `obstacle` hides all else.
+    #[must_use]
+    pub const fn unknown(peer: Peer, obstacle: Obstacle) -> Self {
+        Self { peer, unit: Err(obstacle), executable: Err(obstacle) }
+    }
+
+    /// The digest of its executable.
+    ///
+    /// # Errors
+    /// Why it is unknown.
+    pub fn digest(&self) -> Learned<Digest> {
+        self.executable.as_ref().map_err(|obstacle| *obstacle)?.digest
     }
 }

@@ -71,7 +71,7 @@ impl Drop for Sleeper {
 }
 
 fn learn(peer: Peer, process: &Process, questions: &Questions) -> Facts {
-    Facts::learn(peer, process, questions, &Cgroups::of_this_machine(), &Mutex::default(), || {})
+    examiner::learn(peer, process, questions, &Cgroups::of_this_machine(), &Mutex::default(), || {})
 }
 
 fn does_it_run(path: &Path) -> Questions {

@@ -74,13 +74,14 @@ pub(super) fn report(
 }
 
 fn report_served(facts: &Facts, decision: Option<&Decision>, served: &Served, duration_us: u64) {
+    let (unit, executable) = known(facts);
     let (answer, count, revision) = (word(served.answer), served.count, served.revision);
     audit!(
         info,
         Kind::Launch,
         peer = facts.peer,
-        unit = unit(facts),
-        executable = executable(facts),
+        unit,
+        executable,
         names = &*served.names,
         count,
         revision,
@@ -92,6 +93,7 @@ fn report_served(facts: &Facts, decision: Option<&Decision>, served: &Served, du
 }
 
 fn report_refused(facts: &Facts, refusal: &Refusal, duration_us: u64) {
+    let (unit, executable) = known(facts);
     let (reason, rules) = (refusal.text(), refusal.reasons());
     // In the message too, because journalctl shows only that by default.
     let why = rules.unwrap_or(reason);
@@ -99,8 +101,8 @@ fn report_refused(facts: &Facts, refusal: &Refusal, duration_us: u64) {
         warn,
         Kind::Refusal,
         peer = facts.peer,
-        unit = unit(facts),
-        executable = executable(facts),
+        unit,
+        executable,
         code = refusal.code.word(),
         names = refusal.name(),
         rules,
@@ -111,12 +113,13 @@ fn report_refused(facts: &Facts, refusal: &Refusal, duration_us: u64) {
 }
 
 fn report_abandoned(facts: &Facts, reason: &str, duration_us: u64) {
+    let (unit, executable) = known(facts);
     audit!(
         info,
         Kind::Abandoned,
         peer = facts.peer,
-        unit = unit(facts),
-        executable = executable(facts),
+        unit,
+        executable,
         reason,
         duration_us,
         "launch abandoned: {reason}"
@@ -169,12 +172,11 @@ pub(super) fn report_busy(peer: Peer, times: u64) {
     );
 }
 
-fn unit(facts: &Facts) -> Option<&str> {
-    facts.unit.as_ref().ok()?.as_ref().map(UnitName::as_str)
-}
-
-fn executable(facts: &Facts) -> Option<&str> {
-    facts.executable.as_ref().ok().map(|executable| executable.path.as_str())
+/// The unit and the executable. Destructured, so that a new fact is audited too.
+fn known(facts: &Facts) -> (Option<&str>, Option<&str>) {
+    let Facts { peer: _, unit, executable } = facts;
+    let unit = unit.as_ref().ok().and_then(Option::as_ref).map(UnitName::as_str);
+    (unit, executable.as_ref().ok().map(|executable| executable.path.as_str()))
 }
 
 const fn word(answer: Answer) -> &'static str {
