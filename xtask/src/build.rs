@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 pub enum Profile {
     /// Quick to build: demo and tests.
     Dev,
-    /// What is shipped: benchmarks.
+    /// The shipped programs, for benchmarks.
     Release,
 }
 

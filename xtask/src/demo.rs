@@ -17,7 +17,7 @@ use xtask::programs::{Daemon, Server};
 
 const SECRET: &str = "DEMO_SECRET";
 
-/// What runs when no command is given. It shows what it got without showing the value.
+/// The default command. It describes the secret without showing the value.
 const SCRIPT: &str = r#"printf 'DEMO_SECRET: %s bytes, SHA-256 %s\n' "${#DEMO_SECRET}" "$(printf %s "$DEMO_SECRET" | sha256sum | cut -d ' ' -f 1)""#;
 
 /// Runs the demo; the exit code is the command's.

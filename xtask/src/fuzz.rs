@@ -103,7 +103,7 @@ fn corpus(target: &str) -> PathBuf {
     folder().join("corpus").join(target)
 }
 
-/// What targets write is read back at once: in memory where there is such a place.
+/// Targets read their files back at once, so they are in memory if there is such a file system.
 fn scratch() -> io::Result<TempDir> {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }

@@ -13,14 +13,14 @@ use crate::rust_text::{self, Words};
 /// How many faults each folder may still have. `.` is the root of the checkout. A folder without a row may have none.
 const CEILINGS: &[(&str, usize)] = &[
     (".", 2),
-    ("agent", 197),
-    ("common", 5),
+    ("agent", 18),
+    ("common", 0),
     ("docs", 0),
     ("proto", 0),
     ("shim", 0),
     ("systemd", 0),
     ("tests", 0),
-    ("xtask", 17),
+    ("xtask", 0),
 ];
 
 /// Sentences that break the rule for a reason: the end of the path, a part of the line, the reason.

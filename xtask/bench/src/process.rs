@@ -1,4 +1,4 @@
-//! What a process has cost so far, as proc(5) says it.
+//! The cost of a process so far, from proc(5).
 
 use std::time::Duration;
 

@@ -78,7 +78,7 @@ impl Daemon {
         self.running.pid()
     }
 
-    /// What `devbox-secretsd status --json` says.
+    /// The output of `devbox-secretsd status --json`.
     pub fn status(&self) -> Result<Value> {
         let mut command = Command::new(&self.program);
         let admin = self.socket.with_file_name("admin.sock");

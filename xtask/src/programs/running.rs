@@ -34,7 +34,7 @@ impl Running {
         Ok(())
     }
 
-    /// Does nothing where it has ended: its process id may be another's by now.
+    /// Does nothing if it has exited, because its process id may have been reused.
     fn stop(&mut self) {
         if matches!(self.0.try_wait(), Ok(Some(_))) {
             return;

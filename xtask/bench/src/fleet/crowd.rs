@@ -34,7 +34,7 @@ pub(crate) struct Crowd {
     devboxes: Vec<Devbox>,
     sender: Sender<Arrival>,
     arrivals: Receiver<Arrival>,
-    /// What every devbox holds or is about to.
+    /// The state that every devbox has or is about to get.
     pub(crate) revision: u64,
 }
 
@@ -100,7 +100,7 @@ impl Crowd {
 
     fn missing(&self, count: usize) -> anyhow::Error {
         let failure = self.devboxes.iter().find_map(Devbox::failure);
-        let failure = failure.unwrap_or_else(|| "none says why".to_owned());
+        let failure = failure.unwrap_or_else(|| "without a reason".to_owned());
         anyhow!("{count} of {} devboxes have no bundle after {} s: {failure}", self.len(), PATIENCE.as_secs())
     }
 }

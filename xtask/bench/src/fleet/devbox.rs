@@ -47,7 +47,7 @@ impl Devbox {
         memory: SecretMemory,
         arrivals: Sender<Arrival>,
     ) -> Self {
-        let (vault, progress) = (Arc::new(Vault::new("nothing has arrived yet")), Arc::default());
+        let (vault, progress) = (Arc::new(Vault::new("no bundle has arrived yet")), Arc::default());
         let poller = Poller::new(
             url,
             identity,
@@ -60,7 +60,7 @@ impl Devbox {
         Self { task: runtime.spawn(poll(poller, vault, arrivals)), progress }
     }
 
-    /// What fails at present.
+    /// The current failure.
     pub(crate) fn failure(&self) -> Option<String> {
         self.progress.snapshot().failure.map(|failure| failure.message)
     }
@@ -79,7 +79,7 @@ async fn poll(mut poller: Poller<'static>, vault: Arc<Vault>, arrivals: Sender<A
         let at = Instant::now();
         let current = vault.current().ok().map(|generation| generation.revision());
         if let Some(revision) = current.filter(|_| current != held) {
-            // Nobody listens once the bench ends.
+            // The receiver is gone once the bench ends.
             let _ = arrivals.send(Arrival { at, revision });
         }
         held = current;

@@ -26,7 +26,7 @@ pub(super) struct Herd {
     down: f64,
     /// Until every request was held again, in milliseconds.
     all_held: f64,
-    /// Until every devbox had a write that came as soon as the server was ready; none where there was no write.
+    /// Until every devbox had a write that came as soon as the server was ready; `None` if there was no write.
     all_have: Option<f64>,
     /// Calls of the API meanwhile, and the slowest one, in milliseconds.
     calls: usize,

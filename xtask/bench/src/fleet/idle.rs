@@ -1,4 +1,4 @@
-//! What devboxes cost the server while nothing happens.
+//! The cost of idle devboxes to the server.
 
 use std::fmt;
 

@@ -28,7 +28,7 @@ use xtask::programs::{Daemon, Server};
 
 /// The first number of devboxes; each next one is twice as many.
 const FIRST: usize = 250;
-/// What the promise is for; idle devboxes and herds are measured with so many.
+/// The number of devboxes in the promise; idle devboxes and herds are measured with it.
 const PROMISED: usize = 1_000;
 /// Secrets of the account that never change.
 const SECRETS: usize = 10;
@@ -119,7 +119,7 @@ fn kept(index: usize) -> String {
     format!("FLEET_SECRET_{index}")
 }
 
-/// What the server cannot do without for each bundle, in microseconds: the median of encapsulating a key, in this process.
+/// The least cost of a bundle to the server, in microseconds: the median of encapsulating a key, in this process.
 fn encapsulation() -> Result<f64> {
     let key = BundleKey::generate();
     let context = Context { devbox_id: "dbx_1", revision: 1, count: 1 };

@@ -27,7 +27,7 @@ pub(super) const BROKEN_MS: f64 = 1_000.0;
 
 pub(super) const HEADING: &str = "devboxes      p50      p99      max   daemon   server  devboxes  resident";
 
-/// What a number of devboxes meant.
+/// The measurements with one number of devboxes.
 #[derive(Debug)]
 pub(super) struct Step {
     devboxes: usize,
