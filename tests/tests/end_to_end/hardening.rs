@@ -128,3 +128,18 @@ fn the_shim_is_static_and_small_and_no_page_of_it_is_both_writable_and_executabl
     assert!(!headers.iter().any(|(_, flags)| flags & WRITE_AND_EXECUTE == WRITE_AND_EXECUTE), "{headers:?}");
     assert!(shim.len() <= 65_536, "{} bytes", shim.len());
 }
+
+/// `.cargo/config.toml` switches it off at build time: its set-up costs each start 30 ms of processor time.
+#[test]
+fn no_program_gathers_entropy_from_processor_jitter() {
+    for program in [programs::server(), programs::daemon()] {
+        let file = fs::read(&program).unwrap();
+        let text = String::from_utf8_lossy(&file);
+        let has = |symbol: &str| text.contains(symbol);
+        if !has("aws_lc_") {
+            // A stripped release has no symbols to look for.
+            continue;
+        }
+        assert!(!has("jent_entropy") && !has("jent_read"), "{}", program.display());
+    }
+}
