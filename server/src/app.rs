@@ -54,7 +54,8 @@ pub struct App {
     retention: RetentionConfig,
 }
 
-/// Opens the state that `config` names beside a running server, which keeps the right to change its schema.
+/// Opens the state that `config` names beside a running server, which keeps the right to change its
+/// schema.
 ///
 /// # Errors
 /// [`StartError`]; nothing is set up.
@@ -64,7 +65,8 @@ pub async fn open_registry(config: &StateConfig, settings: Settings) -> Result<R
     Registry::open(&*directory, master, settings, Access::Shared).await.map_err(StartError::Open)
 }
 
-/// Sets up the state that `config` names if there is none, and brings the schema of an older one up to date.
+/// Sets up the state that `config` names if there is none, and brings the schema of an older one up
+/// to date.
 ///
 /// # Errors
 /// [`StartError`]; [`StateError::Served`] if a server runs.

@@ -1,6 +1,8 @@
-//! The control plane of Devbox Secrets: the Secrets API, encryption at rest, devbox identities, sealed bundles.
+//! The control plane of Devbox Secrets: the Secrets API, encryption at rest, devbox identities,
+//! sealed bundles.
 //!
-//! The modules, from the top down; each uses only those below it (`tests/tests/tree/module_order.rs` checks this):
+//! The modules, from the top down; each uses only those below it
+//! (`tests/tests/tree/module_order.rs` checks this):
 //!
 //! - [`cli`]: the command line, one file a subcommand
 //! - [`app`]: wires the parts of a server

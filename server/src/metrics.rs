@@ -17,7 +17,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-/// Upper ends of the buckets of every latency, in seconds. The promise of a revocation is one second.
+/// Upper ends of the buckets of every latency, in seconds. The promise of a revocation is one
+/// second.
 const LATENCY_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 /// One request, as it is counted.

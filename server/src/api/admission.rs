@@ -1,4 +1,5 @@
-//! How many connections or requests there may be, in all and by one address, certificate or account.
+//! How many connections or requests there may be, in all and by one address, certificate or
+//! account.
 //!
 //! A key may take one more slot only while it has fewer slots than are free. So a key without a
 //! slot gets one as long as one is free, and the more keys collude, the less each of the last ones

@@ -23,7 +23,8 @@ use crate::registry::{Caller, Retry};
 pub(super) const MAX_BODY_LEN: usize = 1024 * 1024;
 /// The first allocation for a body, in bytes.
 const FIRST_LEN: usize = 512;
-/// Most bytes of a body over the limit that are read and dropped before it is refused, and the longest time for that.
+/// Most bytes of a body over the limit that are read and dropped before it is refused, and the
+/// longest time for that.
 const MAX_DISCARDED: usize = 4 * 1024 * 1024;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest time for a body to arrive.

@@ -28,7 +28,8 @@ use tokio::time::{Instant, sleep_until};
 use super::load::Load;
 use crate::shutdown::Shutdown;
 
-/// Longest time from a connection's start to its first request, and to the end of each request's header.
+/// Longest time from a connection's start to its first request, and to the end of each request's
+/// header.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest time between two requests of an HTTP/2 connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);

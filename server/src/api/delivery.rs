@@ -1,5 +1,5 @@
-//! The body of a delivered bundle. A devbox that does not read holds the bundle's memory, and its share of the bytes in
-//! flight, for a limited time only, and until it asks again.
+//! The body of a delivered bundle. A devbox that does not read holds the bundle's memory, and its
+//! share of the bytes in flight, for a limited time only, and until it asks again.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,7 +46,8 @@ impl Sending {
         let ended = bundle.ended();
         let bundle = Arc::new(Mutex::new(Some(bundle)));
         let expiring = Arc::clone(&bundle);
-        // A body is polled only while its connection takes bytes, so that the expiry needs a task of its own.
+        // A body is polled only while its connection takes bytes, so that the expiry needs a task
+        // of its own.
         let expiry = tokio::spawn(async move {
             tokio::select! {
                 () = tokio::time::sleep(time) => {}

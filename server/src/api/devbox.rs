@@ -29,7 +29,8 @@ use super::public::{failed, finish, named, take_bearer};
 use crate::registry::{DevboxPeer, Registry};
 use crate::shutdown::Shutdown;
 
-/// Longest body of this listener, in bytes: a request for a certificate, or an X-Wing key in base64.
+/// Longest body of this listener, in bytes: a request for a certificate, or an X-Wing key in
+/// base64.
 const MAX_LEN: usize = 16 * 1024;
 
 /// The state that the handlers share.

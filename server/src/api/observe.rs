@@ -1,7 +1,7 @@
 //! The frame of every request: an id, one line in the log, common headers.
 //!
-//! The line has the method, the route's template (never the path or query that was sent), the status, the time taken, the
-//! account or devbox, and the request's id.
+//! The line has the method, the route's template (never the path or query that was sent), the
+//! status, the time taken, the account or devbox, and the request's id.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -19,8 +19,8 @@ const END: &[u8] = b"\r\n\r\n";
 const MAX_REPLY_LEN: usize = 256;
 /// The line of hyper's replies that is replaced.
 const EMPTY_BODY: &[u8] = b"content-length: 0\r\n";
-/// After a refusal the rest of the request is read for this long: a close with unread bytes resets the connection, and the
-/// client may lose the reply (RFC 9112 section 9.6).
+/// After a refusal the rest of the request is read for this long: a close with unread bytes resets
+/// the connection, and the client may lose the reply (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 /// Most bytes of it that are read.
 const MAX_DROPPED: usize = 1024 * 1024;
@@ -148,7 +148,8 @@ struct ParseError {
     message: &'static str,
 }
 
-/// All of them (`Server::on_error` of hyper 1.12), but for 414: a path that long is over the limit of a header first.
+/// All of them (`Server::on_error` of hyper 1.12), but for 414: a path that long is over the limit
+/// of a header first.
 const PARSE_ERRORS: [ParseError; 2] = [
     ParseError {
         status: 400,
@@ -163,8 +164,8 @@ const PARSE_ERRORS: [ParseError; 2] = [
 ];
 
 impl ParseError {
-    /// A reply of hyper's that `bytes` end with, and where in them it starts. No answer of ours looks like it: those have a
-    /// body or a request id.
+    /// A reply of hyper's that `bytes` end with, and where in them it starts. No answer of ours
+    /// looks like it: those have a body or a request id.
     fn find(bytes: &[u8]) -> Option<(usize, &'static Self)> {
         if !bytes.ends_with(END) {
             return None;

@@ -1,4 +1,5 @@
-//! The public listener: one table of routes. A route is open or takes a bearer token, and the table says which.
+//! The public listener: one table of routes. A route is open or takes a bearer token, and the table
+//! says which.
 
 use std::sync::Arc;
 

@@ -44,7 +44,8 @@ const UNSUPPORTED: [&str; 12] = [
     "sort",
 ];
 
-/// Statuses that machines of other servers have. No devbox here ever does, so the answer is an empty list.
+/// Statuses that machines of other servers have. No devbox here ever does, so the answer is an
+/// empty list.
 const FOREIGN_STATUSES: [&str; 6] =
     ["provisioning", "initializing", "suspending", "suspended", "resuming", "failure"];
 

@@ -1,5 +1,5 @@
-//! `audit`: the record of all writes, deliveries and refusals. Rows are read and printed page by page, so that years of
-//! them fit into memory.
+//! `audit`: the record of all writes, deliveries and refusals. Rows are read and printed page by
+//! page, so that years of them fit into memory.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};

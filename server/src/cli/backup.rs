@@ -1,5 +1,5 @@
-//! `backup`: a consistent copy of the state, made while others read and write. The copy is encrypted like the state, and
-//! does not contain the master key.
+//! `backup`: a consistent copy of the state, made while others read and write. The copy is
+//! encrypted like the state, and does not contain the master key.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,8 @@ use crate::store::sqlite::{Depth, SqliteStore, examine};
 
 /// Back up the state to a new file, without stopping the server
 ///
-/// The copy is consistent, and encrypted like the state: back up the master key apart from it. Never overwrites a file.
+/// The copy is consistent, and encrypted like the state: back up the master key apart from it.
+/// Never overwrites a file.
 #[derive(Debug, Args)]
 pub(super) struct BackupArgs {
     /// The new file, mode 0600

@@ -24,18 +24,20 @@ enum CaCommand {
     List,
     /// Rotate the devbox CA without stopping the server: create a new CA that issues from now on
     ///
-    /// The old CA is trusted until every certificate and join token from before has expired. Devboxes get the new CA with
-    /// their next certificate, at two thirds of the old one's life, and can reach the server all the time. Pass the
-    /// server's own --config, because it has the lifetime of certificates.
+    /// The old CA is trusted until every certificate and join token from before has expired.
+    /// Devboxes get the new CA with their next certificate, at two thirds of the old one's life,
+    /// and can reach the server all the time. Pass the server's own --config, because it has the
+    /// lifetime of certificates.
     ///
     /// If the old CA's key may have leaked, retire the old CA afterwards.
     Rotate,
     /// Stop trusting a CA at once, if its key may have leaked
     ///
-    /// Every certificate that it signed is revoked. Devboxes that have not renewed since the rotation are refused within a
-    /// second, wipe their secrets, and must join again with a new join token; join tokens from before the rotation are
-    /// void. A devbox that has renewed continues, but trusts a server with the retired CA until its next renewal. The CA
-    /// that issues cannot be retired: rotate first.
+    /// Every certificate that it signed is revoked. Devboxes that have not renewed since the
+    /// rotation are refused within a second, wipe their secrets, and must join again with a new
+    /// join token; join tokens from before the rotation are void. A devbox that has renewed
+    /// continues, but trusts a server with the retired CA until its next renewal. The CA that
+    /// issues cannot be retired: rotate first.
     Retire {
         /// The CA's fingerprint, as `ca list` shows it
         fingerprint: String,

@@ -1,5 +1,5 @@
-//! `check`: the configuration and its files, and with `--deep` the state down to the last sealed record. It changes no file,
-//! and shows or keeps no opened value.
+//! `check`: the configuration and its files, and with `--deep` the state down to the last sealed
+//! record. It changes no file, and shows or keeps no opened value.
 
 use std::fmt;
 use std::path::Path;
@@ -17,7 +17,8 @@ use crate::registry::check_keys;
 use crate::store::sqlite::{Depth, SqliteStore, examine};
 use crate::store::{Account, AuditPage, Chain, SealedSecret, Store, StoreError};
 
-/// Check --config FILE and the files that it names, and report every mistake; with --deep also the state
+/// Check --config FILE and the files that it names, and report every mistake; with --deep also the
+/// state
 ///
 /// With --state DIR, checks the state. Changes nothing, and works beside a running server.
 #[derive(Debug, Args)]
@@ -87,7 +88,8 @@ async fn check(config: &StateConfig) -> Result<StateSummary, UpkeepError> {
     let database = existing(config)?.database();
     let load = || MasterKey::load(&config.master_key_file).map_err(UpkeepError::MasterKey);
     match check_database(&database, &database, load()?).await {
-        // A rotation may have come between the key's file and the database: then a second look fits.
+        // A rotation may have come between the key's file and the database: then a second look
+        // fits.
         Err(UpkeepError::OtherMasterKey(_)) => check_database(&database, &database, load()?).await,
         checked => checked,
     }

@@ -15,8 +15,8 @@ use crate::logs;
 
 /// Serve --state DIR for development: one account, a new token each time, plain HTTP on loopback
 ///
-/// Creates DIR (mode 0700) and the master key in it if they do not exist. When ready, prints one line of JSON:
-/// {"api": URL, "devbox": URL, "account": ID, "token": TOKEN}
+/// Creates DIR (mode 0700) and the master key in it if they do not exist. When ready, prints one
+/// line of JSON: {"api": URL, "devbox": URL, "account": ID, "token": TOKEN}
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct DevArgs {
     /// Address of the public listener, on loopback; port 0 is any free one

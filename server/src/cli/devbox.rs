@@ -28,8 +28,8 @@ enum DevboxCommand {
         account: String,
         /// A name for it
         name: String,
-        /// Give it this secret, by name or id, under this environment name; may be repeated [default: every secret of
-        /// the account under its own name]
+        /// Give it this secret, by name or id, under this environment name; may be repeated
+        /// [default: every secret of the account under its own name]
         #[arg(long = "secret", value_name = "ENV=SECRET", value_parser = parse_binding)]
         secrets: Vec<(String, String)>,
     },
@@ -45,11 +45,13 @@ enum DevboxCommand {
         #[arg(long, value_name = "ID")]
         starting_after: Option<String>,
     },
-    /// Create a join token for a devbox and print it once: to resume after a snapshot, or if its certificate is lost
+    /// Create a join token for a devbox and print it once: to resume after a snapshot, or if its
+    /// certificate is lost
     ///
-    /// It works once, for ten minutes. Only the token is printed: pipe it to `devbox-secretsd resume --join-token-file -`.
-    /// The devbox's previous join token is void. Redeeming the new one revokes every earlier certificate of the devbox, so a
-    /// copy that still has one gets no more secrets.
+    /// It works once, for ten minutes. Only the token is printed: pipe it to `devbox-secretsd
+    /// resume --join-token-file -`. The devbox's previous join token is void. Redeeming the new one
+    /// revokes every earlier certificate of the devbox, so a copy that still has one gets no more
+    /// secrets.
     JoinToken {
         /// The devbox's id, dbx_…
         id: String,

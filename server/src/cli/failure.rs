@@ -91,7 +91,8 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The text for standard error: mistakes of the configuration one a line, any other failure with its causes.
+    /// The text for standard error: mistakes of the configuration one a line, any other failure
+    /// with its causes.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
@@ -112,7 +113,8 @@ impl Failure {
     }
 }
 
-/// Whether no later attempt can succeed without the operator: by exit status 2 the service manager makes none.
+/// Whether no later attempt can succeed without the operator: by exit status 2 the service manager
+/// makes none.
 fn needs_the_operator(error: &StartError) -> bool {
     matches!(
         error,

@@ -1,11 +1,13 @@
-//! `keys`: creates the master key, and rotates it without stopping the server. A rotation has three steps:
+//! `keys`: creates the master key, and rotates it without stopping the server. A rotation has three
+//! steps:
 //!
 //! 1. The new key is written beside the old one's file, as `FILE.next`.
 //! 2. Every record under the old key is wrapped under the new one, in one transaction.
 //! 3. `FILE.next` replaces `FILE`.
 //!
-//! If a record is not under the server's own key, the server looks for its key in both files, and so does every program at
-//! its start. So a rotation that is killed at any moment loses no key, and running it again completes it.
+//! If a record is not under the server's own key, the server looks for its key in both files, and
+//! so does every program at its start. So a rotation that is killed at any moment loses no key, and
+//! running it again completes it.
 
 use std::path::{Path, PathBuf};
 
@@ -27,16 +29,18 @@ pub(super) enum KeysCommand {
     Init,
     /// Rotate the master key without stopping the server
     ///
-    /// Wraps every key under the new one, which then replaces the old one's file. Running it again completes an interrupted
-    /// rotation. Afterwards back up the new key, and keep the old key as long as you keep older backups. Without --rekey the
-    /// accounts' own keys stay the same.
+    /// Wraps every key under the new one, which then replaces the old one's file. Running it again
+    /// completes an interrupted rotation. Afterwards back up the new key, and keep the old key as
+    /// long as you keep older backups. Without --rekey the accounts' own keys stay the same.
     Rotate {
         /// File of the new key, created if it does not exist, mode 0600
         #[arg(long, value_name = "FILE")]
         new_master_key: PathBuf,
-        /// Also give all accounts new keys and seal every value under them, if a master key may have leaked
+        /// Also give all accounts new keys and seal every value under them, if a master key may
+        /// have leaked
         ///
-        /// Unused join tokens become void, and retries of earlier writes are refused. Running it again continues.
+        /// Unused join tokens become void, and retries of earlier writes are refused. Running it
+        /// again continues.
         #[arg(long)]
         rekey: bool,
     },

@@ -1,10 +1,11 @@
 //! The command line: one file a subcommand, and here the options that all of them share.
 //!
-//! `serve` and `dev` run until a signal stops them. The other subcommands work on the state directly, beside a running
-//! server, whose held requests notice within a second. `init` and `restore` need a state that no server uses.
+//! `serve` and `dev` run until a signal stops them. The other subcommands work on the state
+//! directly, beside a running server, whose held requests notice within a second. `init` and
+//! `restore` need a state that no server uses.
 //!
-//! Tables are for people, `--json` is for scripts. A value comes from standard input or a prompt, never from the command line,
-//! which every process could read.
+//! Tables are for people, `--json` is for scripts. A value comes from standard input or a prompt,
+//! never from the command line, which every process could read.
 
 mod account;
 mod audit;
@@ -101,8 +102,8 @@ impl From<Exit> for std::process::ExitCode {
 
 /// Devbox Secrets: the control plane
 ///
-/// Stores secrets encrypted, serves the Secrets API to people and SDKs, and sealed values to the daemons of registered
-/// devboxes.
+/// Stores secrets encrypted, serves the Secrets API to people and SDKs, and sealed values to the
+/// daemons of registered devboxes.
 #[derive(Debug, Parser)]
 #[command(name = "devbox-secrets-server", version, after_long_help = EXAMPLES, after_help = "See --help for examples, files and exit codes.")]
 #[command(disable_help_subcommand = true)]
@@ -130,7 +131,8 @@ enum Command {
     Serve,
     /// Create the state, or migrate an older one to the current schema, while no server runs
     ///
-    /// Needs the master key of --config FILE, which `keys init` creates. With --state DIR the master key is created too.
+    /// Needs the master key of --config FILE, which `keys init` creates. With --state DIR the
+    /// master key is created too.
     Init,
     Check(check::CheckArgs),
     Backup(backup::BackupArgs),
@@ -185,7 +187,8 @@ impl StateArgs {
         }
     }
 
-    /// Opens the state for an operator's command. A state is never set up here: a mistyped path is an error.
+    /// Opens the state for an operator's command. A state is never set up here: a mistyped path is
+    /// an error.
     async fn open(&self) -> Result<Registry, Failure> {
         logs::start(LogConfig { level: LevelFilter::WARN, ..LogConfig::default() });
         let (state, settings) = match &self.config {

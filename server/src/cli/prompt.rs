@@ -1,5 +1,5 @@
-//! One line typed at the terminal without echo. However the prompt ends, the terminal is as it was: also after Ctrl-C and
-//! SIGTERM.
+//! One line typed at the terminal without echo. However the prompt ends, the terminal is as it was:
+//! also after Ctrl-C and SIGTERM.
 
 use std::fs::File;
 use std::io::{self, Read, Write, stdin};
@@ -76,8 +76,8 @@ impl SilentTerminal {
 
 impl Drop for SilentTerminal {
     fn drop(&mut self) {
-        // Unread input is a part of the value: it does not go to the shell. A terminal that hung up needs
-        // nothing.
+        // Unread input is a part of the value: it does not go to the shell. A terminal that hung up
+        // needs nothing.
         let _ = tcsetattr(&self.input, SetArg::TCSAFLUSH, &self.before);
     }
 }

@@ -1,7 +1,8 @@
-//! `restore`: restores a backup into an empty state directory, after it was found complete and under the given master key.
+//! `restore`: restores a backup into an empty state directory, after it was found complete and
+//! under the given master key.
 //!
-//! Everything after the backup is undone, including revocations. Revisions continue far ahead, so that no devbox mistakes
-//! the restored state for the one it has.
+//! Everything after the backup is undone, including revocations. Revisions continue far ahead, so
+//! that no devbox mistakes the restored state for the one it has.
 
 use std::fs::File;
 use std::io;

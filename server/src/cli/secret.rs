@@ -27,8 +27,8 @@ pub(super) struct SecretArgs {
 enum SecretCommand {
     /// Create a secret, or replace its value
     ///
-    /// The value is every byte of standard input, including a line end at its end, or one line typed at a prompt without
-    /// echo.
+    /// The value is every byte of standard input, including a line end at its end, or one line
+    /// typed at a prompt without echo.
     Set {
         /// The account's name or id
         #[arg(long)]

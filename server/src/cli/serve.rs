@@ -45,7 +45,8 @@ pub(super) async fn start(
 }
 
 pub(super) async fn run_to_end(app: App) -> Result<(), Failure> {
-    // A task of the runtime's threads: each timer and connection would wake the main thread besides, if that ran it.
+    // A task of the runtime's threads: each timer and connection would wake the main thread
+    // besides, if that ran it.
     if let Err(error) = tokio::spawn(app.run()).await
         && error.is_panic()
     {

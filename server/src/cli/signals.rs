@@ -1,5 +1,5 @@
-//! The signals of a serving process: SIGTERM and SIGINT stop it, SIGHUP reloads its configuration, SIGUSR1 and SIGUSR2 do
-//! nothing.
+//! The signals of a serving process: SIGTERM and SIGINT stop it, SIGHUP reloads its configuration,
+//! SIGUSR1 and SIGUSR2 do nothing.
 
 use std::path::PathBuf;
 
@@ -35,8 +35,8 @@ impl Signals {
         })
     }
 
-    /// Stops the server when it should, and reloads it in between. Without a `reload` (`dev` has no configuration) SIGHUP
-    /// stops too: its terminal has gone.
+    /// Stops the server when it should, and reloads it in between. Without a `reload` (`dev` has no
+    /// configuration) SIGHUP stops too: its terminal has gone.
     pub(super) async fn obey(mut self, trigger: ShutdownTrigger, reload: Option<Reload>) {
         loop {
             tokio::select! {

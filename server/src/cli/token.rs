@@ -35,8 +35,9 @@ enum TokenCommand {
         /// Lifetime: 90s, 15m, 24h, 30d [default: no expiry]
         #[arg(long, value_name = "SPAN", value_parser = config::time)]
         expires: Option<Duration>,
-        /// Scopes of the token: secrets:read, secrets:write, devboxes, audit or admin; may be repeated [default:
-        /// all but admin]. With `devboxes` the holder can read values, through a devbox that it registers
+        /// Scopes of the token: secrets:read, secrets:write, devboxes, audit or admin; may be
+        /// repeated [default: all but admin]. With `devboxes` the holder can read values, through a
+        /// devbox that it registers
         #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<Scope>,
     },

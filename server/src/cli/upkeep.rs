@@ -1,5 +1,5 @@
-//! The commands on the whole state (`check`, `backup`, `restore`, `keys`): their errors, and files that appear whole or not at
-//! all.
+//! The commands on the whole state (`check`, `backup`, `restore`, `keys`): their errors, and files
+//! that appear whole or not at all.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

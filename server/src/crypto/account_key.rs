@@ -1,5 +1,5 @@
-//! An account's key, which seals its values, each bound to its account, secret and version, and from which the account's
-//! other keys are derived.
+//! An account's key, which seals its values, each bound to its account, secret and version, and
+//! from which the account's other keys are derived.
 
 use std::ops::Range;
 
@@ -20,7 +20,8 @@ pub struct ValueLocation<'a> {
     pub version: u64,
 }
 
-/// One account's AES-256-GCM key and the keys derived from it, unwrapped for the time of one operation.
+/// One account's AES-256-GCM key and the keys derived from it, unwrapped for the time of one
+/// operation.
 #[derive(Debug)]
 pub struct AccountKey {
     account: AccountId,
@@ -53,8 +54,8 @@ impl AccountKey {
         tag(&self.fingerprints, digest)
     }
 
-    /// The secret part of the devbox's join token. It is derived, not drawn: a retried registration answers the same token,
-    /// though only its hash is stored.
+    /// The secret part of the devbox's join token. It is derived, not drawn: a retried registration
+    /// answers the same token, though only its hash is stored.
     #[must_use]
     pub fn join_secret(&self, devbox: &DevboxId) -> JoinSecret {
         JoinSecret::from_bytes(&Zeroizing::new(tag(&self.join_secrets, devbox.as_str().as_bytes())))

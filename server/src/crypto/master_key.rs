@@ -1,4 +1,5 @@
-//! The master key: one file, never in the database. It wraps the accounts' keys and the devbox CA's private key.
+//! The master key: one file, never in the database. It wraps the accounts' keys and the devbox CA's
+//! private key.
 //!
 //! A wrapped record is `master key id:[u8; 8]  record`, so that a rotation recognises the records
 //! that are still under the old key.
@@ -82,7 +83,8 @@ pub struct MasterKey {
 }
 
 impl MasterKey {
-    /// Reads the key from `path`: 32 raw bytes, or their base64 (RFC 4648 section 4) with white space around it.
+    /// Reads the key from `path`: 32 raw bytes, or their base64 (RFC 4648 section 4) with white
+    /// space around it.
     ///
     /// # Errors
     /// [`MasterKeyError`]; a file with [permissions for others](open_to_others) is refused.
@@ -98,7 +100,8 @@ impl MasterKey {
         Ok(Self::from_bytes(&key, path))
     }
 
-    /// Makes a new random key and writes it to `path` (base64, mode 0600, on disk before this returns).
+    /// Makes a new random key and writes it to `path` (base64, mode 0600, on disk before this
+    /// returns).
     ///
     /// # Errors
     /// [`MasterKeyError::Create`], also if `path` exists.
@@ -153,15 +156,16 @@ impl MasterKey {
     /// it holds that key.
     #[must_use]
     pub fn reload(&self, record: &[u8]) -> Option<Self> {
-        // The staged file first: if a rotation renames it before it is read, the other one is the new key already.
+        // The staged file first: if a rotation renames it before it is read, the other one is the
+        // new key already.
         let files = [Self::next_file(&self.file), self.file.clone()];
         let mut keys = files.iter().filter_map(|file| Self::load(file).ok());
         let found = keys.find(|key| key.has_wrapped(record))?;
         Some(Self { file: self.file.clone(), ..found })
     }
 
-    /// Puts a copy of the key at `new` beside `file`, on disk before this returns, so that every server that uses `file`
-    /// finds it.
+    /// Puts a copy of the key at `new` beside `file`, on disk before this returns, so that every
+    /// server that uses `file` finds it.
     ///
     /// # Errors
     /// [`MasterKeyError`].
@@ -243,7 +247,8 @@ impl MasterKey {
         self.wrap(&account_purpose(account), &*key)
     }
 
-    /// Begins to re-key `account`: a wrapped record of a new key and of the one in `wrapped`. `None` if that was begun before.
+    /// Begins to re-key `account`: a wrapped record of a new key and of the one in `wrapped`.
+    /// `None` if that was begun before.
     ///
     /// # Errors
     /// [`CryptoError`].
@@ -261,7 +266,8 @@ impl MasterKey {
         self.wrap(&purpose, &*both).map(Some)
     }
 
-    /// Ends what [`MasterKey::begin_rekey`] began: a wrapped record of the new key alone. `None` if it has ended.
+    /// Ends what [`MasterKey::begin_rekey`] began: a wrapped record of the new key alone. `None` if
+    /// it has ended.
     ///
     /// # Errors
     /// [`CryptoError`].

@@ -5,7 +5,8 @@
 //!                                          └─wraps──▶ private key of the devbox CA
 //! ```
 //!
-//! Everything at rest is AES-256-GCM with a fresh random nonce, bound by additional data to the place that it was stored at.
+//! Everything at rest is AES-256-GCM with a fresh random nonce, bound by additional data to the
+//! place that it was stored at.
 
 pub mod id;
 

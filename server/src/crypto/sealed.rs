@@ -4,7 +4,8 @@
 //! record = format:u8 (1)  nonce:[u8; 12]  ciphertext  tag:[u8; 16]
 //! ```
 //!
-//! AES-256-GCM (NIST SP 800-38D) by aws-lc-rs, which draws the nonce itself. A key may seal 2^32 records.
+//! AES-256-GCM (NIST SP 800-38D) by aws-lc-rs, which draws the nonce itself. A key may seal 2^32
+//! records.
 
 use std::fmt;
 use std::ops::Range;

@@ -1,5 +1,6 @@
-//! API tokens (256 random bits, shown once) and the secret part of join tokens (256 bits that are derived, see
-//! [`AccountKey::join_secret`](super::AccountKey::join_secret)): both stored only as SHA-256.
+//! API tokens (256 random bits, shown once) and the secret part of join tokens (256 bits that are
+//! derived, see [`AccountKey::join_secret`](super::AccountKey::join_secret)): both stored only as
+//! SHA-256.
 //!
 //! ```text
 //! API token = "dbs_"  random:[64 hexadecimal digits]  checksum:[8 hexadecimal digits]

@@ -1,4 +1,5 @@
-//! The devbox CAs that are trusted at one time: the newest issues, and others are trusted until what they signed has ended.
+//! The devbox CAs that are trusted at one time: the newest issues, and others are trusted until
+//! what they signed has ended.
 //!
 //! Each check compares with the wall clock, so no timer has to fire when the trust in a CA ends. A
 //! change by another program is noticed and followed without a restart.
@@ -74,7 +75,8 @@ impl Authorities {
         &self.issuing
     }
 
-    /// Those that are trusted at `now_ms` (milliseconds since 1970), newest first; the issuing one always is.
+    /// Those that are trusted at `now_ms` (milliseconds since 1970), newest first; the issuing one
+    /// always is.
     pub fn trusted(&self, now_ms: TimeMs) -> impl Iterator<Item = &Arc<DevboxCa>> {
         self.trusted_members(now_ms).map(|member| &member.ca)
     }

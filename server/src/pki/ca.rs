@@ -1,4 +1,5 @@
-//! A devbox CA: made at the first start or by a rotation, its private key wrapped by the master key.
+//! A devbox CA: made at the first start or by a rotation, its private key wrapped by the master
+//! key.
 //!
 //! It signs devboxes' certificates (`clientAuth`, SAN `spiffe://<trust domain>/devbox/<id>`) and
 //! the devbox listener's own (`serverAuth`). ECDSA P-256; of a certificate request only the public
@@ -136,7 +137,8 @@ impl DevboxCa {
         &self.fingerprint
     }
 
-    /// Its name (DER), as it is in every certificate that it signs. No other CA of the state has it.
+    /// Its name (DER), as it is in every certificate that it signs. No other CA of the state has
+    /// it.
     #[must_use]
     pub fn subject(&self) -> &[u8] {
         &self.details.subject
@@ -152,7 +154,8 @@ impl DevboxCa {
         self.details.not_after
     }
 
-    /// A new key and certificate for the devbox listener, valid for `names` (DNS names or IP addresses).
+    /// A new key and certificate for the devbox listener, valid for `names` (DNS names or IP
+    /// addresses).
     ///
     /// # Errors
     /// [`CaError::Certificate`] if a name is neither.
@@ -242,7 +245,8 @@ fn validity(mut params: CertificateParams, lifetime: Duration) -> CertificatePar
     params
 }
 
-/// Random, positive and without leading zeros, so that it has one encoding (RFC 5280 section 4.1.2.2).
+/// Random, positive and without leading zeros, so that it has one encoding (RFC 5280 section
+/// 4.1.2.2).
 fn serial() -> Result<SerialNumber, CryptoError> {
     let mut bytes = [0; SERIAL_LEN];
     fill_random(&mut bytes)?;

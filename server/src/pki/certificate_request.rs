@@ -25,7 +25,8 @@ pub(crate) enum InvalidRequest {
 pub(crate) struct CheckedRequest(rcgen::PublicKey);
 
 impl CheckedRequest {
-    /// Checks that a request is well formed, signed by its own key, and for `devbox` of `trust_domain`.
+    /// Checks that a request is well formed, signed by its own key, and for `devbox` of
+    /// `trust_domain`.
     pub(crate) fn check(
         csr_pem: &str,
         trust_domain: &str,

@@ -1,4 +1,5 @@
-//! A devbox's certificate, as the devbox listener receives it: an X.509-SVID (SPIFFE) of one devbox.
+//! A devbox's certificate, as the devbox listener receives it: an X.509-SVID (SPIFFE) of one
+//! devbox.
 
 use data_encoding::HEXLOWER;
 use x509_parser::certificate::X509Certificate;

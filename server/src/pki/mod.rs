@@ -1,7 +1,8 @@
-//! The public-key infrastructure of the devboxes: the devbox CAs, the certificates that they sign, and the TLS of both
-//! listeners.
+//! The public-key infrastructure of the devboxes: the devbox CAs, the certificates that they sign,
+//! and the TLS of both listeners.
 //!
-//! A CA is made, rotated and retired by [`registry`](crate::registry), which keeps it in the store and audits each step.
+//! A CA is made, rotated and retired by [`registry`](crate::registry), which keeps it in the store
+//! and audits each step.
 
 mod authorities;
 mod ca;

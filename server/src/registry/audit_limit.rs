@@ -2,8 +2,8 @@
 //! copied identity, or only a devbox's name do not fill the disk. Refusals over the limit still
 //! appear in the metrics and in the log of requests.
 //!
-//! An IPv6 /64 counts as one address, because one host may use all of it. Whatever the address, an actor gets at most
-//! [`MOST_OF_AN_ACTOR`] rows a minute for one action.
+//! An IPv6 /64 counts as one address, because one host may use all of it. Whatever the address, an
+//! actor gets at most [`MOST_OF_AN_ACTOR`] rows a minute for one action.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -88,8 +88,8 @@ impl Registry {
         if used as u64 > most { Err(self.over_budget(budget)) } else { Ok(()) }
     }
 
-    /// 429 for a token that has been used more often than its rate, before it is looked for. A token that does not exist has
-    /// no bucket here, so guesses take none.
+    /// 429 for a token that has been used more often than its rate, before it is looked for. A
+    /// token that does not exist has no bucket here, so guesses take none.
     pub(super) fn check_exhausted(&self, token: TokenHash) -> Result<(), Refusal> {
         match self.0.rates.requests.wait(&token, self.limits().requests) {
             Duration::ZERO => Ok(()),
@@ -121,7 +121,8 @@ impl Registry {
         taken.map_err(|wait| self.too_often(Budget::Renewals, wait))
     }
 
-    /// 429 for an admitted devbox that renews its certificate more often than its rate, whichever certificate it shows.
+    /// 429 for an admitted devbox that renews its certificate more often than its rate, whichever
+    /// certificate it shows.
     pub(super) fn check_renewal_rate(&self, devbox: &DevboxId) -> Result<(), Refusal> {
         let taken = self.0.rates.renewals.take(devbox, self.limits().renewals);
         taken.map_err(|wait| self.too_often(Budget::Renewals, wait))

@@ -65,7 +65,8 @@ impl Registry {
         self.deliver(peer, &admission, claim, public_key).await.map(Some)
     }
 
-    /// Admits the peer, and lets its request continue. Starts over if its identity moved in between.
+    /// Admits the peer, and lets its request continue. Starts over if its identity moved in
+    /// between.
     async fn begin(&self, peer: &DevboxPeer, link: Link) -> Result<(AdmissionState, SessionClaim), Refusal> {
         let admitting = self.0.sessions.admitting(peer.devbox_id());
         loop {

@@ -92,7 +92,8 @@ impl Registry {
         self.authorities().trusted_members(now_ms()).map(AuthorityView::from).collect()
     }
 
-    /// Makes the CA that issues from now on; returns those that are trusted then. Servers follow within a second.
+    /// Makes the CA that issues from now on; returns those that are trusted then. Servers follow
+    /// within a second.
     ///
     /// # Errors
     /// 400 if eight are trusted already.

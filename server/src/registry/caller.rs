@@ -83,8 +83,8 @@ impl Registry {
     /// Authenticates an API token.
     ///
     /// # Errors
-    /// 401 for a malformed, unknown, expired or revoked token; the last two are audited. 429 for a token that is used more
-    /// often than its rate.
+    /// 401 for a malformed, unknown, expired or revoked token; the last two are audited. 429 for a
+    /// token that is used more often than its rate.
     pub async fn authenticate(
         &self,
         bearer: &SecretBytes,

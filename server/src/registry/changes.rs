@@ -114,7 +114,8 @@ impl Changes {
 }
 
 impl Shared {
-    /// A panic while the lock was held leaves the table whole: nothing that can panic is done under it.
+    /// A panic while the lock was held leaves the table whole: nothing that can panic is done under
+    /// it.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -185,7 +186,8 @@ impl Drop for Held {
 }
 
 impl Registry {
-    /// Notices other processes' writes for as long as it is polled; it never returns. Run one of it for the whole server.
+    /// Notices other processes' writes for as long as it is polled; it never returns. Run one of it
+    /// for the whole server.
     pub async fn watch(&self) {
         loop {
             until_done(|| self.store().changed()).await;

@@ -1,4 +1,5 @@
-//! The registry of devboxes: what each may have, and its one-time join token. No machine is started.
+//! The registry of devboxes: what each may have, and its one-time join token. No machine is
+//! started.
 
 use std::collections::BTreeMap;
 

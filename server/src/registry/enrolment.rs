@@ -59,8 +59,8 @@ impl Registry {
     /// is refused from then on.
     ///
     /// # Errors
-    /// 403 for a stranger's certificate, a devbox that is shut down, an identity that is in use elsewhere, or a request for
-    /// another devbox; 400 for a malformed request. Audited.
+    /// 403 for a stranger's certificate, a devbox that is shut down, an identity that is in use
+    /// elsewhere, or a request for another devbox; 400 for a malformed request. Audited.
     pub async fn renew(&self, peer: &DevboxPeer, csr_pem: &str) -> Result<IssuedIdentity, Refusal> {
         self.check_renewal_request_rate(peer)?;
         let account = self.admit(peer, Action::DevboxRenew).await?.account;

@@ -1,7 +1,9 @@
-//! Tokens that were good a moment ago. A caller whose address failed too often is let through with one of them, and is then
-//! authenticated like any other: a valid token is never refused for guesses of strangers behind the same address.
+//! Tokens that were good a moment ago. A caller whose address failed too often is let through with
+//! one of them, and is then authenticated like any other: a valid token is never refused for
+//! guesses of strangers behind the same address.
 //!
-//! There is at most one read of the database a second, however many guesses arrive, and longer pauses if a read takes long.
+//! There is at most one read of the database a second, however many guesses arrive, and longer
+//! pauses if a read takes long.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -67,7 +69,8 @@ impl Snapshot {
 }
 
 impl Registry {
-    /// Whether `bearer` is an API token that may be used. It takes up to a second or two, and proves nothing: authenticate then.
+    /// Whether `bearer` is an API token that may be used. It takes up to a second or two, and
+    /// proves nothing: authenticate then.
     pub async fn expects_api_token(&self, bearer: &SecretBytes) -> bool {
         match ApiToken::hash_presented(bearer) {
             Ok(hash) => self.expects(hash).await,

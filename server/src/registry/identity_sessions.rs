@@ -200,7 +200,8 @@ impl IdentitySessions {
         self.table().admitting.len()
     }
 
-    /// A panic while the lock was held leaves the table whole: nothing that can panic is done under it.
+    /// A panic while the lock was held leaves the table whole: nothing that can panic is done under
+    /// it.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

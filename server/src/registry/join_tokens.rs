@@ -10,8 +10,9 @@ use crate::crypto::id::{DevboxId, JoinTokenId};
 use crate::store::{Action, DevboxStatus, JoinGrant, JoinTokenIssue};
 
 impl Registry {
-    /// Makes a new join token for a devbox of the caller's account, in place of its last one: valid once, for
-    /// [`JOIN_TOKEN_LIFETIME_MS`] from the first try. Once it is redeemed, every earlier certificate of the devbox has ended.
+    /// Makes a new join token for a devbox of the caller's account, in place of its last one: valid
+    /// once, for [`JOIN_TOKEN_LIFETIME_MS`] from the first try. Once it is redeemed, every earlier
+    /// certificate of the devbox has ended.
     ///
     /// # Errors
     /// 403 if the devbox is shut down or without the devbox capability, 404.

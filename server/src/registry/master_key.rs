@@ -1,4 +1,5 @@
-//! The registry's use of the master key: account keys are unwrapped under it, and a rotation is followed or made.
+//! The registry's use of the master key: account keys are unwrapped under it, and a rotation is
+//! followed or made.
 
 use std::sync::Arc;
 

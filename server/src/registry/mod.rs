@@ -1,19 +1,26 @@
 //! The decisions: who may do what, and the record of it. One file a resource.
 //!
-//! Every refusal of a known actor (a revoked token, a missing capability, a used join token, a stranger's certificate) is
-//! audited, but at most 60 a minute of refusals that are alike. Every write is audited in its own transaction.
+//! Every refusal of a known actor (a revoked token, a missing capability, a used join token, a
+//! stranger's certificate) is audited, but at most 60 a minute of refusals that are alike. Every
+//! write is audited in its own transaction.
 //!
 //! Words that the modules of this crate share:
 //!
 //! - *account*: the tenant that owns secrets, devboxes and API tokens;
-//! - *caller*: an account's API token, or an operator; *peer*: a devbox by its verified client certificate;
-//! - *refusal*: an error for the caller, with a status and a code; *attempt*: an act before it is known how it ended;
-//! - *revision*: a counter of an account's changes; *wakes*: a counter of the times that its held requests had to look again;
+//! - *caller*: an account's API token, or an operator; *peer*: a devbox by its verified client
+//!   certificate;
+//! - *refusal*: an error for the caller, with a status and a code; *attempt*: an act before it is
+//!   known how it ended;
+//! - *revision*: a counter of an account's changes; *wakes*: a counter of the times that its held
+//!   requests had to look again;
 //! - *held request*: a bundle request that waits for a wake or for its deadline;
-//! - *admission state*: everything that decides whether a devbox may have its bundle, read in one query;
+//! - *admission state*: everything that decides whether a devbox may have its bundle, read in one
+//!   query;
 //! - *identity session*: the one machine and connection on which a devbox's identity is in use;
-//! - *claim*: a request's right to be answered, until the same identity makes a later step or continues elsewhere;
-//! - *step*: a nonce with which each bundle request follows on the one before it (see `clone_detection`);
+//! - *claim*: a request's right to be answered, until the same identity makes a later step or
+//!   continues elsewhere;
+//! - *step*: a nonce with which each bundle request follows on the one before it (see
+//!   `clone_detection`);
 //! - *keyring*: the master key in use; *authority*: a devbox CA as it is stored.
 
 mod accounts;

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// An IPv4 address, which may arrive mapped into IPv6, or an IPv6 /64: the least that one customer gets (RFC 6177), all of which
-/// one host may use.
+/// An IPv4 address, which may arrive mapped into IPv6, or an IPv6 /64: the least that one customer
+/// gets (RFC 6177), all of which one host may use.
 pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),

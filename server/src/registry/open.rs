@@ -1,4 +1,5 @@
-//! Opening a state: the check that this is its master key, and the devbox CA, made at the first start.
+//! Opening a state: the check that this is its master key, and the devbox CA, made at the first
+//! start.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
@@ -111,7 +112,8 @@ async fn open_store(
 }
 
 impl Registry {
-    /// Opens the state in `state`, as far as `access` reaches. Waits while another program opens it.
+    /// Opens the state in `state`, as far as `access` reaches. Waits while another program opens
+    /// it.
     ///
     /// # Errors
     /// [`OpenError`]; nothing is written under a master key that is not the state's.
@@ -147,8 +149,8 @@ impl Registry {
         Self::open(state, master, settings, access).await
     }
 
-    /// Over any store, which is set up if it is empty and `may_begin`. `place` names it in errors; hold whatever keeps other
-    /// programs from setting it up meanwhile.
+    /// Over any store, which is set up if it is empty and `may_begin`. `place` names it in errors;
+    /// hold whatever keeps other programs from setting it up meanwhile.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -199,8 +201,8 @@ fn check_master_key(master: &MasterKey, check: &[u8], place: &str) -> Result<(),
     }
 }
 
-/// The master key that `store` is under, `master` or the one that a rotation put in its place, if the key check and
-/// every devbox CA's key open under it.
+/// The master key that `store` is under, `master` or the one that a rotation put in its place, if
+/// the key check and every devbox CA's key open under it.
 pub(crate) async fn check_keys(
     store: &impl Store,
     master: MasterKey,

@@ -28,7 +28,8 @@ pub(super) struct Source {
 }
 
 impl DevboxPeer {
-    /// The same peer on a connection that is open for as long as `connection` lives: until then the identity is in use.
+    /// The same peer on a connection that is open for as long as `connection` lives: until then the
+    /// identity is in use.
     #[must_use]
     pub fn on(self, connection: &Arc<()>) -> Self {
         Self { connection: Arc::downgrade(connection), ..self }
@@ -65,7 +66,8 @@ impl DevboxPeer {
 }
 
 impl Registry {
-    /// The devbox that a client certificate names. The TLS handshake has verified the certificate against the devbox CAs.
+    /// The devbox that a client certificate names. The TLS handshake has verified the certificate
+    /// against the devbox CAs.
     ///
     /// # Errors
     /// 401 if it names no devbox of this server's trust domain.

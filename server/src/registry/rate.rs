@@ -17,7 +17,8 @@ const FIRST_SWEEP: usize = 1024;
 
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
-/// Most keys that have a bucket of their own. Further keys share one, so that new keys cannot take the memory.
+/// Most keys that have a bucket of their own. Further keys share one, so that new keys cannot take
+/// the memory.
 const MOST_KEYS: usize = 65_536;
 
 /// A bucket for each key.
@@ -60,7 +61,8 @@ impl<K: Eq + Hash + Clone> RateLimiter<K> {
         wait(self.table().full_at(key, rate, now), rate, now)
     }
 
-    /// A panic while the lock was held leaves the table whole: nothing that can panic is done under it.
+    /// A panic while the lock was held leaves the table whole: nothing that can panic is done under
+    /// it.
     fn table(&self) -> MutexGuard<'_, Table<K>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -73,7 +75,8 @@ fn wait(full_at: Instant, rate: Rate, now: Instant) -> Duration {
 }
 
 impl<K: Eq + Hash + Clone> Table<K> {
-    /// No bucket is emptier than empty: one that was emptied at a slower rate, before a reload, is refilled at this one.
+    /// No bucket is emptier than empty: one that was emptied at a slower rate, before a reload, is
+    /// refilled at this one.
     fn full_at(&mut self, key: &K, rate: Rate, now: Instant) -> Instant {
         let latest = now + rate.interval * rate.burst;
         let is_full = self.full_at.len() >= MOST_KEYS;

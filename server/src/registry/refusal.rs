@@ -25,7 +25,8 @@ pub enum RefusalKind {
     Internal,
 }
 
-/// One refusal: a kind, a stable code and a message for the caller, and a private cause for the log.
+/// One refusal: a kind, a stable code and a message for the caller, and a private cause for the
+/// log.
 #[derive(Debug)]
 pub struct Refusal {
     kind: RefusalKind,

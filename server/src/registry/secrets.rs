@@ -49,7 +49,8 @@ impl From<Page<Secret>> for SecretPage {
 }
 
 impl Registry {
-    /// Stores a new secret. This and every other write is done once for a caller with a [`Retry`](super::Retry).
+    /// Stores a new secret. This and every other write is done once for a caller with a
+    /// [`Retry`](super::Retry).
     ///
     /// # Errors
     /// 400 for a bad name or value or a taken name, 403 without the devbox capability.
@@ -161,11 +162,12 @@ impl Registry {
         Ok(secret)
     }
 
-    /// `limit` secrets by name (a limit over 5000 is served as 5000), from the one after `starting_after`: a secret's id, or a
-    /// name, which need not exist any more.
+    /// `limit` secrets by name (a limit over 5000 is served as 5000), from the one after
+    /// `starting_after`: a secret's id, or a name, which need not exist any more.
     ///
     /// # Errors
-    /// 403 without the devbox capability; 404 for a `starting_after` that is no name and no secret's id.
+    /// 403 without the devbox capability; 404 for a `starting_after` that is no name and no
+    /// secret's id.
     pub async fn list_secrets(
         &self,
         caller: &Caller,

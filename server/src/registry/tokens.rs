@@ -34,7 +34,8 @@ impl From<Token> for TokenView {
 }
 
 impl Registry {
-    /// Creates an API token for an account, given by name or id. It is refused from `expire_time_ms` on.
+    /// Creates an API token for an account, given by name or id. It is refused from
+    /// `expire_time_ms` on.
     ///
     /// # Errors
     /// 400 for a bad name, 404 for an unknown account.

@@ -1,4 +1,5 @@
-//! The audit's records: who did what to which name, and what came of it. Never a value, never a token.
+//! The audit's records: who did what to which name, and what came of it. Never a value, never a
+//! token.
 
 use std::net::IpAddr;
 
@@ -195,7 +196,8 @@ pub struct AuditEntry {
     pub reason: Option<String>,
     /// The address of the actor.
     pub remote_address: Option<String>,
-    /// SHA-256 over this row and the hash of the one before it, in lowercase hexadecimal; none: from before there was one.
+    /// SHA-256 over this row and the hash of the one before it, in lowercase hexadecimal; none:
+    /// from before there was one.
     pub hash: Option<String>,
 }
 

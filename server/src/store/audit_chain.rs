@@ -62,7 +62,8 @@ impl Chain {
         Self(floor.unwrap_or(CHAIN_START))
     }
 
-    /// Whether `entry` is the next row. Rows from before there was a chain pass until the first that has a hash.
+    /// Whether `entry` is the next row. Rows from before there was a chain pass until the first
+    /// that has a hash.
     pub fn follows(&mut self, entry: &AuditEntry) -> bool {
         let Some(hash) = &entry.hash else { return self.0 == CHAIN_START };
         self.0 = chained(&self.0, entry);

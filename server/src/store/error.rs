@@ -1,4 +1,5 @@
-//! The errors of every backend. A backend maps its driver's errors to these kinds, so that callers know none of the drivers.
+//! The errors of every backend. A backend maps its driver's errors to these kinds, so that callers
+//! know none of the drivers.
 
 use std::error::Error;
 
@@ -30,7 +31,8 @@ pub enum StoreError {
         /// The newest that this program knows.
         known: i64,
     },
-    /// The state was written by an older program, and only the server that serves it may change its schema.
+    /// The state was written by an older program, and only the server that serves it may change its
+    /// schema.
     #[error(
         "the state has the schema {found} of an older version, and this program works with {known}: restart the server \
          with this version, or run `init` while no server runs"
@@ -53,7 +55,8 @@ pub enum StoreError {
     /// The write would go over a budget; nothing was written.
     #[error("the budget {} is used up", .0.as_str())]
     OverBudget(Budget),
-    /// The value would be too long for the environment name that it is bound to; nothing was written.
+    /// The value would be too long for the environment name that it is bound to; nothing was
+    /// written.
     #[error("the value is too long for a name that it is bound to")]
     TooLongFor {
         /// The environment name.

@@ -1,4 +1,5 @@
-//! The place of a state before it is opened. Each backend has its own; [`existing`] and [`new_or_existing`] choose it.
+//! The place of a state before it is opened. Each backend has its own; [`existing`] and
+//! [`new_or_existing`] choose it.
 
 use std::fmt;
 use std::io;
@@ -118,17 +119,19 @@ pub trait Location: fmt::Debug + Send + Sync {
     /// Checks the database for damage in bounded time, whatever its size.
     ///
     /// # Errors
-    /// [`StoreError::Inconsistent`] with the damage; [`StoreError`] if the database cannot even be read.
+    /// [`StoreError::Inconsistent`] with the damage; [`StoreError`] if the database cannot even be
+    /// read.
     async fn check_for_start(&self) -> Result<Extent, StoreError>;
 
     /// Opens the state beside a server, which may be of another version: the schema stays as it is.
     ///
     /// # Errors
-    /// [`StoreError::Older`], [`StoreError::Newer`], [`StoreError::Empty`], [`StoreError::Database`].
+    /// [`StoreError::Older`], [`StoreError::Newer`], [`StoreError::Empty`],
+    /// [`StoreError::Database`].
     async fn open(&self) -> Result<Arc<dyn Store>, StoreError>;
 
-    /// Opens the state and brings its schema up to date. The claim keeps every server away that does not know the new schema.
-    /// Hold [`Self::lock`] meanwhile.
+    /// Opens the state and brings its schema up to date. The claim keeps every server away that
+    /// does not know the new schema. Hold [`Self::lock`] meanwhile.
     ///
     /// # Errors
     /// [`StoreError::Newer`], [`StoreError::Migrate`], [`StoreError::Database`].

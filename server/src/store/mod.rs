@@ -60,7 +60,8 @@ pub enum Wrapped<'a> {
 /// Wraps a record under another master key.
 pub type RewrapFor<'a> = dyn Fn(Wrapped<'_>, &[u8]) -> Result<Vec<u8>, CryptoError> + Send + Sync + 'a;
 
-/// Seals a value for the version that it will have, under the account's wrapped key as it is in the same transaction.
+/// Seals a value for the version that it will have, under the account's wrapped key as it is in the
+/// same transaction.
 pub type SealFor<'a> = dyn Fn(&[u8], u64) -> Result<Vec<u8>, CryptoError> + Send + Sync + 'a;
 
 /// Facts of the whole state.
@@ -86,7 +87,8 @@ pub trait Meta {
     /// Reads one fact.
     async fn meta(&self, key: MetaKey) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Writes what every state has, all or none: the key check, and the first devbox CA, whose number it returns.
+    /// Writes what every state has, all or none: the key check, and the first devbox CA, whose
+    /// number it returns.
     ///
     /// # Errors
     /// [`StoreError::Taken`] if it is there.
@@ -113,11 +115,13 @@ pub trait Authorities {
     /// All that are kept, newest first; also those whose time is over.
     async fn authorities(&self) -> Result<Vec<Authority>, StoreError>;
 
-    /// Adds the CA that issues from now on. Its predecessor stays trusted until `until_ms`, or until the last devbox's
-    /// certificate ends if that is later, and `margin_ms` longer. CAs whose time is over are deleted.
+    /// Adds the CA that issues from now on. Its predecessor stays trusted until `until_ms`, or
+    /// until the last devbox's certificate ends if that is later, and `margin_ms` longer. CAs whose
+    /// time is over are deleted.
     ///
     /// # Errors
-    /// [`StoreError::Rotated`] if its key was wrapped under another master key than the state's key check.
+    /// [`StoreError::Rotated`] if its key was wrapped under another master key than the state's key
+    /// check.
     async fn insert_authority(
         &self,
         certificate: &[u8],
@@ -138,8 +142,8 @@ pub trait Accounts {
     /// Adds an account.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] if the name is; [`StoreError::Rotated`] if its key was wrapped under another master key
-    /// than the state's key check.
+    /// [`StoreError::Taken`] if the name is; [`StoreError::Rotated`] if its key was wrapped under
+    /// another master key than the state's key check.
     async fn insert_account(&self, account: &Account, audit: &AuditRecord) -> Result<(), StoreError>;
 
     /// The account with this id.
@@ -160,7 +164,8 @@ pub trait Accounts {
         audit: &AuditRecord,
     ) -> Result<Option<u64>, StoreError>;
 
-    /// How often the held requests of each of `ids` had to look again, in one read; accounts that do not exist are absent.
+    /// How often the held requests of each of `ids` had to look again, in one read; accounts that
+    /// do not exist are absent.
     async fn wakes(&self, ids: &[AccountId]) -> Result<Vec<(AccountId, u64)>, StoreError>;
 
     /// Adds an API token.
@@ -196,7 +201,8 @@ pub trait Accounts {
 /// Makes another wrapped key of an account's; `None` if it stays.
 pub type ChangeKey<'a> = dyn Fn(&[u8]) -> Result<Option<Vec<u8>>, CryptoError> + Send + Sync + 'a;
 
-/// Seals a secret's record anew under the account's wrapped key, which comes first; `None` if it stays.
+/// Seals a secret's record anew under the account's wrapped key, which comes first; `None` if it
+/// stays.
 pub type ResealFor<'a> =
     dyn Fn(&[u8], SealedSecret) -> Result<Option<Vec<u8>>, CryptoError> + Send + Sync + 'a;
 
@@ -217,8 +223,8 @@ pub struct Resealed {
 /// Re-keying accounts, in small transactions between those of others.
 #[async_trait]
 pub trait Rekeying {
-    /// Changes an account's wrapped key and voids its join tokens that were not used, in one transaction; false if the key
-    /// stays.
+    /// Changes an account's wrapped key and voids its join tokens that were not used, in one
+    /// transaction; false if the key stays.
     async fn begin_rekey(&self, account: &AccountId, change: &ChangeKey<'_>) -> Result<bool, StoreError>;
 
     /// Seals a few values anew, by name from the one after `after`; `None` if there is none.
@@ -262,10 +268,12 @@ pub trait Secrets {
         selector: SecretSelector<'_>,
     ) -> Result<Option<SealedSecret>, StoreError>;
 
-    /// Replaces a secret's value: `seal` gets the new version. Returns the secret and the account's wakes.
+    /// Replaces a secret's value: `seal` gets the new version. Returns the secret and the account's
+    /// wakes.
     ///
     /// # Errors
-    /// [`StoreError::TooLongFor`]; [`StoreError::OverBudget`] for a value that is longer than its predecessor.
+    /// [`StoreError::TooLongFor`]; [`StoreError::OverBudget`] for a value that is longer than its
+    /// predecessor.
     async fn update_secret(
         &self,
         account: &AccountId,
@@ -285,11 +293,13 @@ pub trait Secrets {
         request: Option<&RequestKey>,
     ) -> Result<Option<u64>, StoreError>;
 
-    /// `limit` secrets by name, from the one after the name `after`; an empty text is before all names.
+    /// `limit` secrets by name, from the one after the name `after`; an empty text is before all
+    /// names.
     async fn secrets(&self, account: &AccountId, after: &str, limit: u32)
     -> Result<Page<Secret>, StoreError>;
 
-    /// Up to `limit` secrets with their sealed values, by name, from the one after the name `after`.
+    /// Up to `limit` secrets with their sealed values, by name, from the one after the name
+    /// `after`.
     async fn sealed_secrets(
         &self,
         account: &AccountId,
@@ -337,7 +347,8 @@ pub trait Devboxes {
     /// One devbox.
     async fn devbox(&self, account: &AccountId, id: &DevboxId) -> Result<Option<Devbox>, StoreError>;
 
-    /// The devboxes that `list` asks for, newest first; `None` if the account has no devbox `list.after`.
+    /// The devboxes that `list` asks for, newest first; `None` if the account has no devbox
+    /// `list.after`.
     async fn devboxes(
         &self,
         account: &AccountId,
@@ -353,7 +364,8 @@ pub trait Devboxes {
         request: Option<&RequestKey>,
     ) -> Result<Option<u64>, StoreError>;
 
-    /// Puts a join token in the place of the running devbox's last one; false if no such devbox runs.
+    /// Puts a join token in the place of the running devbox's last one; false if no such devbox
+    /// runs.
     async fn replace_join(
         &self,
         account: &AccountId,
@@ -438,8 +450,8 @@ pub trait AuditLog {
     /// From which row on the audit is kept.
     async fn audit_floor(&self) -> Result<AuditFloor, StoreError>;
 
-    /// Raises the floor to the number `sequence`, for which `audit` has to be the row: older rows may be deleted then. False,
-    /// and nothing is written, if the floor is there or above.
+    /// Raises the floor to the number `sequence`, for which `audit` has to be the row: older rows
+    /// may be deleted then. False, and nothing is written, if the floor is there or above.
     async fn raise_audit_floor(&self, sequence: i64, audit: &AuditRecord) -> Result<bool, StoreError>;
 
     /// Deletes a few hundred of the rows beneath the floor; returns how many.
@@ -481,7 +493,8 @@ pub trait Retention {
     /// Deletes a few of those that ended before `before_ms`; returns how many, 0 if none is left.
     async fn delete_ended(&self, what: Ended, before_ms: TimeMs) -> Result<u64, StoreError>;
 
-    /// Gives a part of the unused space of the state back to the disk; false if there is little or none left.
+    /// Gives a part of the unused space of the state back to the disk; false if there is little or
+    /// none left.
     async fn shrink(&self) -> Result<bool, StoreError>;
 }
 

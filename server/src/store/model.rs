@@ -10,7 +10,8 @@ use crate::clock::TimeMs;
 use crate::crypto::TokenHash;
 use crate::crypto::id::{AccountId, DevboxId, JoinTokenId, SecretId, TokenId};
 
-/// Room in a bundle for an entry's lengths, ids and version, in bytes. The database's triggers count with the same number.
+/// Room in a bundle for an entry's lengths, ids and version, in bytes. The database's triggers
+/// count with the same number.
 pub const ENTRY_OVERHEAD: usize = 128;
 
 /// The budgets of accounts, devboxes and tokens.

@@ -1,4 +1,5 @@
-//! The behaviour that every backend must show. Each promise is one function; each backend runs them all.
+//! The behaviour that every backend must show. Each promise is one function; each backend runs them
+//! all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

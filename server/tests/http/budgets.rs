@@ -57,7 +57,8 @@ async fn an_address_without_connections_left_is_refused_and_another_one_is_serve
     );
 }
 
-/// An authorised request as it goes over the wire, with the beginning of a body that is announced as longer.
+/// An authorised request as it goes over the wire, with the beginning of a body that is announced
+/// as longer.
 fn unfinished_post(token: &str, announced: usize, sent: usize) -> String {
     format!(
         "POST /v1/secrets HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\ncontent-length: {announced}\r\n\r\n{}",
@@ -71,8 +72,8 @@ fn get_with(token: &str) -> String {
     )
 }
 
-/// Connections that each began a request and never end it. One that comes while a call is in work may itself be refused, so every
-/// call is preceded by another one.
+/// Connections that each began a request and never end it. One that comes while a call is in work
+/// may itself be refused, so every call is preceded by another one.
 #[derive(Default)]
 struct Held(RefCell<Vec<TcpStream>>);
 

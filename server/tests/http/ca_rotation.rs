@@ -70,7 +70,8 @@ fn state(server: &TestServer) -> PathBuf {
     server.state.path().join("state")
 }
 
-/// Does what an operator does, and waits until the server has followed. Returns the fingerprints that are trusted then.
+/// Does what an operator does, and waits until the server has followed. Returns the fingerprints
+/// that are trusted then.
 async fn ca(server: &TestServer, args: &[&str]) -> Vec<String> {
     let printed = succeed(&state(server), &[&["ca", "--json"], args].concat());
     let trusted: Value = serde_json::from_str(&printed).unwrap();

@@ -1,4 +1,5 @@
-//! A standard error that takes no lines (a container runtime under back-pressure, Ctrl-S, a full disk) stops nothing.
+//! A standard error that takes no lines (a container runtime under back-pressure, Ctrl-S, a full
+//! disk) stops nothing.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
@@ -20,7 +21,8 @@ fn admin_dev(directory: &tempfile::TempDir, stderr: Stdio) -> Dev {
     Dev::start_with(&directory.path().join("state"), stderr, &["--admin", "127.0.0.1:0"])
 }
 
-/// Sends `count` requests, one after the other on one connection, and fails unless each is answered with 200.
+/// Sends `count` requests, one after the other on one connection, and fails unless each is answered
+/// with 200.
 fn request_many(dev: &Dev, count: usize) {
     let mut stream = TcpStream::connect(dev.address()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -1,4 +1,5 @@
-//! Which permissions of the master key's file the program accepts, as systemd, Kubernetes and people set them.
+//! Which permissions of the master key's file the program accepts, as systemd, Kubernetes and
+//! people set them.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -104,7 +105,8 @@ fn a_key_of_this_user_that_its_group_may_read_is_refused_outside_of_the_credenti
     assert_refused(&machine.check_as_unit(), "0640");
 }
 
-/// A Kubernetes secret volume with `fsGroup` has files of root's, 0440, of a group that the container's user is in.
+/// A Kubernetes secret volume with `fsGroup` has files of root's, 0440, of a group that the
+/// container's user is in.
 #[test]
 fn a_key_of_roots_that_reaches_this_user_by_its_group_is_accepted() {
     require_root!();

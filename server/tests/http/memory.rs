@@ -1,4 +1,5 @@
-//! A value is in the server's memory only as long as its request, even if the client keeps its connection.
+//! A value is in the server's memory only as long as its request, even if the client keeps its
+//! connection.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

@@ -6,8 +6,9 @@ use serde_json::json;
 
 use crate::support::{Call, TestServer, get, post};
 
-/// Requests with `text` in each place for a string, all of them refused. `is_name`: the text could be a secret's name, so
-/// that the places for new names are left out: a valid name may be repeated there.
+/// Requests with `text` in each place for a string, all of them refused. `is_name`: the text could
+/// be a secret's name, so that the places for new names are left out: a valid name may be repeated
+/// there.
 fn requests(text: &str, is_name: bool) -> Vec<Call> {
     let escaped: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
     let mut calls = vec![

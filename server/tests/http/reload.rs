@@ -190,7 +190,8 @@ async fn the_log_level_changes_at_once() {
     let (mut serve, certificate) = Serve::start();
     serve.change("[devbox]", "[log]\nlevel = \"warn\"\n[devbox]");
     serve.reload();
-    // The line says so at the level of before, or not at all: look at the next one that must not come.
+    // The line says so at the level of before, or not at all: look at the next one that must not
+    // come.
     while is_logged(&mut serve, &certificate).await {}
 }
 

@@ -30,7 +30,8 @@ use crate::pki::{Authorities, CLOCK_SKEW, CurrentAuthorities, DevboxCa};
 /// How long the listener's certificates live. Each is issued anew in its last third.
 const LISTENER_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(7 * 86_400);
 
-/// TLS of the devbox listener, from the devbox CAs. `names` are the DNS names and IP addresses of its certificates.
+/// TLS of the devbox listener, from the devbox CAs. `names` are the DNS names and IP addresses of
+/// its certificates.
 ///
 /// # Errors
 /// [`TlsError::Ca`], [`TlsError::Verifier`], [`TlsError::Issue`].
@@ -74,7 +75,8 @@ impl ListenerCertificates {
         Ok(certificates)
     }
 
-    /// A panic while the lock was held leaves the map whole: nothing that can panic is done under it.
+    /// A panic while the lock was held leaves the map whole: nothing that can panic is done under
+    /// it.
     fn issued(&self) -> MutexGuard<'_, HashMap<[u8; 32], Issued>> {
         self.issued.lock().unwrap_or_else(PoisonError::into_inner)
     }

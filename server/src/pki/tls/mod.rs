@@ -68,8 +68,8 @@ pub fn check_public(files: &TlsFiles) -> Result<(), TlsError> {
     reloaded_public_tls(files).map(drop)
 }
 
-/// TLS of a server that starts. Certificates with wrong dates are logged, not refused: the devboxes' listener has others, and
-/// devboxes must not wait for this one's.
+/// TLS of a server that starts. Certificates with wrong dates are logged, not refused: the
+/// devboxes' listener has others, and devboxes must not wait for this one's.
 ///
 /// # Errors
 /// [`FileError`].
@@ -133,8 +133,8 @@ fn builder() -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, rustls::Error
     ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13])
 }
 
-/// Settings of both listeners. Without session storage and tickets every connection is a whole handshake: no key of an earlier one
-/// stays in memory.
+/// Settings of both listeners. Without session storage and tickets every connection is a whole
+/// handshake: no key of an earlier one stays in memory.
 fn finish(mut config: ServerConfig) -> ServerConfig {
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.send_tls13_tickets = 0;

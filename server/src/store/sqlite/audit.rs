@@ -1,4 +1,5 @@
-//! The audit table. Triggers keep it append-only above its floor, and each row is chained to the one before it.
+//! The audit table. Triggers keep it append-only above its floor, and each row is chained to the
+//! one before it.
 //!
 //! Rows that belong to no other write are committed together: when a thousand devboxes fetch at
 //! once, that takes far fewer than a thousand disk flushes. Each row is on disk before its caller

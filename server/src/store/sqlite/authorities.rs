@@ -63,7 +63,8 @@ impl Authorities for SqliteStore {
     }
 }
 
-/// As an account's key, it has to be under the state's master key. Returns how many rows were added.
+/// As an account's key, it has to be under the state's master key. Returns how many rows were
+/// added.
 async fn insert(
     write: &mut SqliteConnection,
     certificate: &[u8],

@@ -18,7 +18,8 @@ impl SqliteStore {
     /// contradiction. The write-ahead log grows as long as it is open.
     ///
     /// # Errors
-    /// [`StoreError::Older`], [`StoreError::Newer`], [`StoreError::Empty`]; others if it is no database of this program.
+    /// [`StoreError::Older`], [`StoreError::Newer`], [`StoreError::Empty`]; others if it is no
+    /// database of this program.
     pub async fn open_to_read(database: &Path) -> Result<Self, StoreError> {
         let options = read_options(database);
         let mut connection = options.connect().await?;
@@ -81,8 +82,8 @@ impl SqliteStore {
     }
 }
 
-/// Starts a read transaction that lasts as long as the connection. SQLite takes its snapshot at the first read, not at `BEGIN`
-/// (lang_transaction.html, section 2.1).
+/// Starts a read transaction that lasts as long as the connection. SQLite takes its snapshot at the
+/// first read, not at `BEGIN` (lang_transaction.html, section 2.1).
 async fn begin_reading(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     sqlx::query("BEGIN").execute(&mut *connection).await?;
     sqlx::query("SELECT count(*) FROM _sqlx_migrations").fetch_one(connection).await.map(drop)

@@ -1,5 +1,5 @@
-//! Whether a write stays within the account's budgets. Triggers keep the counts (migration 4), so that a check reads one row;
-//! it comes after the write and before the commit.
+//! Whether a write stays within the account's budgets. Triggers keep the counts (migration 4), so
+//! that a check reads one row; it comes after the write and before the commit.
 
 use devbox_secrets_proto::name::max_value_len;
 use sqlx::{Row, SqliteConnection};
@@ -110,7 +110,8 @@ async fn check_bound_lengths(write: &mut SqliteConnection, devbox: &DevboxId) ->
     }
 }
 
-/// Before a value of `sealed_bytes` takes its place: it has to fit under every name that running devboxes have for it.
+/// Before a value of `sealed_bytes` takes its place: it has to fit under every name that running
+/// devboxes have for it.
 pub(super) async fn check_fits_bindings(
     write: &mut SqliteConnection,
     account: &AccountId,

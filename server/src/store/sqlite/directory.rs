@@ -94,7 +94,8 @@ impl StateDirectory {
         self.private_file(&path).map(drop).map_err(|source| self.access(&path, source))
     }
 
-    /// Gives a file of the state to the directory's owner: root may have made it for a server that is not root.
+    /// Gives a file of the state to the directory's owner: root may have made it for a server that
+    /// is not root.
     ///
     /// # Errors
     /// [`StateError::Access`].

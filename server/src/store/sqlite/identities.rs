@@ -149,8 +149,8 @@ async fn check(
     })
 }
 
-/// Ends the devbox's certificates, by any clock: one that is set back brings none of them back. Says whether there was one to
-/// end.
+/// Ends the devbox's certificates, by any clock: one that is set back brings none of them back.
+/// Says whether there was one to end.
 async fn end_certificates(write: &mut SqliteConnection, devbox: &DevboxId) -> Result<bool, StoreError> {
     let query = sqlx::query(
         "UPDATE certificates SET not_after_time_ms = 0 WHERE devbox_id = ? AND not_after_time_ms > 0",

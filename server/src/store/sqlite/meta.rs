@@ -40,7 +40,8 @@ impl Meta for SqliteStore {
         Ok(count)
     }
 
-    /// The log's pages move into the database. Readers may stand in the way; a later checkpoint then does it.
+    /// The log's pages move into the database. Readers may stand in the way; a later checkpoint
+    /// then does it.
     async fn checkpoint(&self) -> Result<(), StoreError> {
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.writer).await?;
         Ok(())

@@ -1,7 +1,8 @@
 //! The embedded backend: SQLite in WAL mode with `synchronous=FULL`.
 //!
-//! One connection writes, in `BEGIN IMMEDIATE` transactions, so that a server and operators' commands can have the same
-//! file open; a few others only read. A write waits [`BUSY_TIMEOUT`] for another process's before it fails.
+//! One connection writes, in `BEGIN IMMEDIATE` transactions, so that a server and operators'
+//! commands can have the same file open; a few others only read. A write waits [`BUSY_TIMEOUT`] for
+//! another process's before it fails.
 
 mod accounts;
 mod audit;
@@ -61,10 +62,12 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the database of `state` beside a server, which may be of another version: its schema stays as it is.
+    /// Opens the database of `state` beside a server, which may be of another version: its schema
+    /// stays as it is.
     ///
     /// # Errors
-    /// [`StoreError::Older`], [`StoreError::Newer`], [`StoreError::Empty`], [`StoreError::Database`].
+    /// [`StoreError::Older`], [`StoreError::Newer`], [`StoreError::Empty`],
+    /// [`StoreError::Database`].
     pub async fn open(state: &StateDirectory) -> Result<Self, StoreError> {
         let options = options(&state.database()).create_if_missing(false);
         let mut connection = options.clone().pragma("query_only", "ON").connect().await?;
@@ -75,8 +78,9 @@ impl SqliteStore {
         Self::over(writer, pool(READERS), options.pragma("query_only", "ON")).await
     }
 
-    /// Opens the database of `state`, makes it if there is none, and brings its schema up to date. The claim keeps a
-    /// running server from a schema that it does not know. Hold [`Location::lock`](super::Location::lock) meanwhile.
+    /// Opens the database of `state`, makes it if there is none, and brings its schema up to date.
+    /// The claim keeps a running server from a schema that it does not know. Hold
+    /// [`Location::lock`](super::Location::lock) meanwhile.
     ///
     /// # Errors
     /// [`StoreError::Newer`], [`StoreError::Migrate`], [`StoreError::Database`].
@@ -179,8 +183,8 @@ fn options(database: &Path) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT)
-        // A new state can give space back to the disk in small steps. An old one keeps its free pages and uses them again,
-        // until it is restored from a backup.
+        // A new state can give space back to the disk in small steps. An old one keeps its free
+        // pages and uses them again, until it is restored from a backup.
         .auto_vacuum(SqliteAutoVacuum::Incremental)
         // Deleted data is overwritten, although it is encrypted anyway.
         .pragma("secure_delete", "ON")
@@ -198,8 +202,9 @@ fn pool(size: u32) -> PoolOptions<Sqlite> {
         .after_release(|connection, _| Box::pin(has_ended_its_transaction(connection)))
 }
 
-/// SQLite itself rolls a transaction back when the disk is full or fails (lang_transaction.html, section 3.1). sqlx then
-/// believes it open for ever, and every later write on the connection would fail: such a connection is replaced.
+/// SQLite itself rolls a transaction back when the disk is full or fails (lang_transaction.html,
+/// section 3.1). sqlx then believes it open for ever, and every later write on the connection would
+/// fail: such a connection is replaced.
 async fn has_ended_its_transaction(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     if connection.is_in_transaction() {
         // A rollback may still be on its way to the connection's thread.

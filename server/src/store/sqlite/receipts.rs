@@ -26,8 +26,8 @@ impl Receipts for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Begins a write that is done once. Only one write is open at a time, so that of several of one id the first leaves
-    /// its receipt before the next one looks for it.
+    /// Begins a write that is done once. Only one write is open at a time, so that of several of
+    /// one id the first leaves its receipt before the next one looks for it.
     pub(super) async fn begin_once(
         &self,
         account: &AccountId,

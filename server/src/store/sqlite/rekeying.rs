@@ -75,7 +75,8 @@ async fn change_key(
     Ok(true)
 }
 
-/// Read in the transaction of a write, so that a value is never sealed under a key that the account no longer has.
+/// Read in the transaction of a write, so that a value is never sealed under a key that the account
+/// no longer has.
 pub(super) async fn wrapped_key(
     write: &mut SqliteConnection,
     account: &AccountId,

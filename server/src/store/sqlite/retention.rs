@@ -1,4 +1,5 @@
-//! Deleting what ended long ago. Each call is one small transaction; between two of them others write.
+//! Deleting what ended long ago. Each call is one small transaction; between two of them others
+//! write.
 
 use async_trait::async_trait;
 use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
@@ -15,8 +16,9 @@ const DEVBOXES: u32 = 8;
 /// Most pages that one call gives back to the disk.
 const PAGES: u32 = 256;
 
-/// Longest life of a certificate, in milliseconds, as the configuration allows it. A certificate that was ended early has the
-/// end 0, and its row stays as long as TLS would accept it: the row says that it ended.
+/// Longest life of a certificate, in milliseconds, as the configuration allows it. A certificate
+/// that was ended early has the end 0, and its row stays as long as TLS would accept it: the row
+/// says that it ended.
 const LONGEST_CERTIFICATE_MS: TimeMs = 30 * 86_400_000;
 
 #[async_trait]

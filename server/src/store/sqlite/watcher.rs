@@ -1,8 +1,9 @@
 //! Notices writes of other connections by `PRAGMA data_version`. inotify on the state's directory
 //! (the bell) wakes the watcher, so that an idle server sleeps.
 //!
-//! A commit writes to the write-ahead log first and is visible only after the log is on disk, so the bell rings too early: after it
-//! the watcher queries every [`LOOK_EVERY`] for as long as a commit may take. Without a bell it always does.
+//! A commit writes to the write-ahead log first and is visible only after the log is on disk, so
+//! the bell rings too early: after it the watcher queries every [`LOOK_EVERY`] for as long as a
+//! commit may take. Without a bell it always does.
 //!
 //! A notification may be lost, so an idle watcher does not rely on it: it compares the files' sizes
 //! and times with those before its last query. A query would wake SQLite's thread and two of the
@@ -35,7 +36,8 @@ const LOOK_WHILE_IDLE: Duration = Duration::from_secs(10);
 /// moves every few milliseconds.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// A connection of its own: `data_version` changes there when any other connection, of this process or another, has written.
+/// A connection of its own: `data_version` changes there when any other connection, of this process
+/// or another, has written.
 #[derive(Debug)]
 pub(super) struct Watcher {
     connection: SqliteConnection,
@@ -121,7 +123,8 @@ impl Watcher {
         true
     }
 
-    /// The files as they are; `None` if they have changed just now, so that the next change may leave the same times.
+    /// The files as they are; `None` if they have changed just now, so that the next change may
+    /// leave the same times.
     fn settled_stamps(&self) -> Option<[Stamp; 2]> {
         let stamps = self.files.each_ref().map(|file| Stamp::of(file));
         let latest = SystemTime::now() - SETTLED;
@@ -168,8 +171,8 @@ impl Bell {
     }
 }
 
-/// Changes of files in one directory. The runtime has no type for inotify; its pipe only waits and reads, which is all that is
-/// needed of it.
+/// Changes of files in one directory. The runtime has no type for inotify; its pipe only waits and
+/// reads, which is all that is needed of it.
 fn notifications(directory: &Path) -> std::io::Result<Receiver> {
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
     let changes = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;

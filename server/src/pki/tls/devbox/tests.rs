@@ -112,7 +112,8 @@ async fn a_client_is_accepted_only_if_a_trusted_ca_signed_its_certificate_itself
     let world = World::new().await;
     let old = world.stolen().await;
     world.rotate().await;
-    // As if it were the new CA, whose name it bears: its certificates would outlive the old one's retirement.
+    // As if it were the new CA, whose name it bears: its certificates would outlive the old one's
+    // retirement.
     let new = world.registry.ca();
     let (_, new) = X509Certificate::from_der(new.certificate_der()).unwrap();
     let name = new.subject().iter_common_name().next().unwrap().as_str().unwrap();
