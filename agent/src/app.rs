@@ -82,7 +82,7 @@ pub enum StartError {
     Timer(#[source] io::Error),
 }
 
-/// What the daemon starts with: its memory, what the service manager passed, and what a predecessor left.
+/// The state that the daemon starts with: its memory, the descriptors from the service manager, and a predecessor's state.
 #[derive(Debug)]
 pub struct Beginning {
     memory: SecretMemory,

@@ -340,7 +340,7 @@ mod tests {
         let (ours, server) = connection();
         let freshness = Freshness::new();
         freshness.connected(ours.as_raw_fd());
-        assert_eq!(freshness.asks(WAIT), Duration::ZERO, "nothing is confirmed yet");
+        assert_eq!(freshness.asks(WAIT), Duration::ZERO, "the secrets are not confirmed yet");
         assert!(!is_current(&freshness));
         assert_eq!(freshness.answered(Some(BootTime::now()), WAIT), WAIT);
         assert!(is_current(&freshness));

@@ -1,4 +1,4 @@
-//! The daemon's Unix sockets: bound where nobody listens, removed by who made them.
+//! The daemon's Unix sockets: bound if no process listens there, removed by the process that made them.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -14,10 +14,10 @@ use tracing::{debug, warn};
 /// Mode of a directory that is made for a socket.
 const DIRECTORY_MODE: u32 = 0o755;
 
-/// Who may connect to a socket, by its file's mode.
+/// The users that may connect to a socket, by its file's mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
-    /// Everybody: who gets what is decided from what the kernel says of the peer.
+    /// All users. Launches are authorized by what the kernel reports about the peer.
     Everybody,
     /// The daemon's own user, and root.
     Owner,
@@ -32,30 +32,30 @@ impl Audience {
     }
 }
 
-/// Why a socket is not there.
+/// Why a socket is unavailable.
 #[derive(Debug, Error)]
 pub enum SocketError {
-    /// Another daemon answers.
+    /// Another process listens there.
     #[error("{} is served by another process: stop it, or choose another socket", .0.display())]
     Live(PathBuf),
-    /// Something else has the name.
+    /// Another kind of file is there.
     #[error("{} exists and is not a socket: move it, or choose another path", .0.display())]
     NotASocket(PathBuf),
-    /// The directory is not there and cannot be made.
+    /// The directory is missing and cannot be made.
     #[error("the directory {} cannot be made: create it for the daemon's user", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// What the service manager passed is no listening socket.
-    #[error("what the service manager passed for {} cannot be used: it must be a ListenStream= socket", path.display())]
+    /// The descriptor that the service manager passed is not a listening socket.
+    #[error("the descriptor that the service manager passed for {} is unusable: it must be a ListenStream= socket", path.display())]
     Inherited {
-        /// The path that it stands for.
+        /// The configured path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -64,7 +64,7 @@ pub enum SocketError {
     Bind {
         /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -74,12 +74,12 @@ pub enum SocketError {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// None for another's, which is not ours to remove.
+    /// `None` for a socket of the service manager, which is not ours to remove.
     inode: Option<(u64, u64)>,
 }
 
 impl SocketFile {
-    /// Where it is.
+    /// The file's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -98,7 +98,7 @@ impl Drop for SocketFile {
             && inode(&self.path).ok() == self.inode
             && let Err(error) = fs::remove_file(&self.path)
         {
-            warn!(path = %self.path.display(), %error, "the socket's file stays behind");
+            warn!(path = %self.path.display(), %error, "the socket's file cannot be removed");
         }
     }
 }
@@ -113,7 +113,7 @@ pub fn bind(path: &Path, audience: Audience) -> Result<(UnixListener, SocketFile
     listen(path, audience).map_err(|source| SocketError::Bind { path: path.to_owned(), source })
 }
 
-/// Takes over a listening socket that the service manager made at `path` and keeps there.
+/// Takes over a listening socket that the service manager made at `path` and owns.
 ///
 /// # Errors
 /// [`SocketError::Inherited`].
@@ -133,7 +133,7 @@ fn make_parent(path: &Path) -> Result<(), SocketError> {
     }
     let failed = |source| SocketError::Directory { path: parent.to_owned(), source };
     fs::DirBuilder::new().mode(DIRECTORY_MODE).create(parent).map_err(failed)?;
-    // The umask of this process hides what it makes; everybody must pass here to reach launch.sock.
+    // The umask of this process hides new directories, but all users must pass this one to reach launch.sock.
     fs::set_permissions(parent, Permissions::from_mode(DIRECTORY_MODE)).map_err(failed)
 }
 
@@ -149,7 +149,7 @@ fn clear(path: &Path) -> Result<(), SocketError> {
 }
 
 fn remove_stale(path: &Path) -> Result<(), SocketError> {
-    debug!(path = %path.display(), "a dead daemon's socket is replaced");
+    debug!(path = %path.display(), "replacing a dead daemon's socket");
     fs::remove_file(path).map_err(|source| SocketError::Bind { path: path.to_owned(), source })
 }
 
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_socket_is_never_removed() {
+    async fn a_file_of_another_kind_is_never_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         fs::write(&path, "precious").unwrap();

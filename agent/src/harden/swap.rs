@@ -13,10 +13,10 @@ pub(super) fn look(memory_locked: &Step) -> Step {
         return Step::achieved_by(format!("{}, all memory is locked", describe(swaps.as_deref())));
     }
     if unit_has_none() {
-        return Step::achieved_by("none for this unit (MemorySwapMax=0)");
+        return Step::achieved_by("off for this unit (MemorySwapMax=0)");
     }
     match swaps {
-        Some(swaps) if !is_on(&swaps) => Step::achieved_by("none is on"),
+        Some(swaps) if !is_on(&swaps) => Step::achieved_by("off"),
         swaps => Step::missing(format!(
             "{}, and memory besides the secrets may reach it: LimitMEMLOCK=64M, MemorySwapMax=0, or swapoff -a",
             describe(swaps.as_deref())
@@ -27,7 +27,7 @@ pub(super) fn look(memory_locked: &Step) -> Step {
 fn describe(swaps: Option<&str>) -> &'static str {
     match swaps.map(is_on) {
         None => "not visible here",
-        Some(false) => "none is on",
+        Some(false) => "off",
         Some(true) if zswap_is_on() => "on, with zswap",
         Some(true) => "on",
     }

@@ -1,5 +1,8 @@
 //! For tests: memory of each kind, and a kernel that allows less than this one: users, limits, system calls.
-#![allow(unsafe_code, reason = "what a test takes over from the kernel or changes in one thread needs it")]
+#![allow(
+    unsafe_code,
+    reason = "taking over descriptors from the kernel and changing one thread's user need it"
+)]
 
 use std::collections::BTreeMap;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};

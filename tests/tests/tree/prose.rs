@@ -13,7 +13,7 @@ use crate::rust_text::{self, Words};
 /// How many faults each folder may still have. `.` is the root of the checkout. A folder without a row may have none.
 const CEILINGS: &[(&str, usize)] = &[
     (".", 2),
-    ("agent", 18),
+    ("agent", 0),
     ("common", 0),
     ("docs", 0),
     ("proto", 0),

@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(
             any(11).as_deref(),
             Some("docker-1.scope"),
-            "who may make cgroups may not choose a unit's name"
+            "a user that may make cgroups must not be able to choose a unit's name"
         );
         assert_eq!(any(12).as_deref(), Some("app.service"));
         assert_eq!(any(13).as_deref(), Some("session-2.scope"));

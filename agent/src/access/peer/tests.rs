@@ -214,7 +214,7 @@ fn an_executable_is_known_by_path_and_contents() {
     let executable = sleeper.executable(&does_it_run(&path)).unwrap();
     assert_eq!((executable.path.as_str(), executable.digest), (path.to_str().unwrap(), Ok(expected)));
     let other = sleeper.executable(&does_it_run(Path::new("/bin/other"))).unwrap();
-    assert_eq!(other.digest, Err(Obstacle::NotAsked), "what no rule names is not read");
+    assert_eq!(other.digest, Err(Obstacle::NotAsked), "an executable that no rule names is not read");
 }
 
 #[test]

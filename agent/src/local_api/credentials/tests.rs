@@ -194,7 +194,10 @@ async fn a_unit_that_asks_before_there_are_secrets_waits_for_them() {
     let served = Served::start();
     let mut early = served.connect_as(&address("app.service", "db_pass"));
     let mut answer = Vec::new();
-    assert!(timeout(Duration::from_millis(50), early.read_u8()).await.is_err(), "nothing is said yet");
+    assert!(
+        timeout(Duration::from_millis(50), early.read_u8()).await.is_err(),
+        "the answer comes before the question"
+    );
     let served = served.ready();
     early.read_to_end(&mut answer).await.unwrap();
     assert_eq!(answer, b"s3cret\n");

@@ -131,7 +131,7 @@ fn a_reader_that_reads_nothing_is_cut_off_while_others_are_served() {
     receive_header(&slow).unwrap();
     assert_eq!(server.launch(Flags::default(), 0, &[Item::Only(b"NAME_7")]).strings().len(), (100 << 10) + 8);
     wait_until("an abandoned launch", || server.state.counts().abandoned == 1);
-    assert!(closed(&slow).len() < 40 * (100 << 10), "what is left of its answer is not all of it");
+    assert!(closed(&slow).len() < 40 * (100 << 10), "the whole answer is delivered");
     server.wait_for_connections(0);
 }
 
