@@ -74,7 +74,7 @@ fn unread_answers_are_wiped_when_their_secrets_are_revoked_or_replaced() {
     let stream = server.unread(DEFAULT);
     server.vault.lose(Loss::Revoked, "the devbox was shut down");
     server.wait_until_nothing_is_locked();
-    assert!(server.metric(&format!("{outdated}2\n")));
+    wait_until("a second withdrawal", || server.metric(&format!("{outdated}2\n")));
     assert_eq!(server.state.counts().connections, 1, "the kernel still has the message");
     assert_eq!(server.state.slots.bytes(), 6, "and with it the memory");
     assert_eq!(found(&stream), WITHDRAWN);
