@@ -194,6 +194,7 @@ fn child_that_may_have_no_descriptor_in_flight() {
     let own = server.unread(DEFAULT);
     let connected: Vec<_> = (0..2).map(|_| server.connect()).collect();
     server.wait_for_connections(3);
+    wait_until("prepared pages", || server.state.pool.ready() >= connected.len());
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
     for stream in &connected {
