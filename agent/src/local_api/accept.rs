@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream as TokioStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::coop::consume_budget;
 use tokio::time::sleep;
 use tracing::error;
 
@@ -42,6 +43,8 @@ impl Acceptor {
     /// it survives a restart of the daemon. `None` if the connection has gone or accepting fails, which is logged: call
     /// again.
     pub(super) async fn accept<T>(&self, ready: impl Future<Output = T>) -> Option<(UnixStream, T)> {
+        // Readiness costs no budget, and a flood of connections keeps the listener ready.
+        consume_budget().await;
         let mut waiting = match self.listener.readable().await {
             Ok(waiting) => waiting,
             Err(error) => return self.recover(&error).await,

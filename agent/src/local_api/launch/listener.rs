@@ -9,6 +9,7 @@ use std::time::Instant;
 use devbox_launch_proto::marked_len;
 use tokio::net::UnixListener;
 use tokio::select;
+use tokio::task::coop::unconstrained;
 
 use super::LaunchState;
 use super::answer::send_refusal;
@@ -27,13 +28,19 @@ use crate::local_api::accept::Acceptor;
 /// ([`Vault::lose`](crate::memory::Vault::lose)).
 pub async fn serve(listener: UnixListener, state: Arc<LaunchState>, shutdown: impl Future<Output = ()>) {
     let shutdown = pin!(shutdown);
+    let others = async {
+        select! {
+            () = shutdown => {}
+            () = keep_pool_sized(&state) => {}
+            () = state.unread.watch(state.vault.changes(), &state.metrics) => {}
+        }
+    };
     select! {
-        // Launches before all else that may have been woken with them.
+        // Launches before all else that may have been woken with them. A flood of them uses up the
+        // task's budget at each turn, so nothing else in the task may depend on it.
         biased;
         () = accept_all(listener, &state) => {}
-        () = shutdown => {}
-        () = keep_pool_sized(&state) => {}
-        () = state.unread.watch(state.vault.changes(), &state.metrics) => {}
+        () = unconstrained(others) => {}
     }
     state.unread.close(&state.metrics).await;
 }

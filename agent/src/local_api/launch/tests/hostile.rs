@@ -5,9 +5,12 @@ use std::time::Instant;
 
 use devbox_launch_proto::MAX_REQUEST_BODY;
 use proptest::prelude::*;
+use tokio::task::coop::consume_budget;
+use tokio::task::yield_now;
 
 use super::*;
 use crate::memory::Loss;
+use crate::status::Launches;
 use crate::sys::test_support::become_user;
 use devbox_secrets_tests::needs;
 
@@ -174,6 +177,33 @@ fn a_flood_of_one_user_leaves_room_for_the_launches_of_another() {
 }
 
 /// Whether the server has closed the connection or announced its end.
+#[tokio::test]
+async fn a_flood_of_connections_leaves_a_turn_to_everything_else() {
+    const FLOOD: u64 = 1_000;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("launch.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    for _ in 0..FLOOD {
+        drop(BlockingStream::connect(&path).unwrap());
+    }
+    let memory = SecretMemory::probe(Requirement::Any, LIMIT).unwrap();
+    let vault = Arc::new(Vault::new("still enrolling: wait"));
+    let state = Arc::new(LaunchState::new(vault, memory, own_uid_policy()).unwrap());
+    let done = || {
+        let Launches { served, refused, abandoned, .. } = state.counts();
+        served + refused + abandoned
+    };
+    // As a timer or a channel would, it gets no turn without budget.
+    let shutdown = async {
+        while done() == 0 {
+            yield_now().await;
+            consume_budget().await;
+        }
+    };
+    serve(listener, Arc::clone(&state), shutdown).await;
+    assert!((1..FLOOD).contains(&done()), "{} connections in the first turn", done());
+}
+
 fn is_over(stream: &BlockingStream) -> bool {
     let flags = MsgFlags::MSG_DONTWAIT;
     !matches!(nix::sys::socket::recv(stream.as_raw_fd(), &mut [0], flags), Err(nix::Error::EAGAIN))
