@@ -67,7 +67,7 @@ enum Unsent {
 
 impl Reply<'_> {
     /// Names only, nothing secret.
-    pub(super) async fn send_names(&self, stream: &Stream) -> Result<Answer, Failure> {
+    pub(super) async fn send_names(&self, stream: &Stream, vault: &Vault) -> Result<Answer, Failure> {
         let names = self.selection.names(self.generation);
         let len = names.iter().map(|name| name.len() + 1).sum();
         let header = header(Answer::Names, names.len(), len)?.encode();
@@ -77,8 +77,7 @@ impl Reply<'_> {
             message.extend_from_slice(name);
             message.push(0);
         }
-        write_all(stream, &mut [IoSlice::new(&message)]).await?;
-        end(stream);
+        self.send_bytes(stream, &mut [IoSlice::new(&message)], vault).await?;
         Ok(Answer::Names)
     }
 
@@ -140,13 +139,22 @@ impl Reply<'_> {
         Ok(Content::pages(sent, self.generation))
     }
 
-    /// Stops soon after the secrets are replaced or lost, so that a slow reader does not keep them
-    /// in memory.
     async fn send_inline(&self, stream: &Stream, header: AnswerHeader, vault: &Vault) -> Result<(), Failure> {
-        let mut changes = vault.changes();
         let header = header.encode();
         let mut slices = self.selection.slices(self.generation);
         slices.insert(0, IoSlice::new(&header));
+        self.send_bytes(stream, &mut slices, vault).await
+    }
+
+    /// Stops soon after the secrets are replaced or lost, so that a slow reader does not keep them
+    /// in memory, not even a reader of names: they are in the same generation.
+    async fn send_bytes(
+        &self,
+        stream: &Stream,
+        slices: &mut [IoSlice<'_>],
+        vault: &Vault,
+    ) -> Result<(), Failure> {
+        let mut changes = vault.changes();
         let outlived = async {
             // The vault outlives its launches, so this is a change and never the end of the channel.
             let _ = changes.changed().await;
@@ -154,7 +162,7 @@ impl Reply<'_> {
         };
         select! {
             biased;
-            written = write_all(stream, &mut slices) => {
+            written = write_all(stream, slices) => {
                 written?;
                 end(stream);
                 Ok(())

@@ -117,7 +117,7 @@ impl Launch<'_> {
         let reply = Reply { generation, selection: &selection };
         let flags = request.header.flags;
         let (answer, content) = if flags.list {
-            (reply.send_names(self.stream).await?, Content::Harmless)
+            (reply.send_names(self.stream, &self.state.vault).await?, Content::Harmless)
         } else {
             selection.check_len(generation)?;
             reply.send(self.stream, flags.inline, slot, self.state).await?

@@ -124,6 +124,26 @@ fn a_slow_reader_does_not_keep_lost_secrets_in_memory() {
 }
 
 #[test]
+fn a_slow_reader_of_names_does_not_keep_lost_secrets_in_memory() {
+    let server = Server::with_fallback();
+    let names: Vec<_> = (0..4_000).map(|number| format!("NAME_{number:0>240}")).collect();
+    let variables: Vec<_> = names.iter().map(|name| (name.as_str(), b"one".as_slice())).collect();
+    server.hold(1, &variables);
+    let stream = server.connect();
+    send(&stream, &request(Flags { list: true, ..Flags::default() }, 0, &[]));
+    // As above: a megabyte of names.
+    receive_header(&stream).unwrap();
+    server.vault.lose(Loss::Revoked, "the devbox was shut down");
+    let lost = Instant::now();
+    assert_ne!(server.memory.bytes_locked(), 0, "the answer under way still holds them");
+    server.wait_until_nothing_is_locked();
+    // The deadline of an answer is 5 s.
+    assert!(lost.elapsed() < Duration::from_secs(4), "{:?}", lost.elapsed());
+    assert_eq!(server.state.counts().served, 0);
+    assert!(closed(&stream).len() < 4_000 * 240, "the whole answer is delivered");
+}
+
+#[test]
 fn a_reader_that_reads_nothing_is_cut_off_while_others_are_served() {
     let large = vec![b'x'; 100 << 10];
     let names: Vec<_> = (0..40).map(|number| format!("NAME_{number}")).collect();
