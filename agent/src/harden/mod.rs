@@ -2,7 +2,7 @@
 //! serves.
 //!
 //! In this order, each step as early as it can be:
-//! 1. [`process`], first of all: limits, no core dumps, not dumpable (no `ptrace`, no `/proc/PID/mem` for its own user), memory
+//! 1. [`process()`], first of all: limits, no core dumps, not dumpable (no `ptrace`, no `/proc/PID/mem` for its own user), memory
 //!    that is not swapped, files that others cannot read;
 //! 2. sockets are bound, the configuration and the credentials read;
 //! 3. [`Hardening::drop_privileges`]: capabilities, and any way to new ones;
@@ -119,7 +119,7 @@ const LEAST_DESCRIPTORS: u64 = 256;
 )]
 pub struct FewDescriptors(u64);
 
-/// Checks the limit, after [`process`] has raised it as far as possible.
+/// Checks the limit, after [`process()`] has raised it as far as possible.
 ///
 /// # Errors
 /// [`FewDescriptors`].
