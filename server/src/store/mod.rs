@@ -36,7 +36,7 @@ pub use model::{
     Account, AdmissionState, Answered, Authority, BoundValue, Budget, BundleContents, Devbox, DevboxList,
     DevboxStatus, ENTRY_OVERHEAD, Fingerprint, GatewayBinding, IssuedCertificate, JoinGrant, JoinRefusal,
     JoinTokenIssue, Page, RECEIPT_LIFETIME_MS, Receipt, Renewed, RequestKey, SealedSecret, Secret,
-    SecretSelector, Token,
+    SecretSelector, Token, UsableToken,
 };
 pub use scope::{Scope, Scopes, UnknownScope};
 
@@ -194,8 +194,8 @@ pub trait Accounts {
     /// Whose token this is: one of the look-ups that find out which account.
     async fn token_by_hash(&self, hash: TokenHash) -> Result<Option<(Token, Account)>, StoreError>;
 
-    /// The hashes of all API tokens and join tokens, of any account, that are valid at `now_ms`.
-    async fn usable_tokens(&self, now_ms: TimeMs) -> Result<HashSet<TokenHash>, StoreError>;
+    /// All API tokens and join tokens, of any account, that are valid at `now_ms`.
+    async fn usable_tokens(&self, now_ms: TimeMs) -> Result<HashSet<UsableToken>, StoreError>;
 }
 
 /// Makes another wrapped key of an account's; `None` if it stays.

@@ -207,6 +207,15 @@ pub struct JoinGrant {
     pub expire_time_ms: TimeMs,
 }
 
+/// A token that may be used.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum UsableToken {
+    /// An API token.
+    Api(TokenHash),
+    /// The join token of one devbox.
+    Join(DevboxId, TokenHash),
+}
+
 /// A join token after the first one, but for the token itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinTokenIssue {

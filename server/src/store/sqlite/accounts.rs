@@ -11,7 +11,7 @@ use super::{SqliteStore, tokens};
 use crate::config::Limits;
 use crate::crypto::id::{AccountId, TokenId};
 use crate::crypto::{MASTER_KEY_ID_LEN, TokenHash};
-use crate::store::{Account, Accounts, AuditRecord, MetaKey, StoreError, TimeMs, Token};
+use crate::store::{Account, Accounts, AuditRecord, MetaKey, StoreError, TimeMs, Token, UsableToken};
 
 #[async_trait]
 impl Accounts for SqliteStore {
@@ -106,7 +106,7 @@ impl Accounts for SqliteStore {
         tokens::revoke(self, account, id, audit).await
     }
 
-    async fn usable_tokens(&self, now_ms: TimeMs) -> Result<HashSet<TokenHash>, StoreError> {
+    async fn usable_tokens(&self, now_ms: TimeMs) -> Result<HashSet<UsableToken>, StoreError> {
         tokens::usable(self, now_ms).await
     }
 

@@ -9,8 +9,8 @@ use super::rows::{self, token_columns};
 use super::{SqliteStore, budgets};
 use crate::config::Limits;
 use crate::crypto::TokenHash;
-use crate::crypto::id::{AccountId, TokenId};
-use crate::store::{Account, Accounts, AuditRecord, StoreError, TimeMs, Token};
+use crate::crypto::id::{AccountId, DevboxId, TokenId};
+use crate::store::{Account, Accounts, AuditRecord, StoreError, TimeMs, Token, UsableToken};
 
 pub(super) async fn insert(
     store: &SqliteStore,
@@ -82,15 +82,21 @@ pub(super) async fn by_hash(
     Ok(account.map(|account| (token, account)))
 }
 
-pub(super) async fn usable(store: &SqliteStore, now_ms: TimeMs) -> Result<HashSet<TokenHash>, StoreError> {
+pub(super) async fn usable(store: &SqliteStore, now_ms: TimeMs) -> Result<HashSet<UsableToken>, StoreError> {
     const USABLE: &str = "
-        SELECT hash FROM api_tokens
+        SELECT hash, NULL FROM api_tokens
         WHERE revoke_time_ms IS NULL AND (expire_time_ms IS NULL OR expire_time_ms > ?1)
         UNION ALL
-        SELECT hash FROM join_tokens WHERE use_time_ms IS NULL AND expire_time_ms > ?1";
+        SELECT hash, devbox_id FROM join_tokens WHERE use_time_ms IS NULL AND expire_time_ms > ?1";
     let found = sqlx::query(USABLE).bind(now_ms).fetch_all(&store.readers).await?;
-    let hash = |row: &SqliteRow| {
-        TokenHash::stored(row.try_get(0)?).ok_or(StoreError::Damaged("a hash of a token has another length"))
+    let token = |row: &SqliteRow| {
+        let hash = TokenHash::stored(row.try_get(0)?)
+            .ok_or(StoreError::Damaged("a hash of a token has another length"))?;
+        let devbox: Option<String> = row.try_get(1)?;
+        Ok(match devbox {
+            None => UsableToken::Api(hash),
+            Some(devbox) => UsableToken::Join(DevboxId::new(devbox), hash),
+        })
     };
-    found.iter().map(hash).collect()
+    found.iter().map(token).collect()
 }
