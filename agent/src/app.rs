@@ -256,13 +256,13 @@ impl App {
 
     /// The path of the launch socket.
     #[must_use]
-    pub fn launch_socket(&self) -> &Path {
+    pub(crate) fn launch_socket(&self) -> &Path {
         self.sockets.launch.1.path()
     }
 
     /// The path of the admin socket.
     #[must_use]
-    pub fn admin_socket(&self) -> &Path {
+    pub(crate) fn admin_socket(&self) -> &Path {
         self.sockets.admin.1.path()
     }
 

@@ -82,7 +82,7 @@ impl Default for Freshness {
 impl Freshness {
     /// Before the first poll: a launch waits for it, if the vault has a predecessor's secrets.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::in_phase(Phase::Between)
     }
 
@@ -103,7 +103,7 @@ impl Freshness {
     ///
     /// # Errors
     /// [`Unavailable`].
-    pub async fn current(&self, vault: &Vault) -> Result<Arc<Generation>, Unavailable> {
+    pub(crate) async fn current(&self, vault: &Vault) -> Result<Arc<Generation>, Unavailable> {
         let held = vault.current()?;
         if self.state().is_current() {
             return Ok(held);
@@ -116,7 +116,7 @@ impl Freshness {
 
     /// Whether `held` is still what a launch would get. One look, without waiting.
     #[must_use]
-    pub fn is_still_current(&self, held: &Arc<Generation>, vault: &Vault) -> bool {
+    pub(crate) fn is_still_current(&self, held: &Arc<Generation>, vault: &Vault) -> bool {
         self.state().is_current() && vault.current().is_ok_and(|current| Arc::ptr_eq(&current, held))
     }
 

@@ -29,7 +29,7 @@ type ByWord = Family<[(&'static str, &'static str); 1], Counter>;
 
 /// The reasons that other parts count by. Each part keeps its own list; here each word gets a counter at 0.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Reasons {
+pub(crate) struct Reasons {
     /// Reasons why answers to launches are withdrawn.
     pub withdrawals: &'static [&'static str],
     /// Reasons why launches are answered by value.
@@ -41,7 +41,7 @@ pub struct Reasons {
 }
 
 /// The daemon's counters. Counting does not allocate.
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     launches: Counter,
     launch_refusals: ByWord,
@@ -67,7 +67,7 @@ impl Default for Metrics {
 impl Metrics {
     /// Counters for all of `reasons`.
     #[must_use]
-    pub fn new(reasons: Reasons) -> Self {
+    pub(crate) fn new(reasons: Reasons) -> Self {
         let words = |words: &'static [&'static str]| words.iter().copied();
         let losses = Loss::ALL.map(Loss::word);
         let mut metrics = Self {
@@ -147,17 +147,17 @@ impl Metrics {
     }
 
     /// Counts a launch that got what it asked for.
-    pub fn launch_served(&self) {
+    pub(crate) fn launch_served(&self) {
         self.launches.inc();
     }
 
     /// Counts a refused launch. `reason` is a word of an [`ErrorCode`] or of a [`Loss`].
-    pub fn launch_refused(&self, reason: &'static str) {
+    pub(crate) fn launch_refused(&self, reason: &'static str) {
         self.launch_refusals.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// Counts a launch that its launcher ended.
-    pub fn launch_abandoned(&self) {
+    pub(crate) fn launch_abandoned(&self) {
         self.abandoned.inc();
     }
 
@@ -173,7 +173,7 @@ impl Metrics {
 
     /// How many launches were served, refused and abandoned.
     #[must_use]
-    pub fn launches(&self) -> [u64; 3] {
+    pub(crate) fn launches(&self) -> [u64; 3] {
         let refusals = |word| self.launch_refusals.get_or_create(&[("reason", word)]).get();
         // A set, because a word that is in both lists is one counter.
         let words: std::collections::BTreeSet<_> = launch_refusals().collect();
@@ -181,40 +181,40 @@ impl Metrics {
     }
 
     /// Counts a credential that a unit got.
-    pub fn credential_served(&self) {
+    pub(crate) fn credential_served(&self) {
         self.credentials.inc();
     }
 
     /// Counts a refused credential.
-    pub fn credential_refused(&self, reason: &'static str) {
+    pub(crate) fn credential_refused(&self, reason: &'static str) {
         self.credential_refusals.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// Counts an "unchanged" answer. Its duration is the server's choice and not a latency.
-    pub fn unchanged(&self) {
+    pub(crate) fn unchanged(&self) {
         self.polls.get_or_create(&[("answer", "unchanged")]).inc();
     }
 
     /// Counts an answer of `arrived` with a bundle, which is decrypted in locked memory now.
-    pub fn opened(&self, arrived: Instant) {
+    pub(crate) fn opened(&self, arrived: Instant) {
         self.polls.get_or_create(&[("answer", "changed")]).inc();
         self.poll_latency.observe(arrived.elapsed().as_secs_f64());
     }
 
     /// Returns the call that observes how long a revocation took: to be made when the pages are wiped that the answer of
     /// `arrived` replaces or revokes.
-    pub fn revoked(&self, arrived: Instant) -> impl FnOnce() + Send + Sync + use<> {
+    pub(crate) fn revoked(&self, arrived: Instant) -> impl FnOnce() + Send + Sync + use<> {
         let latency = self.revocation_latency.clone();
         move || latency.observe(arrived.elapsed().as_secs_f64())
     }
 
     /// Counts an attempt to synchronise that failed: one of [`Reasons::sync_failures`], `join` or `renewal`.
-    pub fn sync_failed(&self, kind: &'static str) {
+    pub(crate) fn sync_failed(&self, kind: &'static str) {
         self.sync_failures.get_or_create(&[("kind", kind)]).inc();
     }
 
     /// Counts a new certificate.
-    pub fn certificate_renewed(&self) {
+    pub(crate) fn certificate_renewed(&self) {
         self.renewals.inc();
     }
 
@@ -222,7 +222,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Never: writing to a string does not fail.
-    pub fn text(&self, gauges: impl Collector) -> Result<String, fmt::Error> {
+    pub(crate) fn text(&self, gauges: impl Collector) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode_registry(&mut text, &self.registry)?;
         let mut present = Registry::with_prefix(PREFIX);

@@ -16,7 +16,7 @@ const DIRECTORY_MODE: u32 = 0o755;
 
 /// The users that may connect to a socket, by its file's mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Audience {
+pub(crate) enum Audience {
     /// All users. Launches are authorized by what the kernel reports about the peer.
     Everybody,
     /// The daemon's own user, and root.
@@ -72,7 +72,7 @@ pub enum SocketError {
 
 /// A socket file of ours: device and inode tell it from a successor's.
 #[derive(Debug)]
-pub struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     /// `None` for a socket of the service manager, which is not ours to remove.
     inode: Option<(u64, u64)>,
@@ -81,13 +81,13 @@ pub struct SocketFile {
 impl SocketFile {
     /// The file's path.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Whether it is removed when this is dropped.
     #[must_use]
-    pub fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         self.inode.is_some()
     }
 }
@@ -107,7 +107,7 @@ impl Drop for SocketFile {
 ///
 /// # Errors
 /// [`SocketError`].
-pub fn bind(path: &Path, audience: Audience) -> Result<(UnixListener, SocketFile), SocketError> {
+pub(crate) fn bind(path: &Path, audience: Audience) -> Result<(UnixListener, SocketFile), SocketError> {
     make_parent(path)?;
     clear(path)?;
     listen(path, audience).map_err(|source| SocketError::Bind { path: path.to_owned(), source })
@@ -117,7 +117,7 @@ pub fn bind(path: &Path, audience: Audience) -> Result<(UnixListener, SocketFile
 ///
 /// # Errors
 /// [`SocketError::Inherited`].
-pub fn inherit(descriptor: OwnedFd, path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
+pub(crate) fn inherit(descriptor: OwnedFd, path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
     let listener = StdListener::from(descriptor);
     let listener = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
     let file = SocketFile { path: path.to_owned(), inode: None };

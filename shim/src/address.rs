@@ -1,7 +1,7 @@
 //! The path of the daemon's Unix socket.
 
 /// Longest path of a Unix socket, in bytes, without its NUL: unix(7).
-pub const MAX_SOCKET_PATH: usize = 107;
+pub(crate) const MAX_SOCKET_PATH: usize = 107;
 
 const AF_UNIX: u16 = 1;
 
@@ -15,14 +15,14 @@ pub struct SocketAddress {
 
 /// The path is empty or longer than [`MAX_SOCKET_PATH`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidSocketPath;
+pub(crate) struct InvalidSocketPath;
 
 impl SocketAddress {
     /// The address of the socket at `path`, which has no NUL.
     ///
     /// # Errors
     /// [`InvalidSocketPath`].
-    pub fn new(path: &[u8]) -> Result<Self, InvalidSocketPath> {
+    pub(crate) fn new(path: &[u8]) -> Result<Self, InvalidSocketPath> {
         if path.is_empty() || path.len() > MAX_SOCKET_PATH {
             return Err(InvalidSocketPath);
         }

@@ -14,9 +14,9 @@ use crate::payload::InvalidPayload;
 /// Exit status if `devbox-exec` itself fails, as in env(1).
 pub const EXIT_SHIM: u8 = 125;
 /// Exit status if the command exists but cannot be run.
-pub const EXIT_CANNOT_RUN: u8 = 126;
+pub(crate) const EXIT_CANNOT_RUN: u8 = 126;
 /// Exit status if the command does not exist.
-pub const EXIT_NOT_FOUND: u8 = 127;
+pub(crate) const EXIT_NOT_FOUND: u8 = 127;
 
 /// Why the command does not run, or not with its secrets.
 #[derive(Debug, Clone, Copy)]

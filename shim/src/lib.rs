@@ -25,7 +25,7 @@ pub mod options;
 pub mod payload;
 pub mod search;
 mod settings;
-pub mod wait;
+pub(crate) mod wait;
 
 pub use syscalls::Errno;
 

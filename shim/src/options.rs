@@ -135,7 +135,7 @@ impl<'a, I: Arguments<'a>> Options<'a, I> {
     ///
     /// # Errors
     /// [`RequestTooLarge`] if the buffer or the protocol has no room for it.
-    pub fn request<'b>(
+    pub(crate) fn request<'b>(
         &self,
         inline: bool,
         attempt: Attempt,

@@ -23,7 +23,7 @@ const MOST_WITHDRAWALS: u32 = 8;
 
 /// The waits of one launch. `Clock` reads milliseconds that never go back.
 #[derive(Debug)]
-pub struct Wait<Clock> {
+pub(crate) struct Wait<Clock> {
     clock: Clock,
     /// Time that the daemon may take in one attempt.
     wait_ms: u32,
@@ -44,7 +44,7 @@ pub struct Attempt {
 
 impl<Clock: Fn() -> u64> Wait<Clock> {
     /// Starts a wait of `wait_ms` milliseconds, if the user asked for one. Only such a wait reads the clock.
-    pub fn new(wait_ms: Option<u32>, clock: Clock) -> Self {
+    pub(crate) fn new(wait_ms: Option<u32>, clock: Clock) -> Self {
         let asked = wait_ms.map(|wait_ms| wait_ms.min(MAX_WAIT_MS)).filter(|wait_ms| *wait_ms > 0);
         // The clock's fraction of a millisecond is cut off: one more, so that no wait is shorter than was asked for.
         let deadline_ms = asked.map(|wait_ms| clock() + u64::from(wait_ms) + 1);
@@ -54,7 +54,7 @@ impl<Clock: Fn() -> u64> Wait<Clock> {
 
     /// Time limits of the next attempt. The last one of a wait has no time left: it only
     /// gets the reason.
-    pub fn attempt(&self) -> Attempt {
+    pub(crate) fn attempt(&self) -> Attempt {
         match self.left_ms() {
             None => Attempt { wait_ms: self.wait_ms, patient: false },
             Some(left_ms) => Attempt { wait_ms: left_ms, patient: left_ms > 0 },
@@ -62,7 +62,7 @@ impl<Clock: Fn() -> u64> Wait<Clock> {
     }
 
     /// How long to pause before the next attempt, in milliseconds; `None` if no other one follows this failure.
-    pub fn pause_ms(&mut self, attempt: Attempt, failure: &SecretsFailure<'_>) -> Option<u32> {
+    pub(crate) fn pause_ms(&mut self, attempt: Attempt, failure: &SecretsFailure<'_>) -> Option<u32> {
         let longest_ms = match failure {
             SecretsFailure::Payload(InvalidPayload::Withdrawn) => {
                 self.withdrawals += 1;

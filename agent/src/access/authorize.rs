@@ -17,7 +17,7 @@ const MAX_NAMED: usize = 16;
 
 /// The rules that apply to one process.
 #[derive(Debug)]
-pub struct Decision {
+pub(crate) struct Decision {
     policy: Arc<Policy>,
     facts: Facts,
     /// Positions in the policy, in ascending order.
@@ -25,7 +25,7 @@ pub struct Decision {
 }
 
 /// Authorizes the peer of a connection. `process` looks it up; it is called only if a rule needs more than the peer's ids.
-pub async fn authorize(
+pub(crate) async fn authorize(
     policy: Arc<Policy>,
     examiner: &Examiner,
     peer: Peer,
@@ -43,7 +43,7 @@ pub async fn authorize(
 
 /// The decision about the process with the ids of `peer`, for explanations only: the ids are believed, and everything that
 /// any rule asks for is looked up.
-pub async fn authorize_unverified(policy: Arc<Policy>, examiner: &Examiner, peer: Peer) -> Decision {
+pub(crate) async fn authorize_unverified(policy: Arc<Policy>, examiner: &Examiner, peer: Peer) -> Decision {
     let process = Process::to_explain(peer.pid);
     let facts = examiner.examine(peer, process, policy.all_questions()).await;
     Decision::new(policy, facts)
@@ -63,13 +63,13 @@ impl Decision {
 
     /// The facts that decided.
     #[must_use]
-    pub fn facts(&self) -> &Facts {
+    pub(crate) fn facts(&self) -> &Facts {
         &self.facts
     }
 
     /// The process's ids.
     #[must_use]
-    pub fn peer(&self) -> Peer {
+    pub(crate) fn peer(&self) -> Peer {
         self.facts.peer
     }
 
@@ -79,19 +79,19 @@ impl Decision {
 
     /// Whether no rule applies.
     #[must_use]
-    pub fn is_denial(&self) -> bool {
+    pub(crate) fn is_denial(&self) -> bool {
         self.applying.is_empty()
     }
 
     /// Whether a variable of this name may be injected.
     #[must_use]
-    pub fn allows(&self, name: &[u8]) -> bool {
+    pub(crate) fn allows(&self, name: &[u8]) -> bool {
         self.granting(name).is_some()
     }
 
     /// Whether every name except guarded ones is granted.
     #[must_use]
-    pub fn allows_everything(&self) -> bool {
+    pub(crate) fn allows_everything(&self) -> bool {
         self.applying().any(|(_, rule)| rule.grants_everything())
     }
 
@@ -105,7 +105,7 @@ impl Decision {
 
     /// The rules that apply, by number and name, for the audit.
     #[must_use]
-    pub fn rules(&self) -> impl fmt::Display {
+    pub(crate) fn rules(&self) -> impl fmt::Display {
         fmt::from_fn(|f| {
             for (position, (index, rule)) in self.applying().take(MAX_NAMED).enumerate() {
                 let separator = if position > 0 { ", " } else { "" };
@@ -118,7 +118,7 @@ impl Decision {
     /// Why each rule grants the process nothing, or not `name`. One line for the operator: the process must not learn of
     /// rules for others.
     #[must_use]
-    pub fn why_not(&self, name: Option<&str>) -> String {
+    pub(crate) fn why_not(&self, name: Option<&str>) -> String {
         let rules = self.policy.rules();
         if rules.is_empty() {
             return "there is no rule".to_owned();

@@ -73,7 +73,7 @@ pub struct ExplainedVariable {
 impl Explanation {
     /// Explains a decision, and what it means for each of `names`.
     #[must_use]
-    pub fn new<'n>(
+    pub(crate) fn new<'n>(
         decided_by: String,
         decision: &Decision,
         names: Option<impl Iterator<Item = &'n str>>,

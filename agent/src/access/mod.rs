@@ -5,7 +5,7 @@
 //! - [`glob`]: patterns of names;
 //! - [`policy`]: the rules, and what they grant a process.
 
-pub mod authorize;
+pub(crate) mod authorize;
 pub mod explain;
 pub mod glob;
 pub mod peer;

@@ -7,7 +7,9 @@ mod sections;
 mod settings;
 
 pub use devbox_secrets_common::config::{Mistake, Mistakes};
-pub use sections::{Log, Memory, Server, Sockets, admin_beside};
+#[cfg(test)]
+use sections::Memory;
+pub(crate) use sections::Sockets;
 pub use settings::{Overrides, Settings};
 
 use std::fs::OpenOptions;
@@ -20,7 +22,7 @@ use nix::libc::O_NONBLOCK;
 use nix::unistd::geteuid;
 
 /// Read if no other file is named, and if it exists.
-pub const DEFAULT_FILE: &str = "/etc/devbox-secrets/agent.toml";
+pub(crate) const DEFAULT_FILE: &str = "/etc/devbox-secrets/agent.toml";
 
 /// Longest configuration file, in bytes.
 const MAX_FILE_LEN: u64 = 1 << 20;

@@ -101,7 +101,7 @@ impl Sockets {
 /// The admin socket that belongs to a launch socket: `admin.sock` beside `launch.sock`, `F.admin`
 /// beside any other `F`, so that two daemons never share one.
 #[must_use]
-pub fn admin_beside(launch: &Path) -> PathBuf {
+pub(crate) fn admin_beside(launch: &Path) -> PathBuf {
     match launch.file_name() {
         Some(name) if name != "launch.sock" => {
             let mut name = name.to_owned();

@@ -7,18 +7,18 @@ use aws_lc_rs::rand;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 /// The shortest wait.
-pub const MIN_DELAY: Duration = Duration::from_millis(100);
+pub(crate) const MIN_DELAY: Duration = Duration::from_millis(100);
 /// The longest wait.
-pub const MAX_DELAY: Duration = Duration::from_secs(30);
+pub(crate) const MAX_DELAY: Duration = Duration::from_secs(30);
 
 /// The waits after consecutive failures.
 #[derive(Debug)]
-pub struct Backoff(ExponentialBackoff);
+pub(crate) struct Backoff(ExponentialBackoff);
 
 impl Backoff {
     /// The state after a success.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // The jitter adds up to the delay once more, hence half of the maximum.
         let delays = ExponentialBuilder::default()
             .with_min_delay(MIN_DELAY)
@@ -31,12 +31,12 @@ impl Backoff {
     }
 
     /// The wait before the next attempt.
-    pub fn next_delay(&mut self) -> Duration {
+    pub(crate) fn next_delay(&mut self) -> Duration {
         self.0.next().unwrap_or(MAX_DELAY)
     }
 
     /// Starts again with the shortest wait, after a success.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         *self = Self::new();
     }
 }

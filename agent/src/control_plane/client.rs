@@ -24,7 +24,7 @@ use super::watched::Watched;
 use crate::freshness::Freshness;
 
 /// Time for connection and TLS handshake.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Number of a host's addresses that are tried.
 const MAX_ADDRESSES: u32 = 3;
@@ -67,13 +67,13 @@ impl Client {
 
     /// The same; `freshness` records when answers arrive.
     #[must_use]
-    pub fn watched_by(self, freshness: Arc<Freshness>) -> Self {
+    pub(crate) fn watched_by(self, freshness: Arc<Freshness>) -> Self {
         Self { freshness: Some(freshness), ..self }
     }
 
     /// The server.
     #[must_use]
-    pub fn url(&self) -> &ServerUrl {
+    pub(crate) fn url(&self) -> &ServerUrl {
         &self.url
     }
 
@@ -81,7 +81,7 @@ impl Client {
     ///
     /// # Errors
     /// [`TransportError`].
-    pub async fn connect(&mut self) -> Result<(), TransportError> {
+    pub(crate) async fn connect(&mut self) -> Result<(), TransportError> {
         self.kept = Some(self.link().await?);
         Ok(())
     }

@@ -81,7 +81,7 @@ impl TransportError {
 
     /// A stable word for metrics.
     #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Resolve { .. } => "resolve",
             Self::Connect { .. } => "connect",
@@ -95,7 +95,7 @@ impl TransportError {
 
     /// Whether retries are useless until an operator changes something.
     #[must_use]
-    pub fn is_permanent(&self) -> bool {
+    pub(crate) fn is_permanent(&self) -> bool {
         match self {
             Self::OtherServer { .. } => true,
             Self::Tls { source, .. } => tls::is_permanent(source),

@@ -6,17 +6,17 @@
 //!   answers arrive; [`reply`], [`error`]: the outcome;
 //! - [`backoff`]: the wait after a failure.
 
-pub mod backoff;
-pub mod client;
-pub mod error;
+pub(crate) mod backoff;
+pub(crate) mod client;
+pub(crate) mod error;
 mod link;
-pub mod pin;
-pub mod reply;
+pub(crate) mod pin;
+pub(crate) mod reply;
 pub mod tls;
-pub mod url;
+pub(crate) mod url;
 mod watched;
 
-pub use backoff::Backoff;
+pub(crate) use backoff::Backoff;
 pub use client::{Client, Post};
 pub use error::TransportError;
 pub use reply::{Refusal, Reply};

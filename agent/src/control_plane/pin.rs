@@ -21,10 +21,10 @@ use super::tls;
 /// No certificate in the server's chain has the pinned fingerprint.
 #[derive(Debug, ThisError, Clone, Copy, PartialEq, Eq)]
 #[error("no certificate that the server showed has the SHA-256 in the join token")]
-pub struct WrongPin;
+pub(crate) struct WrongPin;
 
 /// Trusts the CA that a join token pins, and only that.
-pub struct PinnedCa {
+pub(crate) struct PinnedCa {
     fingerprint: [u8; FINGERPRINT_LEN],
     name: [DistinguishedName; 1],
     provider: Arc<CryptoProvider>,
@@ -33,7 +33,7 @@ pub struct PinnedCa {
 impl PinnedCa {
     /// `fingerprint`: SHA-256 over the CA certificate's DER form.
     #[must_use]
-    pub fn new(fingerprint: [u8; FINGERPRINT_LEN]) -> Self {
+    pub(crate) fn new(fingerprint: [u8; FINGERPRINT_LEN]) -> Self {
         let name = [DistinguishedName::in_sequence(&ca_name(&fingerprint))];
         Self { fingerprint, name, provider: tls::provider() }
     }

@@ -32,7 +32,7 @@ pub struct Refusal {
 impl Refusal {
     /// Whether the same request will be refused again: a 4xx status that a retry cannot cure.
     #[must_use]
-    pub fn is_permanent(&self) -> bool {
+    pub(crate) fn is_permanent(&self) -> bool {
         let cured_by_waiting =
             [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
         self.status.is_client_error() && !cured_by_waiting.contains(&self.status)
@@ -44,13 +44,13 @@ impl Reply {
     ///
     /// # Errors
     /// [`Refusal`] for any other status.
-    pub fn into_ok(self) -> Result<Vec<u8>, Refusal> {
+    pub(crate) fn into_ok(self) -> Result<Vec<u8>, Refusal> {
         if self.status == StatusCode::OK { Ok(self.body) } else { Err(self.refusal()) }
     }
 
     /// The answer as a refusal.
     #[must_use]
-    pub fn refusal(&self) -> Refusal {
+    pub(crate) fn refusal(&self) -> Refusal {
         let status = self.status;
         match serde_json::from_slice::<ErrorBody>(&self.body) {
             Ok(error) => Refusal { status, code: quoted(&error.code), message: quoted(&error.message) },

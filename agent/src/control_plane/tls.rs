@@ -29,7 +29,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 ///
 /// # Errors
 /// [`rustls::Error`] if the provider lacks TLS 1.3.
-pub fn anonymous(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, Error> {
+pub(crate) fn anonymous(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, Error> {
     let config = builder()?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     Ok(finish(config))
 }
@@ -38,7 +38,7 @@ pub fn anonymous(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, 
 ///
 /// # Errors
 /// [`rustls::Error`] if the provider lacks TLS 1.3, or `roots` is empty.
-pub fn mutual(roots: RootCertStore, certified_key: CertifiedKey) -> Result<ClientConfig, Error> {
+pub(crate) fn mutual(roots: RootCertStore, certified_key: CertifiedKey) -> Result<ClientConfig, Error> {
     let verifier = TrustedCas::new(roots)?;
     let config = builder()?
         .dangerous()
@@ -65,7 +65,7 @@ impl TrustedCas {
 ///
 /// # Errors
 /// [`rustls::Error`] if there are none.
-pub fn verifier(roots: RootCertStore) -> Result<Arc<WebPkiServerVerifier>, Error> {
+pub(crate) fn verifier(roots: RootCertStore) -> Result<Arc<WebPkiServerVerifier>, Error> {
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()
         .map_err(|error| Error::General(error.to_string()))
@@ -103,7 +103,7 @@ fn finish(mut config: ClientConfig) -> ClientConfig {
 
 /// The remedy for a failed handshake.
 #[must_use]
-pub fn remedy(error: &Error) -> &'static str {
+pub(crate) fn remedy(error: &Error) -> &'static str {
     match error {
         Error::InvalidCertificate(problem) => certificate_remedy(problem),
         Error::InvalidMessage(_) => {
@@ -141,7 +141,7 @@ pub(super) fn is_wrong_pin(error: &Error) -> bool {
 
 /// Whether retries of a failed handshake are useless until an operator changes something.
 #[must_use]
-pub fn is_permanent(error: &Error) -> bool {
+pub(crate) fn is_permanent(error: &Error) -> bool {
     use CertificateError as Problem;
     let clock = |problem: &Problem| {
         matches!(

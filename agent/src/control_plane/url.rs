@@ -42,13 +42,13 @@ pub enum InvalidUrl {
 impl ServerUrl {
     /// The name or address to connect to.
     #[must_use]
-    pub fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
     /// The port to connect to.
     #[must_use]
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
@@ -56,13 +56,13 @@ impl ServerUrl {
     ///
     /// # Errors
     /// [`InvalidUrl::Host`].
-    pub fn server_name(&self) -> Result<ServerName<'static>, InvalidUrl> {
+    pub(crate) fn server_name(&self) -> Result<ServerName<'static>, InvalidUrl> {
         ServerName::try_from(self.host.clone()).map_err(|_| InvalidUrl::Host)
     }
 
     /// Value of the `Host` header field.
     #[must_use]
-    pub fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {

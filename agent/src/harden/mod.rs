@@ -35,7 +35,7 @@ use crate::sys::{Backing, SecretMemory};
 use crate::telemetry::chain;
 
 pub use landlock::Reach;
-pub use step::Step;
+pub(crate) use step::Step;
 
 /// The setting `hardening.mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -123,7 +123,7 @@ pub struct FewDescriptors(u64);
 ///
 /// # Errors
 /// [`FewDescriptors`].
-pub fn enough_descriptors() -> Result<(), FewDescriptors> {
+pub(crate) fn enough_descriptors() -> Result<(), FewDescriptors> {
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((limit, _)) if limit < LEAST_DESCRIPTORS => Err(FewDescriptors(limit)),
         _ => Ok(()),
@@ -159,7 +159,7 @@ impl Hardening {
     }
 
     /// Every step in order, with its name for people.
-    pub fn steps(&self) -> impl Iterator<Item = (&'static str, &Step)> {
+    pub(crate) fn steps(&self) -> impl Iterator<Item = (&'static str, &Step)> {
         [
             ("no core dump", &self.no_core_dump),
             ("not dumpable", &self.not_dumpable),
@@ -175,7 +175,7 @@ impl Hardening {
     }
 
     /// The missing protections, and why.
-    pub fn missing(&self) -> impl Iterator<Item = (&'static str, &str)> {
+    pub(crate) fn missing(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.steps().filter_map(|(name, step)| Some((name, step.reason.as_deref()?)))
     }
 }

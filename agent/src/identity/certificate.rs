@@ -33,20 +33,20 @@ pub struct Validity {
 impl Validity {
     /// Time of the renewal: after two thirds of the validity period.
     #[must_use]
-    pub fn renew_at_ms(&self) -> i64 {
+    pub(crate) fn renew_at_ms(&self) -> i64 {
         let life = self.not_after_ms.saturating_sub(self.not_before_ms);
         self.not_before_ms.saturating_add(life / 3 * 2)
     }
 
     /// Whether the certificate has expired.
     #[must_use]
-    pub fn has_expired(&self, now_ms: i64) -> bool {
+    pub(crate) fn has_expired(&self, now_ms: i64) -> bool {
         now_ms > self.not_after_ms
     }
 
     /// Time until it expires; zero afterwards.
     #[must_use]
-    pub fn left(&self, now_ms: i64) -> Duration {
+    pub(crate) fn left(&self, now_ms: i64) -> Duration {
         Duration::from_millis(u64::try_from(self.not_after_ms.saturating_sub(now_ms)).unwrap_or(0))
     }
 }

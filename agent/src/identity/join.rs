@@ -13,7 +13,7 @@ use crate::telemetry::chain;
 ///
 /// # Errors
 /// [`EnrollError`] that a retry cannot cure: a used or expired token, another server than the token's.
-pub async fn join(
+pub(crate) async fn join(
     url: &ServerUrl,
     token: JoinToken,
     failed: impl Fn(&EnrollError),

@@ -3,12 +3,12 @@
 //! It comes from a one-time join token ([`join`]) or from files ([`files`]), is renewed before it expires ([`enroll`]),
 //! and is kept in memory only, never on a disk.
 
-pub mod certificate;
+pub(crate) mod certificate;
 pub mod enroll;
 pub mod files;
-pub mod join;
+pub(crate) mod join;
 pub mod token;
-pub mod tried_tokens;
+pub(crate) mod tried_tokens;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,8 +25,8 @@ use tracing::info;
 
 use crate::control_plane::tls;
 
-pub use certificate::Validity;
-pub use tried_tokens::TriedTokens;
+pub(crate) use certificate::Validity;
+pub(crate) use tried_tokens::TriedTokens;
 
 /// The configured source of the identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub enum Source {
 impl Source {
     /// The files that it is read from, at the start and at a resume.
     #[must_use]
-    pub fn files(&self) -> Vec<&Path> {
+    pub(crate) fn files(&self) -> Vec<&Path> {
         match self {
             Self::JoinToken(path) => path.iter().map(PathBuf::as_path).collect(),
             Self::Files(files) => vec![&files.certificate, &files.key, &files.ca],
@@ -50,7 +50,7 @@ impl Source {
 
 /// The identity that the daemon starts or resumes with.
 #[derive(Debug)]
-pub enum InitialIdentity {
+pub(crate) enum InitialIdentity {
     /// A join token, to redeem first.
     Token(JoinToken),
     /// A ready identity.
@@ -72,7 +72,7 @@ pub enum InitialIdentityError {
 ///
 /// # Errors
 /// [`InitialIdentityError`].
-pub fn read(source: &Source) -> Result<InitialIdentity, InitialIdentityError> {
+pub(crate) fn read(source: &Source) -> Result<InitialIdentity, InitialIdentityError> {
     Ok(match source {
         Source::JoinToken(path) => InitialIdentity::Token(token::read(path.as_ref())?),
         Source::Files(files) => InitialIdentity::Ready(files::load(files)?),
@@ -83,7 +83,7 @@ pub fn read(source: &Source) -> Result<InitialIdentity, InitialIdentityError> {
 ///
 /// # Errors
 /// [`InitialIdentityError`].
-pub fn read_again(source: &Source) -> Result<InitialIdentity, InitialIdentityError> {
+pub(crate) fn read_again(source: &Source) -> Result<InitialIdentity, InitialIdentityError> {
     match source {
         Source::JoinToken(Some(path)) => Ok(InitialIdentity::Token(token::read_regular(path)?)),
         source => read(source),
@@ -95,7 +95,7 @@ pub fn read_again(source: &Source) -> Result<InitialIdentity, InitialIdentityErr
 ///
 /// # Errors
 /// [`InitialIdentityError`].
-pub fn read_or_keep(
+pub(crate) fn read_or_keep(
     source: &Source,
     kept: Option<Identity>,
 ) -> Result<InitialIdentity, InitialIdentityError> {
@@ -163,7 +163,7 @@ struct Parts {
 
 /// The borrowed parts of an identity.
 #[derive(Debug, Clone, Copy)]
-pub struct Material<'a> {
+pub(crate) struct Material<'a> {
     /// Certificates, PEM.
     pub chain: &'a [u8],
     /// The first one's private key, DER, in the form that it came in.
@@ -195,19 +195,19 @@ impl Identity {
 
     /// The same, with the join tokens that the daemon has tried.
     #[must_use]
-    pub fn with_tried_tokens(self, tried: TriedTokens) -> Self {
+    pub(crate) fn with_tried_tokens(self, tried: TriedTokens) -> Self {
         Self { tried, ..self }
     }
 
     /// The join tokens that the daemon has tried.
     #[must_use]
-    pub fn tried_tokens(&self) -> &TriedTokens {
+    pub(crate) fn tried_tokens(&self) -> &TriedTokens {
         &self.tried
     }
 
     /// Its parts.
     #[must_use]
-    pub fn material(&self) -> Material<'_> {
+    pub(crate) fn material(&self) -> Material<'_> {
         Material { chain: &self.parts.chain, key: &self.parts.key, ca: &self.parts.ca }
     }
 

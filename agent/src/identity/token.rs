@@ -55,7 +55,7 @@ pub fn read(path: Option<&PathBuf>) -> Result<JoinToken, TokenError> {
 ///
 /// # Errors
 /// [`TokenError`], which never repeats what was read.
-pub fn read_regular(path: &Path) -> Result<JoinToken, TokenError> {
+pub(crate) fn read_regular(path: &Path) -> Result<JoinToken, TokenError> {
     parse(path.display().to_string(), open_regular(path).and_then(|file| read_file(path, file)))
 }
 

@@ -8,11 +8,11 @@ const MAX_TOKENS: usize = 16;
 
 /// Tokens that this daemon and its predecessors tried to redeem. They are used up, or were refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TriedTokens(Vec<[u8; SHA256_OUTPUT_LEN]>);
+pub(crate) struct TriedTokens(Vec<[u8; SHA256_OUTPUT_LEN]>);
 
 impl TriedTokens {
     /// Remembers `token`.
-    pub fn note(&mut self, token: &JoinToken) {
+    pub(crate) fn note(&mut self, token: &JoinToken) {
         if !self.has(token) {
             let surplus = (self.0.len() + 1).saturating_sub(MAX_TOKENS);
             self.0.drain(..surplus);
@@ -22,25 +22,25 @@ impl TriedTokens {
 
     /// Whether `token` was tried.
     #[must_use]
-    pub fn has(&self, token: &JoinToken) -> bool {
+    pub(crate) fn has(&self, token: &JoinToken) -> bool {
         self.0.contains(&digest_of(token))
     }
 
     /// Whether no token is known, because the identity came from files or from an earlier version of the daemon.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The digests, one after the other.
     #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         self.0.as_flattened()
     }
 
     /// From [`Self::as_bytes`]; `None` for bytes that are no digests.
     #[must_use]
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (digests, rest) = bytes.as_chunks();
         rest.is_empty().then(|| Self(digests.to_vec()))
     }

@@ -45,7 +45,7 @@ pub struct Reload {
 impl Reload {
     /// Reads from `sources` and sets the rules of `launches` and `units`.
     #[must_use]
-    pub fn new(sources: Sources, launches: Arc<LaunchState>, units: Arc<UnitCredentials>) -> Self {
+    pub(crate) fn new(sources: Sources, launches: Arc<LaunchState>, units: Arc<UnitCredentials>) -> Self {
         Self { sources, launches, units, turn: Arc::default() }
     }
 
@@ -54,7 +54,7 @@ impl Reload {
     ///
     /// # Errors
     /// [`Mistakes`]; then the old rules stay in force.
-    pub async fn rules(&self, asked: Option<Peer>) -> Result<Counts, Mistakes> {
+    pub(crate) async fn rules(&self, asked: Option<Peer>) -> Result<Counts, Mistakes> {
         let outcome = self.take_up().await;
         match &outcome {
             Ok(counts) => report_done(asked, *counts),

@@ -30,7 +30,7 @@ const MACHINE_ID: &str = "/etc/machine-id";
 
 /// The sign that this machine is a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// Another machine-id(5).
     MachineId,
     /// Another boot id, although this process was not restarted.
@@ -42,7 +42,7 @@ pub enum Change {
 impl Change {
     /// The line that launches get, with the remedy.
     #[must_use]
-    pub fn reason(self) -> String {
+    pub(crate) fn reason(self) -> String {
         let by = match self {
             Self::MachineId => "its machine-id has changed since the daemon's start",
             Self::Boot => "its boot id has changed since the daemon's start",
@@ -69,7 +69,7 @@ pub struct CloneDetection {
 
 /// This machine, as the daemon knows it.
 #[derive(Debug)]
-pub struct Machine {
+pub(crate) struct Machine {
     path: PathBuf,
     known: Mutex<Known>,
     /// `None` if there is no VM generation ID to watch.
@@ -105,13 +105,13 @@ impl Known {
 impl Machine {
     /// This machine, as it is now. Opens the kernel's log and reads files: call before the process confines itself.
     #[must_use]
-    pub fn this() -> Self {
+    pub(crate) fn this() -> Self {
         Self::with_id_at(Path::new(MACHINE_ID))
     }
 
     /// The same, with another path of its machine-id.
     #[must_use]
-    pub fn with_id_at(path: &Path) -> Self {
+    pub(crate) fn with_id_at(path: &Path) -> Self {
         let known = Mutex::new(Known::of(path));
         let log = vm_generation::is_reported().then(KernelLog::open).flatten();
         Self { path: path.to_owned(), known, log }
@@ -119,7 +119,7 @@ impl Machine {
 
     /// Reports a change of the machine. Two system calls, and three more once a second; a new generation is reported once.
     #[must_use]
-    pub fn change(&self) -> Option<Change> {
+    pub(crate) fn change(&self) -> Option<Change> {
         if self.log.as_ref().is_some_and(KernelLog::reports_new_generation) {
             return Some(Change::VmGeneration);
         }
@@ -132,25 +132,25 @@ impl Machine {
 
     /// The kernel's log, to wait for: its next line may be that of a new generation. `None` if there is no generation to watch.
     #[must_use]
-    pub fn log(&self) -> Option<File> {
+    pub(crate) fn log(&self) -> Option<File> {
         self.log.as_ref()?.another_handle().ok()
     }
 
     /// The file whose change makes this another machine.
     #[must_use]
-    pub fn id_file(&self) -> &Path {
+    pub(crate) fn id_file(&self) -> &Path {
         &self.path
     }
 
     /// Accepts the machine as it is now.
-    pub fn accept(&self) {
+    pub(crate) fn accept(&self) {
         let _ = self.log.as_ref().map(KernelLog::reports_new_generation);
         *self.known() = Known::of(&self.path);
     }
 
     /// The signs that are watched.
     #[must_use]
-    pub fn watched(&self) -> CloneDetection {
+    pub(crate) fn watched(&self) -> CloneDetection {
         let known = self.known();
         CloneDetection {
             machine_id: known.id.is_known(),
@@ -166,13 +166,13 @@ impl Machine {
 
 /// The current machine-id(5); `None` if there is none.
 #[must_use]
-pub fn id() -> Option<String> {
+pub(crate) fn id() -> Option<String> {
     id::read(Path::new(MACHINE_ID))
 }
 
 /// The machine-id and the boot id, for the control plane, which sees only a digest of them.
 #[must_use]
-pub fn identity() -> [Option<String>; 2] {
+pub(crate) fn identity() -> [Option<String>; 2] {
     [id(), boot::id()]
 }
 

@@ -126,13 +126,13 @@ impl Generation {
 
     /// Time since this process opened it.
     #[must_use]
-    pub fn age(&self) -> Duration {
+    pub(crate) fn age(&self) -> Duration {
         BootTime::now().since(self.since)
     }
 
     /// Calls `run` when the pages are wiped. Only the first call counts: a generation is replaced or revoked once, and
     /// later calls come while its last readers still hold it.
-    pub fn on_wiped(&self, run: impl FnOnce() + Send + Sync + 'static) {
+    pub(crate) fn on_wiped(&self, run: impl FnOnce() + Send + Sync + 'static) {
         if let Err(mut second) = self.on_wiped.set(OnDrop(Some(Box::new(run)))) {
             second.0 = None;
         }
@@ -140,18 +140,18 @@ impl Generation {
 
     /// How many variables there are.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.index.entries.len()
     }
 
     /// Whether any variable's name is one that only a rule naming it exactly grants.
     #[must_use]
-    pub fn has_guarded_names(&self) -> bool {
+    pub(crate) fn has_guarded_names(&self) -> bool {
         self.guarded
     }
 
     /// All variables' names and versions, in ascending order of name.
-    pub fn variables(&self) -> impl ExactSizeIterator<Item = Variable<'_>> {
+    pub(crate) fn variables(&self) -> impl ExactSizeIterator<Item = Variable<'_>> {
         self.index.entries.iter().map(|place| self.index.variable(place))
     }
 
@@ -160,13 +160,13 @@ impl Generation {
     /// # Panics
     /// If `at` is not below [`Self::count`].
     #[must_use]
-    pub fn name(&self, at: usize) -> &str {
+    pub(crate) fn name(&self, at: usize) -> &str {
         self.index.variable(&self.index.entries[at]).name
     }
 
     /// The number of the variable `name`.
     #[must_use]
-    pub fn find(&self, name: &[u8]) -> Option<usize> {
+    pub(crate) fn find(&self, name: &[u8]) -> Option<usize> {
         let entries = &self.index.entries;
         entries.binary_search_by(|place| self.index.variable(place).name.as_bytes().cmp(name)).ok()
     }
@@ -182,7 +182,7 @@ impl Generation {
     /// # Panics
     /// If `at` is not below [`Self::count`].
     #[must_use]
-    pub fn string(&self, at: usize) -> &[u8] {
+    pub(crate) fn string(&self, at: usize) -> &[u8] {
         &self.pages.bytes()[self.index.entries[at].range()]
     }
 }
@@ -199,7 +199,7 @@ impl Generation {
     ///
     /// # Errors
     /// [`GenerationError::TooLarge`], [`GenerationError::Memory`].
-    pub fn blank(memory: &SecretMemory, len: usize) -> Result<BlankGeneration, GenerationError> {
+    pub(crate) fn blank(memory: &SecretMemory, len: usize) -> Result<BlankGeneration, GenerationError> {
         let limit = memory.limit();
         if len > limit {
             return Err(GenerationError::TooLarge { needed: len, limit });
@@ -210,14 +210,14 @@ impl Generation {
 
 impl BlankGeneration {
     /// The place for the strings.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.pages.bytes_mut()[..self.len]
     }
 
     /// Makes the generation of the strings that were written. `variables`: each one's label and the length of its string, in
     /// ascending order of name. `None`, and the pages are wiped, if the strings do not match.
     #[must_use]
-    pub fn described(self, revision: u64, variables: &[(Label<'_>, usize)]) -> Option<Generation> {
+    pub(crate) fn described(self, revision: u64, variables: &[(Label<'_>, usize)]) -> Option<Generation> {
         let mut index = Index::with_capacity(variables.len());
         let mut rest = &self.pages.bytes()[..self.len];
         for &(label, len) in variables {

@@ -14,5 +14,5 @@ pub(crate) mod test_support;
 mod tests;
 
 pub use generation::{BlankGeneration, Generation, GenerationError, Variable};
-pub use pool::Pool;
+pub(crate) use pool::Pool;
 pub use vault::{Holding, Loss, Unavailable, Vault};

@@ -28,7 +28,7 @@ const STACK_SIZE: usize = 128 << 10;
 
 /// A few [`LaunchPages`], each large enough for all current secrets.
 #[derive(Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     shared: Arc<Shared>,
     memory: SecretMemory,
     filler: Option<JoinHandle<()>>,
@@ -79,7 +79,7 @@ impl Pool {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn new(memory: SecretMemory) -> io::Result<Self> {
+    pub(crate) fn new(memory: SecretMemory) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let filler = match memory.backing() {
             Backing::MemfdSecret => Some(start_filler(Arc::clone(&shared), memory.clone())?),
@@ -89,7 +89,7 @@ impl Pool {
     }
 
     /// From now on each launch needs at most `len` bytes; 0 empties the pool.
-    pub fn resize(&self, len: usize) {
+    pub(crate) fn resize(&self, len: usize) {
         let mut shelf = self.shared.lock();
         if shelf.size == len {
             return;
@@ -106,7 +106,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`MemoryError`]: the launch can still be answered inline.
-    pub async fn take(&self, len: usize) -> Result<LaunchPages, MemoryError> {
+    pub(crate) async fn take(&self, len: usize) -> Result<LaunchPages, MemoryError> {
         if let Some(pages) = self.pop(len) {
             return Ok(pages);
         }
@@ -135,8 +135,8 @@ impl Pool {
     }
 
     /// How many are ready.
-    #[must_use]
-    pub fn ready(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn ready(&self) -> usize {
         self.shared.lock().ready.len()
     }
 }

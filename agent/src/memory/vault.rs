@@ -41,12 +41,12 @@ pub enum Loss {
 
 impl Loss {
     /// All losses.
-    pub const ALL: [Self; 6] =
+    pub(crate) const ALL: [Self; 6] =
         [Self::Starting, Self::Stale, Self::Revoked, Self::Quiesced, Self::Cloned, Self::Stopping];
 
     /// A stable word for `status` and logs.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Stale => "stale",
@@ -59,7 +59,7 @@ impl Loss {
 
     /// The error that a launch gets.
     #[must_use]
-    pub const fn code(self) -> ErrorCode {
+    pub(crate) const fn code(self) -> ErrorCode {
         match self {
             Self::Starting | Self::Quiesced | Self::Stopping => ErrorCode::NotReady,
             Self::Stale => ErrorCode::Stale,
@@ -134,7 +134,7 @@ impl Vault {
 
     /// The same, which serves only while `machine` does not change.
     #[must_use]
-    pub fn on(self, machine: Arc<Machine>) -> Self {
+    pub(crate) fn on(self, machine: Arc<Machine>) -> Self {
         Self { machine: Some(machine), ..self }
     }
 
@@ -185,7 +185,7 @@ impl Vault {
 
     /// Wipes everything. `reason` is the line that launches get, with the remedy. A loss that does not close the vault is ignored
     /// while it is closed.
-    pub fn lose(&self, loss: Loss, reason: impl Into<Arc<str>>) {
+    pub(crate) fn lose(&self, loss: Loss, reason: impl Into<Arc<str>>) {
         let writer = self.write();
         if loss.closes() || !self.is_closed() {
             self.wipe(&writer, Unavailable { loss, reason: reason.into() });
@@ -193,7 +193,7 @@ impl Vault {
     }
 
     /// Wipes everything, because this machine is a copy. A closed vault keeps its loss.
-    pub fn lose_to_a_copy(&self, change: Change) {
+    pub(crate) fn lose_to_a_copy(&self, change: Change) {
         let writer = self.write();
         if !self.is_closed() {
             self.wipe(&writer, Unavailable { loss: Loss::Cloned, reason: change.reason().into() });
@@ -201,13 +201,13 @@ impl Vault {
     }
 
     /// Accepts bundles again, whatever the loss was. `reason` is the line that launches get until the first one.
-    pub fn reopen(&self, reason: impl Into<Arc<str>>) {
+    pub(crate) fn reopen(&self, reason: impl Into<Arc<str>>) {
         let writer = self.write();
         self.wipe(&writer, Unavailable { loss: Loss::Starting, reason: reason.into() });
     }
 
     /// Waits until the vault is wiped because this machine is a copy.
-    pub async fn cloned(&self) {
+    pub(crate) async fn cloned(&self) {
         let mut changes = self.changes();
         let is_cloned = || matches!(&**self.state.load(), State::Without(lost) if lost.loss == Loss::Cloned);
         // Never an error: the sender is in `self`, which outlives this future.

@@ -24,12 +24,12 @@ const ID_LEN: usize = 16;
 
 /// An image's random id: part of its descriptor's name and of its key's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ImageId([u8; ID_LEN]);
+pub(crate) struct ImageId([u8; ID_LEN]);
 
 /// The kind of state in an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Certificate, key, CA.
     Identity = 1,
     /// A generation of secrets.
@@ -38,7 +38,7 @@ pub enum Kind {
 
 /// Why bytes are not an image, or cannot be decrypted.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
-pub enum InvalidImage {
+pub(crate) enum InvalidImage {
     /// Written by another program or version.
     #[error("it is not an image of this version")]
     Version,
@@ -61,7 +61,7 @@ pub enum InvalidImage {
 
 /// An image's two parts, in plaintext.
 #[derive(Clone, Copy)]
-pub struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     /// Decrypted into locked memory.
     pub pages: &'a [u8],
     /// Their description.
@@ -71,7 +71,7 @@ pub struct Parts<'a> {
 impl Parts<'_> {
     /// Length of the image, in bytes.
     #[must_use]
-    pub fn image_len(&self) -> usize {
+    pub(crate) fn image_len(&self) -> usize {
         HEADER_LEN + self.pages.len() + TAG_LEN + self.notes.len() + TAG_LEN
     }
 
@@ -79,7 +79,7 @@ impl Parts<'_> {
     ///
     /// # Errors
     /// [`InvalidImage::TooLarge`], [`InvalidImage::Seal`].
-    pub fn seal(
+    pub(crate) fn seal(
         &self,
         kind: Kind,
         id: &ImageId,
@@ -99,7 +99,7 @@ impl Parts<'_> {
 
 /// An image that was found.
 #[derive(Clone, Copy)]
-pub struct Image<'a> {
+pub(crate) struct Image<'a> {
     bound: [u8; HEADER_LEN + ID_LEN],
     pages: &'a [u8],
     notes: &'a [u8],
@@ -110,7 +110,7 @@ impl<'a> Image<'a> {
     ///
     /// # Errors
     /// [`InvalidImage::Version`], [`InvalidImage::Truncated`].
-    pub fn parse(kind: Kind, id: &ImageId, bytes: &'a [u8]) -> Result<Self, InvalidImage> {
+    pub(crate) fn parse(kind: Kind, id: &ImageId, bytes: &'a [u8]) -> Result<Self, InvalidImage> {
         let (found, rest) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(InvalidImage::Truncated)?;
         let (pages_len, notes_len) = (length(found, 8), length(found, 12));
         if *found != header(kind, pages_len, notes_len)? {
@@ -123,13 +123,13 @@ impl<'a> Image<'a> {
 
     /// Length of the pages in plaintext, in bytes.
     #[must_use]
-    pub fn pages_len(&self) -> usize {
+    pub(crate) fn pages_len(&self) -> usize {
         self.pages.len() - TAG_LEN
     }
 
     /// Length of the notes in plaintext, in bytes.
     #[must_use]
-    pub fn notes_len(&self) -> usize {
+    pub(crate) fn notes_len(&self) -> usize {
         self.notes.len() - TAG_LEN
     }
 
@@ -137,7 +137,7 @@ impl<'a> Image<'a> {
     ///
     /// # Errors
     /// [`InvalidImage::Open`], after which `out` must not be read.
-    pub fn open_pages(&self, key: &ImageKey, out: &mut [u8]) -> Result<(), InvalidImage> {
+    pub(crate) fn open_pages(&self, key: &ImageKey, out: &mut [u8]) -> Result<(), InvalidImage> {
         open_part(key, 0, &self.bound, self.pages, out)
     }
 
@@ -145,7 +145,7 @@ impl<'a> Image<'a> {
     ///
     /// # Errors
     /// [`InvalidImage::Open`], after which `out` must not be read.
-    pub fn open_notes(&self, key: &ImageKey, out: &mut [u8]) -> Result<(), InvalidImage> {
+    pub(crate) fn open_notes(&self, key: &ImageKey, out: &mut [u8]) -> Result<(), InvalidImage> {
         open_part(key, 1, &self.bound, self.notes, out)
     }
 }
@@ -223,7 +223,7 @@ impl ImageId {
     ///
     /// # Errors
     /// [`KeyringError::Random`].
-    pub fn generate() -> Result<Self, KeyringError> {
+    pub(crate) fn generate() -> Result<Self, KeyringError> {
         let mut bytes = [0; ID_LEN];
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| KeyringError::Random)?;
         Ok(Self(bytes))
@@ -239,7 +239,7 @@ impl fmt::Display for ImageId {
 /// A text that is not an image's id.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 #[error("an image's id is 32 hexadecimal digits")]
-pub struct InvalidImageId;
+pub(crate) struct InvalidImageId;
 
 impl FromStr for ImageId {
     type Err = InvalidImageId;

@@ -20,7 +20,7 @@ const PAYLOAD_LEN: usize = KEY_LEN + size_of::<u64>();
 
 /// Time after which the kernel drops a key that is not renewed: longer than a restart or an upgrade takes. A daemon cannot tell a
 /// stop from either, so after a stop the keys expire by this.
-pub const KEY_LIFE: Duration = Duration::from_secs(600);
+pub(crate) const KEY_LIFE: Duration = Duration::from_secs(600);
 
 /// Why a key is unavailable.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub struct Keyring {
 }
 
 /// The key of one image. On the heap, so that moving it leaves no copies.
-pub struct ImageKey {
+pub(crate) struct ImageKey {
     bytes: Box<Zeroizing<[u8; KEY_LEN]>>,
 }
 
@@ -73,7 +73,7 @@ impl Keyring {
     ///
     /// # Errors
     /// [`KeyringError::Full`].
-    pub fn put(&self, id: &ImageId, key: &ImageKey, until: BootTime) -> Result<(), KeyringError> {
+    pub(crate) fn put(&self, id: &ImageId, key: &ImageKey, until: BootTime) -> Result<(), KeyringError> {
         let mut payload = Zeroizing::new([0; PAYLOAD_LEN]);
         payload[..KEY_LEN].copy_from_slice(&**key.bytes);
         payload[KEY_LEN..].copy_from_slice(&until.as_millis().to_le_bytes());
@@ -93,7 +93,7 @@ impl Keyring {
     ///
     /// # Errors
     /// [`KeyringError::NoKey`].
-    pub fn find(&self, id: &ImageId) -> Result<(ImageKey, BootTime), KeyringError> {
+    pub(crate) fn find(&self, id: &ImageId) -> Result<(ImageKey, BootTime), KeyringError> {
         let mut payload = Zeroizing::new([0; PAYLOAD_LEN]);
         let read = self.users.search(&description(id)).and_then(|key| key.read(&mut *payload));
         if read != Ok(PAYLOAD_LEN) {
@@ -107,7 +107,7 @@ impl Keyring {
     }
 
     /// Removes an image's key, if it exists.
-    pub fn forget(&self, id: &ImageId) {
+    pub(crate) fn forget(&self, id: &ImageId) {
         if let Ok(key) = self.users.search(&description(id)) {
             // Unlinked as well, so that it does not count against the user's quota until the kernel collects it.
             let _ = key.revoke();
@@ -121,7 +121,7 @@ impl ImageKey {
     ///
     /// # Errors
     /// [`KeyringError::Random`].
-    pub fn generate() -> Result<Self, KeyringError> {
+    pub(crate) fn generate() -> Result<Self, KeyringError> {
         let mut fresh = Self::blank();
         aws_lc_rs::rand::fill(&mut **fresh.bytes).map_err(|_| KeyringError::Random)?;
         Ok(fresh)

@@ -11,12 +11,12 @@
 //!
 //! A *stop* empties the store: systemd closes the descriptors, and the kernel wipes their pages.
 
-pub mod image;
+pub(crate) mod image;
 pub mod keyring;
 mod memfd;
 mod record;
 mod store;
 mod stored;
 
-pub use store::{Kept, KeptSecrets, Store, is_image};
-pub use stored::{StoreView, Stored};
+pub(crate) use store::{Kept, KeptSecrets, Store, is_image};
+pub(crate) use stored::{StoreView, Stored};

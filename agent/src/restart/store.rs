@@ -61,7 +61,7 @@ impl From<InvalidRecord> for StoreError {
 
 /// The state that a predecessor left.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub(crate) struct Kept {
     /// Its identity, if still valid.
     pub identity: Option<Identity>,
     /// Its secrets, fetched by that identity.
@@ -92,7 +92,7 @@ impl Kept {
 
 /// A predecessor's secrets.
 #[derive(Debug)]
-pub struct KeptSecrets {
+pub(crate) struct KeptSecrets {
     /// The devbox that they are for.
     pub devbox: String,
     /// The secrets.
@@ -103,7 +103,7 @@ pub struct KeptSecrets {
 
 /// The images of this daemon. Without a service manager, or without a keyring, each call does nothing.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
     memory: SecretMemory,
     server: String,
     keyring: Option<Keyring>,
@@ -128,7 +128,7 @@ impl Store {
     /// Opens the store and takes over the images that a predecessor left, if it ran on the same machine for the same server.
     /// `descriptors`: the images, by their names in the store. An image that cannot be taken over is logged and dropped.
     #[must_use]
-    pub fn open(
+    pub(crate) fn open(
         memory: &SecretMemory,
         server: &ServerUrl,
         descriptors: Vec<(String, OwnedFd)>,
@@ -148,12 +148,12 @@ impl Store {
 
     /// A view of its content, for `status`.
     #[must_use]
-    pub fn view(&self) -> Arc<StoreView> {
+    pub(crate) fn view(&self) -> Arc<StoreView> {
         Arc::clone(&self.view)
     }
 
     /// Drops secrets of another devbox than the one whose identity this daemon starts with.
-    pub fn keep_only(&mut self, kept: &mut Kept, initial: &InitialIdentity) {
+    pub(crate) fn keep_only(&mut self, kept: &mut Kept, initial: &InitialIdentity) {
         let devbox = match initial {
             InitialIdentity::Ready(identity) => Some(identity.devbox_id()),
             InitialIdentity::Token(_) => None,
@@ -166,7 +166,7 @@ impl Store {
     }
 
     /// Stores `identity` for a successor until its certificate expires.
-    pub fn keep_identity(&mut self, identity: &Identity) {
+    pub(crate) fn keep_identity(&mut self, identity: &Identity) {
         let until = BootTime::now() + identity.validity().left(now_ms());
         let notes = record::identity(&self.home(), identity).map_err(StoreError::from);
         let slot =
@@ -175,7 +175,7 @@ impl Store {
     }
 
     /// Stores `generation` of `devbox` for a successor until `lease` expires.
-    pub fn keep_secrets(&mut self, devbox: &str, generation: &Generation, lease: BootTime) {
+    pub(crate) fn keep_secrets(&mut self, devbox: &str, generation: &Generation, lease: BootTime) {
         let notes = record::secrets(devbox, generation).map_err(StoreError::from);
         let slot = notes.and_then(|notes| {
             self.put(Kind::Secrets, Parts { pages: generation.strings(), notes: &notes }, lease)
@@ -186,7 +186,7 @@ impl Store {
     }
 
     /// Extends the stored secrets' lease.
-    pub fn renew_lease(&mut self, lease: BootTime) {
+    pub(crate) fn renew_lease(&mut self, lease: BootTime) {
         if let Some(slot) = &mut self.secrets {
             slot.until = lease;
         }
@@ -195,7 +195,7 @@ impl Store {
     }
 
     /// Renews the images' keys. Call more often than every [`KEY_LIFE`](super::keyring::KEY_LIFE).
-    pub fn tend(&self) {
+    pub(crate) fn tend(&self) {
         let Some(keyring) = &self.keyring else { return };
         for slot in [&self.identity, &self.secrets].into_iter().flatten().filter(|slot| !slot.is_over()) {
             if let Err(error) = keyring.put(&slot.id, &slot.key, slot.until) {
@@ -205,7 +205,7 @@ impl Store {
     }
 
     /// Removes the secrets.
-    pub fn forget_secrets(&mut self) {
+    pub(crate) fn forget_secrets(&mut self) {
         if let Some(slot) = self.secrets.take() {
             self.discard(&slot);
         }
@@ -213,7 +213,7 @@ impl Store {
     }
 
     /// Removes secrets and identity. Their keys are gone when this returns.
-    pub fn forget_everything(&mut self) {
+    pub(crate) fn forget_everything(&mut self) {
         if let Some(slot) = self.identity.take() {
             self.discard(&slot);
         }
@@ -225,7 +225,7 @@ impl Store {
     ///
     /// # Errors
     /// The service manager does not listen.
-    pub async fn closed(&self) -> io::Result<()> {
+    pub(crate) async fn closed(&self) -> io::Result<()> {
         match self.keyring {
             Some(_) => service_manager::caught_up().await,
             None => Ok(()),
@@ -356,7 +356,7 @@ impl Slot {
 
 /// Whether a descriptor's name in the store is an image's.
 #[must_use]
-pub fn is_image(name: &str) -> bool {
+pub(crate) fn is_image(name: &str) -> bool {
     [Kind::Identity, Kind::Secrets].iter().any(|kind| name.starts_with(prefix(*kind)))
 }
 

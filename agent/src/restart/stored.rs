@@ -17,7 +17,7 @@ pub struct Stored {
 
 /// A view of the store: written by the store, read by `status`.
 #[derive(Debug, Default)]
-pub struct StoreView(Mutex<Images>);
+pub(crate) struct StoreView(Mutex<Images>);
 
 /// Each image's expiry.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub(super) struct Images {
 impl StoreView {
     /// The state that a restart would find at this moment.
     #[must_use]
-    pub fn now(&self) -> Stored {
+    pub(crate) fn now(&self) -> Stored {
         let (images, now) = (self.images(), BootTime::now());
         Stored {
             identity: images.identity.is_some_and(|until| now < until),

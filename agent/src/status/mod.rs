@@ -18,7 +18,7 @@ use crate::memory::Loss;
 use crate::restart::Stored;
 use crate::sync::{Failure, Timings};
 
-pub use sources::Sources;
+pub(crate) use sources::Sources;
 
 /// The daemon's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -41,12 +41,12 @@ pub enum State {
 
 impl State {
     /// All states.
-    pub const ALL: [Self; 6] =
+    pub(crate) const ALL: [Self; 6] =
         [Self::Starting, Self::Ready, Self::Stale, Self::Quiesced, Self::Cloned, Self::Lost];
 
     /// The name in JSON, tables and metrics.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Ready => "ready",

@@ -14,7 +14,7 @@ use crate::telemetry::{audit, chain, stderr};
 
 /// The parts that a status describes.
 #[derive(Debug)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// The control plane.
     pub server: ServerUrl,
     /// The current secrets.
@@ -36,13 +36,13 @@ pub struct Sources {
 impl Sources {
     /// The status at this moment, with every variable.
     #[must_use]
-    pub fn status(&self, launches: Launches) -> Status {
+    pub(crate) fn status(&self, launches: Launches) -> Status {
         self.listing(launches, |generation| generation.variables().map(Variable::from).collect())
     }
 
     /// The same without `secrets`: metrics need their number only, and a devbox may have thousands.
     #[must_use]
-    pub fn summary(&self, launches: Launches) -> Status {
+    pub(crate) fn summary(&self, launches: Launches) -> Status {
         self.listing(launches, |_| Vec::new())
     }
 

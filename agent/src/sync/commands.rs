@@ -18,7 +18,7 @@ const QUEUED: usize = 4;
 
 /// Why a command is not carried out.
 #[derive(Debug, Error)]
-pub enum CommandError {
+pub(crate) enum CommandError {
     /// The daemon is stopping.
     #[error("the daemon is stopping: start it again")]
     Stopping,
@@ -67,7 +67,7 @@ impl Reply {
 
 /// Sends commands to the [`Lifecycle`](super::Lifecycle) that has the other end.
 #[derive(Debug, Clone)]
-pub struct Commands {
+pub(crate) struct Commands {
     sender: mpsc::Sender<Command>,
     vault: Arc<Vault>,
     source: Arc<Source>,
@@ -75,7 +75,7 @@ pub struct Commands {
 
 /// The receiving end of [`Commands`].
 #[derive(Debug)]
-pub struct CommandQueue {
+pub(crate) struct CommandQueue {
     receiver: mpsc::Receiver<Command>,
     vault: Arc<Vault>,
 }
@@ -83,7 +83,7 @@ pub struct CommandQueue {
 impl Commands {
     /// Both ends. `source`: the identity to resume with when no token is passed.
     #[must_use]
-    pub fn new(vault: Arc<Vault>, source: Source) -> (Self, CommandQueue) {
+    pub(crate) fn new(vault: Arc<Vault>, source: Source) -> (Self, CommandQueue) {
         let (sender, receiver) = mpsc::channel(QUEUED);
         let queue = CommandQueue { receiver, vault: Arc::clone(&vault) };
         (Self { sender, vault, source: Arc::new(source) }, queue)
@@ -94,7 +94,7 @@ impl Commands {
     ///
     /// # Errors
     /// [`CommandError::LaunchesInProgress`], [`CommandError::Stored`], [`CommandError::Stopping`].
-    pub async fn quiesce(&self, asker: Peer) -> Result<(), CommandError> {
+    pub(crate) async fn quiesce(&self, asker: Peer) -> Result<(), CommandError> {
         self.send(asker, Action::Quiesce).await
     }
 
@@ -103,7 +103,7 @@ impl Commands {
     ///
     /// # Errors
     /// [`CommandError`].
-    pub async fn resume(&self, asker: Peer, token: Option<JoinToken>) -> Result<(), CommandError> {
+    pub(crate) async fn resume(&self, asker: Peer, token: Option<JoinToken>) -> Result<(), CommandError> {
         if serves(&self.vault) {
             return Err(CommandError::Serving);
         }

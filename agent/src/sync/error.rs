@@ -12,7 +12,7 @@ use crate::memory::GenerationError;
 
 /// Why a poll failed.
 #[derive(Debug, Error)]
-pub enum SyncError {
+pub(crate) enum SyncError {
     /// The control plane was not reached.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -60,7 +60,7 @@ pub enum SyncError {
 
 impl SyncError {
     /// All kinds.
-    pub const KINDS: [&str; 15] = [
+    pub(crate) const KINDS: [&str; 15] = [
         "resolve",
         "connect",
         "timeout",
@@ -80,7 +80,7 @@ impl SyncError {
 
     /// A stable word for metrics.
     #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Transport(error) => error.kind(),
             Self::Refused(_) => "refused",

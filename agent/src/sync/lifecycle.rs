@@ -40,7 +40,7 @@ const RESUMING: &str = "the daemon joins anew and has no secrets yet: try again,
 
 /// All that outlives a phase.
 #[derive(Debug)]
-pub struct Lifecycle {
+pub(crate) struct Lifecycle {
     /// The control plane.
     pub url: ServerUrl,
     /// Times of the poll.
@@ -77,7 +77,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// [`EnrollError`] if the first phase cannot ever join. A later one that cannot leaves the daemon quiesced.
-    pub async fn run(mut self, start: InitialIdentity, mut commands: CommandQueue) -> EnrollError {
+    pub(crate) async fn run(mut self, start: InitialIdentity, mut commands: CommandQueue) -> EnrollError {
         let mut start = Some(start);
         let mut is_first = true;
         loop {

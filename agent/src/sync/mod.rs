@@ -28,18 +28,18 @@
 //! ```
 
 mod certificate_files;
-pub mod commands;
+pub(crate) mod commands;
 mod continuity;
 mod error;
 pub mod expiry;
-pub mod lifecycle;
-pub mod poll;
-pub mod progress;
+pub(crate) mod lifecycle;
+pub(crate) mod poll;
+pub(crate) mod progress;
 mod renewal;
 mod report;
 
-pub use commands::{CommandError, CommandQueue, Commands};
-pub use error::SyncError;
-pub use lifecycle::Lifecycle;
+pub(crate) use commands::{CommandQueue, Commands};
+pub(crate) use error::SyncError;
+pub(crate) use lifecycle::Lifecycle;
 pub use poll::{PollTimes, Poller};
 pub use progress::{Failure, Progress, Timings};

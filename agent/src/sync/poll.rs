@@ -32,7 +32,7 @@ use crate::restart::Store;
 use crate::sys::{SecretMemory, now_ms};
 use crate::telemetry::chain;
 
-pub use failure::inform_waiting_launches;
+pub(crate) use failure::inform_waiting_launches;
 pub use timing::PollTimes;
 
 use timing::SentRequest;
@@ -103,7 +103,7 @@ impl<'a> Poller<'a> {
 
     /// The same, which stores identity and secrets for a successor, and continues with the vault's secrets.
     #[must_use]
-    pub fn keeping(mut self, store: &'a mut Store) -> Self {
+    pub(crate) fn keeping(mut self, store: &'a mut Store) -> Self {
         store.keep_identity(&self.identity);
         self.store = Some(store);
         if let Ok(generation) = self.vault.current() {
@@ -114,7 +114,7 @@ impl<'a> Poller<'a> {
     }
 
     /// Polls for ever. Cancel-safe: a bundle is accepted completely or not at all.
-    pub async fn run(&mut self) -> Infallible {
+    pub(crate) async fn run(&mut self) -> Infallible {
         loop {
             let pause = self.turn().await.min(self.renewal.left(now_ms()));
             // Even a timer of zero would wake the process once more in each idle half minute.
@@ -166,7 +166,7 @@ impl<'a> Poller<'a> {
     }
 
     /// Uses `identity` from the next request on.
-    pub fn adopt(&mut self, identity: Identity) {
+    pub(crate) fn adopt(&mut self, identity: Identity) {
         self.progress.metrics().certificate_renewed();
         report_renewal(&identity);
         self.progress.identified(&identity);

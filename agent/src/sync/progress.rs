@@ -63,28 +63,28 @@ struct State {
 impl Progress {
     /// Events are counted in `metrics`.
     #[must_use]
-    pub fn counted_in(metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn counted_in(metrics: Arc<Metrics>) -> Self {
         Self { metrics, ..Self::default() }
     }
 
     /// The counters of polls and their failures.
     #[must_use]
-    pub fn metrics(&self) -> &Metrics {
+    pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
     /// Records how long joining took.
-    pub fn joined_in(&self, duration: Duration) {
+    pub(crate) fn joined_in(&self, duration: Duration) {
         self.state().timings.enroll_ms = Some(milliseconds(duration));
     }
 
     /// Records how long fetching the first bundle took. Later calls are ignored.
-    pub fn fetched_in(&self, duration: Duration) {
+    pub(crate) fn fetched_in(&self, duration: Duration) {
         self.state().timings.fetch_ms.get_or_insert(milliseconds(duration));
     }
 
     /// Records the identity in use.
-    pub fn identified(&self, identity: &Identity) {
+    pub(crate) fn identified(&self, identity: &Identity) {
         let mut state = self.state();
         state.devbox_id = Some(identity.devbox_id().to_owned());
         state.certificate = Some(identity.validity());
@@ -92,14 +92,14 @@ impl Progress {
     }
 
     /// Records that the daemon has no identity any more.
-    pub fn forgotten(&self) {
+    pub(crate) fn forgotten(&self) {
         let mut state = self.state();
         state.certificate = None;
         state.failure = None;
     }
 
     /// Records that the control plane has confirmed the secrets.
-    pub fn succeeded(&self) {
+    pub(crate) fn succeeded(&self) {
         let mut state = self.state();
         state.last_sync = Some(BootTime::now());
         state.failure = None;
@@ -107,7 +107,7 @@ impl Progress {
     }
 
     /// Records a failure. Returns whether it differs from the last one since a success, so that each is logged once.
-    pub fn failed(&self, message: String) -> bool {
+    pub(crate) fn failed(&self, message: String) -> bool {
         let mut state = self.state();
         let is_news = state.failure.as_ref().is_none_or(|failure| failure.message != message);
         let since_ms = state.failure.take().map_or_else(now_ms, |failure| failure.since_ms);
@@ -118,7 +118,7 @@ impl Progress {
 
     /// Wakes after each poll and each new certificate.
     #[must_use]
-    pub fn changes(&self) -> watch::Receiver<()> {
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }
 

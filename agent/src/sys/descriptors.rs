@@ -17,14 +17,14 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// The descriptors, by the names that their units give them.
 #[derive(Debug, Default)]
-pub struct Inherited(Vec<(String, OwnedFd)>);
+pub(crate) struct Inherited(Vec<(String, OwnedFd)>);
 
 impl Inherited {
     /// Takes them. Empty the second time, and without a service manager. Call before anything opens a descriptor.
     ///
     /// # Errors
     /// The service manager's variables contradict each other, or name a descriptor that is not open.
-    pub fn take() -> io::Result<Self> {
+    pub(crate) fn take() -> io::Result<Self> {
         if TAKEN.swap(true, Ordering::Relaxed) {
             return Ok(Self::default());
         }
@@ -36,13 +36,13 @@ impl Inherited {
     }
 
     /// The one of this name, if it was passed.
-    pub fn named(&mut self, name: &str) -> Option<OwnedFd> {
+    pub(crate) fn named(&mut self, name: &str) -> Option<OwnedFd> {
         let at = self.0.iter().position(|(found, _)| found == name)?;
         Some(self.0.swap_remove(at).1)
     }
 
     /// All whose names match.
-    pub fn all(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<(String, OwnedFd)> {
+    pub(crate) fn all(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<(String, OwnedFd)> {
         self.0.extract_if(.., |(name, _)| wanted(name)).collect()
     }
 }

@@ -51,7 +51,7 @@ impl Account {
 }
 
 /// A page-rounded range of memory that is never swapped and never dumped, all of it present. Wiped when dropped.
-pub struct LockedPages {
+pub(crate) struct LockedPages {
     mapping: Mapping,
     account: Arc<Account>,
     wipe: bool,
@@ -96,20 +96,20 @@ impl LockedPages {
 
     /// All bytes of the pages. Bytes that were never written are 0.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: the mapping is readable, initialised (the kernel made it of zeros), as long as `self`, and only `&mut
         // self` writes to it: its descriptor, if there is one, is closed or owned by the same `LaunchPages`.
         unsafe { std::slice::from_raw_parts(self.mapping.address.as_ptr(), self.mapping.len.get()) }
     }
 
     /// All of the pages' bytes, to write.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         self.mapping.bytes_mut()
     }
 
     /// Length in bytes: a multiple of the page size, never 0.
     #[must_use]
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.mapping.len.get()
     }
 }
@@ -140,7 +140,7 @@ impl LockedPages {
 
 /// `memfd_secret(2)` pages for one launch: filled here, then handed over by their descriptor.
 #[derive(Debug)]
-pub struct LaunchPages {
+pub(crate) struct LaunchPages {
     pages: LockedPages,
     descriptor: OwnedFd,
 }
@@ -152,18 +152,18 @@ impl LaunchPages {
 
     /// Length in bytes.
     #[must_use]
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.pages.size()
     }
 
     /// All of the pages' bytes, to write.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         self.pages.bytes_mut()
     }
 
     /// Unmaps the pages, contents kept, and returns the one descriptor by which they can be reached.
     #[must_use]
-    pub fn into_descriptor(mut self) -> OwnedFd {
+    pub(crate) fn into_descriptor(mut self) -> OwnedFd {
         self.pages.wipe = false;
         self.descriptor
     }
@@ -177,7 +177,7 @@ impl LaunchPages {
     ///
     /// # Panics
     /// If the pages have no room for the mark.
-    pub async fn hand_over<E>(
+    pub(crate) async fn hand_over<E>(
         self,
         len: usize,
         hand_over: impl AsyncFnOnce(BorrowedFd<'_>) -> Result<(), E>,
@@ -198,7 +198,7 @@ impl LaunchPages {
 /// Launch pages whose descriptor was sent, and is closed here. Dropped, they are marked as withdrawn and wiped, because the
 /// kernel does not take back the descriptor itself.
 #[derive(Debug)]
-pub struct SentPages {
+pub(crate) struct SentPages {
     pages: LockedPages,
     /// Bytes of the strings; their mark follows.
     len: usize,
@@ -206,7 +206,7 @@ pub struct SentPages {
 
 impl SentPages {
     /// The launcher has the descriptor: unmaps the pages, contents kept.
-    pub fn release(mut self) {
+    pub(crate) fn release(mut self) {
         self.pages.wipe = false;
     }
 
@@ -215,7 +215,7 @@ impl SentPages {
     ///
     /// The order is the daemon's half of the launch protocol's section on withdrawing: asked before the mark is set,
     /// `has_read` could be outdated by a launcher that sees neither the mark nor, a moment later, its strings.
-    pub fn withdraw(mut self, has_read: impl FnOnce() -> bool) -> bool {
+    pub(crate) fn withdraw(mut self, has_read: impl FnOnce() -> bool) -> bool {
         self.mark();
         if has_read() {
             self.release();

@@ -24,7 +24,7 @@ pub enum Backing {
 impl Backing {
     /// A stable word for `status` and logs.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::MemfdSecret => "memfd_secret",
             Self::Mlock => "mlock",
@@ -48,7 +48,7 @@ pub enum Requirement {
 impl Requirement {
     /// As in the configuration.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::MemfdSecret => "memfd_secret",
             Self::Any => "any",
@@ -103,7 +103,7 @@ impl SecretMemory {
     ///
     /// # Errors
     /// The error of `mlock(2)`.
-    pub fn mlock(limit: usize, reason: MemoryError) -> Result<Self, MemoryError> {
+    pub(crate) fn mlock(limit: usize, reason: MemoryError) -> Result<Self, MemoryError> {
         Self::tried(Source::Mlock(reason), limit)
     }
 
@@ -116,7 +116,7 @@ impl SecretMemory {
 
     /// The kind of memory.
     #[must_use]
-    pub fn backing(&self) -> Backing {
+    pub(crate) fn backing(&self) -> Backing {
         match self.0.source {
             Source::MemfdSecret(_) => Backing::MemfdSecret,
             Source::Mlock(_) => Backing::Mlock,
@@ -125,7 +125,7 @@ impl SecretMemory {
 
     /// Why it is not `memfd_secret(2)`; `None` if it is.
     #[must_use]
-    pub fn fallback_reason(&self) -> Option<&MemoryError> {
+    pub(crate) fn fallback_reason(&self) -> Option<&MemoryError> {
         match &self.0.source {
             Source::MemfdSecret(_) => None,
             Source::Mlock(reason) => Some(reason),
@@ -134,19 +134,19 @@ impl SecretMemory {
 
     /// The protections of the pages that this kernel lacks, by the names of madvise(2).
     #[must_use]
-    pub fn gaps(&self) -> Vec<&'static str> {
+    pub(crate) fn gaps(&self) -> Vec<&'static str> {
         self.0.account.refused()
     }
 
     /// The most that one bundle may take, in bytes.
     #[must_use]
-    pub fn limit(&self) -> usize {
+    pub(crate) fn limit(&self) -> usize {
         self.0.limit
     }
 
     /// Bytes locked right now: the generation, and the pages prepared for launches.
     #[must_use]
-    pub fn bytes_locked(&self) -> usize {
+    pub(crate) fn bytes_locked(&self) -> usize {
         self.0.account.bytes()
     }
 
@@ -155,7 +155,7 @@ impl SecretMemory {
     ///
     /// # Errors
     /// [`MemoryError`], usually [`MemoryError::LockLimit`].
-    pub fn allocate(&self, len: usize) -> Result<LockedPages, MemoryError> {
+    pub(crate) fn allocate(&self, len: usize) -> Result<LockedPages, MemoryError> {
         let size = self.page_rounded(len)?;
         match &self.0.source {
             Source::MemfdSecret(zeros) => {
@@ -169,7 +169,7 @@ impl SecretMemory {
     ///
     /// # Errors
     /// [`MemoryError`]; the reason against `memfd_secret(2)` if the backing is [`Backing::Mlock`].
-    pub fn launch_pages(&self, len: usize) -> Result<LaunchPages, MemoryError> {
+    pub(crate) fn launch_pages(&self, len: usize) -> Result<LaunchPages, MemoryError> {
         let size = self.page_rounded(len)?;
         match &self.0.source {
             Source::MemfdSecret(zeros) => {
@@ -183,7 +183,7 @@ impl SecretMemory {
     ///
     /// # Errors
     /// [`MemoryError`] if it cannot be mapped.
-    pub fn copy_received(&self, descriptor: &OwnedFd) -> Result<Vec<u8>, MemoryError> {
+    pub(crate) fn copy_received(&self, descriptor: &OwnedFd) -> Result<Vec<u8>, MemoryError> {
         copy_received(descriptor)
     }
 

@@ -9,7 +9,7 @@ use nix::libc::{self, c_int};
 /// Whether the peer of the connected Unix socket `socket` has read everything that was sent to it, or has closed its end, which
 /// discards the rest (`SIOCOUTQ`, unix(7)). If the kernel cannot tell, the answer counts as read.
 #[must_use]
-pub fn has_read_all(socket: &impl AsFd) -> bool {
+pub(crate) fn has_read_all(socket: &impl AsFd) -> bool {
     !matches!(outgoing(socket), Ok(left) if left > 0)
 }
 

@@ -16,7 +16,7 @@ use super::audit::{self, JournalLayer};
 pub use devbox_secrets_common::log::Format;
 
 /// The level if none is configured.
-pub const DEFAULT_LEVEL: &str = "info";
+pub(crate) const DEFAULT_LEVEL: &str = "info";
 
 /// Why there is no log.
 #[derive(Debug, Error)]
@@ -33,7 +33,7 @@ pub enum LogError {
 ///
 /// # Errors
 /// [`LogError::Level`].
-pub fn filter(level: &str) -> Result<EnvFilter, LogError> {
+pub(crate) fn filter(level: &str) -> Result<EnvFilter, LogError> {
     EnvFilter::try_new(level).map_err(LogError::Level)
 }
 

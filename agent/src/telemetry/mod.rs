@@ -4,9 +4,9 @@
 //! No secret reaches any of them: types that hold one cannot be printed (`SecretBytes`, redacted
 //! `Debug`).
 
-pub mod audit;
+pub(crate) mod audit;
 pub mod log;
-pub mod service_manager;
+pub(crate) mod service_manager;
 #[cfg(test)]
 pub(crate) mod test_support;
 

@@ -40,17 +40,17 @@ static UNSENT: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 static IS_SENDING: AtomicBool = AtomicBool::new(false);
 
 /// The first bundle is there: launches succeed from now on.
-pub fn ready() {
+pub(crate) fn ready() {
     deliver("READY=1".to_owned());
 }
 
 /// The daemon ends.
-pub fn stopping() {
+pub(crate) fn stopping() {
     notify("STOPPING=1");
 }
 
 /// One line for `systemctl status`.
-pub fn status(line: &str) {
+pub(crate) fn status(line: &str) {
     notify(&format!("STATUS={line}"));
 }
 
@@ -58,18 +58,18 @@ pub fn status(line: &str) {
 ///
 /// # Errors
 /// It does not read just now, or cannot be reached.
-pub fn store(name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn store(name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
     send(&format!("FDSTORE=1\nFDNAME={name}"), &[descriptor])
 }
 
 /// Has the service manager close what it keeps as `name`.
-pub fn remove(name: &str) {
+pub(crate) fn remove(name: &str) {
     deliver(format!("FDSTOREREMOVE=1\nFDNAME={name}"));
 }
 
 /// Keeps the watchdog quiet, at twice the pace that it asks for, as long as this runtime turns; for
 /// ever.
-pub async fn feed_watchdog() {
+pub(crate) async fn feed_watchdog() {
     let Some(deadline) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;
     };
@@ -88,7 +88,7 @@ pub async fn feed_watchdog() {
 ///
 /// # Errors
 /// There is no pipe, or the service manager cannot be reached.
-pub async fn caught_up() -> io::Result<()> {
+pub(crate) async fn caught_up() -> io::Result<()> {
     let (ours, theirs) = io::pipe()?;
     while !send_unsent() {
         sleep(AGAIN).await;

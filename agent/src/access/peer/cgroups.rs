@@ -18,14 +18,14 @@ const MAX_LISTS: usize = 4_096;
 
 /// The hierarchy in which systemd keeps units.
 #[derive(Debug, Clone)]
-pub struct Cgroups {
+pub(crate) struct Cgroups {
     root: PathBuf,
 }
 
 impl Cgroups {
     /// This machine's hierarchy: the unified one, or systemd's own on cgroup v1.
     #[must_use]
-    pub fn of_this_machine() -> Self {
+    pub(crate) fn of_this_machine() -> Self {
         let mount = Path::new(MOUNT);
         let unified = mount.join("cgroup.controllers").exists();
         Self { root: if unified { mount.to_owned() } else { mount.join("systemd") } }
@@ -38,7 +38,7 @@ impl Cgroups {
     /// below a unit's are that unit's, even if a user's manager gives them the name of a system
     /// unit. To ask for few units is cheap; to ask for all reads the list of processes of each.
     #[must_use]
-    pub fn unit_of(&self, pid: i32, wanted: impl Fn(&UnitName) -> bool) -> Option<UnitName> {
+    pub(crate) fn unit_of(&self, pid: i32, wanted: impl Fn(&UnitName) -> bool) -> Option<UnitName> {
         if pid <= 0 {
             return None;
         }
@@ -51,7 +51,7 @@ impl Cgroups {
     /// Whether the cgroup of the system manager's unit `unit`, or one below it, holds process
     /// `pid`.
     #[must_use]
-    pub fn has(&self, unit: &UnitName, pid: i32) -> bool {
+    pub(crate) fn has(&self, unit: &UnitName, pid: i32) -> bool {
         self.unit_of(pid, |found| found == unit).is_some()
     }
 

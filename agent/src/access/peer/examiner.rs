@@ -40,7 +40,7 @@ const MAX_QUEUED: usize = 512;
 
 /// Answers questions about processes.
 #[derive(Debug)]
-pub struct Examiner {
+pub(crate) struct Examiner {
     cgroups: Cgroups,
     deadline: Duration,
     queue: OnceLock<Option<Arc<Queue>>>,
@@ -76,17 +76,17 @@ struct State {
 impl Examiner {
     /// An examiner that is not started yet. Units are those of `cgroups`.
     #[must_use]
-    pub fn new(cgroups: Cgroups) -> Self {
+    pub(crate) fn new(cgroups: Cgroups) -> Self {
         Self { cgroups, deadline: MAX_EXAMINATION, queue: OnceLock::new() }
     }
 
     /// Starts the first thread, if it is not running.
-    pub fn prepare(&self) {
+    pub(crate) fn prepare(&self) {
         self.queue();
     }
 
     /// Examines `process`. Its facts are unknown if it ends meanwhile.
-    pub async fn examine(&self, peer: Peer, process: Process, questions: Questions) -> Facts {
+    pub(crate) async fn examine(&self, peer: Peer, process: Process, questions: Questions) -> Facts {
         let Some(queue) = self.queue() else { return Facts::unknown(peer, Obstacle::NoExaminer) };
         let (answer, answered) = oneshot::channel();
         if !queue.push(Job { peer, process, questions, answer }) {
@@ -105,7 +105,7 @@ impl Examiner {
 
     /// Threads that examine a process right now, including those that are stuck.
     #[must_use]
-    pub fn busy(&self) -> usize {
+    pub(crate) fn busy(&self) -> usize {
         self.queue.get().and_then(Option::as_ref).map_or(0, |queue| queue.lock().busy())
     }
 

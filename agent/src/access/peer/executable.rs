@@ -23,7 +23,7 @@ pub(super) const MAX_HASHED: i64 = 1 << 30;
 /// may run a program that everybody can execute: so an executable narrows a rule about a user or
 /// unit, and seldom suffices alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Executable {
+pub(crate) struct Executable {
     /// Its path by the kernel: absolute, without symbolic links. A path that the questions name is
     /// verified to be the file that the daemon sees there; other paths may be of another mount
     /// namespace.

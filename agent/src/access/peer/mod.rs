@@ -21,14 +21,14 @@ mod unit;
 #[cfg(test)]
 mod tests;
 
-pub use cgroups::Cgroups;
+pub(crate) use cgroups::Cgroups;
 pub use digest::{Digest, InvalidDigest};
 #[cfg(test)]
 pub(crate) use examiner::ByHand;
-pub use examiner::Examiner;
-pub use executable::Executable;
-pub use namespace::{household, is_anonymous_group, is_anonymous_user};
-pub use obstacle::Obstacle;
+pub(crate) use examiner::Examiner;
+pub(crate) use executable::Executable;
+pub(crate) use namespace::{household, is_anonymous_group, is_anonymous_user};
+pub(crate) use obstacle::Obstacle;
 pub use process::Process;
 pub use unit::{InvalidUnitName, InvalidUnitPattern, UnitName, UnitPattern};
 
@@ -55,7 +55,7 @@ impl Peer {
     ///
     /// # Errors
     /// The system call's error, if `socket` is not a connected Unix socket.
-    pub fn of(socket: &impl AsFd) -> Result<Self, nix::Error> {
+    pub(crate) fn of(socket: &impl AsFd) -> Result<Self, nix::Error> {
         let credentials = getsockopt(socket, PeerCredentials)?;
         Ok(Self { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() })
     }
@@ -68,11 +68,11 @@ impl fmt::Display for Peer {
 }
 
 /// A fact, or why it is unknown.
-pub type Learned<T> = Result<T, Obstacle>;
+pub(crate) type Learned<T> = Result<T, Obstacle>;
 
 /// The facts that rules ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Questions {
+pub(crate) struct Questions {
     /// Whether it belongs to one of these units.
     pub units: Vec<UnitPattern>,
     /// Whether it runs one of these files.
@@ -83,7 +83,7 @@ pub struct Questions {
 
 /// A program that a rule names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExecutableQuestion {
+pub(crate) struct ExecutableQuestion {
     /// Its absolute path.
     pub path: String,
     /// Whether a rule names its digest.
@@ -92,7 +92,7 @@ pub struct ExecutableQuestion {
 
 impl Questions {
     /// Asks whether the process runs the file at `path`, and for the file's contents if `digest`.
-    pub fn add_executable(&mut self, path: &str, digest: bool) {
+    pub(crate) fn add_executable(&mut self, path: &str, digest: bool) {
         match self.executables.iter_mut().find(|question| question.path == path) {
             Some(question) => question.digest |= digest,
             None => self.executables.push(ExecutableQuestion { path: path.to_owned(), digest }),
@@ -101,14 +101,14 @@ impl Questions {
 
     /// Whether no fact is asked for.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.units.is_empty() && self.executables.is_empty() && !self.any_executable
     }
 }
 
 /// The facts about a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// Its ids at the connection.
     pub peer: Peer,
     /// Its unit of the system manager; `None` if it is in no unit that was asked for.
@@ -120,13 +120,13 @@ pub struct Facts {
 impl Facts {
     /// The ids alone, as of the connection.
     #[must_use]
-    pub const fn of(peer: Peer) -> Self {
+    pub(crate) const fn of(peer: Peer) -> Self {
         Self { peer, unit: Err(Obstacle::NotAsked), executable: Err(Obstacle::NotAsked) }
     }
 
     /// The ids alone: `obstacle` hides all else.
     #[must_use]
-    pub const fn unknown(peer: Peer, obstacle: Obstacle) -> Self {
+    pub(crate) const fn unknown(peer: Peer, obstacle: Obstacle) -> Self {
         Self { peer, unit: Err(obstacle), executable: Err(obstacle) }
     }
 
@@ -134,7 +134,7 @@ impl Facts {
     ///
     /// # Errors
     /// Why it is unknown.
-    pub fn digest(&self) -> Learned<Digest> {
+    pub(crate) fn digest(&self) -> Learned<Digest> {
         self.executable.as_ref().map_err(|obstacle| *obstacle)?.digest
     }
 }

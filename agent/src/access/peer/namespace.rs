@@ -18,14 +18,14 @@ const SUBORDINATE_RANGE: u32 = 65_536;
 
 /// Whether `uid` stands for every user that the daemon's user namespace does not map.
 #[must_use]
-pub fn is_anonymous_user(uid: u32) -> bool {
+pub(crate) fn is_anonymous_user(uid: u32) -> bool {
     static USERS: LazyLock<Option<u32>> = LazyLock::new(|| anonymous("uid"));
     *USERS == Some(uid)
 }
 
 /// Whether `gid` stands for every group that the daemon's user namespace does not map.
 #[must_use]
-pub fn is_anonymous_group(gid: u32) -> bool {
+pub(crate) fn is_anonymous_group(gid: u32) -> bool {
     static GROUPS: LazyLock<Option<u32>> = LazyLock::new(|| anonymous("gid"));
     *GROUPS == Some(gid)
 }
@@ -34,7 +34,7 @@ pub fn is_anonymous_group(gid: u32) -> bool {
 /// uids, because a user owns all of a range. A range that starts elsewhere than at a multiple of
 /// its length counts as two users.
 #[must_use]
-pub fn household(uid: u32) -> u32 {
+pub(crate) fn household(uid: u32) -> u32 {
     match uid.checked_sub(FIRST_SUBORDINATE) {
         Some(offset) => uid - offset % SUBORDINATE_RANGE,
         None => uid,

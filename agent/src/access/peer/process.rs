@@ -50,7 +50,7 @@ impl Process {
     ///
     /// # Errors
     /// [`Obstacle`].
-    pub fn of_peer(socket: &impl AsFd, peer: Peer, accepted: BootTime) -> Result<Self, Obstacle> {
+    pub(crate) fn of_peer(socket: &impl AsFd, peer: Peer, accepted: BootTime) -> Result<Self, Obstacle> {
         match getsockopt(&socket.as_fd(), PeerPidfd) {
             Ok(pidfd) => Ok(Self { pid: peer.pid, anchor: Anchor::Pidfd(pidfd) }),
             Err(errno) => match why_no_handle(errno) {
@@ -72,7 +72,7 @@ impl Process {
     /// The process with this PID, even if `/proc` hides it. For explanations only, because nothing
     /// guards against PID reuse then.
     #[must_use]
-    pub fn to_explain(pid: i32) -> Self {
+    pub(crate) fn to_explain(pid: i32) -> Self {
         Self::with_id(pid).unwrap_or(Self { pid, anchor: Anchor::Nothing })
     }
 
@@ -87,13 +87,13 @@ impl Process {
 
     /// Its PID in the daemon's namespace; 0 or less for a process outside it.
     #[must_use]
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.pid
     }
 
     /// Whether it still runs. A zombie does not.
     #[must_use]
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         match &self.anchor {
             // A pidfd is readable once its process has ended (pidfd_open(2)).
             Anchor::Pidfd(pidfd) => {
@@ -130,7 +130,7 @@ impl Process {
     ///
     /// # Errors
     /// [`Obstacle`].
-    pub fn directory(&self) -> Result<OwnedFd, Obstacle> {
+    pub(crate) fn directory(&self) -> Result<OwnedFd, Obstacle> {
         match &self.anchor {
             Anchor::Pidfd(_) => {
                 let directory = open_directory(self.pid);

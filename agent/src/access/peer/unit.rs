@@ -71,7 +71,7 @@ impl UnitPattern {
 
     /// Matches every unit.
     #[must_use]
-    pub fn any() -> Self {
+    pub(crate) fn any() -> Self {
         Self("*".into())
     }
 

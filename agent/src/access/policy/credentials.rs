@@ -19,7 +19,7 @@ use crate::access::peer::{InvalidUnitPattern, UnitName, UnitPattern};
 /// One `[[credential]]`, unchecked.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct CredentialRuleConfig {
+pub(crate) struct CredentialRuleConfig {
     /// The unit, or a pattern of units.
     pub unit: String,
     /// Patterns of the variables' names that it may load.
@@ -28,7 +28,7 @@ pub struct CredentialRuleConfig {
 
 /// A mistake in a `[[credential]]`.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum CredentialRuleMistake {
+pub(crate) enum CredentialRuleMistake {
     /// The unit is invalid.
     #[error("the unit {0:?} is invalid: {1}")]
     Unit(String, #[source] InvalidUnitPattern),
@@ -42,7 +42,7 @@ pub enum CredentialRuleMistake {
 
 /// One rule, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CredentialRule {
+pub(crate) struct CredentialRule {
     unit: UnitPattern,
     env: Vec<Glob>,
 }
@@ -52,7 +52,7 @@ impl CredentialRule {
     ///
     /// # Errors
     /// The first [`CredentialRuleMistake`].
-    pub fn from_config(config: &CredentialRuleConfig) -> Result<Self, CredentialRuleMistake> {
+    pub(crate) fn from_config(config: &CredentialRuleConfig) -> Result<Self, CredentialRuleMistake> {
         let unit = UnitPattern::new(&config.unit)
             .map_err(|why| CredentialRuleMistake::Unit(config.unit.clone(), why))?;
         if config.env.is_empty() {
@@ -61,18 +61,6 @@ impl CredentialRule {
         let glob =
             |text: &String| Glob::new(text).map_err(|why| CredentialRuleMistake::Glob(text.clone(), why));
         Ok(Self { unit, env: config.env.iter().map(glob).collect::<Result<_, _>>()? })
-    }
-
-    /// The pattern of units.
-    #[must_use]
-    pub fn unit(&self) -> &UnitPattern {
-        &self.unit
-    }
-
-    /// The patterns of variables' names.
-    #[must_use]
-    pub fn env(&self) -> &[Glob] {
-        &self.env
     }
 }
 
@@ -84,19 +72,19 @@ pub struct CredentialRules(Vec<CredentialRule>);
 impl CredentialRules {
     /// Rules in the order in which they grant.
     #[must_use]
-    pub fn new(rules: Vec<CredentialRule>) -> Self {
+    pub(crate) fn new(rules: Vec<CredentialRule>) -> Self {
         Self(rules)
     }
 
     /// The rules, for `check`.
     #[must_use]
-    pub fn rules(&self) -> &[CredentialRule] {
+    pub(crate) fn rules(&self) -> &[CredentialRule] {
         &self.0
     }
 
     /// The number of the first rule by which `unit` may load the variable `name`, counted from 1.
     #[must_use]
-    pub fn granting(&self, unit: &UnitName, name: &str) -> Option<usize> {
+    pub(crate) fn granting(&self, unit: &UnitName, name: &str) -> Option<usize> {
         let grants = |rule: &CredentialRule| {
             rule.unit.matches(unit) && rule.env.iter().any(|glob| glob.matches(name.as_bytes()))
         };

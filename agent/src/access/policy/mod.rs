@@ -8,14 +8,13 @@
 //! - [`table`]: rules for people.
 
 mod config;
-pub mod credentials;
+pub(crate) mod credentials;
 mod matchers;
 mod mismatch;
-pub mod table;
+pub(crate) mod table;
 
 pub use config::{Problem, RuleConfig, RuleMistake};
-pub use devbox_secrets_proto::guarded::is_guarded;
-pub use matchers::Principal;
+pub(crate) use devbox_secrets_proto::guarded::is_guarded;
 
 use std::fmt;
 
@@ -32,7 +31,7 @@ pub struct Policy {
 
 /// How rules relate to a user, by its ids alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Relation {
+pub(crate) enum Relation {
     /// No rule can apply to it.
     None,
     /// A rule can apply, but only one that names neither user nor group: it can apply to everybody.
@@ -44,21 +43,21 @@ pub enum Relation {
 impl Policy {
     /// The policy without a configuration file: `uid` may have every variable except guarded ones.
     #[must_use]
-    pub fn own_uid_only(uid: u32) -> Self {
+    pub(crate) fn own_uid_only(uid: u32) -> Self {
         let allow = Glob::new("*").into_iter().collect();
         Self { rules: vec![Rule { name: None, conditions: vec![matchers::exactly_uid(uid)], allow }] }
     }
 
     /// The rules, for `check` and `status`.
     #[must_use]
-    pub fn rules(&self) -> &[Rule] {
+    pub(crate) fn rules(&self) -> &[Rule] {
         &self.rules
     }
 
     /// The facts about `peer` that rules need beyond its ids; `None` if its ids settle every rule,
     /// which saves a look at the process.
     #[must_use]
-    pub fn questions(&self, peer: Peer) -> Option<Questions> {
+    pub(crate) fn questions(&self, peer: Peer) -> Option<Questions> {
         let mut questions = Questions::default();
         for rule in self.rules.iter().filter(|rule| rule.relation(peer) != Relation::None) {
             rule.ask(&mut questions);
@@ -68,7 +67,7 @@ impl Policy {
 
     /// How the rules relate to the user of `peer`.
     #[must_use]
-    pub fn relation(&self, peer: Peer) -> Relation {
+    pub(crate) fn relation(&self, peer: Peer) -> Relation {
         let mut relation = Relation::None;
         for rule in &self.rules {
             match rule.relation(peer) {
@@ -82,7 +81,7 @@ impl Policy {
 
     /// Every fact that any rule needs, and the unit.
     #[must_use]
-    pub fn all_questions(&self) -> Questions {
+    pub(crate) fn all_questions(&self) -> Questions {
         let mut questions = Questions::default();
         self.rules.iter().for_each(|rule| rule.ask(&mut questions));
         questions.any_executable = !questions.executables.is_empty();
@@ -93,7 +92,7 @@ impl Policy {
     /// Whether any rule names an executable. To see those of other users takes `CAP_SYS_PTRACE`,
     /// and a thread outside any Landlock domain.
     #[must_use]
-    pub fn names_executables(&self) -> bool {
+    pub(crate) fn names_executables(&self) -> bool {
         self.all_questions().any_executable
     }
 
@@ -106,7 +105,7 @@ impl Policy {
 
 /// One rule, checked. It applies to a process that meets all its conditions.
 #[derive(Debug, Clone, Default)]
-pub struct Rule {
+pub(crate) struct Rule {
     name: Option<String>,
     conditions: Vec<Condition>,
     allow: Vec<Glob>,
@@ -114,7 +113,7 @@ pub struct Rule {
 
 /// The rule's name in messages: `2 ("ci")`, counted from 1.
 #[derive(Debug, Clone, Copy)]
-pub struct RuleLabel<'a> {
+pub(crate) struct RuleLabel<'a> {
     /// The rule's position in the file, counted from 0.
     pub index: usize,
     /// The rule's name.
@@ -137,13 +136,13 @@ impl fmt::Display for RuleLabel<'_> {
 impl Rule {
     /// The rule's label at this position in the file, counted from 0.
     #[must_use]
-    pub fn label(&self, index: usize) -> RuleLabel<'_> {
+    pub(crate) fn label(&self, index: usize) -> RuleLabel<'_> {
         RuleLabel::new(index, self.name.as_deref())
     }
 
     /// The patterns that it grants.
     #[must_use]
-    pub fn allow(&self) -> &[Glob] {
+    pub(crate) fn allow(&self) -> &[Glob] {
         &self.allow
     }
 
@@ -193,7 +192,7 @@ impl Rule {
 
     /// The processes it applies to, for people: `uid 1000, unit app.service`.
     #[must_use]
-    pub fn applies_to_text(&self) -> String {
+    pub(crate) fn applies_to_text(&self) -> String {
         if self.conditions.is_empty() {
             return "everybody".to_owned();
         }
@@ -202,7 +201,7 @@ impl Rule {
 
     /// The names it grants, for people: `DB_*, API_KEY`.
     #[must_use]
-    pub fn granted(&self) -> String {
+    pub(crate) fn granted(&self) -> String {
         self.allow.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
 }

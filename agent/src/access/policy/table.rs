@@ -6,7 +6,7 @@ use super::Policy;
 
 /// Prints `rows` under `titles`, each column as wide as its longest cell; the last one is not padded.
 #[must_use]
-pub fn columns<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> String {
+pub(crate) fn columns<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([titles[column].chars().count()]).max().unwrap_or(0)
@@ -32,7 +32,7 @@ fn line(out: &mut String, cells: &[&str], widths: &[usize]) {
 
 /// The rules, one a line.
 #[must_use]
-pub fn rules(policy: &Policy) -> String {
+pub(crate) fn rules(policy: &Policy) -> String {
     let row = |(index, rule): (usize, &super::Rule)| {
         [rule.label(index).to_string(), rule.applies_to_text(), rule.granted()]
     };

@@ -11,14 +11,14 @@ use crate::config::Settings;
 
 /// The request's target for `peer`.
 #[must_use]
-pub fn target(peer: Peer) -> String {
+pub(crate) fn target(peer: Peer) -> String {
     let Peer { uid, gid, pid } = peer;
     format!("/explain?pid={pid}&uid={uid}&gid={gid}")
 }
 
 /// The peer of a query; `None` if the query is invalid.
 #[must_use]
-pub fn parse(query: &str) -> Option<Peer> {
+pub(crate) fn parse(query: &str) -> Option<Peer> {
     let value = |name: &str| {
         let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
         pairs.find(|(key, _)| *key == name).map(|(_, value)| value)

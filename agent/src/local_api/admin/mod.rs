@@ -8,8 +8,8 @@ pub mod client;
 pub mod explain;
 mod reply;
 mod routes;
-pub mod server;
+pub(crate) mod server;
 mod token;
 pub mod wait;
 
-pub use routes::Admin;
+pub(crate) use routes::Admin;

@@ -32,7 +32,7 @@ const ROUTES: [(&str, &str); 7] = [
 
 /// The parts of the daemon that the responses come from.
 #[derive(Debug)]
-pub struct Admin {
+pub(crate) struct Admin {
     /// The parts that a status describes.
     pub status: Sources,
     /// Launches: explains decisions, and counts.

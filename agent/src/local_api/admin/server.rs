@@ -31,7 +31,7 @@ const HEADER_DEADLINE: Duration = Duration::from_secs(1);
 const MAX_HEADER: usize = 8 * 1024;
 
 /// Serves `listener` until it is dropped.
-pub async fn serve(listener: UnixListener, admin: Arc<Admin>) {
+pub(crate) async fn serve(listener: UnixListener, admin: Arc<Admin>) {
     let Some(acceptor) = Acceptor::new(listener, "admin") else { return };
     let slots = Slots::new(MAX_CONNECTIONS);
     loop {

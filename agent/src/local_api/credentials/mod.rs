@@ -28,7 +28,7 @@ use tokio::select;
 use tokio::time::timeout;
 use tracing::{debug, error, warn};
 
-pub use self::refusal::REFUSALS;
+pub(crate) use self::refusal::REFUSALS;
 
 use self::address::Question;
 use self::answer::Granted;
@@ -60,7 +60,7 @@ const PATIENCE: Patience = Patience { passing: Duration::from_secs(60), answer: 
 
 /// The state that all connections share.
 #[derive(Debug)]
-pub struct UnitCredentials {
+pub(crate) struct UnitCredentials {
     vault: Arc<Vault>,
     freshness: Arc<Freshness>,
     rules: ArcSwap<CredentialRules>,
@@ -72,7 +72,7 @@ pub struct UnitCredentials {
 impl UnitCredentials {
     /// Serves units from `vault` by `rules`.
     #[must_use]
-    pub fn new(vault: Arc<Vault>, rules: CredentialRules) -> Self {
+    pub(crate) fn new(vault: Arc<Vault>, rules: CredentialRules) -> Self {
         let (rules, cgroups) = (ArcSwap::from_pointee(rules), Cgroups::of_this_machine());
         let (freshness, metrics) = (Arc::default(), Arc::default());
         Self { vault, freshness, rules, cgroups, patience: PATIENCE, metrics }
@@ -81,23 +81,23 @@ impl UnitCredentials {
     /// Serves a unit once `freshness` confirms that the vault is current, instead of at any time
     /// within the lease.
     #[must_use]
-    pub fn checked_by(self, freshness: Arc<Freshness>) -> Self {
+    pub(crate) fn checked_by(self, freshness: Arc<Freshness>) -> Self {
         Self { freshness, ..self }
     }
 
     /// Counts credentials in `metrics`.
     #[must_use]
-    pub fn counted_in(self, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn counted_in(self, metrics: Arc<Metrics>) -> Self {
         Self { metrics, ..self }
     }
 
     /// Replaces the rules for all later requests.
-    pub fn set_rules(&self, rules: CredentialRules) {
+    pub(crate) fn set_rules(&self, rules: CredentialRules) {
         self.rules.store(Arc::new(rules));
     }
 
     /// Serves `listener` until `shutdown`. Then it accepts no more, and returns when all responses are sent.
-    pub async fn serve(self: Arc<Self>, listener: UnixListener, shutdown: impl Future<Output = ()>) {
+    pub(crate) async fn serve(self: Arc<Self>, listener: UnixListener, shutdown: impl Future<Output = ()>) {
         let slots = Slots::new(MAX_CONNECTIONS);
         select! {
             () = shutdown => {}

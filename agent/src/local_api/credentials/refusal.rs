@@ -61,7 +61,7 @@ pub(super) enum Refusal {
 }
 
 /// The labels of all refusals except those of a loss of the secrets.
-pub const REFUSALS: [&str; 6] = ["peer", "address", "not_systemd", "other_unit", "missing", "denied"];
+pub(crate) const REFUSALS: [&str; 6] = ["peer", "address", "not_systemd", "other_unit", "missing", "denied"];
 
 impl Refusal {
     /// A stable word for the audit and for metrics.

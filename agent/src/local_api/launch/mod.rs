@@ -83,31 +83,31 @@ impl LaunchState {
 
     /// Uses `examiner`, instead of one that starts with the first question.
     #[must_use]
-    pub fn examined_by(self, examiner: Examiner) -> Self {
+    pub(crate) fn examined_by(self, examiner: Examiner) -> Self {
         Self { examiner, ..self }
     }
 
     /// Serves a launch once `freshness` confirms that the vault is current, instead of at any time
     /// within the lease.
     #[must_use]
-    pub fn checked_by(self, freshness: Arc<Freshness>) -> Self {
+    pub(crate) fn checked_by(self, freshness: Arc<Freshness>) -> Self {
         Self { freshness, ..self }
     }
 
     /// Counts launches in `metrics`.
     #[must_use]
-    pub fn counted_in(self, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn counted_in(self, metrics: Arc<Metrics>) -> Self {
         Self { metrics, ..self }
     }
 
     /// Replaces the policy for all later decisions.
-    pub fn set_policy(&self, policy: Policy) {
+    pub(crate) fn set_policy(&self, policy: Policy) {
         self.policy.store(Arc::new(policy));
     }
 
     /// Explains the decision about the process with the ids of `peer`, and what it means for each variable. The ids are
     /// believed, because nothing is handed out.
-    pub async fn explain(&self, peer: Peer) -> Explanation {
+    pub(crate) async fn explain(&self, peer: Peer) -> Explanation {
         let decision = authorize_unverified(self.policy.load_full(), &self.examiner, peer).await;
         let held = self.vault.current().ok();
         let names = held.as_ref().map(|generation| generation.variables().map(|variable| variable.name));
@@ -116,7 +116,7 @@ impl LaunchState {
 
     /// Launches since the start, and right now.
     #[must_use]
-    pub fn counts(&self) -> Launches {
+    pub(crate) fn counts(&self) -> Launches {
         let [served, refused, abandoned] = self.metrics.launches();
         let connections = self.slots.taken();
         Launches { served, refused, abandoned, connections, examinations: self.examiner.busy() }

@@ -74,7 +74,7 @@ fn clone_reason(message: &str) -> String {
 }
 
 /// Until the first bundle arrives, launches get the reason why it does not.
-pub fn inform_waiting_launches(vault: &Vault, message: &str) {
+pub(crate) fn inform_waiting_launches(vault: &Vault, message: &str) {
     if let Holding::Without(unavailable) = vault.holding()
         && unavailable.loss == Loss::Starting
     {

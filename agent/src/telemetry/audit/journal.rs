@@ -35,7 +35,7 @@ pub(in crate::telemetry) fn writer() -> LogWriter {
 
 /// Audit events that neither the journal nor standard error took since the process started.
 #[must_use]
-pub fn dropped() -> u64 {
+pub(crate) fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed) + WRITER.lost()
 }
 

@@ -10,11 +10,11 @@
 mod entry;
 mod journal;
 
-pub use journal::dropped;
+pub(crate) use journal::dropped;
 pub(super) use journal::{JournalLayer, writer};
 
 /// Target of the audit's events.
-pub const TARGET: &str = "audit";
+pub(crate) const TARGET: &str = "audit";
 
 /// Logs one event of the audit: its level and [`Kind`], the peer that it is about, further fields,
 /// and a message. `maybe_peer` takes an `Option`.
@@ -44,7 +44,7 @@ pub(crate) use audit;
 
 /// The kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A launch got variables or names.
     Launch,
     /// A launch was refused.
@@ -77,7 +77,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Launch,
         Self::Refusal,
         Self::Abandoned,
@@ -96,7 +96,7 @@ impl Kind {
 
     /// The field `event`.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Launch => "launch",
             Self::Refusal => "refusal",
@@ -117,7 +117,7 @@ impl Kind {
 
     /// The journal's field `MESSAGE_ID` (sd-id128(3)).
     #[must_use]
-    pub const fn message_id(self) -> &'static str {
+    pub(crate) const fn message_id(self) -> &'static str {
         match self {
             Self::Launch => "ac2c2ab0fc984345aa55139196409c8a",
             Self::Refusal => "a702d849ffa34f41a81bc3b472ab4a96",

@@ -7,7 +7,7 @@ mod executable;
 mod ids;
 mod unit;
 
-pub use ids::Principal;
+pub(crate) use ids::Principal;
 pub(super) use ids::exactly_uid;
 
 use std::error::Error;
