@@ -129,14 +129,12 @@ impl Sockets {
         })
     }
 
-    /// The files to remove at the end.
     fn own_files(&self) -> Vec<&Path> {
         let files = [Some(&self.launch.1), Some(&self.admin.1), self.units.as_ref().map(|socket| &socket.1)];
         files.into_iter().flatten().filter(|file| file.is_ours()).map(SocketFile::path).collect()
     }
 }
 
-/// The state that the parts share.
 struct Shared {
     machine: Arc<Machine>,
     vault: Arc<Vault>,
@@ -254,13 +252,11 @@ impl App {
         Ok(Self { lifecycle, alarm, files, identity, commands, launches, admin, sockets, units })
     }
 
-    /// The path of the launch socket.
     #[must_use]
     pub(crate) fn launch_socket(&self) -> &Path {
         self.sockets.launch.1.path()
     }
 
-    /// The path of the admin socket.
     #[must_use]
     pub(crate) fn admin_socket(&self) -> &Path {
         self.sockets.admin.1.path()
@@ -352,7 +348,6 @@ fn harden(
     Ok((hardening.confine(&reach, memory, settings.hardening)?, examiner))
 }
 
-/// The socket that the service manager passed under `name`, else one bound at `path`.
 fn listen(
     passed: &mut Inherited,
     name: &str,

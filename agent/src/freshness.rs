@@ -39,7 +39,6 @@ const MAX_SLOW: u32 = 2;
 pub struct Freshness {
     state: Mutex<State>,
     changes: watch::Sender<()>,
-    /// A launch waits for a confirmation.
     wanted: Notify,
 }
 

@@ -122,7 +122,6 @@ async fn serve(
     }
 }
 
-/// The signals that end the daemon.
 struct Stop {
     terminate: Signal,
     interrupt: Signal,

@@ -19,24 +19,19 @@ use crate::memory::Loss;
 /// The media type of [`Metrics::text`]: OpenMetrics 1.0.0, section 4.1, which Prometheus reads.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The prefix of all names: the program's name.
 const PREFIX: &str = "devbox_secretsd";
 /// Upper ends of the buckets of latencies, in seconds. The promise is one second from the write; this is the daemon's share.
 const LATENCY_BUCKETS: [f64; 11] = [0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
 
-/// One counter for each word.
 type ByWord = Family<[(&'static str, &'static str); 1], Counter>;
 
 /// The reasons that other parts count by. Each part keeps its own list; here each word gets a counter at 0.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Reasons {
-    /// Reasons why answers to launches are withdrawn.
     pub withdrawals: &'static [&'static str],
-    /// Reasons why launches are answered by value.
     pub inline: &'static [&'static str],
     /// Reasons why units' credentials are refused, apart from [`Loss`].
     pub credential_refusals: &'static [&'static str],
-    /// Kinds of failures to synchronise.
     pub sync_failures: &'static [&'static str],
 }
 
@@ -65,7 +60,6 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counters for all of `reasons`.
     #[must_use]
     pub(crate) fn new(reasons: Reasons) -> Self {
         let words = |words: &'static [&'static str]| words.iter().copied();
@@ -146,7 +140,6 @@ impl Metrics {
         registry.register_with_unit("revocation_latency", revocation, Unit::Seconds, latency);
     }
 
-    /// Counts a launch that got what it asked for.
     pub(crate) fn launch_served(&self) {
         self.launches.inc();
     }
@@ -156,22 +149,18 @@ impl Metrics {
         self.launch_refusals.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// Counts a launch that its launcher ended.
     pub(crate) fn launch_abandoned(&self) {
         self.abandoned.inc();
     }
 
-    /// Counts a launch that was served, and whose answer was withdrawn unread.
     pub(crate) fn launch_withdrawn(&self, reason: &'static str) {
         self.withdrawn.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// Counts a launch that is answered by value.
     pub(crate) fn launch_inline(&self, reason: &'static str) {
         self.inline.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// How many launches were served, refused and abandoned.
     #[must_use]
     pub(crate) fn launches(&self) -> [u64; 3] {
         let refusals = |word| self.launch_refusals.get_or_create(&[("reason", word)]).get();
@@ -180,12 +169,10 @@ impl Metrics {
         [self.launches.get(), words.into_iter().map(refusals).sum(), self.abandoned.get()]
     }
 
-    /// Counts a credential that a unit got.
     pub(crate) fn credential_served(&self) {
         self.credentials.inc();
     }
 
-    /// Counts a refused credential.
     pub(crate) fn credential_refused(&self, reason: &'static str) {
         self.credential_refusals.get_or_create(&[("reason", reason)]).inc();
     }
@@ -213,7 +200,6 @@ impl Metrics {
         self.sync_failures.get_or_create(&[("kind", kind)]).inc();
     }
 
-    /// Counts a new certificate.
     pub(crate) fn certificate_renewed(&self) {
         self.renewals.inc();
     }
@@ -239,7 +225,6 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// For tests of counters.
 #[cfg(test)]
 #[derive(Debug)]
 pub(crate) struct NoGauges;

@@ -14,7 +14,6 @@ use tracing::{debug, warn};
 /// Mode of a directory that is made for a socket.
 const DIRECTORY_MODE: u32 = 0o755;
 
-/// The users that may connect to a socket, by its file's mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Audience {
     /// All users. Launches are authorized by what the kernel reports about the peer.
@@ -32,39 +31,28 @@ impl Audience {
     }
 }
 
-/// Why a socket is unavailable.
 #[derive(Debug, Error)]
 pub enum SocketError {
-    /// Another process listens there.
     #[error("{} is served by another process: stop it, or choose another socket", .0.display())]
     Live(PathBuf),
-    /// Another kind of file is there.
     #[error("{} exists and is not a socket: move it, or choose another path", .0.display())]
     NotASocket(PathBuf),
-    /// The directory is missing and cannot be made.
     #[error("the directory {} cannot be made: create it for the daemon's user", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
-        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// The descriptor that the service manager passed is not a listening socket.
     #[error("the descriptor that the service manager passed for {} is unusable: it must be a ListenStream= socket", path.display())]
     Inherited {
-        /// The configured path.
         path: PathBuf,
-        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// Binding failed.
     #[error("{} cannot be bound: check that its directory is the daemon's and the path has at most 107 bytes", path.display())]
     Bind {
-        /// The path.
         path: PathBuf,
-        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -79,13 +67,11 @@ pub(crate) struct SocketFile {
 }
 
 impl SocketFile {
-    /// The file's path.
     #[must_use]
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether it is removed when this is dropped.
     #[must_use]
     pub(crate) fn is_ours(&self) -> bool {
         self.inode.is_some()

@@ -16,7 +16,6 @@ use crate::payload::check_names;
 use crate::wait::{Attempt, Wait};
 
 type Result<T> = core::result::Result<T, SecretsFailure<'static>>;
-/// The result of a system call.
 type Call<T> = core::result::Result<T, Errno>;
 
 /// A Unix stream socket, and the other system calls of a launch. Errors are those of the calls in
@@ -260,7 +259,6 @@ impl<'o, A: Arguments<'static>, S: Transport> Client<'o, A, S> {
     }
 }
 
-/// An answer without its payload.
 struct Reply<S: Transport> {
     connection: Connection<S>,
     header: AnswerHeader,

@@ -76,7 +76,6 @@ pub fn check_names(payload: &[u8], count: usize) -> Result<(), InvalidPayload> {
     strings.finish()
 }
 
-/// The rest to read, and the last name read.
 struct Strings<'a> {
     rest: &'a [u8],
     previous: &'a [u8],

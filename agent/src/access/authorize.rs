@@ -15,7 +15,6 @@ use super::policy::{Policy, Rule, RuleLabel};
 /// long.
 const MAX_NAMED: usize = 16;
 
-/// The rules that apply to one process.
 #[derive(Debug)]
 pub(crate) struct Decision {
     policy: Arc<Policy>,
@@ -55,19 +54,16 @@ impl Decision {
         Self { policy, facts, applying }
     }
 
-    /// The decision about a process of which the ids alone are known.
     #[cfg(test)]
     pub(crate) fn about_ids(policy: &Policy, peer: Peer) -> Self {
         Self::new(Arc::new(policy.clone()), Facts::of(peer))
     }
 
-    /// The facts that decided.
     #[must_use]
     pub(crate) fn facts(&self) -> &Facts {
         &self.facts
     }
 
-    /// The process's ids.
     #[must_use]
     pub(crate) fn peer(&self) -> Peer {
         self.facts.peer
@@ -77,13 +73,11 @@ impl Decision {
         &self.policy
     }
 
-    /// Whether no rule applies.
     #[must_use]
     pub(crate) fn is_denial(&self) -> bool {
         self.applying.is_empty()
     }
 
-    /// Whether a variable of this name may be injected.
     #[must_use]
     pub(crate) fn allows(&self, name: &[u8]) -> bool {
         self.granting(name).is_some()
@@ -95,7 +89,6 @@ impl Decision {
         self.applying().any(|(_, rule)| rule.grants_everything())
     }
 
-    /// The first rule that grants a variable of this name.
     pub(super) fn granting(&self, name: &[u8]) -> Option<RuleLabel<'_>> {
         let guarded = is_guarded(name);
         let mut applying = self.applying();

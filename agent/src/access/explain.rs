@@ -71,7 +71,6 @@ pub struct ExplainedVariable {
 }
 
 impl Explanation {
-    /// Explains a decision, and what it means for each of `names`.
     #[must_use]
     pub(crate) fn new<'n>(
         decided_by: String,

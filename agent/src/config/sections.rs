@@ -21,15 +21,11 @@ const DEFAULT_MAX_STALE: Duration = Duration::from_secs(3_600);
 const DEFAULT_POLL_WAIT: Duration = Duration::from_secs(30);
 /// Shorter held requests would be a busy loop.
 const MIN_POLL_WAIT: Duration = Duration::from_secs(1);
-/// 64 MiB.
 const DEFAULT_MEMORY_LIMIT: usize = 64 << 20;
-/// One page.
 const MIN_MEMORY_LIMIT: usize = 4_096;
 
-/// `[server]`: the control plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// Its devbox listener.
     pub url: ServerUrl,
     /// How long secrets are served without it.
     pub max_stale: Duration,
@@ -56,7 +52,6 @@ impl Server {
     }
 }
 
-/// `[memory]`: locked memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
     /// The weakest acceptable kind.
@@ -74,12 +69,9 @@ impl Memory {
     }
 }
 
-/// `[socket]`: local sockets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sockets {
-    /// For launches.
     pub launch: PathBuf,
-    /// For operators.
     pub admin: PathBuf,
     /// For units' credentials. `None`: only if the service manager passes one.
     pub credentials: Option<PathBuf>,
@@ -112,12 +104,10 @@ pub(crate) fn admin_beside(launch: &Path) -> PathBuf {
     }
 }
 
-/// `[hardening]`.
 pub(super) fn hardening(section: &mut Section<'_, '_>) -> Mode {
     section.parsed("mode", mode).unwrap_or_default()
 }
 
-/// `[log]`: log lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// Least level, or a filter by target.

@@ -6,17 +6,13 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// The shortest wait.
 pub(crate) const MIN_DELAY: Duration = Duration::from_millis(100);
-/// The longest wait.
 pub(crate) const MAX_DELAY: Duration = Duration::from_secs(30);
 
-/// The waits after consecutive failures.
 #[derive(Debug)]
 pub(crate) struct Backoff(ExponentialBackoff);
 
 impl Backoff {
-    /// The state after a success.
     #[must_use]
     pub(crate) fn new() -> Self {
         // The jitter adds up to the delay once more, hence half of the maximum.
@@ -30,7 +26,6 @@ impl Backoff {
         Self(delays.build())
     }
 
-    /// The wait before the next attempt.
     pub(crate) fn next_delay(&mut self) -> Duration {
         self.0.next().unwrap_or(MAX_DELAY)
     }

@@ -71,7 +71,6 @@ impl Client {
         Self { freshness: Some(freshness), ..self }
     }
 
-    /// The server.
     #[must_use]
     pub(crate) fn url(&self) -> &ServerUrl {
         &self.url

@@ -74,7 +74,6 @@ pub enum TransportError {
 }
 
 impl TransportError {
-    /// A failed handshake with `url`.
     pub(super) fn tls(url: ServerUrl, source: rustls::Error) -> Self {
         if tls::is_wrong_pin(&source) { Self::OtherServer { url } } else { Self::Tls { url, source } }
     }

@@ -20,17 +20,13 @@ const READ_BUFFER: usize = 16 * 1024;
 
 type Connection = http1::Connection<TokioIo<TlsStream<Watched>>, Full<Bytes>>;
 
-/// One HTTP/1.1 connection.
 pub(super) struct Link {
     sender: http1::SendRequest<Full<Bytes>>,
     connection: Pin<Box<Connection>>,
 }
 
-/// Why a request has no answer.
 pub(super) enum Failure {
-    /// The connection broke.
     Http(hyper::Error),
-    /// The answer is over the size limit.
     TooLarge,
 }
 

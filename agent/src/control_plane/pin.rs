@@ -18,7 +18,6 @@ use thiserror::Error as ThisError;
 
 use super::tls;
 
-/// No certificate in the server's chain has the pinned fingerprint.
 #[derive(Debug, ThisError, Clone, Copy, PartialEq, Eq)]
 #[error("no certificate that the server showed has the SHA-256 in the join token")]
 pub(crate) struct WrongPin;

@@ -48,7 +48,6 @@ impl Reply {
         if self.status == StatusCode::OK { Ok(self.body) } else { Err(self.refusal()) }
     }
 
-    /// The answer as a refusal.
     #[must_use]
     pub(crate) fn refusal(&self) -> Refusal {
         let status = self.status;

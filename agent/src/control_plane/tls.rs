@@ -101,7 +101,6 @@ fn finish(mut config: ClientConfig) -> ClientConfig {
     config
 }
 
-/// The remedy for a failed handshake.
 #[must_use]
 pub(crate) fn remedy(error: &Error) -> &'static str {
     match error {

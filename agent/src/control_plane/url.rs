@@ -22,31 +22,24 @@ pub struct ServerUrl {
 /// Why a text is not the control plane's URL. Never repeats the text, which could contain a password.
 #[derive(Debug, Error, PartialEq, Eq, Clone, Copy)]
 pub enum InvalidUrl {
-    /// Not a URL with a host.
     #[error("not a URL: write https://HOST:PORT")]
     Form,
-    /// Another scheme than https.
     #[error("secrets only travel over TLS: write https://HOST:PORT")]
     Scheme,
-    /// An invalid port.
     #[error("the URL's port is a number from 1 to 65535: write https://HOST:PORT")]
     Port,
-    /// A user, a path, a query or a fragment.
     #[error("the server's URL has a host and a port only: write https://HOST:PORT")]
     Extra,
-    /// A host that is neither a DNS name nor an IP address.
     #[error("the URL's host is neither a DNS name nor an IP address")]
     Host,
 }
 
 impl ServerUrl {
-    /// The name or address to connect to.
     #[must_use]
     pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port to connect to.
     #[must_use]
     pub(crate) fn port(&self) -> u16 {
         self.port
@@ -60,7 +53,6 @@ impl ServerUrl {
         ServerName::try_from(self.host.clone()).map_err(|_| InvalidUrl::Host)
     }
 
-    /// Value of the `Host` header field.
     #[must_use]
     pub(crate) fn authority(&self) -> String {
         if self.host.contains(':') {

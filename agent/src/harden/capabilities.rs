@@ -59,7 +59,6 @@ fn reduce(set: CapSet, wanted: &CapsHashSet) -> Result<(), CapsError> {
     if caps::read(None, set)? == *wanted { Ok(()) } else { caps::set(None, set, wanted) }
 }
 
-/// The capabilities that the kernel reports as left.
 fn describe(kept: &CapsHashSet) -> Result<Step, CapsError> {
     let left = |set| caps::read(None, set);
     let unused_are_gone = left(CapSet::Permitted)? == *kept

@@ -158,7 +158,6 @@ impl Hardening {
         if mode == Mode::Strict && !missing.is_empty() { Err(Missing(missing)) } else { Ok(hardening) }
     }
 
-    /// Every step in order, with its name for people.
     pub(crate) fn steps(&self) -> impl Iterator<Item = (&'static str, &Step)> {
         [
             ("no core dump", &self.no_core_dump),
@@ -174,7 +173,6 @@ impl Hardening {
         .into_iter()
     }
 
-    /// The missing protections, and why.
     pub(crate) fn missing(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.steps().filter_map(|(name, step)| Some((name, step.reason.as_deref()?)))
     }

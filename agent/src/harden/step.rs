@@ -2,12 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The result of one step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// Whether the protection is in place.
     pub achieved: bool,
-    /// The reason if it is not, and the remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The means, if there is more than one.

@@ -10,7 +10,6 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// Path of the SPIFFE id (`spiffe://<trust domain>/devbox/<id>`) before the id.
 const DEVBOX_PATH: &str = "/devbox/";
 
-/// Why a certificate is not a devbox's.
 #[derive(Debug, Error, PartialEq, Eq, Clone, Copy)]
 pub enum InvalidCertificate {
     /// Not X.509 (RFC 5280).
@@ -38,7 +37,6 @@ impl Validity {
         self.not_before_ms.saturating_add(life / 3 * 2)
     }
 
-    /// Whether the certificate has expired.
     #[must_use]
     pub(crate) fn has_expired(&self, now_ms: i64) -> bool {
         now_ms > self.not_after_ms
@@ -51,7 +49,6 @@ impl Validity {
     }
 }
 
-/// The parts of a certificate that the daemon uses.
 #[derive(Debug)]
 pub(super) struct Facts {
     pub(super) devbox_id: String,

@@ -97,7 +97,6 @@ fn bearer(token: &JoinToken) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// A new key and the request to certify it.
 struct FreshKey {
     key: KeyPair,
     csr: String,

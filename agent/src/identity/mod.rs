@@ -48,12 +48,9 @@ impl Source {
     }
 }
 
-/// The identity that the daemon starts or resumes with.
 #[derive(Debug)]
 pub(crate) enum InitialIdentity {
-    /// A join token, to redeem first.
     Token(JoinToken),
-    /// A ready identity.
     Ready(Identity),
 }
 
@@ -161,14 +158,11 @@ struct Parts {
     ca: Vec<u8>,
 }
 
-/// The borrowed parts of an identity.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Material<'a> {
-    /// Certificates, PEM.
     pub chain: &'a [u8],
     /// The first one's private key, DER, in the form that it came in.
     pub key: &'a SecretBytes,
-    /// The CA, PEM.
     pub ca: &'a [u8],
 }
 
@@ -199,13 +193,11 @@ impl Identity {
         Self { tried, ..self }
     }
 
-    /// The join tokens that the daemon has tried.
     #[must_use]
     pub(crate) fn tried_tokens(&self) -> &TriedTokens {
         &self.tried
     }
 
-    /// Its parts.
     #[must_use]
     pub(crate) fn material(&self) -> Material<'_> {
         Material { chain: &self.parts.chain, key: &self.parts.key, ca: &self.parts.ca }
@@ -243,7 +235,6 @@ fn roots(ca: &[u8]) -> Result<RootCertStore, InvalidIdentity> {
     Ok(roots)
 }
 
-/// At least one certificate.
 fn certificates(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, InvalidIdentity> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match found {

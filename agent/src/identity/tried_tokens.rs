@@ -11,7 +11,6 @@ const MAX_TOKENS: usize = 16;
 pub(crate) struct TriedTokens(Vec<[u8; SHA256_OUTPUT_LEN]>);
 
 impl TriedTokens {
-    /// Remembers `token`.
     pub(crate) fn note(&mut self, token: &JoinToken) {
         if !self.has(token) {
             let surplus = (self.0.len() + 1).saturating_sub(MAX_TOKENS);
@@ -20,7 +19,6 @@ impl TriedTokens {
         }
     }
 
-    /// Whether `token` was tried.
     #[must_use]
     pub(crate) fn has(&self, token: &JoinToken) -> bool {
         self.0.contains(&digest_of(token))

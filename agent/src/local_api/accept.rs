@@ -20,7 +20,6 @@ use crate::sys::{Owned, wait_for};
 /// Pause after a failed accept, so that exhausted descriptors do not make a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts the connections of one socket.
 #[derive(Debug)]
 pub(super) struct Acceptor {
     listener: AsyncFd<Owned<StdListener>>,
@@ -68,7 +67,6 @@ impl Acceptor {
     }
 }
 
-/// Registers a connection with the runtime.
 pub(super) fn in_runtime(stream: UnixStream) -> io::Result<TokioStream> {
     stream.set_nonblocking(true)?;
     TokioStream::from_std(stream)
@@ -96,7 +94,6 @@ impl Slots {
         Slot(Arc::clone(&self.free).acquire_owned().await.ok())
     }
 
-    /// Waits until no connection is served.
     pub(super) async fn all_free(&self) {
         drop(self.free.acquire_many(self.count).await);
     }

@@ -5,10 +5,8 @@ use std::path::Path;
 
 use crate::sys::Stamp;
 
-/// Hexadecimal digits of a machine id.
 const LEN: usize = 32;
 
-/// The last known version and content of the file.
 #[derive(Debug)]
 pub(super) struct IdFile {
     stamp: Option<Stamp>,

@@ -24,7 +24,6 @@ const MAX_RECORD: usize = 8 * 1024;
 const SEVERITIES: u8 = 8;
 const NEW_GENERATION: &[u8] = b"random: crng reseeded due to virtual machine fork";
 
-/// The log from here on.
 #[derive(Debug)]
 pub(super) struct KernelLog(File);
 
@@ -42,7 +41,6 @@ impl KernelLog {
         Some(Self(log))
     }
 
-    /// A second handle at the same line, to wait for the next one.
     pub(super) fn another_handle(&self) -> io::Result<File> {
         self.0.try_clone()
     }

@@ -28,14 +28,10 @@ const BOOT_PAUSE: Duration = Duration::from_secs(1);
 
 const MACHINE_ID: &str = "/etc/machine-id";
 
-/// The sign that this machine is a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// Another machine-id(5).
     MachineId,
-    /// Another boot id, although this process was not restarted.
     Boot,
-    /// Another VM generation ID.
     VmGeneration,
 }
 
@@ -59,7 +55,6 @@ impl Change {
 /// two places in any case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloneDetection {
-    /// Another machine-id(5).
     pub machine_id: bool,
     /// Another boot under a process that was restored from a checkpoint. Not under the unit, which hides the boot id.
     pub boot_id: bool,
@@ -67,7 +62,6 @@ pub struct CloneDetection {
     pub vm_generation: bool,
 }
 
-/// This machine, as the daemon knows it.
 #[derive(Debug)]
 pub(crate) struct Machine {
     path: PathBuf,
@@ -80,7 +74,6 @@ pub(crate) struct Machine {
 struct Known {
     id: IdFile,
     boot: Option<String>,
-    /// When the boot id was last read.
     looked_at: Instant,
 }
 
@@ -142,13 +135,11 @@ impl Machine {
         &self.path
     }
 
-    /// Accepts the machine as it is now.
     pub(crate) fn accept(&self) {
         let _ = self.log.as_ref().map(KernelLog::reports_new_generation);
         *self.known() = Known::of(&self.path);
     }
 
-    /// The signs that are watched.
     #[must_use]
     pub(crate) fn watched(&self) -> CloneDetection {
         let known = self.known();

@@ -64,7 +64,6 @@ pub struct Generation {
     on_wiped: OnceLock<OnDrop>,
 }
 
-/// Runs when it is dropped.
 struct OnDrop(Option<Box<dyn FnOnce() + Send + Sync>>);
 
 impl Drop for OnDrop {
@@ -124,7 +123,6 @@ impl Generation {
         self.revision
     }
 
-    /// Time since this process opened it.
     #[must_use]
     pub(crate) fn age(&self) -> Duration {
         BootTime::now().since(self.since)
@@ -138,7 +136,6 @@ impl Generation {
         }
     }
 
-    /// How many variables there are.
     #[must_use]
     pub(crate) fn count(&self) -> usize {
         self.index.entries.len()
@@ -164,7 +161,6 @@ impl Generation {
         self.index.variable(&self.index.entries[at]).name
     }
 
-    /// The number of the variable `name`.
     #[must_use]
     pub(crate) fn find(&self, name: &[u8]) -> Option<usize> {
         let entries = &self.index.entries;
@@ -209,7 +205,6 @@ impl Generation {
 }
 
 impl BlankGeneration {
-    /// The place for the strings.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.pages.bytes_mut()[..self.len]
     }

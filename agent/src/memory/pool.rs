@@ -47,7 +47,6 @@ struct Shelf {
     orders: VecDeque<Order>,
     /// Size of each prepared one, in bytes; 0 if the pool is to be empty.
     size: usize,
-    /// Time of the last launch that took pages.
     taken: Option<Instant>,
     /// The thread waits for [`QUIET`] to pass, and needs no wake.
     pausing: bool,
@@ -58,14 +57,12 @@ struct Shelf {
     closed: bool,
 }
 
-/// A waiting launch's request for pages of `len` bytes.
 #[derive(Debug)]
 struct Order {
     len: usize,
     customer: oneshot::Sender<Result<LaunchPages, MemoryError>>,
 }
 
-/// The thread's next step.
 #[derive(Debug)]
 enum Work {
     Serve(Order),
@@ -134,7 +131,6 @@ impl Pool {
         pages
     }
 
-    /// How many are ready.
     #[cfg(test)]
     pub(crate) fn ready(&self) -> usize {
         self.shared.lock().ready.len()

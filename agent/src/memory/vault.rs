@@ -40,7 +40,6 @@ pub enum Loss {
 }
 
 impl Loss {
-    /// All losses.
     pub(crate) const ALL: [Self; 6] =
         [Self::Starting, Self::Stale, Self::Revoked, Self::Quiesced, Self::Cloned, Self::Stopping];
 
@@ -57,7 +56,6 @@ impl Loss {
         }
     }
 
-    /// The error that a launch gets.
     #[must_use]
     pub(crate) const fn code(self) -> ErrorCode {
         match self {
@@ -109,7 +107,6 @@ pub struct Vault {
     machine: Option<Arc<Machine>>,
 }
 
-/// The right to change a vault's state.
 type Writer<'a> = MutexGuard<'a, ()>;
 
 #[derive(Debug)]
@@ -235,7 +232,6 @@ impl Vault {
         self.changes.subscribe()
     }
 
-    /// Wipes a generation whose lease has expired.
     fn expire(&self) {
         let writer = self.write();
         // Checked again under the lock: a new generation may have arrived.

@@ -26,50 +26,38 @@ const ID_LEN: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ImageId([u8; ID_LEN]);
 
-/// The kind of state in an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// Certificate, key, CA.
     Identity = 1,
-    /// A generation of secrets.
     Secrets = 2,
 }
 
 /// Why bytes are not an image, or cannot be decrypted.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InvalidImage {
-    /// Written by another program or version.
     #[error("it is not an image of this version")]
     Version,
-    /// Fewer bytes than its lengths say.
     #[error("it is truncated")]
     Truncated,
-    /// A length that 32 bits cannot count.
     #[error("it is too large")]
     TooLarge,
-    /// It was altered, or the key is another image's.
     #[error("it cannot be decrypted with its key")]
     Open,
-    /// It cannot be encrypted.
     #[error("it cannot be encrypted")]
     Seal,
-    /// The key is missing.
     #[error(transparent)]
     Key(#[from] KeyringError),
 }
 
-/// An image's two parts, in plaintext.
 #[derive(Clone, Copy)]
 pub(crate) struct Parts<'a> {
     /// Decrypted into locked memory.
     pub pages: &'a [u8],
-    /// Their description.
     pub notes: &'a [u8],
 }
 
 impl Parts<'_> {
-    /// Length of the image, in bytes.
     #[must_use]
     pub(crate) fn image_len(&self) -> usize {
         HEADER_LEN + self.pages.len() + TAG_LEN + self.notes.len() + TAG_LEN
@@ -97,7 +85,6 @@ impl Parts<'_> {
     }
 }
 
-/// An image that was found.
 #[derive(Clone, Copy)]
 pub(crate) struct Image<'a> {
     bound: [u8; HEADER_LEN + ID_LEN],
@@ -121,13 +108,11 @@ impl<'a> Image<'a> {
         Ok(Self { bound: bound(found, id), pages, notes })
     }
 
-    /// Length of the pages in plaintext, in bytes.
     #[must_use]
     pub(crate) fn pages_len(&self) -> usize {
         self.pages.len() - TAG_LEN
     }
 
-    /// Length of the notes in plaintext, in bytes.
     #[must_use]
     pub(crate) fn notes_len(&self) -> usize {
         self.notes.len() - TAG_LEN
@@ -236,7 +221,6 @@ impl fmt::Display for ImageId {
     }
 }
 
-/// A text that is not an image's id.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 #[error("an image's id is 32 hexadecimal digits")]
 pub(crate) struct InvalidImageId;

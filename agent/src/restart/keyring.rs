@@ -106,7 +106,6 @@ impl Keyring {
         Ok((found, BootTime::from_millis(until)))
     }
 
-    /// Removes an image's key, if it exists.
     pub(crate) fn forget(&self, id: &ImageId) {
         if let Ok(key) = self.users.search(&description(id)) {
             // Unlinked as well, so that it does not count against the user's quota until the kernel collects it.

@@ -15,16 +15,12 @@ use crate::sys::{Backing, MemoryError, SecretMemory};
 /// Most bytes that are read: the largest bundle and its notes.
 const MAX_LEN: u64 = 1 << 30;
 
-/// Why an image cannot be written or read.
 #[derive(Debug, Error)]
 pub(super) enum MediumError {
-    /// Memory cannot be locked.
     #[error("memory cannot be locked for it")]
     Memory(#[from] MemoryError),
-    /// A memfd cannot be made, written or read.
     #[error("its descriptor is unusable")]
     Descriptor(#[from] io::Error),
-    /// The bytes are not an image.
     #[error(transparent)]
     Image(#[from] InvalidImage),
 }
@@ -60,7 +56,6 @@ fn sealed_memfd(bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Reads all bytes of a descriptor.
 pub(super) fn read(memory: &SecretMemory, descriptor: OwnedFd) -> Result<Vec<u8>, MediumError> {
     if is_readable(&descriptor) { Ok(copied(descriptor)?) } else { Ok(memory.copy_received(&descriptor)?) }
 }

@@ -14,12 +14,10 @@ use zeroize::Zeroizing;
 use crate::identity::{Identity, Material, TriedTokens};
 use crate::memory::Generation;
 
-/// Notes that another version wrote.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 #[error("its notes are not of this version")]
 pub(super) struct InvalidRecord;
 
-/// The description of a generation.
 #[derive(Debug)]
 pub(super) struct SecretsRecord<'a> {
     pub(super) devbox: &'a str,
@@ -63,7 +61,6 @@ impl<'a> SecretsRecord<'a> {
     }
 }
 
-/// Writes all parts of an identity.
 pub(super) fn identity(home: &str, identity: &Identity) -> Result<Zeroizing<Vec<u8>>, InvalidRecord> {
     let Material { chain, key, ca } = identity.material();
     let mut notes = Writer::default();
@@ -73,7 +70,6 @@ pub(super) fn identity(home: &str, identity: &Identity) -> Result<Zeroizing<Vec<
     Ok(notes.0)
 }
 
-/// The parts of an identity.
 pub(super) struct IdentityRecord<'a> {
     pub(super) home: &'a str,
     pub(super) chain: &'a [u8],

@@ -21,34 +21,24 @@ use crate::memory::{Generation, GenerationError};
 use crate::sys::{BootTime, SecretMemory, now_ms};
 use crate::telemetry::{chain, service_manager};
 
-/// Why an image is not stored, or not taken over.
 #[derive(Debug, Error)]
 enum StoreError {
-    /// Its key is unavailable.
     #[error(transparent)]
     Key(#[from] KeyringError),
-    /// It is invalid.
     #[error(transparent)]
     Image(#[from] InvalidImage),
-    /// Its descriptor cannot be made or read.
     #[error(transparent)]
     Medium(#[from] MediumError),
-    /// The service manager refuses it.
     #[error("the service manager refuses it")]
     Notify(#[source] io::Error),
-    /// Its name or notes are not of this version.
     #[error("it is not of this version")]
     Record,
-    /// It has expired.
     #[error("it has expired")]
     Over,
-    /// It is for another server or machine.
     #[error("it was saved for a different server.url, or by the machine this one was cloned from")]
     Foreign,
-    /// Its pages are not a generation.
     #[error("its secrets cannot be put into locked memory")]
     Generation(#[from] GenerationError),
-    /// Its notes are not an identity.
     #[error("its identity is unusable")]
     Identity(#[from] InvalidIdentity),
 }
@@ -59,12 +49,10 @@ impl From<InvalidRecord> for StoreError {
     }
 }
 
-/// The state that a predecessor left.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     /// Its identity, if still valid.
     pub identity: Option<Identity>,
-    /// Its secrets, fetched by that identity.
     pub secrets: Option<KeptSecrets>,
 }
 
@@ -90,14 +78,10 @@ impl Kept {
     }
 }
 
-/// A predecessor's secrets.
 #[derive(Debug)]
 pub(crate) struct KeptSecrets {
-    /// The devbox that they are for.
     pub devbox: String,
-    /// The secrets.
     pub generation: Generation,
-    /// The end of their lease.
     pub lease: BootTime,
 }
 
@@ -112,15 +96,12 @@ pub(crate) struct Store {
     view: Arc<StoreView>,
 }
 
-/// An image in the store.
 #[derive(Debug)]
 struct Slot {
     kind: Kind,
     id: ImageId,
     key: ImageKey,
-    /// Its expiry.
     until: BootTime,
-    /// The secrets' revision.
     revision: Option<u64>,
 }
 
@@ -146,7 +127,6 @@ impl Store {
         (store, kept)
     }
 
-    /// A view of its content, for `status`.
     #[must_use]
     pub(crate) fn view(&self) -> Arc<StoreView> {
         Arc::clone(&self.view)
@@ -185,7 +165,6 @@ impl Store {
         self.replace(Kind::Secrets, slot);
     }
 
-    /// Extends the stored secrets' lease.
     pub(crate) fn renew_lease(&mut self, lease: BootTime) {
         if let Some(slot) = &mut self.secrets {
             slot.until = lease;
@@ -204,7 +183,6 @@ impl Store {
         }
     }
 
-    /// Removes the secrets.
     pub(crate) fn forget_secrets(&mut self) {
         if let Some(slot) = self.secrets.take() {
             self.discard(&slot);
@@ -348,7 +326,6 @@ impl Slot {
         self.until <= BootTime::now()
     }
 
-    /// Its name in the store.
     fn name(&self) -> String {
         format!("{}{}", prefix(self.kind), self.id)
     }

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::BootTime;
 
-/// The state that a restart would find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Stored {
     /// Whether there is an identity that is still valid.
@@ -19,16 +18,13 @@ pub struct Stored {
 #[derive(Debug, Default)]
 pub(crate) struct StoreView(Mutex<Images>);
 
-/// Each image's expiry.
 #[derive(Debug, Default)]
 pub(super) struct Images {
     pub(super) identity: Option<BootTime>,
-    /// With their revision.
     pub(super) secrets: Option<(u64, BootTime)>,
 }
 
 impl StoreView {
-    /// The state that a restart would find at this moment.
     #[must_use]
     pub(crate) fn now(&self) -> Stored {
         let (images, now) = (self.images(), BootTime::now());

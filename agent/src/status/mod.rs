@@ -40,11 +40,9 @@ pub enum State {
 }
 
 impl State {
-    /// All states.
     pub(crate) const ALL: [Self; 6] =
         [Self::Starting, Self::Ready, Self::Stale, Self::Quiesced, Self::Cloned, Self::Lost];
 
-    /// The name in JSON, tables and metrics.
     #[must_use]
     pub(crate) fn word(self) -> &'static str {
         match self {

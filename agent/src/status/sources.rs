@@ -12,29 +12,20 @@ use crate::sync::Progress;
 use crate::sys::SecretMemory;
 use crate::telemetry::{audit, chain, stderr};
 
-/// The parts that a status describes.
 #[derive(Debug)]
 pub(crate) struct Sources {
-    /// The control plane.
     pub server: ServerUrl,
-    /// The current secrets.
     pub vault: Arc<Vault>,
-    /// Their memory.
     pub memory: SecretMemory,
-    /// The synchronisation.
     pub progress: Arc<Progress>,
-    /// The protections of the process.
     pub hardening: Hardening,
-    /// The service manager's store.
     pub stored: Arc<StoreView>,
-    /// This machine.
     pub machine: Arc<Machine>,
     /// When the daemon started, in milliseconds since the epoch.
     pub started_ms: i64,
 }
 
 impl Sources {
-    /// The status at this moment, with every variable.
     #[must_use]
     pub(crate) fn status(&self, launches: Launches) -> Status {
         self.listing(launches, |generation| generation.variables().map(Variable::from).collect())

@@ -108,7 +108,6 @@ fn expiry(at_ms: i64) -> String {
     }
 }
 
-/// A time span in its two largest units.
 fn span(seconds: u64) -> String {
     let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
     let first = units.iter().position(|(_, unit)| seconds >= *unit).unwrap_or(units.len() - 1);

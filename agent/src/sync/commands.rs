@@ -16,33 +16,25 @@ use crate::sys::off_thread;
 /// Commands that wait for the one before.
 const QUEUED: usize = 4;
 
-/// Why a command is not carried out.
 #[derive(Debug, Error)]
 pub(crate) enum CommandError {
-    /// The daemon is stopping.
     #[error("the daemon is stopping: start it again")]
     Stopping,
-    /// A launch in progress still has values.
     #[error("everything is wiped except the values of launches in progress: quiesce again")]
     LaunchesInProgress,
-    /// The service manager does not confirm that it has closed the descriptors that it stores.
     #[error(
         "everything is wiped, but the service manager does not confirm that it has closed the stored descriptors, whose keys \
          are gone: quiesce again"
     )]
     Stored(#[source] io::Error),
-    /// The daemon is not quiesced.
     #[error("the daemon is serving secrets: to join again, quiesce it first (devbox-secretsd quiesce)")]
     Serving,
-    /// The configured token came from standard input, which is read only once.
     #[error("the first join token came from standard input: pass a fresh one (--join-token-file)")]
     NoToken,
-    /// The configured identity cannot be read.
     #[error("the configured identity is unavailable: pass a fresh join token (--join-token-file)")]
     Identity(#[from] InitialIdentityError),
 }
 
-/// An operator's command.
 pub(super) struct Command {
     pub(super) action: Action,
     pub(super) asker: Peer,
@@ -51,7 +43,6 @@ pub(super) struct Command {
 
 pub(super) enum Action {
     Quiesce,
-    /// Join with this identity.
     Resume(InitialIdentity),
 }
 
@@ -73,7 +64,6 @@ pub(crate) struct Commands {
     source: Arc<Source>,
 }
 
-/// The receiving end of [`Commands`].
 #[derive(Debug)]
 pub(crate) struct CommandQueue {
     receiver: mpsc::Receiver<Command>,

@@ -9,7 +9,6 @@ use devbox_secrets_proto::devbox::{Continuity, STEP_LEN};
 
 use crate::machine;
 
-/// The nonces of this process.
 #[derive(Debug)]
 pub(super) struct Steps {
     boot: String,
@@ -19,7 +18,6 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    /// The first one.
     pub(super) fn begin() -> Self {
         Self { boot: boot(), answered: None, asking: None }
     }
@@ -37,7 +35,6 @@ impl Steps {
         Ok(Continuity { boot: self.boot.clone(), after: self.answered.clone(), step })
     }
 
-    /// Records that the control plane has answered the request.
     pub(super) fn answered(&mut self) {
         self.answered = self.asking.take();
     }

@@ -10,56 +10,38 @@ use super::expiry::EXPIRED;
 use crate::control_plane::{Refusal, TransportError};
 use crate::memory::GenerationError;
 
-/// Why a poll failed.
 #[derive(Debug, Error)]
 pub(crate) enum SyncError {
-    /// The control plane was not reached.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// The control plane refused.
     #[error(transparent)]
     Refused(Refusal),
-    /// The certificate has expired.
     #[error("{EXPIRED}")]
     Expired,
-    /// There are no random numbers, without which a clone cannot be detected.
     #[error("this machine has no random numbers: see the kernel's log")]
     Random,
-    /// The answer is "unchanged", to a daemon without secrets.
     #[error(
         "the server answered \"unchanged\" to a daemon without secrets: are server and daemon of the same version?"
     )]
     UnchangedFromNothing,
-    /// The answer is not a bundle.
     #[error("the server's answer is not a bundle: are server and daemon of the same version?")]
     Bundle(#[from] InvalidBundle),
-    /// The bundle is older than an earlier one.
     #[error(
         "the server offers revision {offered} after {held}: if it was restored from a backup, quiesce and resume this \
          daemon to accept that"
     )]
-    Rollback {
-        /// The highest revision so far.
-        held: u64,
-        /// The bundle's revision.
-        offered: u64,
-    },
-    /// The bundle cannot be decrypted.
+    Rollback { held: u64, offered: u64 },
     #[error("the bundle was not sealed for this request")]
     Seal(#[from] SealError),
-    /// The bundle cannot be put into locked memory.
     #[error("revision {revision} cannot be put into locked memory")]
     Generation {
-        /// The bundle's revision.
         revision: u64,
-        /// The reason.
         #[source]
         source: GenerationError,
     },
 }
 
 impl SyncError {
-    /// All kinds.
     pub(crate) const KINDS: [&str; 15] = [
         "resolve",
         "connect",
@@ -111,7 +93,6 @@ impl SyncError {
         matches!(self, Self::Refused(refusal) if refusal.code == CONTINUED_ELSEWHERE)
     }
 
-    /// Whether the bundle is valid but does not fit.
     pub(super) fn lacks_room(&self) -> bool {
         use GenerationError as Why;
         matches!(

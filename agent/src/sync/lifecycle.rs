@@ -38,34 +38,22 @@ const RELEASE_POLL: Duration = Duration::from_millis(2);
 const QUIESCED: &str = "the devbox is quiesced for a snapshot: resume it (devbox-secretsd resume)";
 const RESUMING: &str = "the daemon joins anew and has no secrets yet: try again, or wait with --wait";
 
-/// All that outlives a phase.
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
-    /// The control plane.
     pub url: ServerUrl,
-    /// Times of the poll.
     pub times: PollTimes,
-    /// The configured source of the identity.
     pub source: Source,
-    /// For secrets.
     pub memory: SecretMemory,
-    /// The current secrets.
     pub vault: Arc<Vault>,
-    /// Whether they are current.
     pub freshness: Arc<Freshness>,
-    /// For `status`.
     pub progress: Arc<Progress>,
     /// Wakes when a directory of `source`'s files changes.
     pub files: Receiver<()>,
-    /// This machine.
     pub machine: Arc<Machine>,
-    /// The state for a successor.
     pub store: Store,
-    /// Join tokens that were tried.
     pub tried: TriedTokens,
 }
 
-/// The reason why a phase ended.
 enum PhaseEnd {
     Commanded(Command),
     Cloned,

@@ -61,7 +61,6 @@ pub struct Poller<'a> {
     highest: Option<u64>,
     renewal: Renewal,
     announced: bool,
-    /// The state for a successor of this process.
     store: Option<&'a mut Store>,
 }
 

@@ -28,7 +28,6 @@ pub struct Timings {
     pub fetch_ms: Option<f64>,
 }
 
-/// The state at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// This devbox's id; `None` before it has joined.
@@ -61,19 +60,16 @@ struct State {
 }
 
 impl Progress {
-    /// Events are counted in `metrics`.
     #[must_use]
     pub(crate) fn counted_in(metrics: Arc<Metrics>) -> Self {
         Self { metrics, ..Self::default() }
     }
 
-    /// The counters of polls and their failures.
     #[must_use]
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// Records how long joining took.
     pub(crate) fn joined_in(&self, duration: Duration) {
         self.state().timings.enroll_ms = Some(milliseconds(duration));
     }
@@ -83,7 +79,6 @@ impl Progress {
         self.state().timings.fetch_ms.get_or_insert(milliseconds(duration));
     }
 
-    /// Records the identity in use.
     pub(crate) fn identified(&self, identity: &Identity) {
         let mut state = self.state();
         state.devbox_id = Some(identity.devbox_id().to_owned());
@@ -91,14 +86,12 @@ impl Progress {
         self.changes.send_replace(());
     }
 
-    /// Records that the daemon has no identity any more.
     pub(crate) fn forgotten(&self) {
         let mut state = self.state();
         state.certificate = None;
         state.failure = None;
     }
 
-    /// Records that the control plane has confirmed the secrets.
     pub(crate) fn succeeded(&self) {
         let mut state = self.state();
         state.last_sync = Some(BootTime::now());

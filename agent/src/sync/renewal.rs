@@ -35,7 +35,6 @@ impl Renewal {
         now_ms >= self.next_ms && !self.validity.has_expired(now_ms)
     }
 
-    /// Schedules the next attempt after a failure.
     pub(super) fn failed(&mut self, now_ms: i64) {
         self.next_ms = now_ms.saturating_add(retry_ms(self.validity, now_ms));
     }

@@ -17,7 +17,6 @@ use super::descriptors::{Owned, wait_for};
 /// A time of 0 would disarm the timer.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// The next expiries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Ends {
     /// Time until then on the clock of [`BootTime`](super::BootTime).

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Whether the descriptors have been taken.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// The descriptors, by the names that their units give them.
@@ -35,13 +34,11 @@ impl Inherited {
         Ok(Self(passed.map(|(number, name)| (name, unsafe { OwnedFd::from_raw_fd(number) })).collect()))
     }
 
-    /// The one of this name, if it was passed.
     pub(crate) fn named(&mut self, name: &str) -> Option<OwnedFd> {
         let at = self.0.iter().position(|(found, _)| found == name)?;
         Some(self.0.swap_remove(at).1)
     }
 
-    /// All whose names match.
     pub(crate) fn all(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<(String, OwnedFd)> {
         self.0.extract_if(.., |(name, _)| wanted(name)).collect()
     }

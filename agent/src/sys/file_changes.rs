@@ -23,7 +23,6 @@ use super::descriptors::{Owned, wait_for};
 /// Room for events, in bytes: one has at most 272.
 const EVENTS: usize = 4 * 1024;
 
-/// Watches the directories of some files.
 #[derive(Debug)]
 pub(crate) struct FileEvents {
     inotify: Option<AsyncFd<Owned<Inotify>>>,
@@ -44,7 +43,6 @@ impl FileEvents {
         self.seen.subscribe()
     }
 
-    /// Reads events for ever.
     pub(crate) async fn run(self) -> Infallible {
         if let Some(inotify) = &self.inotify {
             // Stops only if the kernel fails to read an event. No case is known.

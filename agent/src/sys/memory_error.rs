@@ -7,7 +7,6 @@ use nix::libc::rlim_t;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use thiserror::Error;
 
-/// Why memory cannot be locked.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum MemoryError {
     /// `memfd_secret(2)` is `ENOSYS`.
@@ -25,7 +24,6 @@ pub enum MemoryError {
     /// The configuration asks for `mlock(2)`.
     #[error("memory.require = \"mlock\" asks for it")]
     Chosen,
-    /// The limit of locked memory is exhausted.
     #[error(
         "{len} bytes of memory cannot be locked: the limit is {limit}; raise RLIMIT_MEMLOCK (systemd: LimitMEMLOCK=) \
          or grant CAP_IPC_LOCK"
@@ -36,16 +34,13 @@ pub enum MemoryError {
         /// The limit of this process.
         limit: LockLimit,
     },
-    /// The process or the machine has no file descriptor left.
     #[error("no file descriptor is left for locked memory: raise RLIMIT_NOFILE (systemd: LimitNOFILE=)")]
     Descriptors,
     /// `/dev/zero` cannot be opened.
     #[error("/dev/zero cannot be opened: the daemon's /dev needs it (systemd: PrivateDevices=yes has it)")]
     Zeros(#[source] Errno),
-    /// Another system call failed.
     #[error("{call} failed for {len} bytes of locked memory")]
     System {
-        /// The system call.
         call: &'static str,
         /// The requested size, in bytes.
         len: usize,

@@ -36,7 +36,6 @@ impl Account {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// The names of the advice that the kernel refused.
     pub(super) fn refused(&self) -> Vec<&'static str> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
@@ -102,7 +101,6 @@ impl LockedPages {
         unsafe { std::slice::from_raw_parts(self.mapping.address.as_ptr(), self.mapping.len.get()) }
     }
 
-    /// All of the pages' bytes, to write.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         self.mapping.bytes_mut()
     }
@@ -156,7 +154,6 @@ impl LaunchPages {
         self.pages.size()
     }
 
-    /// All of the pages' bytes, to write.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         self.pages.bytes_mut()
     }

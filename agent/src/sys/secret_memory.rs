@@ -46,7 +46,6 @@ pub enum Requirement {
 }
 
 impl Requirement {
-    /// As in the configuration.
     #[must_use]
     pub(crate) const fn word(self) -> &'static str {
         match self {
@@ -114,7 +113,6 @@ impl SecretMemory {
         Ok(memory)
     }
 
-    /// The kind of memory.
     #[must_use]
     pub(crate) fn backing(&self) -> Backing {
         match self.0.source {

@@ -23,12 +23,10 @@ use super::{MemoryError, Requirement, SecretMemory};
 
 pub(crate) const LIMIT: usize = 64 << 20;
 
-/// Drives `future` on a runtime of its own.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-/// The kernel's page size, in bytes.
 pub(crate) fn page_size() -> usize {
     usize::try_from(sysconf(SysconfVar::PAGE_SIZE).unwrap().unwrap()).unwrap()
 }
@@ -74,13 +72,11 @@ pub(crate) fn become_user(uid: u32) {
     assert_eq!(result, 0);
 }
 
-/// Takes over a descriptor that was just received.
 pub(crate) fn adopt(descriptor: RawFd) -> OwnedFd {
     // SAFETY: the kernel has just installed it for this process, and nothing else knows its number.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
-/// A call that is refused.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call {
     pub(crate) number: c_long,

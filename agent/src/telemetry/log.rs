@@ -15,7 +15,6 @@ use super::audit::{self, JournalLayer};
 
 pub use devbox_secrets_common::log::Format;
 
-/// The level if none is configured.
 pub(crate) const DEFAULT_LEVEL: &str = "info";
 
 /// Why there is no log.

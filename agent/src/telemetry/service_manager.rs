@@ -34,9 +34,7 @@ static MANAGER: LazyLock<Option<UnixAddr>> =
 /// (`FileDescriptorStoreMax=`).
 const MOST_UNSENT: usize = 64;
 
-/// Messages that have to arrive and have not been sent yet.
 static UNSENT: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
-/// A task sends what is unsent.
 static IS_SENDING: AtomicBool = AtomicBool::new(false);
 
 /// The first bundle is there: launches succeed from now on.
@@ -44,12 +42,10 @@ pub(crate) fn ready() {
     deliver("READY=1".to_owned());
 }
 
-/// The daemon ends.
 pub(crate) fn stopping() {
     notify("STOPPING=1");
 }
 
-/// One line for `systemctl status`.
 pub(crate) fn status(line: &str) {
     notify(&format!("STATUS={line}"));
 }

@@ -50,7 +50,6 @@ impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Journal<W> {
     }
 }
 
-/// Takes one whole event.
 #[derive(Debug)]
 pub(super) struct Line<W> {
     priority: Option<&'static str>,

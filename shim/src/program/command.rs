@@ -22,7 +22,6 @@ const SHELL: &CStr = c"/bin/sh";
 /// The first bytes of a program's file: elf(5).
 const ELF: &[u8; 4] = b"\x7fELF";
 
-/// A command line to run.
 #[derive(Clone, Copy)]
 pub(crate) struct Command {
     /// The command and its arguments; at least one.

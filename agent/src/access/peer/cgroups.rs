@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use super::unit::UnitName;
 
-/// The mount point of the cgroup file systems.
 const MOUNT: &str = "/sys/fs/cgroup";
 /// Deepest slices and subgroups that are searched. A user can nest cgroups without end.
 const MAX_DEPTH: usize = 16;
@@ -61,7 +60,6 @@ impl Cgroups {
     }
 }
 
-/// The wanted units under `slice`, with their cgroups.
 fn units(
     slice: &Path,
     wanted: &impl Fn(&UnitName) -> bool,
@@ -120,7 +118,6 @@ mod tests {
     use super::*;
     use devbox_secrets_tests::needs::skipped;
 
-    /// A tree of `(cgroup, processes)`.
     fn tree(cgroups: &[(&str, &str)]) -> (tempfile::TempDir, Cgroups) {
         let root = tempfile::tempdir().unwrap();
         for (path, processes) in cgroups {

@@ -13,9 +13,7 @@ use thiserror::Error;
 use crate::sys::Stamp;
 
 const LEN: usize = 32;
-/// Bytes that are read at a time.
 const CHUNK: usize = 64 * 1024;
-/// Files whose digest is cached.
 const REMEMBERED: usize = 64;
 /// Seconds after a change in which a file is not cached: it could change again within the
 /// resolution of its timestamps.
@@ -71,7 +69,6 @@ impl Digest {
     }
 }
 
-/// Digests of files, by a stamp that changes with the file.
 #[derive(Debug, Default)]
 pub(super) struct Remembered(VecDeque<(Stamp, Digest)>);
 

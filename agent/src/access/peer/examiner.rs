@@ -38,7 +38,6 @@ const MAX_WORKERS: usize = 8;
 /// most.
 const MAX_QUEUED: usize = 512;
 
-/// Answers questions about processes.
 #[derive(Debug)]
 pub(crate) struct Examiner {
     cgroups: Cgroups,
@@ -54,7 +53,6 @@ struct Job {
     answer: oneshot::Sender<Facts>,
 }
 
-/// The threads' shared state.
 #[derive(Debug)]
 struct Queue {
     state: Mutex<State>,
@@ -68,7 +66,6 @@ struct State {
     jobs: VecDeque<Job>,
     workers: usize,
     idle: usize,
-    /// Questions under way, by user.
     under_way: HashMap<u32, usize>,
     is_closed: bool,
 }
@@ -80,7 +77,6 @@ impl Examiner {
         Self { cgroups, deadline: MAX_EXAMINATION, queue: OnceLock::new() }
     }
 
-    /// Starts the first thread, if it is not running.
     pub(crate) fn prepare(&self) {
         self.queue();
     }
@@ -142,7 +138,6 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there was room.
     fn push(&self, job: Job) -> bool {
         let user = job.user();
         let mut state = self.lock();
@@ -227,14 +222,12 @@ impl Queue {
 }
 
 impl Job {
-    /// The user whose share it takes.
     fn user(&self) -> u32 {
         household(self.peer.uid)
     }
 }
 
 impl State {
-    /// Whether one more question of `user` may queue.
     fn has_room(&self, user: u32) -> bool {
         let waiting = self.jobs.iter().filter(|job| job.user() == user).count();
         waiting < MAX_QUEUED - self.jobs.len()

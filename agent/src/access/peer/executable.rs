@@ -28,7 +28,6 @@ pub(crate) struct Executable {
     /// verified to be the file that the daemon sees there; other paths may be of another mount
     /// namespace.
     pub path: String,
-    /// Its contents, if a question needs them.
     pub digest: Learned<Digest>,
 }
 

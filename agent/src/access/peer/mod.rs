@@ -70,23 +70,17 @@ impl fmt::Display for Peer {
 /// A fact, or why it is unknown.
 pub(crate) type Learned<T> = Result<T, Obstacle>;
 
-/// The facts that rules ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Questions {
-    /// Whether it belongs to one of these units.
     pub units: Vec<UnitPattern>,
-    /// Whether it runs one of these files.
     pub executables: Vec<ExecutableQuestion>,
     /// Its executable even if it is none of those, for explanations.
     pub any_executable: bool,
 }
 
-/// A program that a rule names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ExecutableQuestion {
-    /// Its absolute path.
     pub path: String,
-    /// Whether a rule names its digest.
     pub digest: bool,
 }
 
@@ -99,26 +93,21 @@ impl Questions {
         }
     }
 
-    /// Whether no fact is asked for.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.units.is_empty() && self.executables.is_empty() && !self.any_executable
     }
 }
 
-/// The facts about a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Facts {
-    /// Its ids at the connection.
     pub peer: Peer,
     /// Its unit of the system manager; `None` if it is in no unit that was asked for.
     pub unit: Learned<Option<UnitName>>,
-    /// Its executable.
     pub executable: Learned<Executable>,
 }
 
 impl Facts {
-    /// The ids alone, as of the connection.
     #[must_use]
     pub(crate) const fn of(peer: Peer) -> Self {
         Self { peer, unit: Err(Obstacle::NotAsked), executable: Err(Obstacle::NotAsked) }

@@ -5,57 +5,44 @@ use thiserror::Error;
 
 use super::executable::MAX_HASHED;
 
-/// Why a fact is unknown.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
-    /// No rule that can apply asks for it, so it was not looked up.
     #[error("no rule asks for it")]
     NotAsked,
-    /// The process has ended, and its PID may be another's.
     #[error("the process that connected has ended")]
     Ended,
-    /// It is in another PID namespace.
     #[error("the process is outside the daemon's pid namespace")]
     OtherNamespace,
-    /// The kernel gives no handle of it.
     #[error("the kernel gives no handle of the process ({0})")]
     NoHandle(Errno),
     /// `/proc/PID` is hidden.
     #[error("the daemon cannot see /proc/PID ({0}): its unit needs ProtectProc=default for this rule")]
     Hidden(Errno),
-    /// Another user's executable is visible only with a capability.
     #[error(
         "the daemon may not see which program the process runs: it needs CAP_SYS_PTRACE, and a restart if this rule is new"
     )]
     Forbidden,
-    /// The file has no name any more.
     #[error("its executable was deleted or replaced since it started: start it again")]
     Deleted,
     /// Another file has its name: in a mount namespace of its own, a process can give any name to
     /// any file.
     #[error("its executable is another file than the one that the daemon sees under that path")]
     OtherFile,
-    /// No file has its name.
     #[error(
         "the daemon sees no file under its executable's path: that is of another mount namespace, or the daemon's unit hides it \
          (ProtectHome=, PrivateTmp=)"
     )]
     Unseen,
-    /// Its path is not UTF-8.
     #[error("its executable has a path that is not UTF-8")]
     NotText,
-    /// It is too long to hash for a launch.
     #[error("its executable is longer than {} MiB, the most that is hashed", MAX_HASHED >> 20)]
     TooLong,
-    /// Its contents cannot be read.
     #[error("its executable cannot be read ({0}): let the daemon's user read it")]
     Unreadable(Errno),
-    /// The look-up takes too long.
     #[error(
         "looking at the process took too long: a rule's executable belongs on a local disk, and not among very large files"
     )]
     Slow,
-    /// No thread can look it up.
     #[error(
         "the thread that looks at processes cannot be started: raise the limit of processes (LimitNPROC=)"
     )]

@@ -69,7 +69,6 @@ impl UnitPattern {
         if valid { Ok(Self(pattern.into())) } else { Err(InvalidUnitPattern) }
     }
 
-    /// Matches every unit.
     #[must_use]
     pub(crate) fn any() -> Self {
         Self("*".into())

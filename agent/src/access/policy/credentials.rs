@@ -16,31 +16,24 @@ use super::table::columns;
 use crate::access::glob::{Glob, InvalidGlob};
 use crate::access::peer::{InvalidUnitPattern, UnitName, UnitPattern};
 
-/// One `[[credential]]`, unchecked.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CredentialRuleConfig {
-    /// The unit, or a pattern of units.
     pub unit: String,
     /// Patterns of the variables' names that it may load.
     pub env: Vec<String>,
 }
 
-/// A mistake in a `[[credential]]`.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(crate) enum CredentialRuleMistake {
-    /// The unit is invalid.
     #[error("the unit {0:?} is invalid: {1}")]
     Unit(String, #[source] InvalidUnitPattern),
-    /// It grants nothing.
     #[error("it grants nothing: list variables' names in env, or [\"*\"] for all")]
     Nothing,
-    /// A pattern is invalid.
     #[error("the pattern {0:?} in env is invalid: {1}")]
     Glob(String, #[source] InvalidGlob),
 }
 
-/// One rule, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CredentialRule {
     unit: UnitPattern,
@@ -70,13 +63,11 @@ impl CredentialRule {
 pub struct CredentialRules(Vec<CredentialRule>);
 
 impl CredentialRules {
-    /// Rules in the order in which they grant.
     #[must_use]
     pub(crate) fn new(rules: Vec<CredentialRule>) -> Self {
         Self(rules)
     }
 
-    /// The rules, for `check`.
     #[must_use]
     pub(crate) fn rules(&self) -> &[CredentialRule] {
         &self.0
@@ -92,7 +83,6 @@ impl CredentialRules {
     }
 }
 
-/// A table, one rule a line.
 impl fmt::Display for CredentialRules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {

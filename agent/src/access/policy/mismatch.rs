@@ -8,27 +8,22 @@ use crate::access::peer::Obstacle;
 /// events that are too long.
 const MAX_QUOTED: usize = 512;
 
-/// A condition of a rule that a process does not meet.
 #[derive(Clone, Copy)]
 pub(crate) struct Mismatch<'a> {
     /// The fact about the process: `uid`.
     pub(super) fact: &'static str,
-    /// The value that the rule wants.
     pub(super) wanted: &'a dyn Display,
-    /// The process's own value.
     pub(super) found: Found<'a>,
 }
 
 /// A fact about a process that does not meet a condition.
 #[derive(Clone, Copy)]
 pub(crate) enum Found<'a> {
-    /// Another value.
     Value(&'a dyn Display),
     /// Another value, which the process may have chosen: any bytes of any length.
     Text(&'a str),
     /// The process has no value that any rule asks for.
     Absent,
-    /// The fact is unknown.
     Unknown(Obstacle),
 }
 

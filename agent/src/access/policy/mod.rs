@@ -48,7 +48,6 @@ impl Policy {
         Self { rules: vec![Rule { name: None, conditions: vec![matchers::exactly_uid(uid)], allow }] }
     }
 
-    /// The rules, for `check` and `status`.
     #[must_use]
     pub(crate) fn rules(&self) -> &[Rule] {
         &self.rules
@@ -65,7 +64,6 @@ impl Policy {
         (!questions.is_empty()).then_some(questions)
     }
 
-    /// How the rules relate to the user of `peer`.
     #[must_use]
     pub(crate) fn relation(&self, peer: Peer) -> Relation {
         let mut relation = Relation::None;
@@ -116,7 +114,6 @@ pub(crate) struct Rule {
 pub(crate) struct RuleLabel<'a> {
     /// The rule's position in the file, counted from 0.
     pub index: usize,
-    /// The rule's name.
     pub name: Option<&'a str>,
 }
 
@@ -140,7 +137,6 @@ impl Rule {
         RuleLabel::new(index, self.name.as_deref())
     }
 
-    /// The patterns that it grants.
     #[must_use]
     pub(crate) fn allow(&self) -> &[Glob] {
         &self.allow
@@ -159,7 +155,6 @@ impl Rule {
         relation
     }
 
-    /// Adds the facts that it needs beyond ids.
     fn ask(&self, questions: &mut Questions) {
         self.conditions.iter().for_each(|condition| condition.ask(questions));
     }

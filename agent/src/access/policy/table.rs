@@ -30,7 +30,6 @@ fn line(out: &mut String, cells: &[&str], widths: &[usize]) {
     out.push('\n');
 }
 
-/// The rules, one a line.
 #[must_use]
 pub(crate) fn rules(policy: &Policy) -> String {
     let row = |(index, rule): (usize, &super::Rule)| {

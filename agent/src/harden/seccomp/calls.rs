@@ -77,7 +77,6 @@ const SOCKETS: &[c_long] = &[
     libc::SYS_recvmsg,
 ];
 
-/// Descriptors that are open.
 const DESCRIPTORS: &[c_long] = &[
     libc::SYS_read,
     libc::SYS_pread64,

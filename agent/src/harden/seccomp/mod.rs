@@ -13,13 +13,10 @@ use thiserror::Error;
 use self::rule::Rules;
 use super::Step;
 
-/// Why the filter is not in place.
 #[derive(Debug, Error)]
 enum FilterError {
-    /// The list does not compile for this kind of machine.
     #[error("the system call filter cannot be built for this machine")]
     Build(#[from] seccompiler::BackendError),
-    /// The kernel refuses it.
     #[error("{0}: boot a kernel with CONFIG_SECCOMP_FILTER, and allow seccomp in the sandbox")]
     Install(#[from] seccompiler::Error),
 }

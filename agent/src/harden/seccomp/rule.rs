@@ -12,9 +12,7 @@ pub(super) type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 /// the register.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Argument {
-    /// Argument number, value.
     Is(u8, u32),
-    /// Argument number, mask, value.
     Has(u8, u32, u32),
     /// Argument number of a pointer that is null.
     IsNull(u8),

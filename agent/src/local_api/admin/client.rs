@@ -19,7 +19,6 @@ use tokio::time::timeout;
 use super::explain;
 use crate::access::peer::Peer;
 
-/// Time for a whole request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for `quiesce` and `resume`, which wait for running launches.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(9);

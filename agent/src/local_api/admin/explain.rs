@@ -9,7 +9,6 @@ use crate::access::explain::Explanation;
 use crate::access::peer::{Cgroups, Examiner, Peer};
 use crate::config::Settings;
 
-/// The request's target for `peer`.
 #[must_use]
 pub(crate) fn target(peer: Peer) -> String {
     let Peer { uid, gid, pid } = peer;

@@ -30,16 +30,11 @@ const ROUTES: [(&str, &str); 7] = [
     ("/resume", "POST"),
 ];
 
-/// The parts of the daemon that the responses come from.
 #[derive(Debug)]
 pub(crate) struct Admin {
-    /// The parts that a status describes.
     pub status: Sources,
-    /// Launches: explains decisions, and counts.
     pub launches: Arc<LaunchState>,
-    /// Quiesces and resumes.
     pub commands: Commands,
-    /// Puts changed rules into force.
     pub reload: Reload,
 }
 
@@ -118,7 +113,6 @@ impl Admin {
     }
 }
 
-/// The response for an unknown path, or for a path with another method.
 fn not_found(path: &str) -> Response<Full<Bytes>> {
     let Some((_, method)) = ROUTES.iter().find(|(served, _)| *served == path) else {
         let paths: Vec<&str> = ROUTES.iter().map(|(path, _)| *path).collect();

@@ -12,18 +12,14 @@ const MAX_LEN: usize = MAX_TOKEN_LEN + 64;
 /// Why a body has no token. It never quotes the body.
 #[derive(Debug, Error)]
 pub(super) enum BodyError {
-    /// The body is incomplete.
     #[error("the join token is incomplete: try again")]
     Broken,
-    /// It is longer than any token.
     #[error("the body is longer than any join token: send the token alone")]
     TooLong,
-    /// It is not a token.
     #[error("the body is not a join token")]
     Invalid(#[from] InvalidJoinToken),
 }
 
-/// Reads the token; `None` if the body is empty.
 pub(super) async fn receive<B>(mut body: B) -> Result<Option<JoinToken>, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,

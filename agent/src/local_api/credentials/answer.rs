@@ -22,10 +22,8 @@ const REFUSAL_CHUNK: usize = 64 * 1024;
 /// piece.
 const SEND_BUFFER: usize = 256 * 1024;
 
-/// A variable that a unit may load.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Granted {
-    /// Its position in the generation.
     pub(super) at: usize,
     /// The number of the first rule that grants it, counted from 1.
     pub(super) rule: usize,

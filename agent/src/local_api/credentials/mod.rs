@@ -46,19 +46,16 @@ use crate::telemetry::chain;
 /// Connections that are served at once. The others wait in the kernel's queue.
 const MAX_CONNECTIONS: u32 = 32;
 
-/// Time limits.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
     /// For units that wait for secrets, from the start of each state that may pass. systemd's
     /// default for a unit's start is 90 s.
     passing: Duration,
-    /// For the peer to read the response.
     answer: Duration,
 }
 
 const PATIENCE: Patience = Patience { passing: Duration::from_secs(60), answer: Duration::from_secs(5) };
 
-/// The state that all connections share.
 #[derive(Debug)]
 pub(crate) struct UnitCredentials {
     vault: Arc<Vault>,
@@ -70,7 +67,6 @@ pub(crate) struct UnitCredentials {
 }
 
 impl UnitCredentials {
-    /// Serves units from `vault` by `rules`.
     #[must_use]
     pub(crate) fn new(vault: Arc<Vault>, rules: CredentialRules) -> Self {
         let (rules, cgroups) = (ArcSwap::from_pointee(rules), Cgroups::of_this_machine());
@@ -85,13 +81,11 @@ impl UnitCredentials {
         Self { freshness, ..self }
     }
 
-    /// Counts credentials in `metrics`.
     #[must_use]
     pub(crate) fn counted_in(self, metrics: Arc<Metrics>) -> Self {
         Self { metrics, ..self }
     }
 
-    /// Replaces the rules for all later requests.
     pub(crate) fn set_rules(&self, rules: CredentialRules) {
         self.rules.store(Arc::new(rules));
     }

@@ -16,7 +16,6 @@ pub(super) struct Passing<'v> {
     vault: &'v Vault,
     changes: watch::Receiver<()>,
     patience: Duration,
-    /// The state, and the time until which units wait in it.
     state: Option<(Loss, Instant)>,
 }
 
@@ -39,7 +38,6 @@ impl<'v> Passing<'v> {
         }
     }
 
-    /// Whether units should wait.
     pub(super) fn is_on(&mut self) -> bool {
         self.until().is_some()
     }

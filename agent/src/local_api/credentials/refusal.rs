@@ -6,56 +6,26 @@ use super::address::InvalidAddress;
 use crate::access::peer::UnitName;
 use crate::memory::Unavailable;
 
-/// Why a unit does not get a credential.
 #[derive(Debug, Error)]
 pub(super) enum Refusal {
-    /// The kernel does not name the peer.
     #[error("the kernel does not name the peer")]
     Peer(#[source] std::io::Error),
-    /// The address is not one of systemd's.
     #[error(transparent)]
     Address(#[from] InvalidAddress),
-    /// The peer is not systemd.
     #[error(
         "uid {uid} asks in the name of {unit}, which only systemd (uid 0) may: use devbox-exec, with a [[rule]] for that user"
     )]
-    NotSystemd {
-        /// The peer's user.
-        uid: u32,
-        /// The unit that it claims.
-        unit: UnitName,
-    },
-    /// The peer is root, but outside the unit.
+    NotSystemd { uid: u32, unit: UnitName },
     #[error("process {pid} asks in the name of {unit} and is not in its cgroup: start the unit by systemctl")]
-    OtherUnit {
-        /// The peer's process.
-        pid: i32,
-        /// The unit that it claims.
-        unit: UnitName,
-    },
-    /// There is no such variable.
+    OtherUnit { pid: i32, unit: UnitName },
     #[error(
         "this devbox has no variable for the credential {credential:?}: bind a secret to {name}, or correct LoadCredential= in {unit}"
     )]
-    Missing {
-        /// The unit.
-        unit: UnitName,
-        /// The credential.
-        credential: String,
-        /// The variable's name.
-        name: String,
-    },
-    /// No rule grants it.
+    Missing { unit: UnitName, credential: String, name: String },
     #[error(
         "no rule grants {name} to {unit}: add a [[credential]] with unit = \"{unit}\" and env = [\"{name}\"] to the daemon's agent.toml"
     )]
-    Denied {
-        /// The unit.
-        unit: UnitName,
-        /// The variable's name.
-        name: String,
-    },
-    /// There are no secrets.
+    Denied { unit: UnitName, name: String },
     #[error("{}", .0.reason)]
     Unavailable(Unavailable),
 }
@@ -77,7 +47,6 @@ impl Refusal {
         }
     }
 
-    /// The unit, if it is known.
     pub(super) fn unit(&self) -> Option<&UnitName> {
         match self {
             Self::Peer(_) | Self::Address(_) | Self::Unavailable(_) => None,
@@ -88,7 +57,6 @@ impl Refusal {
         }
     }
 
-    /// The variable, if it is known.
     pub(super) fn name(&self) -> Option<&str> {
         match self {
             Self::Missing { name, .. } | Self::Denied { name, .. } => Some(name),

@@ -26,13 +26,11 @@ pub(super) const GRACE: Duration = Duration::from_millis(500);
 /// Most slices of one system call (`UIO_MAXIOV`, sendmsg(2)).
 const MAX_SLICES: usize = 1_024;
 
-/// An answer: the variables of a generation that the launch selected.
 pub(super) struct Reply<'a> {
     pub(super) generation: &'a Arc<Generation>,
     pub(super) selection: &'a Selection<'a>,
 }
 
-/// Why variables are sent by value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WhyInline {
     /// The launcher asked for it, or there are no variables.
@@ -59,14 +57,12 @@ impl WhyInline {
     }
 }
 
-/// Why no descriptor was sent.
 enum Unsent {
     Inline(WhyInline),
     Failed(Failure),
 }
 
 impl Reply<'_> {
-    /// Names only, nothing secret.
     pub(super) async fn send_names(&self, stream: &Stream, vault: &Vault) -> Result<Answer, Failure> {
         let names = self.selection.names(self.generation);
         let len = names.iter().map(|name| name.len() + 1).sum();
@@ -196,7 +192,6 @@ fn header(answer: Answer, count: usize, len: usize) -> Result<AnswerHeader, Refu
     }
 }
 
-/// The header and the descriptor in one message.
 async fn send_descriptor(
     stream: &Stream,
     header: AnswerHeader,

@@ -23,7 +23,6 @@ use crate::sys::BootTime;
 
 /// Time for the request, from the connection's acceptance.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(2);
-/// Time for the answer to be sent.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Serves one connection. The slot is free when its answer is read.

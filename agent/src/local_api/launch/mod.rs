@@ -94,13 +94,11 @@ impl LaunchState {
         Self { freshness, ..self }
     }
 
-    /// Counts launches in `metrics`.
     #[must_use]
     pub(crate) fn counted_in(self, metrics: Arc<Metrics>) -> Self {
         Self { metrics, ..self }
     }
 
-    /// Replaces the policy for all later decisions.
     pub(crate) fn set_policy(&self, policy: Policy) {
         self.policy.store(Arc::new(policy));
     }
@@ -114,7 +112,6 @@ impl LaunchState {
         Explanation::new("the running daemon".to_owned(), &decision, names)
     }
 
-    /// Launches since the start, and right now.
     #[must_use]
     pub(crate) fn counts(&self) -> Launches {
         let [served, refused, abandoned] = self.metrics.launches();

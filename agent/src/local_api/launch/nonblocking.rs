@@ -26,7 +26,6 @@ impl Stream {
         Self { waiting: OnceLock::new(), socket: Arc::new(socket) }
     }
 
-    /// Repeats a call until it no longer would block.
     async fn retry<T>(&self, interest: Interest, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         match call() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -57,7 +56,6 @@ impl AsRawFd for Stream {
     }
 }
 
-/// Registers `socket` with the event loop.
 #[allow(
     deprecated,
     reason = "the successor is unsafe, for owners that close early; those of the library that come here do not"

@@ -11,12 +11,10 @@ use crate::memory::Unavailable;
 /// Longest part of a name from a request that a message repeats, in characters.
 const MAX_QUOTED: usize = 128;
 
-/// Why a launch got no variables.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The daemon refuses, and the launcher learns why.
     Refused(Refusal),
-    /// The launcher closed its end.
     Gone,
     /// The secrets may have changed while the answer was made, and none was sent: it is made anew.
     Outdated,
@@ -43,7 +41,6 @@ pub(super) struct Refusal {
     /// A stable word for metrics: the code's, or that of the loss behind it.
     reason: &'static str,
     text: String,
-    /// The variable that is denied.
     name: Option<String>,
     /// Why each rule does not grant it: for the audit log, never for the peer.
     reasons: Option<String>,
@@ -62,7 +59,6 @@ impl Refusal {
         Self::new(ErrorCode::Invalid, text)
     }
 
-    /// No rule applies to this process.
     pub(super) fn no_rule(decision: &Decision) -> Self {
         let Peer { uid, gid, .. } = decision.peer();
         let text = format!(
@@ -72,7 +68,6 @@ impl Refusal {
         Self::denied(decision, None, &text)
     }
 
-    /// No rule grants this name to this process.
     pub(super) fn not_granted(name: &[u8], guarded: bool, decision: &Decision) -> Self {
         let Peer { uid, gid, .. } = decision.peer();
         let name = quoted(name);
@@ -99,7 +94,6 @@ impl Refusal {
         Self { name, reasons, ..refusal }
     }
 
-    /// There is no such variable.
     pub(super) fn missing(name: &[u8]) -> Self {
         let name = quoted(name);
         let text = format!(
@@ -109,7 +103,6 @@ impl Refusal {
         Self::new(ErrorCode::Missing, &text)
     }
 
-    /// The user's share of slots is taken.
     pub(super) fn busy(uid: u32) -> Self {
         let text = format!(
             "uid {uid} has its share of launches that are under way, or whose answers it has not read: try again when some \
@@ -127,7 +120,6 @@ impl Refusal {
         Self::invalid(&text)
     }
 
-    /// The message for the launcher.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
@@ -137,12 +129,10 @@ impl Refusal {
         self.reason
     }
 
-    /// The variable that is denied, if the refusal is about one.
     pub(super) fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// Why each rule does not grant it, for the audit.
     pub(super) fn reasons(&self) -> Option<&str> {
         self.reasons.as_deref()
     }

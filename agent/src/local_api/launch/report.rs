@@ -18,7 +18,6 @@ use crate::telemetry::audit::{Kind, TARGET, audit};
 /// Shortest interval between log lines about many launches, so that a flood does not fill the log.
 pub(super) const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The result of a launch that was served.
 #[derive(Debug)]
 pub(super) struct Served {
     answer: Answer,

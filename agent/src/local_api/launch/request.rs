@@ -19,13 +19,11 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// The items, unparsed.
     pub(super) fn body(&self) -> &[u8] {
         let len = self.header.body_len as usize;
         if self.large.is_empty() { &self.small[HEADER_LEN..HEADER_LEN + len] } else { &self.large }
     }
 
-    /// Reads the header, then as much as it announces.
     pub(super) async fn read(stream: &Stream) -> Result<Self, Failure> {
         let mut small = [0; SMALL];
         let mut filled = 0;
@@ -61,7 +59,6 @@ async fn read_large(stream: &Stream, start: &[u8], len: usize) -> Result<Vec<u8>
     Ok(body)
 }
 
-/// Reads at least one byte.
 async fn read_some(stream: &Stream, room: &mut [u8]) -> Result<usize, Failure> {
     match receive(stream, room).await? {
         0 => Err(Failure::Gone),

@@ -15,7 +15,6 @@ use crate::memory::Generation;
 /// Length after which the audit's list of names is cut, in bytes.
 const MAX_SUMMARY: usize = 4_096;
 
-/// Number of the largest variables in a message.
 const NAMED: usize = 5;
 /// Bytes that `execve(2)` counts for a string on top of its own: a pointer.
 const POINTER_LEN: usize = size_of::<usize>();
@@ -23,18 +22,13 @@ const POINTER_LEN: usize = size_of::<usize>();
 /// Variables of one generation, in ascending order of the name under which each is injected.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Selection<'a> {
-    /// All of them, under their own names.
     Whole,
-    /// These.
     Picked(Vec<Pick<'a>>),
 }
 
-/// One variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pick<'a> {
-    /// The name to inject it under, if it is renamed.
     rename: Option<&'a [u8]>,
-    /// Its position in the generation.
     at: usize,
 }
 
@@ -65,7 +59,6 @@ impl Selection<'_> {
         Err(Refusal::too_large(needed, &self.largest(generation)))
     }
 
-    /// The longest variables, for a message.
     fn largest(&self, generation: &Generation) -> String {
         let mut sizes: Vec<(usize, &[u8])> = match self {
             Self::Whole => {
@@ -125,7 +118,6 @@ impl Selection<'_> {
         Cow::Owned(names)
     }
 
-    /// The names under which the variables are injected.
     pub(super) fn names<'b>(&'b self, generation: &'b Generation) -> Vec<&'b [u8]> {
         match self {
             Self::Whole => generation.variables().map(|variable| variable.name.as_bytes()).collect(),
@@ -183,7 +175,6 @@ pub(super) fn select<'a>(
     Ok(if whole { Selection::Whole } else { Selection::Picked(picks) })
 }
 
-/// A request's items, by kind.
 #[derive(Default)]
 struct Asked<'a> {
     only: Vec<&'a [u8]>,
@@ -215,7 +206,6 @@ fn split_rename(text: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     Ok((&text[..equals], &text[equals + 1..]))
 }
 
-/// The choice about one variable of the generation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Choice<'a> {
     Out,

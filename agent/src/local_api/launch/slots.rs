@@ -20,7 +20,6 @@ use nix::unistd::geteuid;
 use crate::access::peer::household;
 use crate::access::policy::Relation;
 
-/// Most connections at a time.
 const MAX_SLOTS: usize = 1_024;
 /// Most refusals for lack of a slot that wait to be read. Later connections are closed without one.
 const MAX_TURNED_AWAY: usize = 64;
@@ -39,7 +38,6 @@ const PART_OF_LOCK_LIMIT: usize = 4;
 const SHARES: [(Tier, usize, usize); 4] =
     [(Tier::Strangers, 1, 0), (Tier::Possible, 6, 1), (Tier::Named, 8, 2), (Tier::Reserve, 1, 1)];
 
-/// Users that share slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tier {
     /// No rule can apply to them.
@@ -133,12 +131,10 @@ impl LaunchSlots {
         Some(LaunchSlot { slots: Arc::clone(self), tier, user, bytes: 0 })
     }
 
-    /// The number of slots that are taken.
     pub(super) fn taken(&self) -> usize {
         self.lock().iter().map(|taken| taken.slots.taken).sum()
     }
 
-    /// The number of bytes that are counted.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.lock().iter().map(|taken| taken.bytes.taken).sum()

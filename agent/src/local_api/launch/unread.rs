@@ -30,7 +30,6 @@ use crate::memory::Generation;
 use crate::metrics::Metrics;
 use crate::sys::{SentPages, has_read_all};
 
-/// Time for variables to be read.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Interval of checks of all answers while some can be withdrawn.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -48,7 +47,6 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// they do not pile up.
 const LOOKS: usize = 2;
 
-/// All answers of the daemon that may be unread.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
     answers: Mutex<Answers>,
@@ -76,7 +74,6 @@ pub(super) struct Sent {
     _slot: LaunchSlot,
 }
 
-/// The answer as it was sent.
 #[derive(Debug)]
 pub(super) enum Content {
     /// Variables, by descriptor.
@@ -98,7 +95,6 @@ impl Content {
     }
 }
 
-/// Why variables are withdrawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
     Deadline,
@@ -118,7 +114,6 @@ impl Why {
         }
     }
 
-    /// The reason in the audit.
     pub(super) const fn reason(self) -> &'static str {
         match self {
             Self::Deadline => "its answer was not read in time, and is withdrawn",
@@ -131,7 +126,6 @@ impl Why {
 }
 
 impl Unread {
-    /// Keeps an answer until it is read.
     pub(super) fn keep(
         &self,
         stream: Stream,
@@ -186,7 +180,6 @@ impl Unread {
         }
     }
 
-    /// Sleeps until the next check.
     async fn pause(&self) {
         let interval = self.lock().interval();
         if timeout(interval, self.added.notified()).await.is_ok() {

@@ -17,7 +17,6 @@ use crate::telemetry::service_manager;
 const AFTER_HURRY: Duration = Duration::from_millis(900);
 
 impl Poller<'_> {
-    /// Returns the pause after it.
     pub(super) fn unchanged(&mut self, sent: SentRequest) -> Duration {
         self.progress.metrics().unchanged();
         let lease = sent.answered() + self.times.max_stale;

@@ -13,7 +13,6 @@ use crate::telemetry::{chain, service_manager};
 const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 
 impl Poller<'_> {
-    /// Returns the pause after it.
     pub(super) fn failed(&mut self, error: &SyncError) -> Duration {
         let (arrived, message) = (Instant::now(), chain(error));
         self.progress.metrics().sync_failed(error.kind());

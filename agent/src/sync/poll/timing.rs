@@ -20,12 +20,10 @@ impl PollTimes {
     }
 }
 
-/// A request that was sent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SentRequest {
     pub(super) at: Instant,
     boot_time: BootTime,
-    /// How long the server may hold it.
     pub(super) wait: Duration,
 }
 

@@ -10,7 +10,6 @@ use tracing::{Event, Level};
 
 use super::Kind;
 
-/// Fields that describe the peer.
 const OF_PEER: [&str; 5] = ["uid", "gid", "pid", "unit", "executable"];
 
 /// One encoded event. Its buffers are reused for the next one.
@@ -34,7 +33,6 @@ impl Entry {
         self.field("SYSLOG_IDENTIFIER", "devbox-secretsd");
     }
 
-    /// For the journal's socket.
     pub(super) fn fields(&self) -> &[u8] {
         &self.fields
     }

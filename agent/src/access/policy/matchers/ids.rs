@@ -19,10 +19,8 @@ struct Uid(u32);
 #[derive(Debug)]
 struct Gid(u32);
 
-/// A user or group, by number or by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
-    /// Its number.
     Id(u32),
     /// Its name, as the machine's user database has it.
     Name(String),

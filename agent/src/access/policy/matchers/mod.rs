@@ -23,7 +23,6 @@ pub(super) trait Matcher: Debug + Display + Send + Sync {
     /// Whether the peer's ids meet the condition; `None` if ids do not settle it.
     fn is_met_by_ids(&self, peer: Peer) -> Option<bool>;
 
-    /// Adds the facts that it needs beyond ids.
     fn ask(&self, questions: &mut Questions);
 
     /// `None` if the condition is met. A fact that is unknown meets no condition.
@@ -55,7 +54,6 @@ const MATCHERS: [Kind; 5] = [
     Kind::Narrowing(executable::digest),
 ];
 
-/// The conditions that a rule of the configuration file sets.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) conditions: Vec<Condition>,
