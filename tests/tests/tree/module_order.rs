@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crate::source::{Module, declared, modules, workspace};
+use crate::files;
+use crate::source::{Module, declared, modules};
 
 /// One import of another module of the crate.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,7 +31,7 @@ fn the_daemons_modules_use_only_modules_below_them() {
 }
 
 fn assert_order(krate: &str) {
-    let directory = workspace().join(krate);
+    let directory = files::root().join(krate);
     let modules = modules(&directory);
     let layers = layers(&fs::read_to_string(directory.join("src/lib.rs")).unwrap());
     assert_complete(krate, &layers, &modules[0]);

@@ -1,89 +1,52 @@
-//! The words in Rust source: comments and string literals, found by a small lexer.
+//! A small lexer of Rust: it tells comments and literals, in which a path or a brace means nothing, from code.
 
-/// A comment's line, or a string literal.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Words {
-    /// One line of a comment, without its marker.
-    Comment(String),
-    /// A string literal's contents as they stand in the source. Continued lines are joined.
-    Literal(String),
+/// A kind of token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Token<'a> {
+    Comment,
+    /// A string literal, with its contents.
+    Literal(&'a str),
+    Character,
+    /// A word, or one character of anything else.
+    Code,
 }
 
-/// The comments and string literals of `source`, each with the number of the line that it starts on.
-pub(crate) fn words(source: &str) -> Vec<(usize, Words)> {
-    let mut lexer = Lexer { source, at: 0, found: Vec::new() };
-    while lexer.at < source.len() {
-        lexer.step();
-    }
-    lexer.found
+/// The tokens of `source`, each with its place and its whole text.
+pub(crate) fn tokens(source: &str) -> impl Iterator<Item = (usize, &str, Token<'_>)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let (start, rest) = (at, &source[at..]);
+        let (token, len) = token(rest)?;
+        at += len;
+        Some((start, &rest[..len], token))
+    })
 }
 
-struct Lexer<'a> {
-    source: &'a str,
-    at: usize,
-    found: Vec<(usize, Words)>,
-}
-
-impl Lexer<'_> {
-    fn rest(&self) -> &str {
-        &self.source[self.at..]
+/// The token that `rest` starts with, and its length in bytes. The end of the text ends every token.
+fn token(rest: &str) -> Option<(Token<'_>, usize)> {
+    let first = rest.chars().next()?;
+    if rest.starts_with("//") {
+        return Some((Token::Comment, rest.find('\n').unwrap_or(rest.len())));
     }
-
-    /// Takes what is next: a comment, a literal, or one character of anything else.
-    fn step(&mut self) {
-        let rest = self.rest();
-        if rest.starts_with("//") {
-            let end = rest.find('\n').unwrap_or(rest.len());
-            self.comment(end);
-        } else if rest.starts_with("/*") {
-            let end = rest.find("*/").map_or(rest.len(), |end| end + 2);
-            self.comment(end);
-        } else if let Some(hashes) = raw_string(rest) {
-            let open = rest.find('"').unwrap() + 1;
-            let close = format!("\"{}", "#".repeat(hashes));
-            let end = rest[open..].find(&close).map_or(rest.len(), |end| open + end);
-            self.literal(open, end, end + close.len());
-        } else if rest.starts_with('"') {
-            let end = end_of_string(rest);
-            self.literal(1, end, end + 1);
-        } else {
-            let skipped = character(rest);
-            self.at += skipped;
-        }
+    if rest.starts_with("/*") {
+        return Some((Token::Comment, rest.find("*/").map_or(rest.len(), |end| end + 2)));
     }
-
-    fn line(&self) -> usize {
-        self.source[..self.at].matches('\n').count() + 1
+    if let Some(hashes) = raw_string(rest) {
+        let open = rest.find('"').unwrap() + 1;
+        let close = format!("\"{}", "#".repeat(hashes));
+        let end = rest[open..].find(&close).map_or(rest.len(), |end| open + end);
+        return Some((Token::Literal(&rest[open..end]), (end + close.len()).min(rest.len())));
     }
-
-    fn comment(&mut self, end: usize) {
-        let first = self.line();
-        let lines: Vec<String> = self.rest()[..end]
-            .lines()
-            .map(|line| {
-                line.trim().trim_start_matches(['/', '!', '*']).trim_end_matches("*/").trim().to_owned()
-            })
-            .collect();
-        let lines = lines.into_iter().enumerate();
-        self.found.extend(lines.map(|(number, line)| (first + number, Words::Comment(line))));
-        self.at += end;
+    if first == '"' {
+        let end = end_of_string(rest);
+        return Some((Token::Literal(&rest[1..end]), (end + 1).min(rest.len())));
     }
-
-    fn literal(&mut self, open: usize, end: usize, next: usize) {
-        let text = self.rest()[open..end].replace("\\n", "\n");
-        let mut joined = String::new();
-        for line in text.lines() {
-            match line.strip_suffix('\\') {
-                Some(continued) => joined.push_str(continued.trim_start()),
-                None => {
-                    joined.push_str(line.trim());
-                    joined.push('\n');
-                }
-            }
-        }
-        self.found.push((self.line(), Words::Literal(joined.trim_end().to_owned())));
-        self.at = (self.at + next).min(self.source.len());
+    if let Some(len) = character(rest) {
+        return Some((Token::Character, len));
     }
+    // Words are taken whole, so that the `r` at the end of a name opens no raw string.
+    let word = rest.find(|letter: char| !letter.is_alphanumeric() && letter != '_').unwrap_or(rest.len());
+    Some((Token::Code, word.max(first.len_utf8())))
 }
 
 /// The number of hashes of a raw string that starts here; `None` if none does.
@@ -97,34 +60,58 @@ fn raw_string(rest: &str) -> Option<usize> {
 /// The closing quote of a string that starts here.
 fn end_of_string(rest: &str) -> usize {
     let mut escaped = false;
-    for (at, letter) in rest.char_indices().skip(1) {
-        match letter {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => return at,
-            _ => {}
-        }
-    }
-    rest.len()
+    let close = rest.char_indices().skip(1).find(|(_, letter)| {
+        let closes = *letter == '"' && !escaped;
+        escaped = *letter == '\\' && !escaped;
+        closes
+    });
+    close.map_or(rest.len(), |(at, _)| at)
 }
 
-/// The length of what is neither a comment nor a string: a character literal, a word, or any one character. Words are taken
-/// whole, so that the `r` at the end of a name opens no raw string.
-fn character(rest: &str) -> usize {
-    let first = rest.chars().next().map_or(1, char::len_utf8);
-    let word = rest.find(|letter: char| !letter.is_alphanumeric() && letter != '_').unwrap_or(rest.len());
-    let quoted = rest.starts_with("'\\")
-        || rest.strip_prefix('\'').is_some_and(|rest| {
-            let mut letters = rest.chars();
-            letters.next().is_some() && letters.next() == Some('\'')
-        });
-    match quoted {
-        true if rest.starts_with("'\\") => rest[3..].find('\'').map_or(rest.len(), |end| end + 4),
-        true => first + rest[1..].find('\'').unwrap_or(0) + 1,
-        // A prefix of a string, such as b"…", is not taken with it.
-        false if word > 0 && !(word <= 2 && rest[word..].starts_with('"')) => word,
-        false => first,
+/// The length of a character literal that starts here; `None` if it is a lifetime or anything else.
+fn character(rest: &str) -> Option<usize> {
+    let first = rest.strip_prefix('\'')?.chars().next()?;
+    // An escaped letter may be a quote.
+    let skipped = 1 + first.len_utf8() + usize::from(first == '\\');
+    let close = rest.get(skipped..)?.find('\'')?;
+    (first == '\\' || close == 0).then_some(skipped + close + 1)
+}
+
+/// A comment's line, or a string literal.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Words {
+    /// One line of a comment, without its marker.
+    Comment(String),
+    /// A string literal's contents as they stand in the source. Continued lines are joined.
+    Literal(String),
+}
+
+/// The comments and string literals of `source`, each with the number of the line that it starts on.
+pub(crate) fn words(source: &str) -> Vec<(usize, Words)> {
+    let words = tokens(source).flat_map(|(at, text, token)| {
+        let first = || source[..at].matches('\n').count() + 1;
+        match token {
+            Token::Comment => (first()..).zip(text.lines().map(comment)).collect(),
+            Token::Literal(text) => vec![(first(), literal(text))],
+            Token::Character | Token::Code => Vec::new(),
+        }
+    });
+    words.collect()
+}
+
+fn comment(line: &str) -> Words {
+    Words::Comment(line.trim().trim_start_matches(['/', '!', '*']).trim_end_matches("*/").trim().to_owned())
+}
+
+fn literal(text: &str) -> Words {
+    let mut joined = String::new();
+    for line in text.replace("\\n", "\n").lines() {
+        match line.strip_suffix('\\') {
+            Some(continued) => joined.push_str(continued.trim_start()),
+            None => joined.extend([line.trim(), "\n"]),
+        }
     }
+    Words::Literal(joined.trim_end().to_owned())
 }
 
 #[cfg(test)]

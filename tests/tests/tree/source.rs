@@ -4,17 +4,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::rust_text::{Token, tokens};
+
 /// One module of a crate.
 pub(crate) struct Module {
     /// The names from the crate's root to the module; empty for the root.
     pub(crate) path: Vec<String>,
     pub(crate) file: PathBuf,
     pub(crate) code: String,
-}
-
-/// The workspace's directory.
-pub(crate) fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
 }
 
 /// Every module of the library in `directory` that is built without `cfg(test)`, the root first.
@@ -50,12 +47,21 @@ pub(crate) fn declared(code: &str) -> Vec<String> {
 
 /// `text` with blanks in the place of comments, literals, and items under `#[cfg(test)]`.
 pub(crate) fn product_code(text: &str) -> String {
-    let mut code = without_literals(text);
+    let parts = tokens(text).map(|(_, text, token)| match token {
+        Token::Code => text.to_owned(),
+        _ => blanks(text),
+    });
+    let mut code: String = parts.collect();
     while let Some(start) = code.find("#[cfg(test)]") {
         let end = item_end(&code, start);
-        blank(&mut code, start, end);
+        let blanks = blanks(&code[start..end]);
+        code.replace_range(start..end, &blanks);
     }
     code
+}
+
+fn blanks(text: &str) -> String {
+    text.chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect()
 }
 
 /// The end of the item that starts at `start`: its semicolon, or the brace that closes its body.
@@ -70,71 +76,6 @@ fn item_end(code: &str, start: usize) -> usize {
         }
         if depth == 0 {
             return start + at + 1;
-        }
-    }
-    code.len()
-}
-
-fn blank(code: &mut String, start: usize, end: usize) {
-    let blanks: String = code[start..end].chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect();
-    code.replace_range(start..end, &blanks);
-}
-
-/// A small lexer: it knows the tokens in which a path, a brace or a semicolon would mean nothing.
-fn without_literals(text: &str) -> String {
-    let mut code = text.to_owned();
-    let mut at = 0;
-    while at < code.len() {
-        let len = match literal(&code[at..]) {
-            Some(len) => {
-                blank(&mut code, at, at + len);
-                // A blank has one byte, whatever it stands for.
-                code[at..].len() - code[at..].trim_start_matches([' ', '\n']).len()
-            }
-            None => code[at..].chars().next().map_or(1, char::len_utf8),
-        };
-        at += len.max(1);
-    }
-    code
-}
-
-/// The length in bytes of the comment or literal that `code` starts with.
-fn literal(code: &str) -> Option<usize> {
-    if code.starts_with("//") {
-        return Some(code.find('\n').unwrap_or(code.len()));
-    }
-    if code.starts_with("/*") {
-        return Some(code.find("*/").map_or(code.len(), |end| end + 2));
-    }
-    if let Some(raw) = code.strip_prefix('r')
-        && let hashes = raw.len() - raw.trim_start_matches('#').len()
-        && raw[hashes..].starts_with('"')
-    {
-        let close = format!("\"{}", "#".repeat(hashes));
-        let body = hashes + 2;
-        return Some(code[body..].find(&close).map_or(code.len(), |end| body + end + close.len()));
-    }
-    match code.chars().next()? {
-        '"' => Some(quoted(code, '"')),
-        '\'' if is_char(code) => Some(quoted(code, '\'')),
-        _ => None,
-    }
-}
-
-/// A character, not a lifetime: the quote is closed after one character or an escape.
-fn is_char(code: &str) -> bool {
-    let mut chars = code.chars().skip(1);
-    chars.next() == Some('\\') || chars.next() == Some('\'')
-}
-
-fn quoted(code: &str, quote: char) -> usize {
-    let mut escaped = false;
-    for (at, c) in code.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            c if c == quote => return at + 1,
-            _ => {}
         }
     }
     code.len()
