@@ -153,8 +153,7 @@ async fn a_bundle_of_an_older_state_that_is_over_the_budget_is_refused_before_a_
     assert!((4000..6000).contains(&len), "{len}");
     world.registry.set_limits(Limits { bundle_bytes: 1000, ..Limits::default() });
     let refused = fetch(&world, &large).await;
-    assert_eq!(refusal(refused), (RefusalKind::Forbidden, "budget_bundle_bytes"));
-    world.audited_refusal("devbox.bundle", "budget_bundle_bytes").await;
+    world.audited_refusal(refused, "devbox.bundle", RefusalKind::Forbidden, "budget_bundle_bytes").await;
     fetch(&world, &small).await.unwrap();
     update(&world, &busy, "KEY", 10).await.unwrap();
     fetch(&world, &large).await.unwrap();

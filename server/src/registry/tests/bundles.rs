@@ -52,12 +52,11 @@ impl Daemon {
 }
 
 /// A devbox of a new account that holds what there is: nothing yet.
-async fn current(world: &World) -> (Caller, Daemon, u64) {
-    let caller = world.caller("acme").await;
-    let (_, peer) = world.joined(&caller, &[]).await;
+async fn current() -> (World, Caller, Daemon, u64) {
+    let (world, caller, _, peer) = World::with_joined().await;
     let daemon = Daemon::new(peer);
     let (revision, _) = daemon.fetch(&world.registry).await;
-    (caller, daemon, revision)
+    (world, caller, daemon, revision)
 }
 
 fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
@@ -66,8 +65,7 @@ fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn a_bundle_opens_to_the_bound_values() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     world.secret(&caller, "DATABASE_PASSWORD", "db = \"ü\"\nline two").await;
     world.secret(&caller, "OTHER", "").await;
     let (_, bound) = world.joined(&caller, &[("DB", "DATABASE_PASSWORD")]).await;
@@ -83,8 +81,7 @@ async fn a_bundle_opens_to_the_bound_values() {
 
 #[tokio::test]
 async fn updates_and_deletions_show_in_the_next_bundle() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     world.secret(&caller, "A", "one").await;
     world.secret(&caller, "B", "two").await;
     let (_, peer) = world.joined(&caller, &[("A", "A"), ("B", "B")]).await;
@@ -102,8 +99,7 @@ async fn updates_and_deletions_show_in_the_next_bundle() {
 
 #[tokio::test]
 async fn an_unchanged_poll_returns_no_bundle_and_leaves_no_row() {
-    let world = World::new().await;
-    let (_, daemon, revision) = current(&world).await;
+    let (world, _, daemon, revision) = current().await;
     let rows = world.registry.audit(None, 1000).await.unwrap().len();
     let answer = world.registry.bundle(&daemon.peer, &daemon.request(Some(revision), 5)).await.unwrap();
     assert!(answer.is_none());
@@ -115,24 +111,30 @@ async fn an_unchanged_poll_returns_no_bundle_and_leaves_no_row() {
 
 /// Starts a held request and returns once it waits.
 async fn held(
-    registry: &Registry,
+    world: &World,
+    caller: &Caller,
     daemon: &Daemon,
-    account: &AccountId,
     revision: u64,
 ) -> tokio::task::JoinHandle<Result<Option<Delivery>, Refusal>> {
-    let asked = registry.clone();
+    let asked = world.registry.clone();
     let peer = daemon.peer.clone();
     let request = daemon.request(Some(revision), 60_000);
     let held = tokio::spawn(async move { asked.bundle(&peer, &request).await });
-    wait::yielding("the request to be held", || registry.0.changes.is_waited_for(account)).await;
+    wait::yielding("the request to be held", || world.registry.0.changes.is_waited_for(caller.account()))
+        .await;
     held
+}
+
+/// Sees what other programs write.
+fn watcher(registry: &Registry) -> tokio::task::JoinHandle<()> {
+    let registry = registry.clone();
+    tokio::spawn(async move { registry.watch().await })
 }
 
 #[tokio::test]
 async fn a_held_request_is_answered_by_the_next_write() {
-    let world = World::new().await;
-    let (caller, daemon, revision) = current(&world).await;
-    let held = held(&world.registry, &daemon, caller.account(), revision).await;
+    let (world, caller, daemon, revision) = current().await;
+    let held = held(&world, &caller, &daemon, revision).await;
     let start = Instant::now();
     world.secret(&caller, "NEW", "value").await;
     let message = held.await.unwrap().unwrap().unwrap();
@@ -142,11 +144,9 @@ async fn a_held_request_is_answered_by_the_next_write() {
 
 #[tokio::test]
 async fn a_held_request_is_answered_by_another_programs_write() {
-    let world = World::new().await;
-    let (caller, daemon, revision) = current(&world).await;
-    let watching = world.registry.clone();
-    let watcher = tokio::spawn(async move { watching.watch().await });
-    let held = held(&world.registry, &daemon, caller.account(), revision).await;
+    let (world, caller, daemon, revision) = current().await;
+    let watcher = watcher(&world.registry);
+    let held = held(&world, &caller, &daemon, revision).await;
     let operator = open(&world.state).await.unwrap();
     operator.create_secret(&caller, "NEW", bytes("value")).await.unwrap();
     let message = held.await.unwrap().unwrap().unwrap();
@@ -156,31 +156,25 @@ async fn a_held_request_is_answered_by_another_programs_write() {
 
 #[tokio::test]
 async fn shutting_a_devbox_down_refuses_its_held_request() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (devbox, peer) = world.joined(&caller, &[]).await;
+    let (world, caller, devbox, peer) = World::with_joined().await;
     let daemon = Daemon::new(peer);
     let (revision, _) = daemon.fetch(&world.registry).await;
-    let held = held(&world.registry, &daemon, caller.account(), revision).await;
+    let held = held(&world, &caller, &daemon, revision).await;
     world.registry.shutdown_devbox(&caller, devbox.id.as_str()).await.unwrap();
-    assert_eq!(refusal(held.await.unwrap()), (RefusalKind::Forbidden, "devbox_shutdown"));
-    world.audited_refusal("devbox.bundle", "devbox_shutdown").await;
+    world
+        .audited_refusal(held.await.unwrap(), "devbox.bundle", RefusalKind::Forbidden, "devbox_shutdown")
+        .await;
 }
 
 #[tokio::test]
 async fn retiring_a_ca_refuses_the_held_requests_of_the_certificates_that_it_signed() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (_, peer) = world.joined(&caller, &[]).await;
+    let (world, caller, _, peer) = World::with_joined().await;
     let daemon = Daemon::new(peer);
-    let watcher = tokio::spawn({
-        let registry = world.registry.clone();
-        async move { registry.watch().await }
-    });
+    let watcher = watcher(&world.registry);
     let operator = open(&world.state).await.unwrap();
     let old = operator.rotate_ca(&Actor::Server).await.unwrap().remove(1);
     let (revision, _) = daemon.fetch(&world.registry).await;
-    let held = held(&world.registry, &daemon, caller.account(), revision).await;
+    let held = held(&world, &caller, &daemon, revision).await;
     operator.retire_ca(&Actor::Server, &old.fingerprint).await.unwrap();
     assert_eq!(refusal(held.await.unwrap()), (RefusalKind::Forbidden, "retired_ca"));
     watcher.abort();
@@ -188,9 +182,8 @@ async fn retiring_a_ca_refuses_the_held_requests_of_the_certificates_that_it_sig
 
 #[tokio::test]
 async fn registering_or_shutting_down_a_devbox_makes_no_other_fetch_again() {
-    let world = World::new().await;
-    let (caller, daemon, revision) = current(&world).await;
-    let held = held(&world.registry, &daemon, caller.account(), revision).await;
+    let (world, caller, daemon, revision) = current().await;
+    let held = held(&world, &caller, &daemon, revision).await;
     let (other, _) = world.joined(&caller, &[]).await;
     world.registry.shutdown_devbox(&caller, other.id.as_str()).await.unwrap();
     world.secret(&caller, "NEW", "value").await;
@@ -201,12 +194,12 @@ async fn registering_or_shutting_down_a_devbox_makes_no_other_fetch_again() {
 
 #[tokio::test]
 async fn taking_the_capability_away_refuses_held_requests_and_every_later_one() {
-    let world = World::new().await;
-    let (caller, daemon, revision) = current(&world).await;
-    let held = held(&world.registry, &daemon, caller.account(), revision).await;
+    let (world, caller, daemon, revision) = current().await;
+    let held = held(&world, &caller, &daemon, revision).await;
     world.registry.set_devbox_capability(&Actor::Server, "acme", false).await.unwrap();
-    assert_eq!(refusal(held.await.unwrap()), (RefusalKind::Forbidden, "no_devbox_capability"));
-    world.audited_refusal("devbox.bundle", "no_devbox_capability").await;
+    world
+        .audited_refusal(held.await.unwrap(), "devbox.bundle", RefusalKind::Forbidden, "no_devbox_capability")
+        .await;
     let csr = csr(daemon.peer.devbox_id().as_str());
     let renewed = world.registry.renew(&daemon.peer, &csr).await;
     assert_eq!(refusal(renewed), (RefusalKind::Forbidden, "no_devbox_capability"));
@@ -216,11 +209,9 @@ async fn taking_the_capability_away_refuses_held_requests_and_every_later_one() 
 
 #[tokio::test]
 async fn an_operators_program_that_takes_the_capability_away_ends_held_requests_too() {
-    let world = World::new().await;
-    let (caller, daemon, revision) = current(&world).await;
-    let watching = world.registry.clone();
-    let watcher = tokio::spawn(async move { watching.watch().await });
-    let held = held(&world.registry, &daemon, caller.account(), revision).await;
+    let (world, caller, daemon, revision) = current().await;
+    let watcher = watcher(&world.registry);
+    let held = held(&world, &caller, &daemon, revision).await;
     let operator = open(&world.state).await.unwrap();
     operator.set_devbox_capability(&Actor::Server, "acme", false).await.unwrap();
     assert_eq!(refusal(held.await.unwrap()), (RefusalKind::Forbidden, "no_devbox_capability"));
@@ -234,7 +225,7 @@ async fn a_write_in_another_account_wakes_no_request_here() {
     let (_, peer) = world.joined(&caller, &[]).await;
     let daemon = Daemon::new(peer);
     let (revision, _) = daemon.fetch(&world.registry).await;
-    let held = held(&world.registry, &daemon, caller.account(), revision).await;
+    let held = held(&world, &caller, &daemon, revision).await;
     world.secret(&other, "THEIRS", "value").await;
     tokio::task::yield_now().await;
     assert!(!held.is_finished());
@@ -245,9 +236,7 @@ async fn a_write_in_another_account_wakes_no_request_here() {
 
 #[tokio::test]
 async fn an_invalid_key_is_refused() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (_, peer) = world.joined(&caller, &[]).await;
+    let (world, _, _, peer) = World::with_joined().await;
     for key in [String::new(), "!".to_owned(), STANDARD.encode([1; 32]), STANDARD.encode([0xff; 1217])] {
         let request =
             BundleRequest { hpke_public_key: key, known_revision: None, wait_ms: 0, continuity: started() };

@@ -76,11 +76,18 @@ impl Machine {
 }
 
 /// A devbox of a new account that has joined.
-async fn joined(world: &World) -> (Caller, JoinToken, IssuedIdentity) {
-    let caller = world.caller("acme").await;
-    let (_, token) = world.devbox(&caller, &[]).await;
+async fn joined() -> (World, Caller, JoinToken, IssuedIdentity) {
+    let (world, caller, _, token) = World::with_devbox().await;
     let identity = world.enrol(&token).await.unwrap();
-    (caller, token, identity)
+    (world, caller, token, identity)
+}
+
+/// The same, with the machine that has fetched with this identity and is connected.
+async fn in_use() -> (World, Caller, JoinToken, IssuedIdentity, Machine) {
+    let (world, caller, token, identity) = joined().await;
+    let mut machine = Machine::start(&world, &identity, 7, 'a');
+    machine.ask(&world.registry).await.unwrap();
+    (world, caller, token, identity, machine)
 }
 
 /// The newest rows of the audit, oldest first: action, outcome, reason, address.
@@ -100,10 +107,7 @@ async fn until_held(registry: &Registry, count: usize) {
 
 #[tokio::test]
 async fn a_copy_of_a_machine_is_refused_for_good_and_both_places_are_audited() {
-    let world = World::new().await;
-    let (_, _, identity) = joined(&world).await;
-    let mut machine = Machine::start(&world, &identity, 7, 'a');
-    machine.ask(&world.registry).await.unwrap();
+    let (world, _, _, identity, mut machine) = in_use().await;
     let mut copy = machine.copied(&world, &identity, 9);
     // The step that was in the memory both have, and the machine's own.
     machine.ask(&world.registry).await.unwrap();
@@ -123,8 +127,7 @@ async fn a_copy_of_a_machine_is_refused_for_good_and_both_places_are_audited() {
 
 #[tokio::test]
 async fn a_machine_that_starts_with_an_identity_in_use_waits_until_its_connection_has_ended() {
-    let world = World::new().await;
-    let (_, _, identity) = joined(&world).await;
+    let (world, _, _, identity) = joined().await;
     let mut machine = Machine::start(&world, &identity, 7, 'a');
     let mut other = Machine::start(&world, &identity, 9, 'b');
     machine.ask(&world.registry).await.unwrap();
@@ -141,10 +144,7 @@ async fn a_machine_that_starts_with_an_identity_in_use_waits_until_its_connectio
 
 #[tokio::test]
 async fn a_restarted_daemon_and_a_restarted_server_are_no_copies() {
-    let world = World::new().await;
-    let (_, _, identity) = joined(&world).await;
-    let mut machine = Machine::start(&world, &identity, 7, 'a');
-    machine.ask(&world.registry).await.unwrap();
+    let (world, _, _, identity, mut machine) = in_use().await;
     machine.ask(&world.registry).await.unwrap();
     machine.restart_daemon();
     machine.ask(&world.registry).await.unwrap();
@@ -157,10 +157,7 @@ async fn a_restarted_daemon_and_a_restarted_server_are_no_copies() {
 
 #[tokio::test]
 async fn a_repeated_step_supersedes_the_held_request_and_is_no_sign_of_a_copy() {
-    let world = World::new().await;
-    let (caller, _, identity) = joined(&world).await;
-    let mut machine = Machine::start(&world, &identity, 7, 'a');
-    machine.ask(&world.registry).await.unwrap();
+    let (world, caller, _, _, mut machine) = in_use().await;
     let lost = machine.hold(&world.registry);
     until_held(&world.registry, 1).await;
     // The same request on a new connection is answered in place of the lost one, and the daemon
@@ -175,10 +172,7 @@ async fn a_repeated_step_supersedes_the_held_request_and_is_no_sign_of_a_copy() 
 
 #[tokio::test]
 async fn a_new_join_token_ends_every_earlier_certificate_and_what_it_holds() {
-    let world = World::new().await;
-    let (caller, first, identity) = joined(&world).await;
-    let mut machine = Machine::start(&world, &identity, 7, 'a');
-    machine.ask(&world.registry).await.unwrap();
+    let (world, caller, first, _, mut machine) = in_use().await;
     let renewed = world.registry.renew(&machine.peer, &csr(first.devbox_id())).await.unwrap();
     let held = machine.hold(&world.registry);
     until_held(&world.registry, 1).await;
@@ -189,8 +183,7 @@ async fn a_new_join_token_ends_every_earlier_certificate_and_what_it_holds() {
     let fresh = world.enrol(&token).await.unwrap();
     let ended = (RefusalKind::Forbidden, "certificate_expired");
     let woken = tokio::time::timeout(Duration::from_secs(30), held).await.expect("at once");
-    assert_eq!(refusal(woken.unwrap()), ended);
-    world.audited_refusal("devbox.bundle", "certificate_expired").await;
+    world.audited_refusal(woken.unwrap(), "devbox.bundle", ended.0, ended.1).await;
     assert_eq!(refusal(machine.ask(&world.registry).await), ended);
     let mut renewed = Machine::start(&world, &renewed, 7, 'c');
     assert_eq!(refusal(renewed.ask(&world.registry).await), ended);
@@ -206,10 +199,7 @@ async fn a_new_join_token_ends_every_earlier_certificate_and_what_it_holds() {
 
 #[tokio::test]
 async fn a_devbox_that_joins_anew_waits_for_no_earlier_connection() {
-    let world = World::new().await;
-    let (caller, first, identity) = joined(&world).await;
-    let mut machine = Machine::start(&world, &identity, 7, 'a');
-    machine.ask(&world.registry).await.unwrap();
+    let (world, caller, first, _, _machine) = in_use().await;
     let token = world.registry.new_join_token(&caller, first.devbox_id()).await.unwrap();
     let fresh = world.enrol(&token).await.unwrap();
     Machine::start(&world, &fresh, 9, 'b').ask(&world.registry).await.unwrap();
@@ -217,10 +207,7 @@ async fn a_devbox_that_joins_anew_waits_for_no_earlier_connection() {
 
 #[tokio::test]
 async fn a_devbox_that_may_have_nothing_any_more_is_forgotten() {
-    let world = World::new().await;
-    let (caller, token, identity) = joined(&world).await;
-    let mut machine = Machine::start(&world, &identity, 7, 'a');
-    machine.ask(&world.registry).await.unwrap();
+    let (world, caller, token, _, mut machine) = in_use().await;
     assert_eq!(world.registry.0.sessions.len(), 1);
     world.registry.set_devbox_capability(&Actor::Server, "acme", false).await.unwrap();
     assert!(machine.ask(&world.registry).await.is_err());
@@ -233,8 +220,7 @@ async fn a_devbox_that_may_have_nothing_any_more_is_forgotten() {
 
 #[tokio::test]
 async fn a_peer_admitted_before_its_identity_moved_blocks_no_later_one() {
-    let world = World::new().await;
-    let (caller, first, identity) = joined(&world).await;
+    let (world, caller, first, identity) = joined().await;
     let machine = Machine::start(&world, &identity, 7, 'a');
     let admitting = world.registry.0.sessions.admitting(machine.peer.devbox_id());
     let admitted = admitting.move_count();
@@ -249,10 +235,7 @@ async fn a_peer_admitted_before_its_identity_moved_blocks_no_later_one() {
 
 #[tokio::test]
 async fn a_machine_that_tries_again_and_again_is_refused_each_time_and_audited_once_a_minute() {
-    let world = World::new().await;
-    let (_, _, identity) = joined(&world).await;
-    let mut machine = Machine::start(&world, &identity, 7, 'a');
-    machine.ask(&world.registry).await.unwrap();
+    let (world, _, _, identity, _machine) = in_use().await;
     let mut other = Machine::start(&world, &identity, 9, 'b');
     for _ in 0..20 {
         assert_eq!(refusal(other.ask(&world.registry).await), IN_USE);
@@ -274,8 +257,7 @@ async fn renew(world: &World, peer: &DevboxPeer) -> Result<IssuedIdentity, Refus
 
 #[tokio::test]
 async fn a_stolen_certificate_renews_nothing_while_its_devbox_is_connected_elsewhere() {
-    let world = World::new().await;
-    let (_, _, identity) = joined(&world).await;
+    let (world, _, _, identity) = joined().await;
     let mut machine = Machine::start(&world, &identity, 1, 'a');
     machine.ask(&world.registry).await.unwrap();
     let thief = Machine::start(&world, &identity, 2, 'b');
@@ -292,8 +274,7 @@ async fn a_stolen_certificate_renews_nothing_while_its_devbox_is_connected_elsew
 
 #[tokio::test]
 async fn of_two_holders_of_one_certificate_who_both_renew_one_is_refused_from_then_on() {
-    let world = World::new().await;
-    let (_, _, identity) = joined(&world).await;
+    let (world, _, _, identity) = joined().await;
     let machine = world.peer_at(&identity, 1);
     let thief = world.peer_at(&identity, 2);
     let stolen = renew(&world, &thief).await.unwrap();
@@ -309,8 +290,7 @@ async fn of_two_holders_of_one_certificate_who_both_renew_one_is_refused_from_th
 
 #[tokio::test]
 async fn a_renewal_whose_answer_was_lost_is_done_again_and_two_certificates_are_valid_at_most() {
-    let world = World::new().await;
-    let (_, _, identity) = joined(&world).await;
+    let (world, _, _, identity) = joined().await;
     let first = world.peer(&identity);
     let lost = world.peer(&renew(&world, &first).await.unwrap());
     let second = world.peer(&renew(&world, &first).await.unwrap());
@@ -322,8 +302,7 @@ async fn a_renewal_whose_answer_was_lost_is_done_again_and_two_certificates_are_
 
 #[tokio::test]
 async fn a_stranger_who_shuts_a_devbox_down_disturbs_nothing_of_it() {
-    let world = World::new().await;
-    let (_, token, identity) = joined(&world).await;
+    let (world, _, token, identity) = joined().await;
     let stranger = world.caller("stranger").await;
     let mut machine = Machine::start(&world, &identity, 7, 'a');
     machine.ask(&world.registry).await.unwrap();
@@ -342,8 +321,7 @@ async fn a_stranger_who_shuts_a_devbox_down_disturbs_nothing_of_it() {
 
 #[tokio::test]
 async fn other_devboxes_that_move_make_no_request_start_over() {
-    let world = World::new().await;
-    let (_, _, identity) = joined(&world).await;
+    let (world, _, _, identity) = joined().await;
     let other = world.caller("other").await;
     let machine = Machine::start(&world, &identity, 7, 'a');
     let admitting = world.registry.0.sessions.admitting(machine.peer.devbox_id());

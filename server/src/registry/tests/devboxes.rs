@@ -7,8 +7,7 @@ fn bound(env: &str, secret: &str) -> NewDevbox {
 
 #[tokio::test]
 async fn a_binding_names_a_secret_by_name_or_id() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     let secret = world.secret(&caller, "DATABASE_PASSWORD", "v").await;
     for named in ["DATABASE_PASSWORD", secret.id.as_str()] {
         let (devbox, _) = world.devbox(&caller, &[("DB_PASS", named)]).await;
@@ -20,8 +19,7 @@ async fn a_binding_names_a_secret_by_name_or_id() {
 
 #[tokio::test]
 async fn a_secret_whose_name_looks_like_an_id_can_be_bound() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     let secret = world.secret(&caller, "sec_ret", "v").await;
     let (devbox, _) = world.devbox(&caller, &[("KEY", "sec_ret")]).await;
     assert_eq!(devbox.secrets.unwrap()["KEY"], secret.id);
@@ -44,8 +42,7 @@ async fn a_bad_binding_is_refused_by_its_environment_name_and_repeats_no_value()
 
 #[tokio::test]
 async fn a_devboxs_name_and_metadata_are_bounded() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     let refused = async |new| refusal(world.registry.create_devbox(&caller, new).await).1;
     let name = Some("a\u{1b}b".to_owned());
     assert_eq!(refused(NewDevbox { name, ..NewDevbox::default() }).await, "invalid_text");
@@ -82,9 +79,7 @@ async fn devboxes_of_another_account_are_not_found() {
 
 #[tokio::test]
 async fn shutting_down_twice_changes_nothing() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (devbox, _) = world.devbox(&caller, &[]).await;
+    let (world, caller, devbox, _) = World::with_devbox().await;
     let ended = world.registry.shutdown_devbox(&caller, devbox.id.as_str()).await.unwrap();
     assert_eq!(ended.status, DevboxStatus::Shutdown);
     assert!(ended.end_time_ms.is_some());
@@ -111,6 +106,5 @@ async fn a_join_token_is_made_for_running_devboxes_of_ones_own_account_only() {
     world.registry.set_devbox_capability(&Actor::Server, "acme", false).await.unwrap();
     let powerless = world.registry.authenticate(&world.token("acme").await, None).await.unwrap();
     let refused = world.registry.new_join_token(&powerless, id).await;
-    assert_eq!(refusal(refused), (RefusalKind::Forbidden, "no_devbox_capability"));
-    world.audited_refusal("devbox.join_token", "no_devbox_capability").await;
+    world.audited_refusal(refused, "devbox.join_token", RefusalKind::Forbidden, "no_devbox_capability").await;
 }

@@ -9,9 +9,7 @@ use crate::store::JoinGrant;
 
 #[tokio::test]
 async fn a_join_token_becomes_a_short_lived_client_certificate() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (devbox, token) = world.devbox(&caller, &[]).await;
+    let (world, _, devbox, token) = World::with_devbox().await;
     assert_eq!(token.ca_fingerprint(), world.registry.ca().fingerprint());
     let identity = world.enrol(&token).await.unwrap();
     assert_eq!(identity.devbox_id, devbox.id.as_str());
@@ -33,9 +31,7 @@ async fn a_join_token_becomes_a_short_lived_client_certificate() {
 
 #[tokio::test]
 async fn a_join_token_redeemed_by_twenty_at_once_works_for_one() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (_, token) = world.devbox(&caller, &[]).await;
+    let (world, caller, _, token) = World::with_devbox().await;
     let mut attempts = JoinSet::new();
     for _ in 0..20 {
         let registry = world.registry.clone();
@@ -54,9 +50,7 @@ async fn a_join_token_redeemed_by_twenty_at_once_works_for_one() {
 
 #[tokio::test]
 async fn an_expired_join_token_is_refused_and_audited() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (devbox, _) = world.devbox(&caller, &[]).await;
+    let (world, caller, devbox, _) = World::with_devbox().await;
     let row = world.registry.store().devbox(caller.account(), &devbox.id).await.unwrap().unwrap();
     let id = DevboxId::generate().unwrap();
     let secret = JoinSecret::generate().unwrap();
@@ -78,15 +72,19 @@ async fn an_expired_join_token_is_refused_and_audited() {
         .unwrap();
     let fingerprint = *world.registry.ca().fingerprint();
     let token = JoinToken::new(id.as_str(), secret.into_secret(), fingerprint).unwrap();
-    assert_eq!(refusal(world.enrol(&token).await), (RefusalKind::Unauthenticated, "expired_join_token"));
-    world.audited_refusal("devbox.enroll", "expired_join_token").await;
+    world
+        .audited_refusal(
+            world.enrol(&token).await,
+            "devbox.enroll",
+            RefusalKind::Unauthenticated,
+            "expired_join_token",
+        )
+        .await;
 }
 
 #[tokio::test]
 async fn a_guessed_or_swapped_join_token_is_refused() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (_, first) = world.devbox(&caller, &[]).await;
+    let (world, caller, _, first) = World::with_devbox().await;
     let (_, second) = world.devbox(&caller, &[]).await;
     let swapped = JoinToken::new(
         first.devbox_id(),
@@ -95,8 +93,14 @@ async fn a_guessed_or_swapped_join_token_is_refused() {
     )
     .unwrap();
     let unknown = (RefusalKind::Unauthenticated, "unknown_join_token");
-    assert_eq!(refusal(world.enrol(&swapped).await), unknown);
-    world.audited_refusal("devbox.enroll", "unknown_join_token").await;
+    world
+        .audited_refusal(
+            world.enrol(&swapped).await,
+            "devbox.enroll",
+            RefusalKind::Unauthenticated,
+            "unknown_join_token",
+        )
+        .await;
     let nobody = JoinToken::new("dbx_none", bytes("guess"), [0; 32]).unwrap();
     assert_eq!(refusal(world.enrol(&nobody).await), unknown);
     let malformed = world.registry.enroll(&bytes("no token"), "", None).await;
@@ -106,9 +110,7 @@ async fn a_guessed_or_swapped_join_token_is_refused() {
 
 #[tokio::test]
 async fn a_request_for_another_devbox_is_refused_and_leaves_the_token_usable() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (_, token) = world.devbox(&caller, &[]).await;
+    let (world, caller, _, token) = World::with_devbox().await;
     let (other, _) = world.devbox(&caller, &[]).await;
     let bearer = bytes(&token.expose_token());
     let own = token.devbox_id();
@@ -123,8 +125,7 @@ async fn a_request_for_another_devbox_is_refused_and_leaves_the_token_usable() {
     ];
     for request in requests {
         let refused = world.registry.enroll(&bearer, &request, None).await;
-        assert_eq!(refusal(refused), (RefusalKind::Forbidden, "other_devbox"));
-        world.audited_refusal("devbox.enroll", "other_devbox").await;
+        world.audited_refusal(refused, "devbox.enroll", RefusalKind::Forbidden, "other_devbox").await;
     }
     let request = Applicant::new(own).request_with(vec![uri(own)]);
     assert!(world.registry.enroll(&bearer, &request, None).await.is_ok());
@@ -132,9 +133,7 @@ async fn a_request_for_another_devbox_is_refused_and_leaves_the_token_usable() {
 
 #[tokio::test]
 async fn a_request_without_a_valid_signature_is_refused() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (_, token) = world.devbox(&caller, &[]).await;
+    let (world, _, _, token) = World::with_devbox().await;
     let bearer = bytes(&token.expose_token());
     let forged = forged_csr(token.devbox_id());
     for request in ["", "-----BEGIN CERTIFICATE REQUEST-----", &"x".repeat(20_000), &forged] {
@@ -167,33 +166,39 @@ fn forged_csr(devbox: &str) -> String {
 
 #[tokio::test]
 async fn a_certificate_is_renewed_for_its_own_devbox_only() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (devbox, peer) = world.joined(&caller, &[]).await;
+    let (world, caller, devbox, peer) = World::with_joined().await;
     let (other, _) = world.joined(&caller, &[]).await;
     let renewed = world.registry.renew(&peer, &csr(devbox.id.as_str())).await.unwrap();
     let renewed = world.peer(&renewed);
     assert_eq!(renewed.devbox_id(), &devbox.id);
     assert!(world.registry.renew(&renewed, &csr(devbox.id.as_str())).await.is_ok());
     let refused = world.registry.renew(&renewed, &csr(other.id.as_str())).await;
-    assert_eq!(refusal(refused), (RefusalKind::Forbidden, "other_devbox"));
-    world.audited_refusal("devbox.renew", "other_devbox").await;
+    world.audited_refusal(refused, "devbox.renew", RefusalKind::Forbidden, "other_devbox").await;
 }
 
 #[tokio::test]
 async fn a_devbox_that_is_shut_down_neither_joins_nor_renews() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (joined, peer) = world.joined(&caller, &[]).await;
+    let (world, caller, joined, peer) = World::with_joined().await;
     let (waiting, token) = world.devbox(&caller, &[]).await;
     for id in [&joined.id, &waiting.id] {
         world.registry.shutdown_devbox(&caller, id.as_str()).await.unwrap();
     }
-    let shut_down = (RefusalKind::Forbidden, "devbox_shutdown");
-    assert_eq!(refusal(world.registry.renew(&peer, &csr(joined.id.as_str())).await), shut_down);
-    world.audited_refusal("devbox.renew", "devbox_shutdown").await;
-    assert_eq!(refusal(world.enrol(&token).await), shut_down);
-    world.audited_refusal("devbox.enroll", "devbox_shutdown").await;
+    world
+        .audited_refusal(
+            world.registry.renew(&peer, &csr(joined.id.as_str())).await,
+            "devbox.renew",
+            RefusalKind::Forbidden,
+            "devbox_shutdown",
+        )
+        .await;
+    world
+        .audited_refusal(
+            world.enrol(&token).await,
+            "devbox.enroll",
+            RefusalKind::Forbidden,
+            "devbox_shutdown",
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -204,9 +209,8 @@ async fn a_strangers_certificate_is_refused_and_audited() {
     let (devbox, _) = world.joined(&caller, &[]).await;
     let (_, stranger) = elsewhere.joined(&other, &[]).await;
     let unknown = (RefusalKind::Forbidden, "unknown_certificate");
-    let renewed = world.registry.renew(&stranger, &csr(stranger.devbox_id().as_str())).await;
-    assert_eq!(refusal(renewed), unknown);
-    world.audited_refusal("devbox.renew", "unknown_certificate").await;
+    let refused = world.registry.renew(&stranger, &csr(stranger.devbox_id().as_str())).await;
+    world.audited_refusal(refused, "devbox.renew", RefusalKind::Forbidden, "unknown_certificate").await;
 
     // The CA's own signature, for a known devbox, but a serial number that was never handed out.
     let request = world.registry.check_request(&csr(devbox.id.as_str()), &devbox.id).unwrap();
@@ -219,9 +223,7 @@ async fn a_strangers_certificate_is_refused_and_audited() {
 
 #[tokio::test]
 async fn a_certificate_of_another_trust_domain_names_no_devbox() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (_, token) = world.devbox(&caller, &[]).await;
+    let (world, _, _, token) = World::with_devbox().await;
     let identity = world.enrol(&token).await.unwrap();
     let settings = Settings { trust_domain: "elsewhere.example".to_owned(), ..Settings::default() };
     let moved =
@@ -253,9 +255,7 @@ async fn a_certificate_that_has_ended_is_refused_on_a_connection_that_outlived_i
 
 #[tokio::test]
 async fn guessing_at_a_devboxs_join_token_does_not_fill_the_audit() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (devbox, token) = world.devbox(&caller, &[]).await;
+    let (world, _, devbox, token) = World::with_devbox().await;
     let guess = JoinToken::new(devbox.id.as_str(), bytes(&"g".repeat(43)), [7; 32]).unwrap();
     for _ in 0..100 {
         assert_eq!(refusal(world.enrol(&guess).await), (RefusalKind::Unauthenticated, "unknown_join_token"));
@@ -274,13 +274,10 @@ async fn guessing_at_a_devboxs_join_token_does_not_fill_the_audit() {
 
 #[tokio::test]
 async fn no_devbox_joins_an_account_without_the_capability() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (_, token) = world.devbox(&caller, &[]).await;
+    let (world, _, _, token) = World::with_devbox().await;
     world.registry.set_devbox_capability(&Actor::Server, "acme", false).await.unwrap();
     let refused = world.enrol(&token).await;
-    assert_eq!(refusal(refused), (RefusalKind::Forbidden, "no_devbox_capability"));
-    world.audited_refusal("devbox.enroll", "no_devbox_capability").await;
+    world.audited_refusal(refused, "devbox.enroll", RefusalKind::Forbidden, "no_devbox_capability").await;
     world.registry.set_devbox_capability(&Actor::Server, "acme", true).await.unwrap();
     assert!(world.enrol(&token).await.is_ok(), "the token was not used up");
 }

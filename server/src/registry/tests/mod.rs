@@ -43,6 +43,27 @@ impl World {
         Self { registry, state, _directory: directory }
     }
 
+    /// A state with the account `acme`, and a caller with a token for it.
+    async fn with_account() -> (Self, Caller) {
+        let world = Self::new().await;
+        let caller = world.caller("acme").await;
+        (world, caller)
+    }
+
+    /// The same, with a devbox that gets every secret.
+    async fn with_devbox() -> (Self, Caller, DevboxView, JoinToken) {
+        let (world, caller) = Self::with_account().await;
+        let (devbox, token) = world.devbox(&caller, &[]).await;
+        (world, caller, devbox, token)
+    }
+
+    /// The same, with a devbox that has joined.
+    async fn with_joined() -> (Self, Caller, DevboxView, DevboxPeer) {
+        let (world, caller) = Self::with_account().await;
+        let (devbox, peer) = world.joined(&caller, &[]).await;
+        (world, caller, devbox, peer)
+    }
+
     /// An account, and a caller with a token for it.
     async fn caller(&self, account: &str) -> Caller {
         self.registry.create_account(&Actor::Server, account, true).await.unwrap();
@@ -99,8 +120,16 @@ impl World {
         (entry.action, entry.outcome, entry.reason.unwrap_or_default())
     }
 
-    async fn audited_refusal(&self, action: &str, reason: &str) {
-        assert_eq!(self.newest().await, (action.to_owned(), "refused".to_owned(), reason.to_owned()));
+    /// `refused` is a refusal of this kind and code, and the newest row of the audit.
+    async fn audited_refusal<T: std::fmt::Debug>(
+        &self,
+        refused: Result<T, Refusal>,
+        action: &str,
+        kind: RefusalKind,
+        code: &str,
+    ) {
+        assert_eq!(refusal(refused), (kind, code));
+        assert_eq!(self.newest().await, (action.to_owned(), "refused".to_owned(), code.to_owned()));
     }
 }
 

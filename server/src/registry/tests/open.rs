@@ -6,8 +6,7 @@ use crate::store::StoreError;
 
 #[tokio::test]
 async fn a_state_opened_again_has_the_same_ca_and_values() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     world.secret(&caller, "KEY", "value").await;
     let again = open(&world.state).await.unwrap();
     assert_eq!(again.ca().fingerprint(), world.registry.ca().fingerprint());

@@ -21,8 +21,7 @@ async fn values(world: &World, caller: &Caller) -> Vec<String> {
 
 #[tokio::test]
 async fn after_a_rekey_the_old_account_key_opens_nothing_that_is_stored() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     for number in 0..40 {
         world.secret(&caller, &format!("KEY{number:02}"), &format!("value {number}")).await;
     }
@@ -44,8 +43,7 @@ async fn after_a_rekey_the_old_account_key_opens_nothing_that_is_stored() {
 
 #[tokio::test]
 async fn an_interrupted_rekey_serves_every_value_and_continues_when_run_again() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     for number in 0..40 {
         world.secret(&caller, &format!("KEY{number:02}"), "value").await;
     }
@@ -64,8 +62,7 @@ async fn an_interrupted_rekey_serves_every_value_and_continues_when_run_again() 
 
 #[tokio::test]
 async fn writers_beside_a_rekey_leave_nothing_under_the_old_key() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     for number in 0..64 {
         world.secret(&caller, &format!("KEY{number:02}"), "value").await;
     }
@@ -92,9 +89,7 @@ async fn writers_beside_a_rekey_leave_nothing_under_the_old_key() {
 
 #[tokio::test]
 async fn a_rekey_voids_join_tokens_that_a_holder_of_the_old_key_could_compute() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (devbox, token) = world.devbox(&caller, &[]).await;
+    let (world, caller, devbox, token) = World::with_devbox().await;
     world.registry.rekey_all(&Actor::Server).await.unwrap();
     assert_eq!(refusal(world.enrol(&token).await).1, "expired_join_token");
     let fresh = world.registry.new_join_token(&caller, devbox.id.as_str()).await.unwrap();
@@ -103,8 +98,7 @@ async fn a_rekey_voids_join_tokens_that_a_holder_of_the_old_key_could_compute() 
 
 #[tokio::test]
 async fn a_registration_that_a_rekey_overtakes_makes_its_join_token_from_the_new_key() {
-    let world = World::new().await;
-    let before = world.caller("acme").await;
+    let (world, before) = World::with_account().await;
     let stolen = world.registry.account_key(&before).await.unwrap();
     // `before` was authenticated before the re-key, and its requests are carried out after it.
     world.registry.rekey_all(&Actor::Server).await.unwrap();

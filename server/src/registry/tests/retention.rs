@@ -16,8 +16,7 @@ fn keep_nothing() -> RetentionConfig {
 
 #[tokio::test]
 async fn rows_in_use_outlive_every_retention() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     world.secret(&caller, "KEY", "value").await;
     let (devbox, peer) = world.joined(&caller, &[]).await;
     let (_, pending) = world.devbox(&caller, &[]).await;
@@ -29,8 +28,7 @@ async fn rows_in_use_outlive_every_retention() {
 
 #[tokio::test]
 async fn a_devbox_that_was_shut_down_is_deleted_with_all_that_is_its_own_after_its_time() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     world.secret(&caller, "KEY", "value").await;
     let (devbox, peer) = world.joined(&caller, &[("A", "KEY")]).await;
     world.registry.shutdown_devbox(&caller, devbox.id.as_str()).await.unwrap();
@@ -51,9 +49,7 @@ async fn a_devbox_that_was_shut_down_is_deleted_with_all_that_is_its_own_after_i
 
 #[tokio::test]
 async fn a_devbox_whose_join_token_was_deleted_long_after_its_use_gets_a_new_one() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (devbox, _) = world.joined(&caller, &[]).await;
+    let (world, caller, devbox, _) = World::with_joined().await;
     // As if the token's time had passed: retention checks the expiry too.
     let database =
         sqlx::SqlitePool::connect(&format!("sqlite:{}", world.state.database().display())).await.unwrap();
@@ -70,9 +66,7 @@ async fn a_devbox_whose_join_token_was_deleted_long_after_its_use_gets_a_new_one
 
 #[tokio::test]
 async fn a_certificate_that_was_ended_early_is_remembered_for_its_longest_life() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (devbox, peer) = world.joined(&caller, &[]).await;
+    let (world, caller, devbox, peer) = World::with_joined().await;
     let token = world.registry.new_join_token(&caller, devbox.id.as_str()).await.unwrap();
     world.enrol(&token).await.unwrap();
     let before = world.registry.renew(&peer, &csr(devbox.id.as_str())).await.unwrap_err();
@@ -83,8 +77,7 @@ async fn a_certificate_that_was_ended_early_is_remembered_for_its_longest_life()
 
 #[tokio::test]
 async fn old_rows_of_the_audit_go_and_the_newest_stay() {
-    let world = World::new().await;
-    world.caller("acme").await;
+    let (world, _) = World::with_account().await;
     world.registry.prune(&keep()).await.unwrap();
     let all = world.registry.audit(None, 100).await.unwrap();
     assert!(all.iter().all(|row| row.action != "audit.prune"), "a day later at the earliest");

@@ -14,8 +14,7 @@ async fn rows(world: &World, action: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn a_retried_write_is_done_once_and_answered_alike_also_after_a_restart() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     let by_name = SecretSelector::Name("KEY");
     let create = with_id(&caller, "create", "");
     let created = world.secret(&create, "KEY", "one").await;
@@ -52,9 +51,7 @@ async fn a_retried_registration_returns_the_same_devbox_and_join_token() {
 
 #[tokio::test]
 async fn a_retried_shutdown_is_answered_alike() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (devbox, _) = world.devbox(&caller, &[]).await;
+    let (world, caller, devbox, _) = World::with_devbox().await;
     let shutdown = with_id(&caller, "shutdown", "");
     let ended = world.registry.shutdown_devbox(&shutdown, devbox.id.as_str()).await.unwrap();
     assert_eq!(world.registry.shutdown_devbox(&shutdown, devbox.id.as_str()).await.unwrap(), ended);
@@ -63,8 +60,7 @@ async fn a_retried_shutdown_is_answered_alike() {
 
 #[tokio::test]
 async fn an_id_that_belongs_to_another_request_is_refused_and_nothing_is_written() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     world.secret(&with_id(&caller, "one", "first body"), "FIRST", "v").await;
     let reused = with_id(&caller, "one", "second body");
     let refused = world.registry.create_secret(&reused, "SECOND", bytes("v")).await;
@@ -76,8 +72,7 @@ async fn an_id_that_belongs_to_another_request_is_refused_and_nothing_is_written
 
 #[tokio::test]
 async fn ids_are_an_accounts_own() {
-    let world = World::new().await;
-    let acme = world.caller("acme").await;
+    let (world, acme) = World::with_account().await;
     let other = world.caller("other").await;
     let first = world.secret(&with_id(&acme, "same", ""), "KEY", "v").await;
     let second = world.secret(&with_id(&other, "same", ""), "KEY", "v").await;
@@ -86,8 +81,7 @@ async fn ids_are_an_accounts_own() {
 
 #[tokio::test]
 async fn a_refused_request_is_judged_anew() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     let update = with_id(&caller, "update", "");
     let missing = world.registry.update_secret(&update, SecretSelector::Name("KEY"), bytes("v")).await;
     assert_eq!(refusal(missing).0, RefusalKind::NotFound);
@@ -97,8 +91,7 @@ async fn a_refused_request_is_judged_anew() {
 
 #[tokio::test]
 async fn of_the_same_request_many_times_at_once_one_writes_and_all_are_answered_alike() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     for (id, delete) in [("create", false), ("delete", true)] {
         let mut tries = tokio::task::JoinSet::new();
         for _ in 0..20 {
@@ -132,8 +125,7 @@ async fn an_account_without_the_capability_gets_no_old_answer() {
 
 #[tokio::test]
 async fn a_receipt_lives_a_day_and_then_leaves_the_database() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     world.secret(&with_id(&caller, "old", ""), "KEY", "v").await;
     let store = world.registry.store();
     let now = now_ms();
@@ -153,9 +145,7 @@ async fn a_receipt_lives_a_day_and_then_leaves_the_database() {
 
 #[tokio::test]
 async fn a_retried_join_token_is_the_same_and_the_next_one_another() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
-    let (devbox, first) = world.devbox(&caller, &[]).await;
+    let (world, caller, devbox, first) = World::with_devbox().await;
     let id = devbox.id.as_str();
     let token =
         async |caller: &Caller| world.registry.new_join_token(caller, id).await.unwrap().expose_token();

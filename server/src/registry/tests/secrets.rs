@@ -4,8 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_secret_is_stored_updated_and_deleted_by_name_and_by_id() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     let registry = &world.registry;
     let created = world.secret(&caller, "KEY", "one").await;
     for selector in [SecretSelector::Name("KEY"), SecretSelector::Id(created.id.as_str())] {
@@ -45,8 +44,7 @@ async fn two_accounts_cannot_see_or_touch_each_others_secrets() {
 
 #[tokio::test]
 async fn bad_names_values_and_taken_names_are_refused_without_repeating_the_value() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     world.secret(&caller, "KEY", "first").await;
     let too_long = "hunter2".repeat(max_value_len("LONG") / 7 + 1);
     let cases = [
@@ -68,16 +66,14 @@ async fn bad_names_values_and_taken_names_are_refused_without_repeating_the_valu
 
 #[tokio::test]
 async fn the_longest_value_of_a_name_fits_and_an_empty_one_too() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     world.secret(&caller, "LONG", &"x".repeat(max_value_len("LONG"))).await;
     world.secret(&caller, "EMPTY", "").await;
 }
 
 #[tokio::test]
 async fn a_value_must_also_fit_the_names_that_devboxes_have_it_under() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     world.secret(&caller, "S", "short").await;
     world.devbox(&caller, &[("A_LONGER_NAME", "S")]).await;
     let value = "x".repeat(max_value_len("S"));
@@ -93,8 +89,7 @@ async fn a_value_must_also_fit_the_names_that_devboxes_have_it_under() {
 
 #[tokio::test]
 async fn every_write_is_audited_by_name_and_never_by_value() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     world.secret(&caller, "KEY", "hunter2").await;
     let key = SecretSelector::Name("KEY");
     world.registry.update_secret(&caller, key, bytes("hunter3")).await.unwrap();
@@ -109,8 +104,7 @@ async fn every_write_is_audited_by_name_and_never_by_value() {
 
 #[tokio::test]
 async fn no_file_of_the_state_holds_a_value_or_a_token() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     let token = world.token("acme").await;
     world.secret(&caller, "KEY", "canary-3f9a7c51").await;
     let (_, join) = world.devbox(&caller, &[]).await;

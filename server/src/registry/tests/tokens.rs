@@ -5,8 +5,7 @@ use crate::clock::now_ms;
 
 #[tokio::test]
 async fn a_token_identifies_its_account() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     let account = world.registry.account("acme").await.unwrap();
     assert_eq!(caller.account(), &account.id);
     assert!(caller.token_id().is_some());
@@ -26,8 +25,7 @@ async fn unknown_and_malformed_tokens_are_refused() {
 
 #[tokio::test]
 async fn a_revoked_token_is_refused_at_once_and_audited() {
-    let world = World::new().await;
-    let caller = world.caller("acme").await;
+    let (world, caller) = World::with_account().await;
     let token = world.token("acme").await;
     let tokens = world.registry.list_tokens("acme").await.unwrap();
     for view in &tokens {
@@ -35,15 +33,13 @@ async fn a_revoked_token_is_refused_at_once_and_audited() {
     }
     assert_eq!(tokens.len(), 2);
     let refused = world.registry.authenticate(&token, None).await;
-    assert_eq!(refusal(refused), (RefusalKind::Unauthenticated, "revoked_token"));
-    world.audited_refusal("token.use", "revoked_token").await;
+    world.audited_refusal(refused, "token.use", RefusalKind::Unauthenticated, "revoked_token").await;
     assert!(caller.check_devbox_capability().is_ok());
 }
 
 #[tokio::test]
 async fn an_expired_token_is_refused_and_audited() {
-    let world = World::new().await;
-    world.caller("acme").await;
+    let (world, _) = World::with_account().await;
     let create = async |expires| {
         let created = world
             .registry
@@ -56,14 +52,12 @@ async fn an_expired_token_is_refused_and_audited() {
     let lasting = create(now_ms() + 60_000).await;
     assert!(world.registry.authenticate(&lasting, None).await.is_ok());
     let refused = world.registry.authenticate(&over, None).await;
-    assert_eq!(refusal(refused), (RefusalKind::Unauthenticated, "expired_token"));
-    world.audited_refusal("token.use", "expired_token").await;
+    world.audited_refusal(refused, "token.use", RefusalKind::Unauthenticated, "expired_token").await;
 }
 
 #[tokio::test]
 async fn a_token_of_another_account_cannot_be_revoked() {
-    let world = World::new().await;
-    world.caller("acme").await;
+    let (world, _) = World::with_account().await;
     world.caller("other").await;
     let id = world.registry.list_tokens("acme").await.unwrap().remove(0).id;
     let refused = world.registry.revoke_token(&Actor::Server, "other", id.as_str()).await;
@@ -72,8 +66,7 @@ async fn a_token_of_another_account_cannot_be_revoked() {
 
 #[tokio::test]
 async fn accounts_have_printable_names_of_their_own() {
-    let world = World::new().await;
-    world.caller("acme").await;
+    let (world, _) = World::with_account().await;
     let again = world.registry.create_account(&Actor::Server, "acme", true).await;
     assert_eq!(refusal(again), (RefusalKind::Invalid, "name_taken"));
     for name in ["", "a\nb", &"n".repeat(256)] {
@@ -85,8 +78,7 @@ async fn accounts_have_printable_names_of_their_own() {
 
 #[tokio::test]
 async fn without_the_devbox_capability_everything_is_forbidden_and_audited() {
-    let world = World::new().await;
-    world.caller("acme").await;
+    let (world, _) = World::with_account().await;
     world.registry.set_devbox_capability(&Actor::Server, "acme", false).await.unwrap();
     let caller = world.registry.authenticate(&world.token("acme").await, None).await.unwrap();
     let registry = &world.registry;
@@ -109,8 +101,7 @@ async fn without_the_devbox_capability_everything_is_forbidden_and_audited() {
 
 #[tokio::test]
 async fn a_token_made_just_now_is_expected_and_a_revoked_one_is_not_for_long() {
-    let world = World::new().await;
-    world.caller("acme").await;
+    let (world, _) = World::with_account().await;
     let registry = &world.registry;
     let guess = bytes(ApiToken::generate().unwrap().expose_token());
     assert!(!registry.expects_api_token(&guess).await);

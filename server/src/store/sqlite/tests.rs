@@ -23,6 +23,12 @@ fn state() -> (tempfile::TempDir, StateDirectory) {
     (directory, state)
 }
 
+async fn store() -> (tempfile::TempDir, StateDirectory, SqliteStore) {
+    let (directory, state) = state();
+    let store = open(&state).await.unwrap();
+    (directory, state, store)
+}
+
 fn record() -> AuditRecord {
     AuditRecord {
         time_ms: 1,
@@ -44,8 +50,7 @@ async fn pragma(connection: impl sqlx::SqliteExecutor<'_>, query: &'static str) 
 
 #[tokio::test]
 async fn every_connection_is_durable_and_checks_references() {
-    let (_directory, state) = state();
-    let store = open(&state).await.unwrap();
+    let (_directory, _, store) = store().await;
     for pool in [&store.writer, &store.readers] {
         assert_eq!(pragma(pool, "PRAGMA journal_mode").await, "wal");
         assert_eq!(pragma(pool, "PRAGMA synchronous").await, "2");
@@ -57,8 +62,7 @@ async fn every_connection_is_durable_and_checks_references() {
 
 #[tokio::test]
 async fn the_audit_table_is_append_only() {
-    let (_directory, state) = state();
-    let store = open(&state).await.unwrap();
+    let (_directory, _, store) = store().await;
     store.record(&record()).await.unwrap();
     for change in ["UPDATE audit SET actor = 'nobody'", "DELETE FROM audit"] {
         let refused = sqlx::query(change).execute(&store.writer).await.unwrap_err();
@@ -69,8 +73,7 @@ async fn the_audit_table_is_append_only() {
 
 #[tokio::test]
 async fn the_audits_floor_rises_only_with_its_row_and_only_rows_beneath_it_are_deleted() {
-    let (_directory, state) = state();
-    let store = open(&state).await.unwrap();
+    let (_directory, _, store) = store().await;
     for _ in 0..10 {
         store.record(&record()).await.unwrap();
     }
@@ -129,8 +132,7 @@ async fn the_audits_chain_continues_over_batches_restarts_and_a_prune() {
 
 #[tokio::test]
 async fn the_audits_chain_continues_over_two_prunes_in_the_gap_of_a_restore() {
-    let (_directory, state) = state();
-    let store = open(&state).await.unwrap();
+    let (_directory, _, store) = store().await;
     store.record(&record()).await.unwrap();
     store.advance_past_backup(&record()).await.unwrap();
     for floor in [500, 600] {
@@ -151,8 +153,7 @@ async fn is_chained(store: &SqliteStore, floor: AuditFloor) -> bool {
 
 #[tokio::test]
 async fn every_file_of_the_state_is_private() {
-    let (directory, state) = state();
-    let store = open(&state).await.unwrap();
+    let (directory, _, store) = store().await;
     store.record(&record()).await.unwrap();
     let files: Vec<_> = fs::read_dir(directory.path()).unwrap().map(Result::unwrap).collect();
     assert!(files.len() >= 3, "the database, its log and its index");
@@ -163,8 +164,7 @@ async fn every_file_of_the_state_is_private() {
 
 #[tokio::test]
 async fn a_state_of_a_newer_program_is_refused() {
-    let (_directory, state) = state();
-    let store = open(&state).await.unwrap();
+    let (_directory, state, store) = store().await;
     sqlx::query(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
          VALUES (9000, 'to come', 1, x'00', 0)",
@@ -182,8 +182,7 @@ async fn a_state_of_a_newer_program_is_refused() {
 
 #[tokio::test]
 async fn a_program_beside_an_older_server_leaves_the_schema_alone() {
-    let (_directory, state) = state();
-    let store = open(&state).await.unwrap();
+    let (_directory, state, store) = store().await;
     let newest = integrity::newest_schema();
     let forget = sqlx::query("DELETE FROM _sqlx_migrations WHERE version = ?").bind(newest);
     forget.execute(&store.writer).await.unwrap();
@@ -213,8 +212,7 @@ async fn many_audit_rows(store: &SqliteStore, count: u32) {
 
 #[tokio::test]
 async fn a_start_looks_at_a_bounded_part_of_a_large_state() {
-    let (_directory, state) = state();
-    let store = open(&state).await.unwrap();
+    let (_directory, state, store) = store().await;
     assert_eq!(examine_for_start(&state.database()).await.unwrap(), Extent::Whole);
     many_audit_rows(&store, 200_000).await;
     assert_eq!(examine_for_start(&state.database()).await.unwrap(), Extent::Part);
@@ -223,8 +221,7 @@ async fn a_start_looks_at_a_bounded_part_of_a_large_state() {
 
 #[tokio::test]
 async fn two_programs_write_to_one_state() {
-    let (_directory, state) = state();
-    let one = open(&state).await.unwrap();
+    let (_directory, state, one) = store().await;
     let other = open(&state).await.unwrap();
     let mut writes = tokio::task::JoinSet::new();
     for store in [one, other] {
@@ -249,8 +246,7 @@ async fn writes_survive_closing_and_opening() {
 
 #[tokio::test]
 async fn a_transaction_that_sqlite_ended_by_itself_costs_no_later_write() {
-    let (_directory, state) = state();
-    let store = open(&state).await.unwrap();
+    let (_directory, _, store) = store().await;
     let mut write = store.begin().await.unwrap();
     sqlx::query("ROLLBACK").execute(&mut *write).await.unwrap();
     assert!(store.commit(write, &record()).await.is_err());
@@ -259,8 +255,7 @@ async fn a_transaction_that_sqlite_ended_by_itself_costs_no_later_write() {
 
 #[tokio::test]
 async fn a_full_database_refuses_and_recovers() {
-    let (_directory, state) = state();
-    let store = open(&state).await.unwrap();
+    let (_directory, _, store) = store().await;
     sqlx::query("PRAGMA max_page_count = 1").execute(&store.writer).await.unwrap();
     let big = AuditRecord { object: "x".repeat(1 << 20), ..record() };
     assert!(matches!(store.record(&big).await, Err(StoreError::Full(_))));
@@ -286,8 +281,7 @@ async fn writes_given_up_halfway_leave_the_writer_usable() {
 
 #[tokio::test]
 async fn the_space_of_deleted_rows_goes_back_to_the_disk_in_small_steps() {
-    let (_directory, state) = state();
-    let store = open(&state).await.unwrap();
+    let (_directory, _, store) = store().await;
     many_audit_rows(&store, 100_000).await;
     let prune = AuditRecord { action: Action::AuditPrune, object: "99000".to_owned(), ..record() };
     assert!(store.raise_audit_floor(99_000, &prune).await.unwrap());
@@ -309,8 +303,7 @@ async fn the_space_of_deleted_rows_goes_back_to_the_disk_in_small_steps() {
 
 #[tokio::test]
 async fn another_programs_commit_wakes_an_idle_watcher() {
-    let (_directory, state) = state();
-    let server = open(&state).await.unwrap();
+    let (_directory, state, server) = store().await;
     let operator = open(&state).await.unwrap();
     server.changed().await.unwrap();
     for _ in 0..3 {
@@ -327,8 +320,7 @@ async fn another_programs_commit_wakes_an_idle_watcher() {
 
 #[tokio::test]
 async fn a_state_opened_to_read_stays_as_it_was_while_others_write_and_prune() {
-    let (_directory, state) = state();
-    let server = open(&state).await.unwrap();
+    let (_directory, state, server) = store().await;
     for _ in 0..10 {
         server.record(&record()).await.unwrap();
     }
@@ -347,8 +339,7 @@ async fn a_state_opened_to_read_stays_as_it_was_while_others_write_and_prune() {
 
 #[tokio::test]
 async fn a_write_that_gets_no_connection_in_time_is_refused_as_busy() {
-    let (_directory, state) = state();
-    let store = open(&state).await.unwrap();
+    let (_directory, _, store) = store().await;
     let all = store.writer.acquire().await.unwrap();
     assert!(matches!(store.record(&record()).await.unwrap_err(), StoreError::Busy(_)));
     drop(all);
