@@ -1,15 +1,15 @@
-//! The Secrets API: accounts that cannot see each other, and an account that may do nothing.
+//! The Secrets API: accounts that cannot see each other.
 
 use devbox_secrets_tests::client::Api;
 use devbox_secrets_tests::world::World;
 use serde_json::json;
 
-use crate::secrets_api_refusals::{operations, operations_on_one};
+use crate::secrets_api_refusals::operations_on_one;
 
 /// The API for a token of a new account.
-async fn account(world: &World, options: &[&str]) -> Api {
+async fn account(world: &World) -> Api {
     let name = devbox_secrets_tests::canary::random_letters(8);
-    let made = world.server.operator_json(&[&["account", "create", &name], options].concat()).await;
+    let made = world.server.operator_json(&["account", "create", &name]).await;
     let id = made["id"].as_str().unwrap();
     let made = world.server.operator_json(&["token", "create", "--account", id]).await;
     world.api().with_token(made["token"].as_str().unwrap())
@@ -18,7 +18,7 @@ async fn account(world: &World, options: &[&str]) -> Api {
 #[tokio::test]
 async fn an_account_cannot_tell_that_anothers_secret_exists() {
     let world = World::start().await;
-    let (mine, theirs) = (world.api(), account(&world, &[]).await);
+    let (mine, theirs) = (world.api(), account(&world).await);
     let secret = mine.create("SECRET", "mine").await;
     let id = secret["id"].as_str().unwrap();
     for (method, path, body) in operations_on_one(id) {
@@ -40,7 +40,7 @@ async fn an_account_cannot_tell_that_anothers_secret_exists() {
 #[tokio::test]
 async fn two_accounts_may_use_one_name() {
     let world = World::start().await;
-    let (mine, theirs) = (world.api(), account(&world, &[]).await);
+    let (mine, theirs) = (world.api(), account(&world).await);
     let my_secret = mine.create("SHARED_NAME", "mine").await;
     let their_secret = theirs.create("SHARED_NAME", "theirs").await;
     assert_ne!(my_secret["id"], their_secret["id"]);
@@ -51,7 +51,7 @@ async fn two_accounts_may_use_one_name() {
 #[tokio::test]
 async fn an_account_cannot_see_anothers_devboxes_nor_bind_its_secrets() {
     let world = World::start().await;
-    let (mine, theirs) = (world.api(), account(&world, &[]).await);
+    let (mine, theirs) = (world.api(), account(&world).await);
     let secret = mine.create("SECRET", "mine").await;
     let devbox = world.devbox("mine").await;
     theirs.get(&format!("/v1/devboxes/{}", devbox.id)).await.refusal(404);
@@ -61,18 +61,5 @@ async fn an_account_cannot_see_anothers_devboxes_nor_bind_its_secrets() {
     for name in ["SECRET", secret["id"].as_str().unwrap()] {
         let body = json!({ "name": "theirs", "secrets": { "STOLEN": name } });
         theirs.post("/v1/devboxes", &body).await.refusal(400);
-    }
-}
-
-#[tokio::test]
-async fn an_account_without_the_devbox_capability_is_forbidden_everything() {
-    let world = World::start().await;
-    let api = account(&world, &["--no-devbox-capability"]).await;
-    let mut all = operations("sec_0");
-    all.push((hyper::Method::GET, "/v1/devboxes".to_owned(), None));
-    all.push((hyper::Method::POST, "/v1/devboxes".to_owned(), Some(json!({ "name": "box" }))));
-    for (method, path, body) in all {
-        let answer = api.send(api.request(method.clone(), &path, body.as_ref())).await;
-        assert!(!answer.refusal(403).is_empty(), "{method} {path}");
     }
 }
