@@ -72,20 +72,6 @@ async fn a_join_token_becomes_a_certificate_and_a_certificate_the_sealed_values(
 }
 
 #[tokio::test]
-async fn a_held_request_is_answered_as_soon_as_a_secret_changes() {
-    let server = TestServer::start().await;
-    server.call(post("/v1/secrets", r#"{"name": "A", "value": "one"}"#)).await.expect(200);
-    let (id, client) = enrolled(&server).await;
-    let key = BundleKey::generate();
-    let first = server.devbox_call(client.clone(), bundle_request(&key, None, 0)).await.unwrap();
-    let (revision, _) = value_of(&first, &key, &id);
-    let held = server.devbox_call(client, bundle_request(&key, Some(revision), 60_000));
-    let update = server.call(post("/v1/secrets/A", r#"{"value": "two"}"#));
-    let (held, _) = tokio::join!(tokio::time::timeout(DEADLINE, held), update);
-    assert_eq!(value_of(&held.unwrap().unwrap(), &key, &id).1, b"two");
-}
-
-#[tokio::test]
 async fn a_bundle_of_many_frames_arrives_whole() {
     let server = TestServer::start().await;
     let value = "0123456789".repeat(12_000);

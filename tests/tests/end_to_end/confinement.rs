@@ -207,15 +207,6 @@ async fn best_effort_warns_once_of_what_is_missing_and_serves() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_asks_for_neither_is_a_mistake() {
-    let world = World::start().await;
-    let mut daemon = world.setup(&world.devbox("box").await).config("[hardening]\nmode = \"lax\"\n").spawn();
-    assert_eq!(daemon.program.end().await.code(), Some(2));
-    let log = daemon.program.log();
-    assert!(log.contains("agent.toml:2") && log.contains("\"strict\" or \"best-effort\""), "{log}");
-}
-
-#[tokio::test]
 async fn the_kernel_ends_a_daemon_whose_thread_calls_what_is_not_on_the_list() {
     require_root!();
     if !devbox_secrets_tests::needs::program("gdb", "gdb") {

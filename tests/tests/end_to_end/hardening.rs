@@ -93,14 +93,6 @@ fn read_as_debugger(pid: u32, address: u64) -> nix::Result<usize> {
     process_vm_readv(pid, &mut [IoSliceMut::new(&mut byte)], &[remote])
 }
 
-#[tokio::test]
-async fn the_sockets_modes_are_those_of_their_jobs() {
-    let (_world, daemon) = world().await;
-    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().mode() & 0o777;
-    assert_eq!(mode(&daemon.socket), 0o666, "anybody may ask; the rules decide");
-    assert_eq!(mode(&daemon.admin_socket), 0o600);
-}
-
 /// An ELF file's program headers (elf(5)); the shim is for 64-bit little-endian machines.
 struct ProgramHeaders(Vec<(u32, u32)>);
 

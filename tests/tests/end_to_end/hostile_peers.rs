@@ -86,13 +86,3 @@ async fn peers_that_hang_up_at_any_point_are_forgotten() {
     let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", daemon.program.pid())).unwrap().count();
     wait::until("the daemon to close what is over", async || (descriptors() < 64).then_some(())).await;
 }
-
-#[tokio::test]
-async fn bytes_after_a_request_are_no_second_request() {
-    let (_world, daemon) = daemon().await;
-    let twice = [launch_request(&[]), launch_request(&[])].concat();
-    let answer = last_words(peer(&daemon.socket, &twice).await).await;
-    let header = AnswerHeader::decode(answer.first_chunk().unwrap()).unwrap();
-    assert_eq!(header.answer, Answer::Error(ErrorCode::Invalid));
-    assert_eq!(answer.len(), HEADER_LEN + header.len as usize, "one answer");
-}

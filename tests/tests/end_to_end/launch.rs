@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use devbox_secrets_tests::launch::{Environment, Launch, parse_environment};
-use devbox_secrets_tests::process;
+use devbox_secrets_tests::launch::{Environment, Launch};
 use devbox_secrets_tests::world::World;
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -26,14 +25,6 @@ async fn one_secret_reaches_the_process_and_nothing_else_does() {
 }
 
 #[tokio::test]
-async fn a_hundred_secrets_reach_the_process() {
-    let world = World::start().await;
-    let expected = world.fill(100).await;
-    let daemon = world.daemon().await;
-    assert_eq!(Launch::new(&daemon.socket).environment().await, expected);
-}
-
-#[tokio::test]
 async fn five_thousand_secrets_reach_the_process() {
     let world = World::start().await;
     let expected = world.fill(5_000).await;
@@ -41,13 +32,6 @@ async fn five_thousand_secrets_reach_the_process() {
     let got = Launch::new(&daemon.socket).environment().await;
     assert_eq!(got.len(), 5_000);
     assert!(got == expected, "every value is its own");
-}
-
-#[tokio::test]
-async fn no_secrets_at_all_is_a_launch_too() {
-    let world = World::start().await;
-    let daemon = world.daemon().await;
-    assert_eq!(Launch::new(&daemon.socket).environment().await, Environment::new());
 }
 
 #[tokio::test]
@@ -132,63 +116,6 @@ async fn a_selection_is_honoured() {
 }
 
 #[tokio::test]
-async fn the_inherited_environment_stays_and_a_secret_overrides_it() {
-    let world = World::start().await;
-    world.api().create("OVERRIDDEN", "from the daemon").await;
-    let daemon = world.daemon().await;
-    let mut command = Launch::new(&daemon.socket).command(&["/usr/bin/env", "-0"]);
-    command.env_clear().env("KEPT", "inherited").env("OVERRIDDEN", "inherited");
-    let output = process::run(command, b"").await.success();
-    let expected = environment(&[("KEPT", "inherited"), ("OVERRIDDEN", "from the daemon")]);
-    assert_eq!(parse_environment(&output.stdout), expected);
-}
-
-#[tokio::test]
-async fn the_exit_status_is_the_commands_own_or_says_what_failed() {
-    let world = World::start().await;
-    world.api().create("API_KEY", "s3cret").await;
-    let daemon = world.daemon().await;
-    let launch = Launch::new(&daemon.socket);
-    for (command, status) in [
-        (vec!["true"], 0),
-        (vec!["sh", "-c", "exit 42"], 42),
-        (vec!["sh", "-c", "kill -9 $$"], 137),
-        (vec!["/etc/passwd"], 126),
-        (vec!["/"], 126),
-        (vec!["no-such-command-anywhere"], 127),
-        (vec!["/no/such/command"], 127),
-    ] {
-        let mut line = launch.command(&command);
-        line.env("PATH", "/usr/local/bin:/usr/bin:/bin");
-        let output = process::run(line, b"").await;
-        assert_eq!(output.status, status, "{command:?}: {}", output.stderr);
-        assert_eq!(
-            output.stderr.lines().count(),
-            usize::from(matches!(status, 126 | 127)),
-            "{}",
-            output.stderr
-        );
-    }
-    let unknown = launch.options(&["--no-such-option"]).run(&["true"]).await;
-    assert_eq!(unknown.status, 125);
-    assert!(unknown.stderr.contains("--no-such-option"), "{}", unknown.stderr);
-}
-
-#[tokio::test]
-async fn more_than_the_kernel_takes_is_refused_before_exec_and_the_variables_are_named() {
-    let world = World::start().await;
-    for number in 0..20 {
-        world.api().create(&format!("LARGE_{number:02}"), &"x".repeat(120_000)).await;
-    }
-    let daemon = world.daemon().await;
-    let refused = Launch::new(&daemon.socket).run(&["true"]).await;
-    assert_eq!(refused.status, 125, "{}", refused.stderr);
-    assert!(refused.stderr.contains("LARGE_") && refused.stderr.contains("120"), "{}", refused.stderr);
-    let some = Launch::new(&daemon.socket).options(&["--only", "LARGE_03,LARGE_17"]);
-    assert_eq!(some.environment().await.len(), 2);
-}
-
-#[tokio::test]
 async fn two_hundred_launches_at_once_all_get_their_secrets() {
     let world = World::start().await;
     let expected = world.fill(10).await;
@@ -203,23 +130,6 @@ async fn two_hundred_launches_at_once_all_get_their_secrets() {
         *outcomes.entry(got == expected).or_insert(0) += 1;
     }
     assert_eq!(outcomes, BTreeMap::from([(true, 200)]));
-}
-
-#[tokio::test]
-async fn standard_input_and_output_are_the_commands() {
-    let world = World::start().await;
-    let daemon = world.daemon().await;
-    let command = Launch::new(&daemon.socket).command(&["cat"]);
-    assert_eq!(process::run(command, b"through\0the shim").await.success().stdout, b"through\0the shim");
-}
-
-#[tokio::test]
-async fn the_command_inherits_no_descriptor_of_the_shim() {
-    let world = World::start().await;
-    world.api().create("API_KEY", "s3cret").await;
-    let daemon = world.daemon().await;
-    let listed = Launch::new(&daemon.socket).run(&["ls", "-l", "/proc/self/fd"]).await.success();
-    assert!(!listed.text().contains("secretmem") && !listed.text().contains("socket:"), "{}", listed.text());
 }
 
 #[tokio::test]

@@ -38,17 +38,8 @@ async fn a_token_that_pins_another_ca_ends_the_daemon() {
     let devbox = other.devbox("box").await;
     let setup = world.setup(&devbox);
     let log = ends_with(&mut setup.spawn(), 1).await;
-    assert!(log.contains("token"), "{log}");
+    assert!(log.contains("not the server that the join token was made for"), "{log}");
     other.setup(&devbox).start().await;
-}
-
-#[tokio::test]
-async fn a_used_token_ends_the_daemon_with_the_reason() {
-    let world = World::start().await;
-    let devbox = world.devbox("box").await;
-    drop(world.setup(&devbox).start().await);
-    let log = ends_with(&mut world.setup(&devbox).spawn(), 1).await;
-    assert!(log.contains("token"), "{log}");
 }
 
 #[tokio::test]
@@ -106,16 +97,6 @@ async fn a_daemon_waits_for_a_dead_server_and_launches_wait_for_the_daemon() {
 }
 
 #[tokio::test]
-async fn without_a_daemon_a_launch_fails_or_goes_on_when_told_so() {
-    let directory = directory();
-    let launch = Launch::new(&directory.path().join("launch.sock"));
-    let refused = launch.run(&["true"]).await;
-    assert_eq!(refused.status, 125);
-    assert!(refused.stderr.contains("launch.sock"), "{}", refused.stderr);
-    assert_eq!(launch.options(&["--optional"]).run(&["sh", "-c", "exit 42"]).await.status, 42);
-}
-
-#[tokio::test]
 async fn an_interrupted_start_leaves_no_socket() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let directory = directory();
@@ -166,8 +147,9 @@ async fn a_second_daemon_on_one_socket_is_refused_and_the_first_goes_on() {
     let setup = world.setup(&world.devbox("box").await);
     let first = setup.start().await;
     let mut second = setup.spawn();
-    assert!(!second.program.end().await.success());
-    assert!(second.program.log().contains("launch.sock"), "{}", second.program.tail());
+    assert_eq!(second.program.end().await.code(), Some(1));
+    let log = second.program.log();
+    assert!(log.contains("launch.sock") && log.contains("is served by another process"), "{log}");
     assert_eq!(Launch::new(&first.socket).environment().await["API_KEY"], b"s3cret");
     assert_eq!(first.status_command(&[]).await.status, 0);
 }
@@ -175,15 +157,11 @@ async fn a_second_daemon_on_one_socket_is_refused_and_the_first_goes_on() {
 #[tokio::test]
 async fn wrong_flags_and_missing_files_are_named() {
     for (arguments, named) in [
-        (vec!["run", "--no-such-flag"], "--no-such-flag"),
-        (vec!["run", "--config", "/no/such/agent.toml"], "/no/such/agent.toml"),
         (
             vec!["run", "--server", "https://127.0.0.1:1", "--join-token-file", "/no/such/token"],
             "/no/such/token",
         ),
         (vec!["run", "--server", "not a url", "--join-token-file", "/dev/null"], "--server"),
-        (vec!["check", "--config", "/no/such/agent.toml"], "/no/such/agent.toml"),
-        (vec!["status", "--admin-socket", "/no/such/admin.sock"], "/no/such/admin.sock"),
         (vec!["no-such-command"], "no-such-command"),
     ] {
         let directory = directory();
@@ -196,24 +174,6 @@ async fn wrong_flags_and_missing_files_are_named() {
 }
 
 #[tokio::test]
-async fn every_mistake_of_a_configuration_is_reported_with_its_line() {
-    let directory = directory();
-    let path = directory.path().join("agent.toml");
-    let text = "[server]\nurl = \"http://plain\"\nspeed = 9\n\n[[rule]]\nname = \"nobody\"\nenv = [\"A\"]\n\n[colour]\n";
-    fs::write(&path, text).unwrap();
-    let output = daemon_says(&["check", "--config", path.to_str().unwrap()]).await;
-    assert_eq!(output.status, 2, "{}", output.stderr);
-    let told = output.stderr + std::str::from_utf8(&output.stdout).unwrap();
-    for mistake in ["agent.toml:2", "agent.toml:3", "agent.toml:9", "speed", "colour", "https://"] {
-        assert!(told.contains(mistake), "{mistake} in:\n{told}");
-    }
-    assert!(
-        told.contains("agent.toml:5") || told.contains("agent.toml:6"),
-        "the rule without a peer:\n{told}"
-    );
-}
-
-#[tokio::test]
 async fn the_server_names_a_busy_address_and_wrong_flags() {
     let world = World::start().await;
     let busy = world.server.ready.api_address().to_string();
@@ -221,9 +181,6 @@ async fn the_server_names_a_busy_address_and_wrong_flags() {
     let (state, mistyped) = (directory.path().join("state"), directory.path().join("mistyped"));
     for (arguments, named) in [
         (vec!["dev", "--state", state.to_str().unwrap(), "--api", &busy], busy.as_str()),
-        (vec!["dev", "--state", state.to_str().unwrap(), "--api", "0.0.0.0:0"], "loopback"),
-        (vec!["dev"], "--state"),
-        (vec!["serve", "--config", "/no/such/server.toml"], "/no/such/server.toml"),
         (vec!["account", "list", "--state", mistyped.to_str().unwrap()], "mistyped"),
     ] {
         let mut command = Command::new(programs::server());

@@ -1,18 +1,9 @@
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use super::*;
 use crate::clock::{milliseconds, now_ms};
 
 const OPERATOR: Actor = Actor::Server;
-
-/// No test waits that long for what should come.
-const AT_MOST: Duration = Duration::from_secs(30);
-
-fn pems(registry: &Registry) -> Vec<String> {
-    registry.authorities().trusted(now_ms()).map(|ca| ca.certificate_pem().to_owned()).collect()
-}
 
 /// The name of who signed the certificate.
 fn issuer(identity: &IssuedIdentity) -> Vec<u8> {
@@ -87,25 +78,6 @@ async fn a_certificate_of_a_retired_ca_is_refused_on_a_connection_from_before_an
     let refused = world.registry.renew(&peer, &csr(devbox.id.as_str())).await;
     world.audited_refusal(refused, "devbox.renew", RefusalKind::Forbidden, "retired_ca").await;
     world.registry.renew(&world.peer(&renewed), &csr(devbox.id.as_str())).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_server_follows_what_another_program_does_to_the_cas() {
-    let world = World::new().await;
-    let operator = operator(&world).await;
-    let server = world.registry.clone();
-    let watching = tokio::spawn(async move { server.watch().await });
-    let followed = async |trusted: usize| {
-        while pems(&world.registry) != pems(&operator) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        assert_eq!(pems(&operator).len(), trusted);
-    };
-    let old = operator.rotate_ca(&OPERATOR).await.unwrap().remove(1);
-    timeout(AT_MOST, followed(2)).await.unwrap();
-    operator.retire_ca(&OPERATOR, &old.fingerprint).await.unwrap();
-    timeout(AT_MOST, followed(1)).await.unwrap();
-    watching.abort();
 }
 
 #[tokio::test]
