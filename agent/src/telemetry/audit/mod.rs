@@ -7,7 +7,6 @@
 //! systemd-journald reads that, as an entry with fields. Its fields have the process, the names and
 //! the reason, and never a value.
 
-mod entry;
 mod journal;
 
 pub(crate) use journal::dropped;
