@@ -1,7 +1,7 @@
 //! Clone detection: whether this is still the machine that the daemon started on. Platforms snapshot machines, disk and RAM, and
 //! start many from one; without these checks each would continue as if it were the first.
 //!
-//! - `id`: machine-id(5), compared before each answer to a launch, and read only if its file changed;
+//! - machine-id(5), compared before each answer to a launch, and read only if its file changed;
 //! - `boot`: the boot id, which a process outlives only in a checkpoint, read at most once a second; not under the unit, which
 //!   hides it;
 //! - `vm_generation`, `kernel_log`: the kernel logs that the hypervisor changed the VM generation ID.
@@ -9,24 +9,25 @@
 //! The control plane detects copies that pass all of these ([`Continuity`](devbox_secrets_proto::devbox::Continuity)).
 
 mod boot;
-mod id;
 mod kernel_log;
 mod vm_generation;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use id::IdFile;
 use kernel_log::KernelLog;
+
+use crate::sys::Stamp;
 
 /// Shortest time between two reads of the boot id.
 const BOOT_PAUSE: Duration = Duration::from_secs(1);
 
 const MACHINE_ID: &str = "/etc/machine-id";
+const MACHINE_ID_LEN: usize = 32;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -75,6 +76,40 @@ struct Known {
     id: IdFile,
     boot: Option<String>,
     looked_at: Instant,
+}
+
+/// The machine-id as last read, and the version of its file: it is read again only if that changed.
+#[derive(Debug)]
+struct IdFile {
+    stamp: Option<Stamp>,
+    id: Option<String>,
+}
+
+impl IdFile {
+    fn read(path: &Path) -> Self {
+        // The stamp first: a write in between is read again.
+        let stamp = Stamp::of(path);
+        Self { stamp, id: read_id(path) }
+    }
+
+    fn is_known(&self) -> bool {
+        self.id.is_some()
+    }
+
+    /// Whether the id changed. A file that is gone, or not written yet, is no change.
+    fn has_changed(&mut self, path: &Path) -> bool {
+        let stamp = Stamp::of(path);
+        if stamp == self.stamp {
+            return false;
+        }
+        let now = read_id(path);
+        let has_changed = now.is_some() && self.id.is_some() && now != self.id;
+        if !has_changed {
+            self.stamp = stamp;
+            self.id = now.or(self.id.take());
+        }
+        has_changed
+    }
 }
 
 impl Known {
@@ -158,7 +193,15 @@ impl Machine {
 /// The current machine-id(5); `None` if there is none.
 #[must_use]
 pub(crate) fn id() -> Option<String> {
-    id::read(Path::new(MACHINE_ID))
+    read_id(Path::new(MACHINE_ID))
+}
+
+/// The id; `None` for an empty file or `uninitialized`, which images of machines have.
+fn read_id(path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let id = text.trim();
+    let is_id = id.len() == MACHINE_ID_LEN && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then(|| id.to_owned())
 }
 
 /// The machine-id and the boot id, for the control plane, which sees only a digest of them.
@@ -175,7 +218,7 @@ mod tests {
     fn machine(id: &str) -> (tempfile::TempDir, Machine) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("machine-id");
-        std::fs::write(&path, id).unwrap();
+        fs::write(&path, id).unwrap();
         let machine = Machine::with_id_at(&path);
         (dir, machine)
     }
@@ -185,8 +228,8 @@ mod tests {
         let (dir, machine) = machine(&"a".repeat(32));
         assert_eq!(machine.change(), None);
         let renamed = dir.path().join("new");
-        std::fs::write(&renamed, "b".repeat(32)).unwrap();
-        std::fs::rename(renamed, dir.path().join("machine-id")).unwrap();
+        fs::write(&renamed, "b".repeat(32)).unwrap();
+        fs::rename(renamed, dir.path().join("machine-id")).unwrap();
         assert_eq!((machine.change(), machine.change()), (Some(Change::MachineId), Some(Change::MachineId)));
         machine.accept();
         assert_eq!(machine.change(), None);
@@ -215,5 +258,23 @@ mod tests {
         for change in [Change::MachineId, Change::Boot, Change::VmGeneration] {
             assert!(change.reason().contains("devbox-secretsd resume --join-token-file"));
         }
+    }
+
+    #[test]
+    fn a_missing_or_rewritten_file_with_the_same_id_is_no_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("machine-id");
+        let id = "0123456789abcdef".repeat(2);
+        fs::write(&path, &id).unwrap();
+        let mut file = IdFile::read(&path);
+        fs::remove_file(&path).unwrap();
+        assert!(!file.has_changed(&path));
+        fs::write(&path, "uninitialized\n").unwrap();
+        assert!(!file.has_changed(&path));
+        fs::write(&path, format!("{id}\n")).unwrap();
+        assert!(!file.has_changed(&path));
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "f".repeat(MACHINE_ID_LEN)).unwrap();
+        assert!(file.has_changed(&path), "an id that was taken away in between is remembered");
     }
 }
