@@ -13,11 +13,11 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::LaunchState;
-use super::nonblocking::{Stream, send, send_now};
 use super::refusal::{Failure, Refusal};
 use super::report::report_inline;
 use super::selection::Selection;
 use super::slots::LaunchSlot;
+use super::stream::{Stream, send, send_now};
 use super::unread::Content;
 use crate::memory::{Generation, Vault};
 

@@ -9,12 +9,11 @@ use tokio::time::timeout;
 
 use super::LaunchState;
 use super::answer::{Reply, end, send_refusal};
-use super::nonblocking::{Stream, receive};
 use super::refusal::{Failure, Refusal};
 use super::report::{Served, report};
-use super::request::Request;
 use super::selection::select;
 use super::slots::LaunchSlot;
+use super::stream::{Request, Stream, receive};
 use super::unread::Content;
 use crate::access::authorize::{Decision, authorize};
 use crate::access::peer::{Peer, Process};

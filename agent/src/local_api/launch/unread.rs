@@ -22,9 +22,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
 use super::answer::GRACE;
-use super::nonblocking::Stream;
 use super::report::report_withdrawn;
 use super::slots::LaunchSlot;
+use super::stream::Stream;
 use crate::access::peer::Peer;
 use crate::memory::Generation;
 use crate::metrics::Metrics;
