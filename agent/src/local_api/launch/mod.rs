@@ -137,7 +137,7 @@ pub async fn serve(listener: UnixListener, state: Arc<LaunchState>, shutdown: im
         select! {
             () = shutdown => {}
             () = keep_pool_sized(&state) => {}
-            () = state.unread.watch(state.vault.changes(), &state.metrics) => {}
+            () = state.unread.watch(&state.vault, &state.metrics) => {}
         }
     };
     select! {

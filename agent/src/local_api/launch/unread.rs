@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::select;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::answer::GRACE;
@@ -26,7 +26,7 @@ use super::report::report_withdrawn;
 use super::slots::LaunchSlot;
 use super::stream::Stream;
 use crate::access::peer::Peer;
-use crate::memory::Generation;
+use crate::memory::{Generation, Vault};
 use crate::metrics::Metrics;
 use crate::sys::{SentPages, has_read_all};
 
@@ -165,8 +165,9 @@ impl Unread {
         is_due
     }
 
-    /// Checks the answers at intervals, for ever.
-    pub(super) async fn watch(&self, mut changes: watch::Receiver<()>, metrics: &Metrics) {
+    /// Checks the answers at intervals, for ever, and when the secrets of `vault` change.
+    pub(super) async fn watch(&self, vault: &Vault, metrics: &Metrics) {
+        let mut changes = vault.changes();
         loop {
             select! {
                 () = self.pause() => {}
@@ -174,6 +175,7 @@ impl Unread {
                     if changed.is_err() {
                         return;
                     }
+                    self.lock().outdate(vault.current().ok().as_ref());
                 }
             }
             self.lock().look(metrics);
@@ -230,6 +232,18 @@ impl Answers {
         }
     }
 
+    /// Starts the time that is left for answers with other secrets than those of `current`. Their
+    /// generation may live on: a slow reader may be getting it inline.
+    fn outdate(&mut self, current: Option<&Arc<Generation>>) {
+        for sent in &mut self.sent {
+            if let Content::Pages { generation, outdated, .. } = &mut sent.content
+                && current.is_none_or(|current| generation.as_ptr() != Arc::as_ptr(current))
+            {
+                outdated.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+
     /// Lets go of answers that are read, and withdraws those that may not wait any longer.
     fn look(&mut self, metrics: &Metrics) {
         let sent = std::mem::take(&mut self.sent);
@@ -261,7 +275,10 @@ impl Sent {
     fn overdue(&mut self) -> Option<Why> {
         let is_late = self.at.elapsed() >= DEADLINE;
         match &mut self.content {
-            Content::Pages { generation, outdated, .. } if generation.strong_count() == 0 => {
+            Content::Pages { generation, outdated, .. }
+                if outdated.is_some() || generation.strong_count() == 0 =>
+            {
+                // One that was added after the change.
                 let outdated = outdated.get_or_insert_with(Instant::now);
                 (outdated.elapsed() >= GRACE).then_some(Why::Outdated)
             }

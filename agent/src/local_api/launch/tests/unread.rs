@@ -83,6 +83,20 @@ fn unread_answers_are_wiped_when_their_secrets_are_revoked_or_replaced() {
 }
 
 #[test]
+fn unread_answers_are_wiped_even_if_a_slow_reader_keeps_their_generation() {
+    let server = holding_one();
+    if !has_descriptors(&server) {
+        return;
+    }
+    let stream = server.unread(DEFAULT);
+    // As an inline answer that is being sent does.
+    let _kept = server.vault.current().unwrap();
+    server.vault.lose(Loss::Revoked, "the devbox was shut down");
+    wait_until("a withdrawal", || server.metric("launches_withdrawn_total{reason=\"outdated\"} 1\n"));
+    assert_eq!(found(&stream), WITHDRAWN);
+}
+
+#[test]
 fn unread_answers_are_wiped_after_their_deadline() {
     let server = holding_one();
     if !has_descriptors(&server) {
