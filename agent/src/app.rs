@@ -217,6 +217,7 @@ impl App {
         hardening: Hardening,
     ) -> Result<Self, StartError> {
         let Beginning { memory, mut passed, store, identity, kept } = beginning;
+        // Bound first, because confinement and dropped capabilities would forbid it.
         let sockets = Sockets::open(&mut passed, &settings.sockets)?;
         let machine = Arc::new(Machine::this());
         // The process cannot set watches or make timers once it is confined.
@@ -294,8 +295,10 @@ impl App {
             error = self.lifecycle.run(self.identity, self.commands) => Err(error),
             () = stop => Ok(()),
         };
+        // Before the wait for launches, during which `systemctl status` shows a stopping daemon.
         service_manager::stopping();
         drop(close);
+        // Wiped before the wait: launches in progress keep their pages, and no new one gets any.
         vault.lose(Loss::Stopping, "the daemon is stopping: start it again");
         let finished = async {
             // A task that panicked has finished as well.

@@ -167,6 +167,7 @@ impl Freshness {
             state.phase = Phase::Held { due: now + wait + RECENT };
             return wait;
         }
+        // A slow network would never confirm, and each try would cost the server a poll.
         if state.slow >= MAX_SLOW {
             return wait;
         }
@@ -248,6 +249,7 @@ impl Freshness {
             state.phase = Phase::Between;
         }
         state.socket = Some(socket);
+        // The old connection's times prove nothing about the new one.
         state.empty_at = None;
         state.heard_after = None;
     }
@@ -273,6 +275,7 @@ impl Freshness {
 
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state());
+        // The lock is free again here, so that a woken launch does not wait for it.
         self.changes.send_replace(());
     }
 
@@ -284,6 +287,7 @@ impl Freshness {
 impl State {
     /// At most one system call.
     fn is_current(&mut self) -> bool {
+        // The clock first: `empty_at` must not be later than the look at the socket.
         let now = BootTime::now();
         match (self.phase, self.socket) {
             (Phase::Away, _) => true,

@@ -128,6 +128,7 @@ fn clear(path: &Path) -> Result<(), SocketError> {
     if !metadata.file_type().is_socket() {
         return Err(SocketError::NotASocket(path.to_owned()));
     }
+    // Only a refused connection proves that no process listens; anything else is left alone.
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => remove_stale(path),
         _ => Err(SocketError::Live(path.to_owned())),

@@ -34,6 +34,7 @@ pub(crate) async fn authorize(
         None => Facts::of(peer),
         Some(questions) => match process() {
             Ok(process) => examiner.examine(peer, process, questions).await,
+            // Fail closed: an unknown fact meets no condition.
             Err(obstacle) => Facts::unknown(peer, obstacle),
         },
     };
@@ -50,6 +51,7 @@ pub(crate) async fn authorize_unverified(policy: Arc<Policy>, examiner: &Examine
 
 impl Decision {
     pub(super) fn new(policy: Arc<Policy>, facts: Facts) -> Self {
+        // Matched once: the selection and the audit read the result.
         let applying = policy.applying_to(&facts).collect();
         Self { policy, facts, applying }
     }

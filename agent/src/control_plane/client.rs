@@ -98,6 +98,7 @@ impl Client {
             Ok(result) => result.map_err(|failure| self.failed(failure, limit))?,
             Err(_) => return Err(TransportError::Timeout { url: self.url.clone(), after }),
         };
+        // Kept only after a complete answer: what is left of a broken one must not become the next.
         self.kept = Some(link);
         Ok(reply)
     }
@@ -188,7 +189,9 @@ impl Client {
 }
 
 fn prepare(tcp: TcpStream) -> io::Result<TcpStream> {
+    // A request is one small write: Nagle's algorithm would only delay it.
     tcp.set_nodelay(true)?;
+    // A peer that vanished without a word would otherwise hold a poll until its deadline.
     close_when_silent(&tcp)?;
     Ok(tcp)
 }

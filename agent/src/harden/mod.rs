@@ -89,6 +89,7 @@ pub struct Hardening {
 pub fn process() -> Hardening {
     let no_core_dump = Step::of(process::disable_core_dumps(), "setrlimit(RLIMIT_CORE)");
     let not_dumpable = Step::of(process::make_undumpable(), "prctl(PR_SET_DUMPABLE)");
+    // The umask: a file that is created by mistake is readable by the daemon's user only.
     process::make_new_files_private();
     // This early, because a confined process can only read its limits.
     process::raise_open_files();
@@ -150,6 +151,7 @@ impl Hardening {
         prepare_random_numbers();
         let secret_pages = secret_pages(memory);
         let capabilities = capabilities::drop_unused(false);
+        // Landlock before seccomp, whose filter forbids Landlock's calls.
         let landlock = landlock::restrict(reach);
         let seccomp = seccomp::restrict();
         let hardening = Self { secret_pages, capabilities, landlock, seccomp, ..self };

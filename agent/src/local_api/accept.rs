@@ -48,6 +48,7 @@ impl Acceptor {
             Ok(waiting) => waiting,
             Err(error) => return self.recover(&error).await,
         };
+        // Waited for before the accept: an accepted connection would be lost at a restart.
         let value = ready.await;
         match waiting.try_io(|listener| listener.get_ref().0.accept()) {
             Ok(Ok((stream, _))) => Some((stream, value)),

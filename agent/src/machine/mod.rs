@@ -119,6 +119,7 @@ impl Known {
 
     /// Whether the boot id changed. Rate-limited, because it takes three system calls.
     fn is_in_another_boot(&mut self) -> bool {
+        // Only a restored checkpoint has another boot id, so a second's delay is acceptable.
         if self.boot.is_none() || self.looked_at.elapsed() < BOOT_PAUSE {
             return false;
         }
@@ -171,6 +172,7 @@ impl Machine {
     }
 
     pub(crate) fn accept(&self) {
+        // Reads past the lines that are known, so that they do not count as a new change.
         let _ = self.log.as_ref().map(KernelLog::reports_new_generation);
         *self.known() = Known::of(&self.path);
     }

@@ -93,6 +93,8 @@ impl Pool {
         }
         shelf.size = len;
         shelf.stalled = false;
+        // Unmapped after the lock is released: unmapping takes long, and launches wait for this
+        // lock.
         let outgrown = std::mem::take(&mut shelf.ready);
         drop(shelf);
         self.shared.wanted.notify_one();
@@ -123,6 +125,7 @@ impl Pool {
         let pages = if fits { shelf.ready.pop_front() } else { None };
         shelf.stalled = false;
         shelf.taken = Some(Instant::now());
+        // A wake of the thread costs the launch time, so a shelf that is full enough causes none.
         let wakes = shelf.is_urgent() || shelf.is_low() && !shelf.pausing;
         drop(shelf);
         if wakes {
@@ -206,6 +209,7 @@ impl Shared {
     fn shelve(&self, size: usize, pages: LaunchPages) {
         let mut shelf = self.lock();
         shelf.logged = false;
+        // The secrets may have grown or gone while these pages were made.
         if shelf.size == size && shelf.ready.len() < shelf.depth() {
             shelf.ready.push_back(pages);
         }
@@ -231,6 +235,7 @@ impl Shared {
 
 impl Order {
     fn serve(self, memory: &SecretMemory) {
+        // The launch may have given up: its pages would be locked for no use.
         if !self.customer.is_closed() {
             let _ = self.customer.send(memory.launch_pages(self.len));
         }

@@ -140,6 +140,7 @@ impl Vault {
     /// # Errors
     /// [`Unavailable`].
     pub fn current(&self) -> Result<Arc<Generation>, Unavailable> {
+        // Before the lease: a copy of this machine has the original's lease, and must not use it.
         if let Some(change) = self.change_of_machine() {
             self.lose_to_a_copy(change);
         }
@@ -150,6 +151,8 @@ impl Vault {
             State::Ready(_) => {}
             State::Without(unavailable) => return Err(unavailable.clone()),
         }
+        // The lease is over: wiped here too, because a timer may not have run while the machine
+        // slept.
         self.expire();
         match &**self.state.load() {
             State::Ready(generation) => Ok(Arc::clone(generation)),
@@ -164,6 +167,7 @@ impl Vault {
         if self.is_closed() {
             return;
         }
+        // The lease first, so that no reader finds the new secrets with an expired lease.
         self.lease.store(lease.as_millis(), Ordering::Release);
         self.store(&writer, State::Ready(Arc::new(generation)));
     }
@@ -172,6 +176,7 @@ impl Vault {
     /// answer may have waited while the machine slept, and an expired lease is never revived.
     #[must_use]
     pub fn renew_lease(&self, lease: BootTime) -> bool {
+        // Under the lock, so that a wipe in between does not leave a lease without secrets.
         let _writer = self.write();
         let is_alive = self.lease_left() > Duration::ZERO;
         if is_alive {
@@ -184,6 +189,7 @@ impl Vault {
     /// while it is closed.
     pub(crate) fn lose(&self, loss: Loss, reason: impl Into<Arc<str>>) {
         let writer = self.write();
+        // A lesser loss must not open a vault that an operator or a clone has closed.
         if loss.closes() || !self.is_closed() {
             self.wipe(&writer, Unavailable { loss, reason: reason.into() });
         }
@@ -262,6 +268,7 @@ impl Vault {
         if let (State::Ready(lost), State::Without(unavailable)) = (&*before, &**self.state.load()) {
             report_wipe(lost, unavailable);
         }
+        // Before watchers wake: unless a reader still holds it, it is wiped by then.
         drop(before);
         self.changes.send_replace(());
     }

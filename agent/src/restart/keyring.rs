@@ -108,8 +108,11 @@ impl Keyring {
 
     pub(crate) fn forget(&self, id: &ImageId) {
         if let Ok(key) = self.users.search(&description(id)) {
-            // Unlinked as well, so that it does not count against the user's quota until the kernel collects it.
+            // Revoked first: that takes effect at once, also for a process that found the key
+            // already.
             let _ = key.revoke();
+            // Unlinked as well, so that it does not count against the user's quota until the kernel
+            // collects it.
             let _ = self.users.unlink_key(key);
         }
     }

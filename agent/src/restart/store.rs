@@ -147,6 +147,7 @@ impl Store {
 
     /// Stores `identity` for a successor until its certificate expires.
     pub(crate) fn keep_identity(&mut self, identity: &Identity) {
+        // In boot time, because a change of the calendar clock must not revive an image.
         let until = BootTime::now() + identity.validity().left(now_ms());
         let notes = record::identity(&self.home(), identity).map_err(StoreError::from);
         let slot =
@@ -213,6 +214,7 @@ impl Store {
     fn put(&self, kind: Kind, parts: Parts<'_>, until: BootTime) -> Result<Option<Slot>, StoreError> {
         let Some(keyring) = &self.keyring else { return Ok(None) };
         let (slot, descriptor) = self.seal(kind, parts, until)?;
+        // The key before the image: an image that was stored without a key would be useless.
         keyring.put(&slot.id, &slot.key, until)?;
         service_manager::store(&slot.name(), descriptor.as_fd()).map_err(StoreError::Notify)?;
         Ok(Some(slot))
@@ -268,11 +270,13 @@ impl Store {
         let (kind, id) = parse_name(name).ok_or(StoreError::Record)?;
         let keyring = self.keyring.as_ref().ok_or(KeyringError::NoKey)?;
         let (key, until) = keyring.find(&id)?;
+        // The kernel's timeout may be a moment late, and an expired lease is never revived.
         if until <= BootTime::now() {
             return Err(StoreError::Over);
         }
         let bytes = memfd::read(&self.memory, descriptor)?;
         let image = Image::parse(kind, &id, &bytes)?;
+        // An identity's notes hold its private key.
         let mut notes = Zeroizing::new(vec![0; image.notes_len()]);
         image.open_notes(&key, &mut notes)?;
         let (is_newer, revision) = match kind {
@@ -298,6 +302,7 @@ impl Store {
 
     fn identity(&self, notes: &[u8]) -> Result<Identity, StoreError> {
         let record = IdentityRecord::read(notes)?;
+        // Fail closed: another server, or a copy of the machine, must join by itself.
         if record.home != self.home() {
             return Err(StoreError::Foreign);
         }

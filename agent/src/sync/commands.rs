@@ -111,6 +111,7 @@ impl Commands {
     async fn send(&self, asker: Peer, action: Action) -> Result<(), CommandError> {
         let (reply, outcome) = oneshot::channel();
         let command = Command { action, asker, reply: Reply(reply) };
+        // An error here means that the lifecycle has ended, and the daemon with it.
         self.sender.send(command).await.map_err(|_| CommandError::Stopping)?;
         outcome.await.unwrap_or(Err(CommandError::Stopping))
     }

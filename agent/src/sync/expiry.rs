@@ -83,6 +83,7 @@ fn check(vault: &Vault, progress: &Progress) -> Holding {
     let expired = progress.snapshot().certificate.is_some_and(|validity| validity.has_expired(now_ms()));
     let holding = vault.holding();
     if expired && matches!(holding, Holding::Ready { .. }) {
+        // Fail closed: with an expired certificate the daemon cannot learn of a revocation.
         vault.lose(Loss::Revoked, EXPIRED);
         return vault.holding();
     }

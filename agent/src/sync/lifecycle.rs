@@ -73,6 +73,8 @@ impl Lifecycle {
             match end {
                 PhaseEnd::Commanded(command) => start = self.carry_out(command).await,
                 PhaseEnd::Cloned => self.cloned(),
+                // At the start the daemon exits with the error; later it stays, so that an
+                // operator can resume it.
                 PhaseEnd::NotJoined(error) if is_first => return error,
                 PhaseEnd::NotJoined(error) => self.not_resumed(&error),
             }
@@ -163,6 +165,7 @@ impl Lifecycle {
 
     /// Returns once every copy is wiped, those of launches in progress and of the service manager's store included.
     async fn quiesce(&mut self, asker: Peer) -> Result<(), CommandError> {
+        // The vault first: from here on no launch gets a value, however long the rest takes.
         self.vault.lose(Loss::Quiesced, QUIESCED);
         self.forget();
         service_manager::status(QUIESCED);
@@ -183,6 +186,7 @@ impl Lifecycle {
 
     fn resume(&mut self, asker: Peer) {
         self.forget();
+        // Accepted before the vault opens, which would otherwise be lost to the same change again.
         self.machine.accept();
         self.vault.reopen(RESUMING);
         service_manager::status(RESUMING);

@@ -180,10 +180,14 @@ impl<'a> Poller<'a> {
 
     /// Sends one poll. Its key, request and answer are dropped when this returns.
     async fn fetch(&mut self) -> Result<Duration, SyncError> {
+        // Checked here: it may expire while the server is unreachable, and then no refusal comes.
         if self.identity.validity().has_expired(now_ms()) {
             return Err(SyncError::Expired);
         }
+        // Connected before the poll is timed: the server holds it from its arrival, not from a
+        // handshake.
         self.client.connect().await.inspect_err(|_| self.freshness.away())?;
+        // One key a request: an answer that was recorded cannot be decrypted later.
         let key = BundleKey::generate();
         let held = self.held_revision();
         let wait = self.times.wait().min(self.renewal.left(now_ms()));
@@ -191,6 +195,8 @@ impl<'a> Poller<'a> {
         let post = self.post(&key, held, sent.wait)?;
         let reply = self.client.post(post).await.inspect_err(|_| self.freshness.broke())?;
         let arrived = Instant::now();
+        // A refusal may come from a proxy that never passed the nonce on, so the next request
+        // repeats it.
         if reply.status.is_success() {
             self.steps.answered();
         }

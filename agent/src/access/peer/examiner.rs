@@ -85,6 +85,7 @@ impl Examiner {
     pub(crate) async fn examine(&self, peer: Peer, process: Process, questions: Questions) -> Facts {
         let Some(queue) = self.queue() else { return Facts::unknown(peer, Obstacle::NoExaminer) };
         let (answer, answered) = oneshot::channel();
+        // Fail closed: a user who fills its share of the queue meets no condition beyond its ids.
         if !queue.push(Job { peer, process, questions, answer }) {
             return Facts::unknown(peer, Obstacle::Slow);
         }
@@ -92,6 +93,8 @@ impl Examiner {
             Ok(Ok(facts)) => facts,
             Ok(Err(_)) => Facts::unknown(peer, Obstacle::NoExaminer),
             Err(_) => {
+                // The queue gives back descriptors at once, although the thread may be stuck for
+                // long.
                 let busy = queue.forget_abandoned();
                 warn!(uid = peer.uid, pid = peer.pid, busy, "the examination of a process takes too long");
                 Facts::unknown(peer, Obstacle::Slow)
@@ -163,6 +166,7 @@ impl Queue {
     /// Starts one more thread unless one is idle or there are [`MAX_WORKERS`]. Without it, questions wait.
     fn start_spare(self: &Arc<Self>) {
         let mut state = self.lock();
+        // One idle thread is enough: it starts the next one before it looks at a file.
         if state.idle > 0 || state.workers >= MAX_WORKERS {
             return;
         }
@@ -235,6 +239,8 @@ impl State {
 
     /// Takes the oldest question whose user may have one more running.
     fn begin(&mut self) -> Option<Job> {
+        // A user may have as many threads as are free, so one that blocks all of its own leaves
+        // some.
         let free = MAX_WORKERS - self.under_way.values().sum::<usize>();
         let may_begin = |job: &Job| self.under_way.get(&job.user()).is_none_or(|mine| *mine < free);
         let at = if free > 0 { self.jobs.iter().position(may_begin)? } else { return None };
@@ -272,6 +278,7 @@ pub(super) fn learn(
     before_file: impl FnOnce(),
 ) -> Facts {
     let mut facts = Facts::of(peer);
+    // The kernel reports 0 for a peer outside this PID namespace: no process here is it.
     if process.pid() <= 0 {
         return Facts::unknown(peer, Obstacle::OtherNamespace);
     }

@@ -51,6 +51,7 @@ impl Executable {
                 Ok(Self { path, digest: Err(Obstacle::NotAsked) })
             };
         };
+        // From here on the file's file system may block for ever, so another thread must be ready.
         before_file();
         let stat = fstat(&file).map_err(Obstacle::Unreadable)?;
         if stat.st_nlink == 0 {
@@ -96,10 +97,12 @@ fn digest(file: &OwnedFd, stat: &FileStat, remembered: &Mutex<Remembered>) -> Le
     if let Some(known) = lock(remembered).find(stamp) {
         return Ok(known);
     }
+    // Hashing more takes longer than a launch waits.
     if stat.st_size > MAX_HASHED {
         return Err(Obstacle::TooLong);
     }
     let readable =
+        // Opened through the handle, so that it is the same file even if its path was replaced.
         openat(AT_FDCWD, own_link(file).as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
     let mut readable = File::from(readable.map_err(Obstacle::Unreadable)?);
     let digest = Digest::of(&mut readable).map_err(|error| Obstacle::Unreadable(errno_of(&error)))?;

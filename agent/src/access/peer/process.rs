@@ -79,6 +79,7 @@ impl Process {
     pub(super) fn by_directory(pid: i32, accepted: BootTime) -> Result<Self, Obstacle> {
         let directory = open_directory(pid)?;
         let started = start_of(&directory).ok_or(Obstacle::Ended)?;
+        // A process that started after the connection is another one with the peer's PID.
         if started.saturating_mul(TICK_MS) > accepted.as_millis() {
             return Err(Obstacle::Ended);
         }
@@ -133,6 +134,7 @@ impl Process {
     pub(crate) fn directory(&self) -> Result<OwnedFd, Obstacle> {
         match &self.anchor {
             Anchor::Pidfd(_) => {
+                // Opened by PID, then checked: if the process still runs, the directory is its own.
                 let directory = open_directory(self.pid);
                 if self.is_running() { directory } else { Err(Obstacle::Ended) }
             }
@@ -159,6 +161,7 @@ fn open_directory(pid: i32) -> Result<OwnedFd, Obstacle> {
     if pid <= 0 {
         return Err(Obstacle::OtherNamespace);
     }
+    // A handle of this process: reads through it fail when it ends, even if the PID is reused.
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     openat(AT_FDCWD, format!("/proc/{pid}").as_str(), flags, Mode::empty()).map_err(Obstacle::Hidden)
 }

@@ -106,6 +106,8 @@ impl UnitCredentials {
         let mut passing = Passing::new(&self.vault, self.patience.passing);
         loop {
             let ready = async {
+                // The slot before the secrets: without one, a connection could not be served
+                // anyway.
                 let slot = slots.take().await;
                 self.until_served(&mut passing).await;
                 slot

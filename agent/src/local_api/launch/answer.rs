@@ -67,6 +67,7 @@ impl Reply<'_> {
         let names = self.selection.names(self.generation);
         let len = names.iter().map(|name| name.len() + 1).sum();
         let header = header(Answer::Names, names.len(), len)?.encode();
+        // One buffer, so that one system call usually sends it.
         let mut message = Vec::with_capacity(HEADER_LEN + len);
         message.extend_from_slice(&header);
         for name in names {
@@ -99,6 +100,7 @@ impl Reply<'_> {
                 }
             }
         };
+        // The way to this point may have waited for pages, while a secret was deleted.
         self.check_current(state)?;
         report_inline(&state.metrics, &state.seldom, why);
         self.send_inline(stream, header(Answer::Inline, count, len)?, &state.vault).await?;
@@ -137,6 +139,7 @@ impl Reply<'_> {
 
     async fn send_inline(&self, stream: &Stream, header: AnswerHeader, vault: &Vault) -> Result<(), Failure> {
         let header = header.encode();
+        // Straight from the locked pages: a buffer between would be an unlocked copy.
         let mut slices = self.selection.slices(self.generation);
         slices.insert(0, IoSlice::new(&header));
         self.send_bytes(stream, &mut slices, vault).await

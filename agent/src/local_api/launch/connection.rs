@@ -43,7 +43,9 @@ pub(super) async fn serve_connection(
         Err(Failure::Refused(refusal)) => send_refusal(&stream, refusal),
         Err(Failure::Gone | Failure::Outdated | Failure::Slow(_)) => end(&stream),
     }
+    // Audited after the answer is sent, so that no launch waits for the audit.
     report(&state.metrics, peer, launch.decision.as_ref(), started.elapsed(), &outcome);
+    // The slot goes along: an unread answer counts against its user until the launcher reads it.
     state.unread.keep(stream, peer, slot, content, &state.metrics);
 }
 
@@ -73,6 +75,7 @@ impl Launch<'_> {
             }
             held => held.map_err(Refusal::from)?,
         };
+        // A launcher that does not read must not hold its slot and its pages for ever.
         timeout(ANSWER_DEADLINE, self.answer_current(slot, &request, generation))
             .await
             .map_err(|_| Failure::Slow("it does not take its answer"))?
@@ -90,12 +93,15 @@ impl Launch<'_> {
                 Err(Failure::Outdated) => slot.release(),
                 answered => return answered,
             }
+            // Dropped before the wait: a reference held here would keep replaced pages from being
+            // wiped.
             drop(generation);
             generation = self.state.freshness.current(&self.state.vault).await.map_err(Refusal::from)?;
         }
     }
 
     async fn decide(&mut self) -> Result<(), Refusal> {
+        // One snapshot: a reload in the middle of a decision must not mix two sets of rules.
         let policy = self.state.policy.load_full();
         let process = || Process::of_peer(self.stream, self.peer, self.accepted);
         let decision = authorize(policy, &self.state.examiner, self.peer, process).await;
@@ -117,6 +123,7 @@ impl Launch<'_> {
         let (answer, content) = if flags.list {
             (reply.send_names(self.stream, &self.state.vault).await?, Content::Harmless)
         } else {
+            // Checked before any page is locked: a refused launch costs no locked memory.
             selection.check_len(generation)?;
             reply.send(self.stream, flags.inline, slot, self.state).await?
         };
@@ -125,6 +132,7 @@ impl Launch<'_> {
 
     /// Waits for secrets, as long as the request allows and the peer is there.
     async fn wait_for_secrets(&self, request: &Request) -> Result<Arc<Generation>, Failure> {
+        // Capped, because the number comes from the launcher.
         let wait = Duration::from_millis(request.header.wait_ms.min(MAX_WAIT_MS).into());
         first_of! {
             found = timeout(wait, secrets(self.state, request)) => match found {
@@ -148,11 +156,13 @@ fn is_held(request: &Request, loss: Loss) -> bool {
             Loss::Starting | Loss::Quiesced => true,
             // Only a patient launch waits for the control plane; others fail at once.
             Loss::Stale => header.flags.patient,
+            // Waiting helps none of these: an operator has to act, or a successor answers.
             Loss::Revoked | Loss::Cloned | Loss::Stopping => false,
         }
 }
 
 async fn secrets(state: &LaunchState, request: &Request) -> Result<Arc<Generation>, Failure> {
+    // Subscribed before the first look, so that a change in between is not missed.
     let mut changes = state.vault.changes();
     loop {
         match state.freshness.current(&state.vault).await {

@@ -147,6 +147,7 @@ pub async fn serve(listener: UnixListener, state: Arc<LaunchState>, shutdown: im
         () = accept_all(listener, &state) => {}
         () = unconstrained(others) => {}
     }
+    // After the accept loop, which would add further answers.
     state.unread.close(&state.metrics).await;
 }
 
@@ -177,7 +178,9 @@ async fn accept_all(listener: UnixListener, state: &Arc<LaunchState>) {
 /// Polls a connection once here, because its request is usually there and it completes without a
 /// task. A task serves it if it has to wait.
 async fn admit(stream: Stream, state: &Arc<LaunchState>, busy: &mut BusyLog) {
+    // Closed without an answer: the kernel names no peer, so no rule can apply.
     let Ok(peer) = Peer::of(&stream) else { return };
+    // The ids alone decide about the slot, so that a stranger costs no look at its process.
     let relation = state.policy.load().relation(peer);
     let Some(slot) = find_slot(&state.slots, state, peer, relation) else {
         return turn_away(stream, state, peer, relation, busy);

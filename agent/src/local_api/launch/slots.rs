@@ -120,10 +120,13 @@ impl LaunchSlots {
         }
         let (tier, user) = match relation {
             Relation::Named => (Tier::Named, uid),
+            // One user can own a whole range of subordinate uids, so the range shares one slot
+            // count.
             Relation::Possible => (Tier::Possible, household(uid)),
             Relation::None => (Tier::Strangers, household(uid)),
         };
         let taken = &mut tiers[tier as usize];
+        // A user may have as many slots as are left, so each flood leaves half to the others.
         if taken.of(user).slots >= taken.slots.left() {
             return None;
         }

@@ -87,6 +87,7 @@ pub(super) async fn send(stream: &Stream, bytes: &[IoSlice<'_>], descriptors: &[
 
 /// Sends as much as the socket's buffer takes.
 pub(super) fn send_now(stream: &Stream, bytes: &[IoSlice<'_>], descriptors: &[RawFd]) -> io::Result<usize> {
+    // A launcher that has gone is an error here, and no SIGPIPE for the daemon.
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     let rights = [ControlMessage::ScmRights(descriptors)];
     let control = if descriptors.is_empty() { &[][..] } else { &rights };
@@ -134,6 +135,7 @@ async fn read_large(stream: &Stream, start: &[u8], len: usize) -> Result<Vec<u8>
     let mut body = start.to_vec();
     while body.len() < len {
         let filled = body.len();
+        // The room doubles with the bytes that came, so that a long body needs few reallocations.
         body.resize(len.min(filled + filled.max(STEP)), 0);
         let read = read_some(stream, &mut body[filled..]).await?;
         body.truncate(filled + read);

@@ -134,6 +134,7 @@ impl Unread {
         content: Content,
         metrics: &Metrics,
     ) {
+        // A refusal or a list that is read already needs no place in the queue.
         if matches!(content, Content::Harmless) && has_read_all(&stream) {
             return;
         }
@@ -147,6 +148,7 @@ impl Unread {
         answers.has_new = true;
         let is_idle = std::mem::take(&mut answers.idle);
         drop(answers);
+        // A wake costs a turn of the event loop, so only an idle watch gets one.
         if is_idle {
             self.added.notify_one();
         }
@@ -186,6 +188,7 @@ impl Unread {
         let interval = self.lock().interval();
         if timeout(interval, self.added.notified()).await.is_ok() {
             self.lock().has_new = false;
+            // Launchers have read by then, so one check lets go of many answers.
             sleep(BUSY_INTERVAL).await;
         }
     }
@@ -200,6 +203,7 @@ impl Unread {
             }
             sleep(PAUSE).await;
         }
+        // The deadline has passed: slow readers lose their answer, because the daemon ends now.
         for sent in &mut self.lock().sent {
             sent.withdraw(Why::Stopping, metrics);
         }

@@ -39,6 +39,7 @@ impl Poller<'_> {
     ) -> Result<(), SyncError> {
         let bundle = Bundle::parse(&reply.body)?;
         let revision = bundle.revision;
+        // A server restored from a backup, or an attacker, must not bring back deleted secrets.
         if let Some(held) = self.highest.filter(|held| *held > revision) {
             return Err(SyncError::Rollback { held, offered: revision });
         }
@@ -46,8 +47,11 @@ impl Poller<'_> {
         self.progress.metrics().opened(arrived);
         let lease = sent.answered() + self.times.max_stale;
         if let Some(store) = &mut self.store {
+            // Stored before it is served: a crash in between must not leave an older revision to a
+            // successor.
             store.keep_secrets(self.identity.devbox_id(), &generation, lease);
         }
+        // Before the replacement, while the old generation can still be found.
         self.retire(arrived);
         self.vault.replace(generation, lease);
         self.highest = Some(revision);

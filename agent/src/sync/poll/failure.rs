@@ -44,6 +44,7 @@ impl Poller<'_> {
             error!(%reason, "secrets wiped");
             service_manager::status(&reason);
         }
+        // The vault before the stored copy, because launches are served from the vault.
         self.vault.lose(Loss::Revoked, reason);
         self.forget();
     }

@@ -73,6 +73,7 @@ impl JournalLayer {
             // A journal that does not read its socket does not read standard error either.
             Err(error) if is_full(&error) => Err(error),
             Err(_) => {
+                // A queue: a line on standard error must not block a launch either.
                 self.instead.put(format!("{}{}\n", journal::priority(level), entry.line()).into_bytes());
                 Ok(())
             }
@@ -83,6 +84,7 @@ impl JournalLayer {
 
 impl<S: Subscriber> Layer<S> for JournalLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        // One buffer for all events: an event allocates only if it is longer than all before it.
         let mut entry = self.entry.lock().unwrap_or_else(PoisonError::into_inner);
         entry.encode(event);
         if self.deliver(*event.metadata().level(), &entry).is_err() {
