@@ -59,7 +59,7 @@ pub struct App {
 ///
 /// # Errors
 /// [`StartError`]; nothing is set up.
-pub async fn open_registry(config: &StateConfig, settings: Settings) -> Result<Registry, StartError> {
+pub(crate) async fn open_registry(config: &StateConfig, settings: Settings) -> Result<Registry, StartError> {
     let directory = location::existing(&config.directory).map_err(StartError::State)?;
     let master = MasterKey::load(&config.master_key_file).map_err(StartError::MasterKey)?;
     Registry::open(&*directory, master, settings, Access::Shared).await.map_err(StartError::Open)
@@ -70,7 +70,11 @@ pub async fn open_registry(config: &StateConfig, settings: Settings) -> Result<R
 ///
 /// # Errors
 /// [`StartError`]; [`StateError::Served`] if a server runs.
-pub async fn init(config: &StateConfig, settings: Settings, keys: KeyPolicy) -> Result<(), StartError> {
+pub(crate) async fn init(
+    config: &StateConfig,
+    settings: Settings,
+    keys: KeyPolicy,
+) -> Result<(), StartError> {
     let directory = location::new_or_existing(&config.directory).map_err(StartError::State)?;
     let claim = directory.claim().map_err(StartError::State)?;
     found(config, &*directory, settings, keys, &claim).await.map(drop)
@@ -97,8 +101,7 @@ async fn found(
 }
 
 /// The registry's part of the configuration.
-#[must_use]
-pub fn settings(config: &Config) -> Settings {
+pub(crate) fn settings(config: &Config) -> Settings {
     Settings {
         trust_domain: config.devbox.trust_domain.clone(),
         certificate_lifetime: config.devbox.certificate_lifetime,
@@ -125,8 +128,7 @@ impl App {
     }
 
     /// Brings it up to date with a changed configuration while it serves.
-    #[must_use]
-    pub fn reloader(&self) -> Reloader {
+    pub(crate) fn reloader(&self) -> Reloader {
         self.listeners.reloader.clone()
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since the Unix epoch.
-pub type TimeMs = i64;
+pub(crate) type TimeMs = i64;
 
 /// The present time; a clock before 1970 reads as 0.
 pub(crate) fn now_ms() -> TimeMs {

@@ -16,9 +16,8 @@ pub enum HardenError {
     Dumpable(#[source] nix::Error),
 }
 
-/// Why memory can be swapped.
 #[derive(Debug, Error)]
-pub enum MemoryLockError {
+pub(crate) enum MemoryLockError {
     /// Under a limit, an allocation would fail in the middle of a request.
     #[error("locked memory is limited (RLIMIT_MEMLOCK): set LimitMEMLOCK=infinity, or switch swap off")]
     Limited,
@@ -46,7 +45,7 @@ pub fn harden() -> Result<(), HardenError> {
 ///
 /// # Errors
 /// [`MemoryLockError`]: memory is unchanged.
-pub fn lock_memory() -> Result<(), MemoryLockError> {
+pub(crate) fn lock_memory() -> Result<(), MemoryLockError> {
     let (_, hard) = getrlimit(Resource::RLIMIT_MEMLOCK).map_err(MemoryLockError::Refused)?;
     if hard != RLIM_INFINITY && !may_exceed_limits() {
         return Err(MemoryLockError::Limited);

@@ -66,9 +66,7 @@ impl Bound {
         format!("{scheme}://{}", self.api)
     }
 
-    /// The devbox listener's URL.
-    #[must_use]
-    pub fn devbox_url(&self) -> String {
+    pub(crate) fn devbox_url(&self) -> String {
         format!("https://{}", self.devbox)
     }
 }
@@ -80,7 +78,6 @@ impl fmt::Display for Bound {
     }
 }
 
-/// All listeners of a server.
 #[derive(Debug)]
 pub(crate) struct Listeners {
     pub(crate) api: Listener,
@@ -141,7 +138,6 @@ async fn bind(listener: &'static str, address: SocketAddr) -> Result<(TcpListene
     Ok((tcp, bound))
 }
 
-/// The limits of the listeners, which a reload replaces.
 #[derive(Debug, Clone)]
 struct LimitSources {
     api: LimitSource,
@@ -155,7 +151,6 @@ impl LimitSources {
     }
 }
 
-/// The TLS of the listeners that have it.
 #[derive(Debug, Clone)]
 struct ListenerTls {
     api: Option<TlsSource>,
@@ -185,7 +180,7 @@ fn of(listener: &'static str) -> impl Fn(TlsError) -> ListenError {
 /// Brings a running server up to date with its configuration. Open connections stay, with their TLS
 /// and limits.
 #[derive(Debug, Clone)]
-pub struct Reloader {
+pub(crate) struct Reloader {
     registry: Registry,
     tls: ListenerTls,
     limits: LimitSources,
@@ -202,9 +197,7 @@ impl Reloader {
         Self { registry, tls, limits, started, running: Arc::default() }
     }
 
-    /// The registry of the server that is reloaded.
-    #[must_use]
-    pub fn registry(&self) -> &Registry {
+    pub(crate) fn registry(&self) -> &Registry {
         &self.registry
     }
 
@@ -213,7 +206,7 @@ impl Reloader {
     ///
     /// # Errors
     /// [`ListenError::Tls`]; the server keeps its configuration.
-    pub fn reload(&self, config: &Config) -> Result<Vec<&'static str>, ListenError> {
+    pub(crate) fn reload(&self, config: &Config) -> Result<Vec<&'static str>, ListenError> {
         let _running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let files = config.api.tls.as_ref().filter(|_| self.tls.api.is_some());
         let public = files.map(tls::reloaded_public_tls).transpose().map_err(of("api"))?;

@@ -10,7 +10,7 @@ use tracing_subscriber::reload::{Handle, Layer};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
 
-pub use devbox_secrets_common::text::chain;
+pub(crate) use devbox_secrets_common::text::chain;
 
 /// `[log]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Default for LogConfig {
 ///
 /// # Errors
 /// The valid names.
-pub fn parse_level(text: &str) -> Result<LevelFilter, &'static str> {
+pub(crate) fn parse_level(text: &str) -> Result<LevelFilter, &'static str> {
     match text {
         "error" => Ok(LevelFilter::ERROR),
         "warn" => Ok(LevelFilter::WARN),
@@ -46,7 +46,7 @@ pub fn parse_level(text: &str) -> Result<LevelFilter, &'static str> {
 static FILTER: OnceLock<Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// Starts logging. `RUST_LOG`, if it is a level's name, overrides the configured level.
-pub fn start(config: LogConfig) {
+pub(crate) fn start(config: LogConfig) {
     let (filter, handle) = Layer::new(filter(config.level));
     let lines = layer(config.format, stderr::writer().clone());
     // A log that is already there (in tests) stays, with its level.
@@ -56,7 +56,7 @@ pub fn start(config: LogConfig) {
 }
 
 /// Changes the level, unless `RUST_LOG` has one.
-pub fn set_level(level: LevelFilter) {
+pub(crate) fn set_level(level: LevelFilter) {
     if let Some(handle) = FILTER.get() {
         // Fails only if the subscriber is gone, which lives as long as the process.
         let _ = handle.reload(filter(level));

@@ -21,32 +21,27 @@ use prometheus_client::registry::{Registry, Unit};
 /// second.
 const LATENCY_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
-/// One request, as it is counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Request {
+pub(crate) struct Request {
     /// `api` or `devbox`.
-    pub listener: &'static str,
+    pub(crate) listener: &'static str,
     /// The route's template, such as `/v1/secrets/{name}`; `none` if no route was found.
-    pub route: &'static str,
-    /// The status of the answer.
-    pub status: u16,
+    pub(crate) route: &'static str,
+    pub(crate) status: u16,
 }
 
 /// One refusal, as it is counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Refused {
+pub(crate) struct Refused {
     /// `api` or `devbox`.
-    pub listener: &'static str,
+    pub(crate) listener: &'static str,
     /// The error's code, such as `devbox_shutdown`.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
 }
 
-/// How a reload of the configuration ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReloadResult {
-    /// The new configuration is in use.
+pub(crate) enum ReloadResult {
     Done,
-    /// The old configuration stays.
     Failed,
 }
 
@@ -160,87 +155,85 @@ impl Metrics {
         registry.register_collector(Box::new(LostLogLines));
     }
 
-    /// Counts an answer.
-    pub fn answered(&self, request: &Request) {
+    pub(crate) fn answered(&self, request: &Request) {
         self.requests.get_or_create(request).inc();
     }
 
     /// Counts how long an answer took.
-    pub fn took(&self, listener: &'static str, route: &'static str, duration: Duration) {
+    pub(crate) fn took(&self, listener: &'static str, route: &'static str, duration: Duration) {
         let labels = [("listener", listener), ("route", route)];
         self.durations.get_or_create(&labels).observe(duration.as_secs_f64());
     }
 
     /// Counts an answer that is an error.
-    pub fn refused(&self, refused: &Refused) {
+    pub(crate) fn refused(&self, refused: &Refused) {
         self.refusals.get_or_create(refused).inc();
     }
 
     /// Counts a request that was refused for the sake of `budget`.
-    pub fn over_budget(&self, budget: &'static str) {
+    pub(crate) fn over_budget(&self, budget: &'static str) {
         self.budget_refusals.get_or_create(&[("budget", budget)]).inc();
     }
 
     /// Counts a request that failed for the database's sake.
-    pub fn store_failed(&self) {
+    pub(crate) fn store_failed(&self) {
         self.store_errors.inc();
     }
 
     /// Counts a connection, until the guard is dropped.
     #[must_use]
-    pub fn connection_opened(&self, listener: &'static str) -> OpenConnection {
+    pub(crate) fn connection_opened(&self, listener: &'static str) -> OpenConnection {
         let gauge = self.connections.get_or_create_owned(&[("listener", listener)]);
         gauge.inc();
         OpenConnection(gauge)
     }
 
     /// Counts a connection that was closed before its first request, for `reason`.
-    pub fn connection_refused(&self, listener: &'static str, reason: &'static str) {
+    pub(crate) fn connection_refused(&self, listener: &'static str, reason: &'static str) {
         self.connections_refused.get_or_create(&[("listener", listener), ("reason", reason)]).inc();
     }
 
     /// Counts a reload of the configuration.
-    pub fn reloaded(&self, result: ReloadResult) {
+    pub(crate) fn reloaded(&self, result: ReloadResult) {
         self.reloads.get_or_create(&[("result", result.label())]).inc();
     }
 
-    /// Counts a delivered bundle.
-    pub fn bundle_delivered(&self) {
+    pub(crate) fn bundle_delivered(&self) {
         self.bundles.inc();
     }
 
     /// Counts a redeemed join token.
-    pub fn devbox_enrolled(&self) {
+    pub(crate) fn devbox_enrolled(&self) {
         self.enrolments.inc();
     }
 
     /// Counts a bundle request whose identity is elsewhere.
-    pub fn clone_refused(&self) {
+    pub(crate) fn clone_refused(&self) {
         self.clones_refused.inc();
     }
 
     /// A bundle request begins to wait.
-    pub fn request_held(&self) {
+    pub(crate) fn request_held(&self) {
         self.held.inc();
     }
 
     /// A bundle request waits no more.
-    pub fn request_answered(&self) {
+    pub(crate) fn request_answered(&self) {
         self.held.dec();
     }
 
     /// The last of an account's held requests was answered `latency` after a change.
-    pub fn all_answered(&self, latency: Duration) {
+    pub(crate) fn all_answered(&self, latency: Duration) {
         self.revocation.observe(latency.as_secs_f64());
     }
 
     /// A listener serves with a certificate that ends then.
-    pub fn certificate_ends(&self, listener: &'static str, not_after: SystemTime) {
+    pub(crate) fn certificate_ends(&self, listener: &'static str, not_after: SystemTime) {
         self.certificate_end.get_or_create(&[("listener", listener)]).set(seconds_since_epoch(not_after));
     }
 
     /// The devbox CA that issues has a certificate that ends then.
-    pub fn ca_ends(&self, not_after: SystemTime) {
+    pub(crate) fn ca_ends(&self, not_after: SystemTime) {
         self.ca_end.set(seconds_since_epoch(not_after));
     }
 
@@ -265,9 +258,8 @@ impl Metrics {
     }
 }
 
-/// An open connection, as the gauge counts it.
 #[derive(Debug)]
-pub struct OpenConnection(Gauge);
+pub(crate) struct OpenConnection(Gauge);
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {

@@ -16,8 +16,7 @@ use crate::registry::Registry;
 /// OpenMetrics 1.0.0, section 4.1: what Prometheus scrapes.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The admin listener's service.
-pub fn router(registry: &Registry) -> Router {
+pub(crate) fn router(registry: &Registry) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))

@@ -23,9 +23,7 @@ struct Counts<K> {
 /// Why there is no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
-    /// All slots are taken.
     All,
-    /// The key's slots are taken.
     Key,
 }
 

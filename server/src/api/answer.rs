@@ -10,7 +10,6 @@ use super::error::ApiError;
 
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// 200 with `T` as JSON.
 #[derive(Debug)]
 pub(super) struct Answer<T>(pub(super) T);
 
@@ -20,7 +19,6 @@ impl<T: Serialize> IntoResponse for Answer<T> {
     }
 }
 
-/// `body` as JSON.
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
         Ok(bytes) => (status, [(CONTENT_TYPE, JSON)], Body::from(bytes)).into_response(),

@@ -45,7 +45,7 @@ const HARMLESS_BODY_LEN: u64 = 2;
 
 /// The requests after which a listener closes the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BodyPrivacy {
+pub(crate) enum BodyPrivacy {
     /// Every request with a body: it may hold a value.
     Secret,
     /// Only requests whose handler asks for it: bodies hold no secret.
@@ -55,13 +55,11 @@ pub enum BodyPrivacy {
 /// The connection of a request, as an extension of the request.
 #[derive(Debug)]
 pub(super) struct Connection {
-    /// The address at the other end.
     pub(super) remote: SocketAddr,
     /// The client's certificate, which a devbox CA signed. `None` if the client sent none.
     pub(super) certificate: Option<CertificateDer<'static>>,
     /// Dropped with the connection, so a `Weak` to it shows whether the connection is open.
     pub(super) alive: Arc<()>,
-    /// The work of its listener.
     pub(super) load: Arc<Load>,
     closing: AtomicBool,
     close: Notify,
@@ -69,7 +67,6 @@ pub(super) struct Connection {
     last_use: Mutex<Option<Instant>>,
 }
 
-/// A request in flight.
 struct InFlight(Arc<Connection>);
 
 impl Connection {

@@ -24,7 +24,6 @@ const TIME_TO_READ: Duration = Duration::from_secs(60);
 #[error("the devbox did not read its bundle in time")]
 struct TooSlow;
 
-/// A body of many frames.
 #[derive(Debug)]
 struct Sending {
     bundle: Arc<Mutex<Option<Delivery>>>,

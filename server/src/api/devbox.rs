@@ -33,7 +33,6 @@ use crate::shutdown::Shutdown;
 /// base64.
 const MAX_LEN: usize = 16 * 1024;
 
-/// The state that the handlers share.
 #[derive(Debug, Clone)]
 struct RouteState {
     registry: Registry,
@@ -41,7 +40,7 @@ struct RouteState {
 }
 
 /// The devbox listener's service. Bundle requests get 503 after `shutdown`.
-pub fn router(registry: &Registry, shutdown: &Shutdown) -> Router {
+pub(crate) fn router(registry: &Registry, shutdown: &Shutdown) -> Router {
     let router = Router::new()
         .route(ENROLL_PATH, named(ENROLL_PATH, post(enroll)))
         .route(RENEW_PATH, named(RENEW_PATH, post(renew)))
@@ -50,7 +49,6 @@ pub fn router(registry: &Registry, shutdown: &Shutdown) -> Router {
     finish(router, "devbox", registry).with_state(context)
 }
 
-/// Body of enrolment and renewal.
 #[derive(Default)]
 struct Csr {
     csr: String,
@@ -67,7 +65,6 @@ impl Object for Csr {
     }
 }
 
-/// Body of a bundle request.
 struct Bundle(BundleRequest);
 
 impl Default for Bundle {

@@ -35,7 +35,6 @@ const MACHINE_FIELDS: &[&str] = &[
     "tunnel",
 ];
 
-/// Body of a registration.
 #[derive(Default)]
 pub(super) struct Registration(NewDevbox);
 
@@ -90,7 +89,6 @@ struct Transition {
     transition_time_ms: i64,
 }
 
-/// The answer to a registration.
 #[derive(Serialize)]
 struct Registered<'a> {
     #[serde(flatten)]
@@ -98,13 +96,11 @@ struct Registered<'a> {
     join_token: &'a str,
 }
 
-/// A new join token.
 #[derive(Serialize)]
 struct Token<'a> {
     join_token: &'a str,
 }
 
-/// A page of devboxes.
 #[derive(Debug, Serialize)]
 pub(super) struct Devboxes {
     devboxes: Vec<Devbox>,

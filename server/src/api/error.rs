@@ -15,7 +15,6 @@ use crate::logs::chain;
 use crate::registry::{Budget, Refusal, RefusalKind};
 use crate::store::StoreError;
 
-/// One error answer.
 #[derive(Debug)]
 pub(super) struct ApiError {
     status: StatusCode,

@@ -16,20 +16,16 @@ use serde_json::error::Category;
 
 use super::body::MAX_BODY_LEN;
 
-/// One field of an [`Object`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Field {
-    /// Its name.
     pub(super) name: &'static str,
     /// The expected type, such as "a string".
     pub(super) form: &'static str,
-    /// Whether it is required.
     pub(super) required: bool,
 }
 
 /// A JSON object with a fixed set of fields.
 pub(super) trait Object: Default {
-    /// All its fields.
     const FIELDS: &'static [Field];
 
     /// Fields that callers of other servers send, and why this server rejects them.

@@ -32,7 +32,7 @@ use crate::pki::tls::TlsSource;
 use crate::registry::network::network;
 use crate::shutdown::Shutdown;
 
-pub use super::connection::BodyPrivacy;
+pub(crate) use super::connection::BodyPrivacy;
 
 /// Longest TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,10 +48,10 @@ connection: close\r\ncontent-length: 88\r\n\r\n\
 {\"code\":\"too_many_connections\",\"message\":\"the server has no free connection: try again\"}";
 
 /// The budgets of a listener, which a reload replaces.
-pub type LimitSource = Arc<ArcSwap<ListenerLimits>>;
+pub(crate) type LimitSource = Arc<ArcSwap<ListenerLimits>>;
 
 /// The layer between TCP and HTTP.
-pub enum Transport {
+pub(crate) enum Transport {
     /// No TLS, for a loopback address.
     Plain,
     /// TLS; a client's certificate names a devbox.
@@ -69,26 +69,19 @@ impl fmt::Debug for Transport {
 
 /// A bound listener, ready to serve.
 #[derive(Debug)]
-pub struct Listener {
-    /// Its name in the log.
-    pub name: &'static str,
-    /// The bound socket.
-    pub tcp: TcpListener,
-    /// TLS or not.
-    pub transport: Transport,
-    /// The routes.
-    pub router: Router,
-    /// Whether its requests' bodies are secret.
-    pub privacy: BodyPrivacy,
-    /// The counters of its connections and requests.
-    pub metrics: Arc<Metrics>,
-    /// The limits, which a reload replaces.
-    pub limits: LimitSource,
+pub(crate) struct Listener {
+    pub(crate) name: &'static str,
+    pub(crate) tcp: TcpListener,
+    pub(crate) transport: Transport,
+    pub(crate) router: Router,
+    pub(crate) privacy: BodyPrivacy,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) limits: LimitSource,
 }
 
 impl Listener {
     /// Serves until `shutdown`, then waits at most five seconds for requests in flight.
-    pub async fn serve(self, shutdown: Shutdown) {
+    pub(crate) async fn serve(self, shutdown: Shutdown) {
         let gate = Arc::new(Gate {
             name: self.name,
             transport: self.transport,

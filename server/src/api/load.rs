@@ -30,7 +30,6 @@ const MOST_STRANGERS: usize = 32;
 /// The share of one address in the bytes of bodies. It may also take no more than it leaves free.
 const ADDRESS_SHARE: usize = 8;
 
-/// The work of one listener.
 #[derive(Debug)]
 pub(super) struct Load {
     limits: LimitSource,

@@ -7,18 +7,18 @@
 //! - [`admin`]: metrics and health checks;
 //! - [`openapi`]: the OpenAPI document of the public listener.
 
-pub mod admin;
+pub(crate) mod admin;
 mod admission;
 mod answer;
 mod body;
 mod connection;
 mod delivery;
-pub mod devbox;
+pub(crate) mod devbox;
 mod devboxes;
 mod error;
 mod host;
 mod json;
-pub mod listener;
+pub(crate) mod listener;
 mod load;
 mod observe;
 pub mod openapi;

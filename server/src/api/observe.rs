@@ -36,9 +36,7 @@ pub(super) struct CallerId(pub(super) String);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LoggedFailure {
     pub(super) code: &'static str,
-    /// Whether the database failed.
     pub(super) of_store: bool,
-    /// The budget that is used up.
     pub(super) budget: Option<Budget>,
 }
 
@@ -92,7 +90,6 @@ pub(super) async fn observe(State(observer): State<Observer>, request: Request, 
     response
 }
 
-/// A request that was answered.
 struct Done {
     listener: &'static str,
     method: Method,

@@ -13,7 +13,6 @@ use tokio::time::{Sleep, sleep};
 
 use super::observe::Observer;
 
-/// End of a header.
 const END: &[u8] = b"\r\n\r\n";
 /// Longest reply of hyper's own, in bytes.
 const MAX_REPLY_LEN: usize = 256;

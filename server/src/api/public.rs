@@ -76,8 +76,7 @@ pub fn routes() -> Vec<Route> {
     ]
 }
 
-/// The public listener's service.
-pub fn router(registry: &Registry) -> Router {
+pub(crate) fn router(registry: &Registry) -> Router {
     let router = routes().into_iter().fold(Router::new(), |router, route| {
         let handler = match route.access {
             Access::Open => route.handler,

@@ -22,7 +22,6 @@ type By = Extension<Arc<Caller>>;
 
 const VALUE: Field = Field { name: "value", form: "a string", required: true };
 
-/// Body of a creation.
 #[derive(Default)]
 pub(super) struct NewSecret {
     name: String,
@@ -41,7 +40,6 @@ impl Object for NewSecret {
     }
 }
 
-/// Body of an update.
 #[derive(Default)]
 pub(super) struct NewValue {
     value: SecretText,

@@ -39,7 +39,7 @@ use crate::logs::{self, LogConfig};
 use crate::registry::{Actor, Registry, Settings};
 
 pub use failure::Failure;
-pub use upkeep::UpkeepError;
+pub(crate) use upkeep::UpkeepError;
 
 const EXAMPLES: &str = "\
 Examples:

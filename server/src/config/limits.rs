@@ -18,8 +18,7 @@ pub struct Rate {
 
 impl Rate {
     /// `count` uses in `period`, and `burst` at once.
-    #[must_use]
-    pub fn per(period: Duration, count: u32, burst: u32) -> Self {
+    pub(crate) fn per(period: Duration, count: u32, burst: u32) -> Self {
         Self { interval: period / count.max(1), burst: burst.max(1) }
     }
 }

@@ -52,8 +52,7 @@ impl Default for ListenerLimits {
 
 impl Exempt {
     /// Whether callers from `address` have no budget by address.
-    #[must_use]
-    pub fn has(&self, address: IpAddr) -> bool {
+    pub(crate) fn has(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         (self.loopback && address.is_loopback()) || self.addresses.contains(&address)
     }

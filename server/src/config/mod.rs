@@ -62,17 +62,17 @@ use thiserror::Error;
 
 use crate::logs::{LogConfig, parse_level};
 
-pub use devbox_secrets_common::config::{Mistake, Mistakes};
+pub use devbox_secrets_common::config::Mistakes;
 pub use limits::{Limits, Rate};
 pub use listeners::{Exempt, ListenerLimits};
-pub use retention::RetentionConfig;
+pub(crate) use retention::RetentionConfig;
 
 /// The trust domain if the configuration has none.
-pub const DEFAULT_TRUST_DOMAIN: &str = "devbox-secrets.internal";
+pub(crate) const DEFAULT_TRUST_DOMAIN: &str = "devbox-secrets.internal";
 /// A devbox certificate's lifetime if the configuration has none.
-pub const DEFAULT_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+pub(crate) const DEFAULT_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 /// File of the master key in a state directory that `dev` made.
-pub const DEV_MASTER_KEY: &str = "master.key";
+pub(crate) const DEV_MASTER_KEY: &str = "master.key";
 
 const LIFETIMES: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(300)..=Duration::from_secs(30 * 86_400);
@@ -168,7 +168,7 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError`]: the file cannot be read, or every mistake in it.
-    pub fn load(path: &Path, credentials: Option<&Path>) -> Result<Self, ConfigError> {
+    pub(crate) fn load(path: &Path, credentials: Option<&Path>) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, credentials)
@@ -227,14 +227,12 @@ impl Config {
 
 impl StateConfig {
     /// Whether a state was set up there, perhaps not completely.
-    #[must_use]
-    pub fn has_state(&self) -> bool {
+    pub(crate) fn has_state(&self) -> bool {
         self.directory.join("state.sqlite3").exists()
     }
 
     /// A state directory as `dev` makes it, the master key inside.
-    #[must_use]
-    pub fn in_directory(directory: &Path) -> Self {
+    pub(crate) fn in_directory(directory: &Path) -> Self {
         Self { directory: directory.to_owned(), master_key_file: directory.join(DEV_MASTER_KEY) }
     }
 }

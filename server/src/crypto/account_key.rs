@@ -13,17 +13,16 @@ use super::token::JoinSecret;
 
 /// Where in an account a value is stored.
 #[derive(Debug, Clone, Copy)]
-pub struct ValueLocation<'a> {
-    /// The secret.
-    pub secret: &'a SecretId,
+pub(crate) struct ValueLocation<'a> {
+    pub(crate) secret: &'a SecretId,
     /// The secret's version: 1 at creation, one more at each update.
-    pub version: u64,
+    pub(crate) version: u64,
 }
 
 /// One account's AES-256-GCM key and the keys derived from it, unwrapped for the time of one
 /// operation.
 #[derive(Debug)]
-pub struct AccountKey {
+pub(crate) struct AccountKey {
     account: AccountId,
     cipher: CipherKey,
     /// While the account is re-keyed: records that are still under its last key open too.
@@ -49,53 +48,38 @@ impl AccountKey {
     }
 
     /// The stored form of what a request asked: `digest` is SHA-256 of all of it.
-    #[must_use]
-    pub fn fingerprint(&self, digest: &[u8; 32]) -> [u8; 32] {
+    pub(crate) fn fingerprint(&self, digest: &[u8; 32]) -> [u8; 32] {
         tag(&self.fingerprints, digest)
     }
 
     /// The secret part of the devbox's join token. It is derived, not drawn: a retried registration
     /// answers the same token, though only its hash is stored.
-    #[must_use]
-    pub fn join_secret(&self, devbox: &DevboxId) -> JoinSecret {
+    pub(crate) fn join_secret(&self, devbox: &DevboxId) -> JoinSecret {
         JoinSecret::from_bytes(&Zeroizing::new(tag(&self.join_secrets, devbox.as_str().as_bytes())))
     }
 
     /// The secret part of a later join token of the devbox: another one for each issue.
-    #[must_use]
-    pub fn later_join_secret(&self, devbox: &DevboxId, issue: &JoinTokenId) -> JoinSecret {
+    pub(crate) fn later_join_secret(&self, devbox: &DevboxId, issue: &JoinTokenId) -> JoinSecret {
         // No id has a space, so no two messages are alike.
         let message = format!("{devbox} {issue}");
         JoinSecret::from_bytes(&Zeroizing::new(tag(&self.join_secrets, message.as_bytes())))
     }
 
     /// Encrypts `value` for its place. The caller's copy stays as it is.
-    ///
-    /// # Errors
-    /// [`CryptoError::Seal`].
-    pub fn seal(&self, location: ValueLocation<'_>, value: &SecretBytes) -> Result<Vec<u8>, CryptoError> {
+    pub(crate) fn seal(
+        &self,
+        location: ValueLocation<'_>,
+        value: &SecretBytes,
+    ) -> Result<Vec<u8>, CryptoError> {
         self.cipher.seal(&self.additional_data(location), value.expose_secret())
-    }
-
-    /// Decrypts `record` in its own buffer.
-    ///
-    /// # Errors
-    /// [`CryptoError::Open`] if it was sealed for another account, secret or version.
-    pub fn open(&self, location: ValueLocation<'_>, record: Vec<u8>) -> Result<SecretBytes, CryptoError> {
-        let data = self.additional_data(location);
-        let Some(previous) = &self.previous else { return self.cipher.open(&data, record) };
-        // A failure leaves nothing defined in its buffer. The copy is ciphertext.
-        match self.cipher.open(&data, record.clone()) {
-            Err(CryptoError::Open) => previous.open(&data, record),
-            opened => opened,
-        }
     }
 
     /// `record` under the account's current key if it is still under the previous one, else `None`.
     ///
     /// # Errors
-    /// As [`AccountKey::open`] and [`AccountKey::seal`].
-    pub fn reseal(
+    /// [`CryptoError::Open`] if it was sealed for another account, secret or version;
+    /// [`CryptoError::Seal`].
+    pub(crate) fn reseal(
         &self,
         location: ValueLocation<'_>,
         record: Vec<u8>,
@@ -114,8 +98,8 @@ impl AccountKey {
     /// Decrypts `record` in place and returns the value's range. The caller wipes the buffer.
     ///
     /// # Errors
-    /// As [`AccountKey::open`].
-    pub fn open_in_place(
+    /// [`CryptoError::Open`] if it was sealed for another account, secret or version.
+    pub(crate) fn open_in_place(
         &self,
         location: ValueLocation<'_>,
         record: &mut [u8],
@@ -160,6 +144,17 @@ fn tag(key: &hmac::Key, message: &[u8]) -> [u8; 32] {
 mod tests {
     use super::*;
 
+    impl AccountKey {
+        pub(crate) fn open(
+            &self,
+            location: ValueLocation<'_>,
+            mut record: Vec<u8>,
+        ) -> Result<SecretBytes, CryptoError> {
+            let value = self.open_in_place(location, &mut record)?;
+            Ok(SecretBytes::new(record[value].to_vec()))
+        }
+    }
+
     fn key(account: &str) -> AccountKey {
         AccountKey::new(AccountId::new(account), &[3; 32])
     }
@@ -202,8 +197,8 @@ mod tests {
         assert_eq!(one.join_secret(&first).hash(), one.join_secret(&first).hash());
         assert_ne!(one.join_secret(&first).hash(), one.join_secret(&second).hash());
         assert_ne!(one.join_secret(&first).hash(), other.join_secret(&first).hash());
-        let issue = JoinTokenId::new("jtk_1");
-        let later = JoinTokenId::new("jtk_2");
+        let issue = JoinTokenId::generate().unwrap();
+        let later = JoinTokenId::generate().unwrap();
         let again = one.later_join_secret(&first, &issue).hash();
         assert_eq!(one.later_join_secret(&first, &issue).hash(), again);
         assert_ne!(again, one.join_secret(&first).hash());

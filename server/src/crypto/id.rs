@@ -8,37 +8,31 @@ use serde::{Deserialize, Serialize};
 
 use super::sealed::CryptoError;
 
+/// The prefix of every devbox's identifier.
+pub(crate) const DEVBOX_PREFIX: &str = "dbx_";
 /// Random bytes in an identifier.
 const ID_LEN: usize = 16;
 
 macro_rules! identifiers {
-    ($($(#[$doc:meta])* $name:ident = $prefix:literal;)*) => {$(
+    ($($(#[$doc:meta])* $vis:vis $name:ident = $prefix:expr;)*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(String);
+        $vis struct $name(String);
 
         impl $name {
-            /// The prefix of every identifier of this kind.
-            pub const PREFIX: &'static str = $prefix;
-
             /// A new one from the system's random numbers.
-            ///
-            /// # Errors
-            /// [`CryptoError::Random`].
-            pub fn generate() -> Result<Self, CryptoError> {
+            pub(crate) fn generate() -> Result<Self, CryptoError> {
                 random_id($prefix).map(Self)
             }
 
             /// The text, as given. Only the store knows whether the object exists.
-            #[must_use]
-            pub fn new(text: impl Into<String>) -> Self {
+            #[allow(dead_code, reason = "join tokens' identifiers are only generated")]
+            pub(crate) fn new(text: impl Into<String>) -> Self {
                 Self(text.into())
             }
 
-            /// The printed form.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
+            pub(crate) fn as_str(&self) -> &str {
                 &self.0
             }
         }
@@ -53,15 +47,14 @@ macro_rules! identifiers {
 
 identifiers! {
     /// An account's identifier, `acc_…`.
-    AccountId = "acc_";
+    pub AccountId = "acc_";
     /// An API token's identifier, `tok_…`. It is no secret.
-    TokenId = "tok_";
-    /// A secret's identifier, `sec_…`.
-    SecretId = "sec_";
+    pub TokenId = "tok_";
+    pub(crate) SecretId = "sec_";
     /// A devbox's identifier, `dbx_…`.
-    DevboxId = "dbx_";
+    pub DevboxId = DEVBOX_PREFIX;
     /// One issue of a join token, `jtk_…`. It is no secret.
-    JoinTokenId = "jtk_";
+    pub(crate) JoinTokenId = "jtk_";
 }
 
 fn random_id(prefix: &str) -> Result<String, CryptoError> {

@@ -22,11 +22,8 @@ use super::id::AccountId;
 use super::open_to_others;
 use super::sealed::{CipherKey, CryptoError, KEY_LEN, fill_random};
 
-/// Length of the master key, in bytes.
-pub const MASTER_KEY_LEN: usize = KEY_LEN;
-
 /// Length of a master key's id, with which everything begins that it wraps, in bytes.
-pub const MASTER_KEY_ID_LEN: u32 = 8;
+pub(crate) const MASTER_KEY_ID_LEN: u32 = 8;
 
 const ID_LEN: usize = MASTER_KEY_ID_LEN as usize;
 
@@ -76,7 +73,7 @@ pub enum MasterKeyError {
 }
 
 /// The key that all other keys are wrapped under. Its bytes are wiped once the cipher is set up.
-pub struct MasterKey {
+pub(crate) struct MasterKey {
     cipher: CipherKey,
     id: [u8; ID_LEN],
     file: PathBuf,
@@ -88,7 +85,7 @@ impl MasterKey {
     ///
     /// # Errors
     /// [`MasterKeyError`]; a file with [permissions for others](open_to_others) is refused.
-    pub fn load(path: &Path) -> Result<Self, MasterKeyError> {
+    pub(crate) fn load(path: &Path) -> Result<Self, MasterKeyError> {
         let unreadable = |source| MasterKeyError::Read { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(unreadable)?;
         if let Some(mode) = open_to_others(&file, path).map_err(unreadable)? {
@@ -105,7 +102,7 @@ impl MasterKey {
     ///
     /// # Errors
     /// [`MasterKeyError::Create`], also if `path` exists.
-    pub fn create(path: &Path) -> Result<Self, MasterKeyError> {
+    pub(crate) fn create(path: &Path) -> Result<Self, MasterKeyError> {
         let mut key = Zeroizing::new([0; KEY_LEN]);
         fill_random(&mut *key).map_err(MasterKeyError::Random)?;
         write_new(path, &key).map_err(|source| MasterKeyError::Create { path: path.to_owned(), source })?;
@@ -116,7 +113,7 @@ impl MasterKey {
     ///
     /// # Errors
     /// As [`MasterKey::load`] and [`MasterKey::create`].
-    pub fn load_or_create(path: &Path) -> Result<Self, MasterKeyError> {
+    pub(crate) fn load_or_create(path: &Path) -> Result<Self, MasterKeyError> {
         match Self::load(path) {
             Err(MasterKeyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 Self::create(path)
@@ -133,29 +130,20 @@ impl MasterKey {
     }
 
     /// The file in which a rotation keeps the new key until every record is wrapped under it.
-    #[must_use]
-    pub fn next_file(file: &Path) -> PathBuf {
+    pub(crate) fn next_file(file: &Path) -> PathBuf {
         let mut next = file.as_os_str().to_owned();
         next.push(".next");
         next.into()
     }
 
     /// Whether this is the key that `record` was wrapped under.
-    #[must_use]
-    pub fn has_wrapped(&self, record: &[u8]) -> bool {
+    pub(crate) fn has_wrapped(&self, record: &[u8]) -> bool {
         record.first_chunk() == Some(&self.id)
-    }
-
-    /// Whether both are the same key.
-    #[must_use]
-    pub fn is(&self, other: &Self) -> bool {
-        self.id == other.id
     }
 
     /// The key that `record` was wrapped under, if this key's file or the file of a rotation beside
     /// it holds that key.
-    #[must_use]
-    pub fn reload(&self, record: &[u8]) -> Option<Self> {
+    pub(crate) fn reload(&self, record: &[u8]) -> Option<Self> {
         // The staged file first: if a rotation renames it before it is read, the other one is the
         // new key already.
         let files = [Self::next_file(&self.file), self.file.clone()];
@@ -169,7 +157,7 @@ impl MasterKey {
     ///
     /// # Errors
     /// [`MasterKeyError`].
-    pub fn stage(new: &Path, file: &Path) -> Result<(), MasterKeyError> {
+    pub(crate) fn stage(new: &Path, file: &Path) -> Result<(), MasterKeyError> {
         let unreadable = |source| MasterKeyError::Read { path: new.to_owned(), source };
         let mut buffer = Zeroizing::new([0; MAX_FILE_LEN]);
         let len =
@@ -187,7 +175,7 @@ impl MasterKey {
     ///
     /// # Errors
     /// [`MasterKeyError::Create`].
-    pub fn promote(file: &Path) -> Result<(), MasterKeyError> {
+    pub(crate) fn promote(file: &Path) -> Result<(), MasterKeyError> {
         let renamed = match std::fs::rename(Self::next_file(file), file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => sync_parent(file),
@@ -196,18 +184,12 @@ impl MasterKey {
     }
 
     /// Opens what this key wrapped for `purpose` and wraps it under `new`.
-    ///
-    /// # Errors
-    /// [`CryptoError`].
-    pub fn rewrap(&self, purpose: &str, wrapped: &[u8], new: &Self) -> Result<Vec<u8>, CryptoError> {
+    pub(crate) fn rewrap(&self, purpose: &str, wrapped: &[u8], new: &Self) -> Result<Vec<u8>, CryptoError> {
         new.wrap(purpose, self.unwrap(purpose, wrapped)?.expose_secret())
     }
 
     /// As [`MasterKey::rewrap`] for an account's key.
-    ///
-    /// # Errors
-    /// [`CryptoError`].
-    pub fn rewrap_account_key(
+    pub(crate) fn rewrap_account_key(
         &self,
         account: &AccountId,
         wrapped: &[u8],
@@ -217,10 +199,7 @@ impl MasterKey {
     }
 
     /// Encrypts `plaintext` for the place `purpose`.
-    ///
-    /// # Errors
-    /// [`CryptoError::Seal`].
-    pub fn wrap(&self, purpose: &str, plaintext: &[u8]) -> Result<Vec<u8>, CryptoError> {
+    pub(crate) fn wrap(&self, purpose: &str, plaintext: &[u8]) -> Result<Vec<u8>, CryptoError> {
         let record = self.cipher.seal(purpose.as_bytes(), plaintext)?;
         Ok([&self.id[..], &record].concat())
     }
@@ -229,7 +208,7 @@ impl MasterKey {
     ///
     /// # Errors
     /// [`CryptoError::Open`] if it was written under another master key or for another purpose.
-    pub fn unwrap(&self, purpose: &str, wrapped: &[u8]) -> Result<SecretBytes, CryptoError> {
+    pub(crate) fn unwrap(&self, purpose: &str, wrapped: &[u8]) -> Result<SecretBytes, CryptoError> {
         let (id, record) = wrapped.split_first_chunk::<ID_LEN>().ok_or(CryptoError::Format)?;
         if *id != self.id {
             return Err(CryptoError::Open);
@@ -238,10 +217,7 @@ impl MasterKey {
     }
 
     /// A new account's random key in its wrapped form.
-    ///
-    /// # Errors
-    /// [`CryptoError`].
-    pub fn new_account_key(&self, account: &AccountId) -> Result<Vec<u8>, CryptoError> {
+    pub(crate) fn new_account_key(&self, account: &AccountId) -> Result<Vec<u8>, CryptoError> {
         let mut key = Zeroizing::new([0; KEY_LEN]);
         fill_random(&mut *key)?;
         self.wrap(&account_purpose(account), &*key)
@@ -249,10 +225,11 @@ impl MasterKey {
 
     /// Begins to re-key `account`: a wrapped record of a new key and of the one in `wrapped`.
     /// `None` if that was begun before.
-    ///
-    /// # Errors
-    /// [`CryptoError`].
-    pub fn begin_rekey(&self, account: &AccountId, wrapped: &[u8]) -> Result<Option<Vec<u8>>, CryptoError> {
+    pub(crate) fn begin_rekey(
+        &self,
+        account: &AccountId,
+        wrapped: &[u8],
+    ) -> Result<Option<Vec<u8>>, CryptoError> {
         let purpose = account_purpose(account);
         let key = self.unwrap(&purpose, wrapped)?;
         let old = match key.expose_secret() {
@@ -268,10 +245,11 @@ impl MasterKey {
 
     /// Ends what [`MasterKey::begin_rekey`] began: a wrapped record of the new key alone. `None` if
     /// it has ended.
-    ///
-    /// # Errors
-    /// [`CryptoError`].
-    pub fn end_rekey(&self, account: &AccountId, wrapped: &[u8]) -> Result<Option<Vec<u8>>, CryptoError> {
+    pub(crate) fn end_rekey(
+        &self,
+        account: &AccountId,
+        wrapped: &[u8],
+    ) -> Result<Option<Vec<u8>>, CryptoError> {
         let purpose = account_purpose(account);
         let key = self.unwrap(&purpose, wrapped)?;
         match key.expose_secret().split_first_chunk::<KEY_LEN>() {
@@ -282,10 +260,7 @@ impl MasterKey {
     }
 
     /// Unwraps `account`'s key.
-    ///
-    /// # Errors
-    /// [`CryptoError`].
-    pub fn account_key(&self, account: &AccountId, wrapped: &[u8]) -> Result<AccountKey, CryptoError> {
+    pub(crate) fn account_key(&self, account: &AccountId, wrapped: &[u8]) -> Result<AccountKey, CryptoError> {
         let key = self.unwrap(&account_purpose(account), wrapped)?;
         let (key, previous) = key.expose_secret().split_first_chunk().ok_or(CryptoError::Format)?;
         if previous.is_empty() {
@@ -355,6 +330,12 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
+
+    impl MasterKey {
+        pub(crate) fn is(&self, other: &Self) -> bool {
+            self.id == other.id
+        }
+    }
     use crate::crypto::ValueLocation;
     use crate::crypto::id::SecretId;
 

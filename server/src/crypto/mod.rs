@@ -8,7 +8,7 @@
 //! Everything at rest is AES-256-GCM with a fresh random nonce, bound by additional data to the
 //! place that it was stored at.
 
-pub mod id;
+pub(crate) mod id;
 
 mod account_key;
 mod keyring;
@@ -16,10 +16,11 @@ mod master_key;
 mod sealed;
 mod token;
 
-pub use account_key::{AccountKey, ValueLocation};
-pub use devbox_secrets_common::secret_file::open_to_others;
+pub(crate) use account_key::{AccountKey, ValueLocation};
+pub(crate) use devbox_secrets_common::secret_file::open_to_others;
 pub(crate) use keyring::Keyring;
-pub use master_key::{MASTER_KEY_ID_LEN, MASTER_KEY_LEN, MasterKey, MasterKeyError};
+pub(crate) use master_key::{MASTER_KEY_ID_LEN, MasterKey, MasterKeyError};
 pub(crate) use sealed::fill_random;
-pub use sealed::{CryptoError, plaintext_len, sealed_len};
-pub use token::{ApiToken, InvalidToken, JoinSecret, TOKEN_PREFIX, TokenHash};
+pub(crate) use sealed::{CryptoError, plaintext_len, sealed_len};
+pub use token::ApiToken;
+pub(crate) use token::{JoinSecret, TokenHash};

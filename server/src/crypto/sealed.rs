@@ -48,14 +48,12 @@ pub(crate) fn fill_random(out: &mut [u8]) -> Result<(), CryptoError> {
 }
 
 /// Length of the plaintext in a stored record, in bytes.
-#[must_use]
-pub fn plaintext_len(record: &[u8]) -> usize {
+pub(crate) fn plaintext_len(record: &[u8]) -> usize {
     record.len().saturating_sub(HEADER_LEN + TAG_LEN)
 }
 
 /// Length of the stored record of a plaintext of `len` bytes.
-#[must_use]
-pub fn sealed_len(len: usize) -> usize {
+pub(crate) fn sealed_len(len: usize) -> usize {
     HEADER_LEN + len + TAG_LEN
 }
 

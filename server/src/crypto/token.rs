@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use super::sealed::{CryptoError, fill_random};
 
 /// The prefix of every API token.
-pub const TOKEN_PREFIX: &str = "dbs_";
+pub(crate) const TOKEN_PREFIX: &str = "dbs_";
 
 const RANDOM_LEN: usize = 32;
 const CHECKSUM_LEN: usize = 4;
@@ -54,14 +54,12 @@ impl TokenHash {
     }
 
     /// A hash that was stored; `None` if it is not 32 bytes long.
-    #[must_use]
-    pub fn stored(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn stored(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
 
     /// The 32 bytes.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
@@ -71,10 +69,7 @@ pub struct ApiToken(Zeroizing<String>);
 
 impl ApiToken {
     /// A new token from the system's random numbers.
-    ///
-    /// # Errors
-    /// [`CryptoError::Random`].
-    pub fn generate() -> Result<Self, CryptoError> {
+    pub(crate) fn generate() -> Result<Self, CryptoError> {
         let random = random_bytes()?;
         let mut text = Zeroizing::new(String::with_capacity(TOKEN_LEN));
         text.push_str(TOKEN_PREFIX);
@@ -85,9 +80,7 @@ impl ApiToken {
         Ok(Self(text))
     }
 
-    /// The hash to store.
-    #[must_use]
-    pub fn hash(&self) -> TokenHash {
+    pub(crate) fn hash(&self) -> TokenHash {
         TokenHash::of(self.0.as_bytes())
     }
 
@@ -125,7 +118,7 @@ impl fmt::Debug for ApiToken {
 /// The secret part of a join token: base64url (RFC 4648 section 5, no padding) of 256 unguessable
 /// bits.
 #[derive(Debug)]
-pub struct JoinSecret(SecretBytes);
+pub(crate) struct JoinSecret(SecretBytes);
 
 impl JoinSecret {
     /// The secret of these 256 unguessable bits.
@@ -140,21 +133,17 @@ impl JoinSecret {
         Ok(Self::from_bytes(&*random_bytes()?))
     }
 
-    /// The hash to store.
-    #[must_use]
-    pub fn hash(&self) -> TokenHash {
+    pub(crate) fn hash(&self) -> TokenHash {
         Self::hash_presented(&self.0)
     }
 
     /// The secret, for [`devbox_secrets_proto::join_token::JoinToken::new`].
-    #[must_use]
-    pub fn into_secret(self) -> SecretBytes {
+    pub(crate) fn into_secret(self) -> SecretBytes {
         self.0
     }
 
     /// The hash by which to look up a presented secret.
-    #[must_use]
-    pub fn hash_presented(presented: &SecretBytes) -> TokenHash {
+    pub(crate) fn hash_presented(presented: &SecretBytes) -> TokenHash {
         TokenHash::of(presented.expose_secret())
     }
 }

@@ -13,7 +13,6 @@ use crate::clock::TimeMs;
 use crate::crypto::{CryptoError, Keyring};
 use crate::store::Authority;
 
-/// Why stored CAs are of no use.
 #[derive(Debug, Error)]
 pub(crate) enum LoadError {
     #[error("no devbox CA issues")]
@@ -43,7 +42,7 @@ impl Member {
 
 /// The CAs of a state, as they were when they were read.
 #[derive(Debug, Clone)]
-pub struct Authorities {
+pub(crate) struct Authorities {
     issuing: Arc<DevboxCa>,
     /// Newest first, the issuing one among them.
     members: Vec<Member>,
@@ -69,15 +68,13 @@ impl Authorities {
         Ok(Self { issuing, members })
     }
 
-    /// The CA that issues.
-    #[must_use]
-    pub fn issuing(&self) -> &Arc<DevboxCa> {
+    pub(crate) fn issuing(&self) -> &Arc<DevboxCa> {
         &self.issuing
     }
 
     /// Those that are trusted at `now_ms` (milliseconds since 1970), newest first; the issuing one
     /// always is.
-    pub fn trusted(&self, now_ms: TimeMs) -> impl Iterator<Item = &Arc<DevboxCa>> {
+    pub(crate) fn trusted(&self, now_ms: TimeMs) -> impl Iterator<Item = &Arc<DevboxCa>> {
         self.trusted_members(now_ms).map(|member| &member.ca)
     }
 
@@ -86,8 +83,7 @@ impl Authorities {
     }
 
     /// The certificates of [`Self::trusted`], PEM.
-    #[must_use]
-    pub fn trusted_pem(&self, now_ms: TimeMs) -> String {
+    pub(crate) fn trusted_pem(&self, now_ms: TimeMs) -> String {
         self.trusted(now_ms).map(|ca| ca.certificate_pem()).collect()
     }
 
@@ -112,7 +108,7 @@ fn member(stored: Authority, keyring: &Keyring, trust_domain: &str) -> Result<Me
 
 /// The CAs in use, shared by the registry and the devbox listener.
 #[derive(Debug)]
-pub struct CurrentAuthorities(RwLock<Arc<Authorities>>);
+pub(crate) struct CurrentAuthorities(RwLock<Arc<Authorities>>);
 
 impl CurrentAuthorities {
     pub(crate) fn new(authorities: Authorities) -> Self {
@@ -120,8 +116,7 @@ impl CurrentAuthorities {
     }
 
     /// The CAs at this moment: a reader keeps them however they change.
-    #[must_use]
-    pub fn get(&self) -> Arc<Authorities> {
+    pub(crate) fn get(&self) -> Arc<Authorities> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 

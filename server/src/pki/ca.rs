@@ -46,22 +46,18 @@ pub enum CaError {
     Certificate(#[from] rcgen::Error),
 }
 
-/// A certificate that was just signed.
 #[derive(Debug)]
 pub(crate) struct SignedCertificate {
     pub(crate) record: IssuedCertificate,
     pub(crate) pem: String,
 }
 
-/// The devbox listener's certificate and key.
 #[derive(Debug)]
-pub struct ServerIdentity {
+pub(crate) struct ServerIdentity {
     /// The leaf, then the CA.
-    pub chain: Vec<CertificateDer<'static>>,
-    /// The leaf's private key.
-    pub key: PrivateKeyDer<'static>,
-    /// When the leaf ends.
-    pub not_after: SystemTime,
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: PrivateKeyDer<'static>,
+    pub(crate) not_after: SystemTime,
 }
 
 /// A devbox CA.
@@ -126,8 +122,7 @@ impl DevboxCa {
     }
 
     /// The CA's certificate in PEM.
-    #[must_use]
-    pub fn certificate_pem(&self) -> &str {
+    pub(crate) fn certificate_pem(&self) -> &str {
         &self.pem
     }
 
@@ -139,17 +134,14 @@ impl DevboxCa {
 
     /// Its name (DER), as it is in every certificate that it signs. No other CA of the state has
     /// it.
-    #[must_use]
-    pub fn subject(&self) -> &[u8] {
+    pub(crate) fn subject(&self) -> &[u8] {
         &self.details.subject
     }
 
-    /// When it was made.
     pub(crate) fn create_time(&self) -> SystemTime {
         self.details.not_before + CLOCK_SKEW
     }
 
-    /// When its certificate ends.
     pub(crate) fn end_time(&self) -> SystemTime {
         self.details.not_after
     }
@@ -159,7 +151,11 @@ impl DevboxCa {
     ///
     /// # Errors
     /// [`CaError::Certificate`] if a name is neither.
-    pub fn issue_server(&self, names: &[String], lifetime: Duration) -> Result<ServerIdentity, CaError> {
+    pub(crate) fn issue_server(
+        &self,
+        names: &[String],
+        lifetime: Duration,
+    ) -> Result<ServerIdentity, CaError> {
         let mut params = validity(CertificateParams::new(names)?, lifetime);
         params.distinguished_name.push(DnType::CommonName, "Devbox Secrets devbox listener");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -206,7 +202,6 @@ impl DevboxCa {
     }
 }
 
-/// Fields of the CA's own certificate.
 #[derive(Debug)]
 struct CaDetails {
     subject: Vec<u8>,

@@ -9,7 +9,6 @@ use crate::crypto::id::DevboxId;
 /// The longest accepted request, in bytes.
 const MAX_CSR_LEN: usize = 16 * 1024;
 
-/// Why a request for a certificate is refused.
 #[derive(Debug, Error, PartialEq, Eq, Clone, Copy)]
 pub(crate) enum InvalidRequest {
     #[error("the certificate request is not a PKCS #10 request in PEM with a valid signature")]

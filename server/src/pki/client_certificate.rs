@@ -6,9 +6,8 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use crate::crypto::id::DevboxId;
+use crate::crypto::id::{DEVBOX_PREFIX, DevboxId};
 
-/// The names in a client certificate.
 #[derive(Debug, Clone)]
 pub(crate) struct ClientCertificate {
     pub(crate) devbox: DevboxId,
@@ -43,5 +42,5 @@ fn named_devbox(certificate: &X509Certificate<'_>, trust_domain: &str) -> Option
     };
     let path = uri.strip_prefix("spiffe://")?.strip_prefix(trust_domain)?;
     let id = path.strip_prefix("/devbox/")?;
-    id.starts_with(DevboxId::PREFIX).then(|| DevboxId::new(id))
+    id.starts_with(DEVBOX_PREFIX).then(|| DevboxId::new(id))
 }

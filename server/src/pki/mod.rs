@@ -8,11 +8,11 @@ mod authorities;
 mod ca;
 mod certificate_request;
 mod client_certificate;
-pub mod tls;
+pub(crate) mod tls;
 
-pub use authorities::{Authorities, CurrentAuthorities};
+pub(crate) use authorities::{Authorities, CurrentAuthorities};
 pub(crate) use authorities::{LoadError, Member};
 pub(crate) use ca::{CA_KEY_PURPOSE, CLOCK_SKEW, SignedCertificate};
-pub use ca::{CaError, DevboxCa, ServerIdentity};
+pub(crate) use ca::{CaError, DevboxCa};
 pub(crate) use certificate_request::{CheckedRequest, InvalidRequest};
 pub(crate) use client_certificate::ClientCertificate;

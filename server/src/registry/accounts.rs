@@ -20,12 +20,9 @@ const DEVELOPMENT_TOKEN: &str = "dev";
 pub struct AccountView {
     /// Its identifier.
     pub id: AccountId,
-    /// Its name.
-    pub name: String,
-    /// Whether it may use the API at all.
-    pub devbox_capability: bool,
-    /// When it was created.
-    pub create_time_ms: TimeMs,
+    pub(crate) name: String,
+    pub(crate) devbox_capability: bool,
+    pub(crate) create_time_ms: TimeMs,
 }
 
 /// The account and token that `dev` prints.
@@ -49,7 +46,7 @@ impl Registry {
     ///
     /// # Errors
     /// 400 for a bad or taken name.
-    pub async fn create_account(
+    pub(crate) async fn create_account(
         &self,
         actor: &Actor,
         name: &str,
@@ -85,10 +82,7 @@ impl Registry {
     }
 
     /// All accounts, by name.
-    ///
-    /// # Errors
-    /// 500.
-    pub async fn list_accounts(&self) -> Result<Vec<AccountView>, Refusal> {
+    pub(crate) async fn list_accounts(&self) -> Result<Vec<AccountView>, Refusal> {
         Ok(self.store().accounts().await?.into_iter().map(AccountView::from).collect())
     }
 
@@ -96,7 +90,7 @@ impl Registry {
     ///
     /// # Errors
     /// 404.
-    pub async fn account(&self, name_or_id: &str) -> Result<AccountView, Refusal> {
+    pub(crate) async fn account(&self, name_or_id: &str) -> Result<AccountView, Refusal> {
         Ok(self.find_account(name_or_id).await?.into())
     }
 

@@ -63,9 +63,6 @@ pub(crate) fn upkeep_record(actor: &Actor, action: Action, object: &str) -> Audi
 
 impl Registry {
     /// Records an operator's act on the whole state.
-    ///
-    /// # Errors
-    /// 500.
     pub(crate) async fn note(&self, actor: &Actor, action: Action, object: &str) -> Result<(), Refusal> {
         Ok(self.store().record(&upkeep_record(actor, action, object)).await?)
     }
@@ -91,19 +88,8 @@ impl Registry {
         }
     }
 
-    /// The newest `limit` rows of the audit, newest first; of one account or of all.
-    ///
-    /// # Errors
-    /// 500.
-    pub async fn audit(&self, account: Option<&AccountId>, limit: u32) -> Result<Vec<AuditEntry>, Refusal> {
-        Ok(self.store().audit(account, limit).await?)
-    }
-
     /// Up to `limit` rows of the audit; of one account or of all.
-    ///
-    /// # Errors
-    /// 500.
-    pub async fn audit_page(
+    pub(crate) async fn audit_page(
         &self,
         account: Option<&AccountId>,
         page: AuditPage,

@@ -30,8 +30,7 @@ pub(super) struct Rates {
 
 impl Budget {
     /// The error's code.
-    #[must_use]
-    pub fn code(self) -> &'static str {
+    pub(crate) fn code(self) -> &'static str {
         match self {
             Self::Secrets => "budget_secrets",
             Self::ValueBytes => "budget_value_bytes",

@@ -22,12 +22,10 @@ const MAX_TRUSTED: usize = 8;
 pub struct AuthorityView {
     /// SHA-256 of its certificate (DER), lowercase hexadecimal.
     pub fingerprint: String,
-    /// When it was made.
-    pub create_time_ms: TimeMs,
-    /// When its certificate ends.
-    pub end_time_ms: TimeMs,
+    pub(crate) create_time_ms: TimeMs,
+    pub(crate) end_time_ms: TimeMs,
     /// The end of trust in it. `None` for the CA that issues.
-    pub trusted_until_time_ms: Option<TimeMs>,
+    pub(crate) trusted_until_time_ms: Option<TimeMs>,
 }
 
 impl From<&Member> for AuthorityView {
@@ -42,15 +40,12 @@ impl From<&Member> for AuthorityView {
 }
 
 impl Registry {
-    /// The devbox CAs.
-    #[must_use]
-    pub fn authorities(&self) -> Arc<Authorities> {
+    pub(crate) fn authorities(&self) -> Arc<Authorities> {
         self.0.authorities.get()
     }
 
     /// The devbox CAs as they change, for the devbox listener.
-    #[must_use]
-    pub fn current_authorities(&self) -> &Arc<CurrentAuthorities> {
+    pub(crate) fn current_authorities(&self) -> &Arc<CurrentAuthorities> {
         &self.0.authorities
     }
 
@@ -97,7 +92,7 @@ impl Registry {
     ///
     /// # Errors
     /// 400 if eight are trusted already.
-    pub async fn rotate_ca(&self, actor: &Actor) -> Result<Vec<AuthorityView>, Refusal> {
+    pub(crate) async fn rotate_ca(&self, actor: &Actor) -> Result<Vec<AuthorityView>, Refusal> {
         self.follow_rotation().await?;
         self.follow_authorities().await?;
         if self.list_cas().len() >= MAX_TRUSTED {
@@ -125,7 +120,11 @@ impl Registry {
     ///
     /// # Errors
     /// 404 for a fingerprint of no CA; 400 for that of the one that issues.
-    pub async fn retire_ca(&self, actor: &Actor, fingerprint: &str) -> Result<Vec<AuthorityView>, Refusal> {
+    pub(crate) async fn retire_ca(
+        &self,
+        actor: &Actor,
+        fingerprint: &str,
+    ) -> Result<Vec<AuthorityView>, Refusal> {
         self.follow_authorities().await?;
         let fingerprint = fingerprint.to_ascii_lowercase();
         let authorities = self.authorities();

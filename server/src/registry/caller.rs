@@ -24,15 +24,12 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// The account that the caller acts in.
-    #[must_use]
-    pub fn account(&self) -> &AccountId {
+    pub(crate) fn account(&self) -> &AccountId {
         &self.account.id
     }
 
     /// The API token that the caller presented.
-    #[must_use]
-    pub fn token_id(&self) -> Option<&TokenId> {
+    pub(crate) fn token_id(&self) -> Option<&TokenId> {
         match &self.actor {
             Actor::Token(id) => Some(id),
             _ => None,
@@ -43,7 +40,7 @@ impl Caller {
     ///
     /// # Errors
     /// 403 without the devbox capability.
-    pub fn check_devbox_capability(&self) -> Result<(), Refusal> {
+    pub(crate) fn check_devbox_capability(&self) -> Result<(), Refusal> {
         if self.may_use_devboxes {
             return Ok(());
         }
@@ -51,8 +48,7 @@ impl Caller {
     }
 
     /// The same caller with an id for its one request: see [`Retry`].
-    #[must_use]
-    pub fn retrying(&self, retry: Retry) -> Self {
+    pub(crate) fn retrying(&self, retry: Retry) -> Self {
         Self { retry: Some(Arc::new(retry)), ..self.clone() }
     }
 
@@ -111,7 +107,7 @@ impl Registry {
     ///
     /// # Errors
     /// 404 if there is no such account.
-    pub async fn operator(&self, user: &str, account: &str) -> Result<Caller, Refusal> {
+    pub(crate) async fn operator(&self, user: &str, account: &str) -> Result<Caller, Refusal> {
         let account = self.find_account(account).await?;
         let actor = Actor::Operator(user.to_owned());
         let scopes = Scope::ALL.into_iter().collect();
@@ -122,7 +118,7 @@ impl Registry {
     ///
     /// # Errors
     /// 403, audited, which names the missing scope.
-    pub async fn check_scope(&self, caller: &Caller, scope: Scope) -> Result<(), Refusal> {
+    pub(crate) async fn check_scope(&self, caller: &Caller, scope: Scope) -> Result<(), Refusal> {
         if caller.scopes.has(scope) {
             return Ok(());
         }

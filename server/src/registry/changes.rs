@@ -38,13 +38,10 @@ struct Table {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct WakeCount(u64);
 
-/// The held requests of one account.
 #[derive(Debug)]
 struct Waiters {
     wakes: watch::Sender<u64>,
-    /// How many there are.
     held: usize,
-    /// How many wakes were announced.
     announced: u64,
     /// The requests that were held at the newest announcement and are not answered yet.
     unanswered: usize,
@@ -188,7 +185,7 @@ impl Drop for Held {
 impl Registry {
     /// Notices other processes' writes for as long as it is polled; it never returns. Run one of it
     /// for the whole server.
-    pub async fn watch(&self) {
+    pub(crate) async fn watch(&self) {
         loop {
             until_done(|| self.store().changed()).await;
             // The store reports a change once, so publishing it is retried until it succeeds.

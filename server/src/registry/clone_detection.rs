@@ -12,7 +12,6 @@ use devbox_secrets_proto::devbox::{BOOT_LEN, CONTINUED_ELSEWHERE, Continuity, IN
 
 use super::Refusal;
 
-/// A step in binary.
 type Step = [u8; STEP_LEN / 2];
 
 /// A well-formed [`Continuity`].
@@ -56,7 +55,6 @@ pub(super) struct LastUse {
     pub(super) remote: Option<IpAddr>,
 }
 
-/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Elsewhere {
     /// Another machine has continued the chain.

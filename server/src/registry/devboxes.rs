@@ -14,73 +14,61 @@ use crate::store::{
 };
 
 /// How long a join token is valid, in milliseconds.
-pub const JOIN_TOKEN_LIFETIME_MS: TimeMs = 10 * 60 * 1000;
+pub(crate) const JOIN_TOKEN_LIFETIME_MS: TimeMs = 10 * 60 * 1000;
 
 /// A devbox to be registered.
 #[derive(Debug, Clone, Default)]
 pub struct NewDevbox {
-    /// A name for people.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Environment name → a secret's name or id. `None` for every secret of the account under its
     /// own name, including later ones. An empty map for no secret.
-    pub secrets: Option<BTreeMap<String, String>>,
+    pub(crate) secrets: Option<BTreeMap<String, String>>,
     /// Environment prefix → gateway binding.
-    pub gateways: BTreeMap<String, GatewayBinding>,
+    pub(crate) gateways: BTreeMap<String, GatewayBinding>,
     /// Free text of the registrant.
-    pub metadata: BTreeMap<String, String>,
+    pub(crate) metadata: BTreeMap<String, String>,
 }
 
 /// A registered devbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DevboxView {
-    /// Its identifier.
-    pub id: DevboxId,
-    /// A name for people.
-    pub name: Option<String>,
-    /// Whether it may still have anything.
-    pub status: DevboxStatus,
-    /// When it was registered.
-    pub create_time_ms: TimeMs,
-    /// When it was shut down.
-    pub end_time_ms: Option<TimeMs>,
+    pub(crate) id: DevboxId,
+    pub(crate) name: Option<String>,
+    pub(crate) status: DevboxStatus,
+    pub(crate) create_time_ms: TimeMs,
+    pub(crate) end_time_ms: Option<TimeMs>,
     /// Free text of the registrant.
-    pub metadata: BTreeMap<String, String>,
+    pub(crate) metadata: BTreeMap<String, String>,
     /// Environment name → secret, including deleted ones. `None` for every secret of the account
     /// under its own name.
-    pub secrets: Option<BTreeMap<String, SecretId>>,
+    pub(crate) secrets: Option<BTreeMap<String, SecretId>>,
     /// Environment prefix → gateway binding.
-    pub gateways: BTreeMap<String, GatewayBinding>,
+    pub(crate) gateways: BTreeMap<String, GatewayBinding>,
 }
 
-/// A part of the list of an account's devboxes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DevboxPage {
+pub(crate) struct DevboxPage {
     /// Newest first.
-    pub devboxes: Vec<DevboxView>,
-    /// Whether there are more after these.
-    pub has_more: bool,
+    pub(crate) devboxes: Vec<DevboxView>,
+    pub(crate) has_more: bool,
     /// The total, if it was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub total_count: Option<u64>,
+    pub(crate) total_count: Option<u64>,
 }
 
-/// Which devboxes to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DevboxQuery {
+pub(crate) struct DevboxQuery {
     /// Most devboxes; a limit over 5000 is served as 5000.
-    pub limit: u32,
-    /// The last devbox of the page before.
-    pub starting_after: Option<String>,
+    pub(crate) limit: u32,
+    pub(crate) starting_after: Option<String>,
     /// Only devboxes of one of these statuses; empty for any.
-    pub status: Option<Vec<DevboxStatus>>,
-    /// Whether to count them all.
-    pub counted: bool,
+    pub(crate) status: Option<Vec<DevboxStatus>>,
+    pub(crate) counted: bool,
 }
 
 impl DevboxQuery {
     /// The first `limit` devboxes.
-    #[must_use]
-    pub fn first(limit: u32) -> Self {
+    pub(crate) fn first(limit: u32) -> Self {
         Self { limit, starting_after: None, status: None, counted: true }
     }
 }
@@ -146,7 +134,7 @@ impl Registry {
     ///
     /// # Errors
     /// 403 without the devbox capability, 404.
-    pub async fn devbox(&self, caller: &Caller, id: &str) -> Result<DevboxView, Refusal> {
+    pub(crate) async fn devbox(&self, caller: &Caller, id: &str) -> Result<DevboxView, Refusal> {
         self.check_capability(caller, Action::DevboxRead, "").await?;
         self.find_devbox(caller, &DevboxId::new(id)).await.map(DevboxView::from)
     }
@@ -155,7 +143,11 @@ impl Registry {
     ///
     /// # Errors
     /// 404 if the account has no devbox `starting_after`, 403 without the devbox capability.
-    pub async fn list_devboxes(&self, caller: &Caller, query: &DevboxQuery) -> Result<DevboxPage, Refusal> {
+    pub(crate) async fn list_devboxes(
+        &self,
+        caller: &Caller,
+        query: &DevboxQuery,
+    ) -> Result<DevboxPage, Refusal> {
         self.check_capability(caller, Action::DevboxRead, "").await?;
         let status = match query.status.as_deref() {
             None => None,
@@ -184,7 +176,7 @@ impl Registry {
     ///
     /// # Errors
     /// 403 without the devbox capability, 404.
-    pub async fn shutdown_devbox(&self, caller: &Caller, id: &str) -> Result<DevboxView, Refusal> {
+    pub(crate) async fn shutdown_devbox(&self, caller: &Caller, id: &str) -> Result<DevboxView, Refusal> {
         let id = DevboxId::new(id);
         let ended: Devbox = self.once(caller, Action::DevboxShutdown, self.end_devbox(caller, &id)).await?;
         Ok(ended.into())

@@ -83,7 +83,7 @@ impl Snapshot {
 impl Registry {
     /// Whether `bearer` is an API token that may be used. It takes up to a second or two, and
     /// proves nothing: authenticate then.
-    pub async fn expects_api_token(&self, bearer: &SecretBytes) -> bool {
+    pub(crate) async fn expects_api_token(&self, bearer: &SecretBytes) -> bool {
         match ApiToken::hash_presented(bearer) {
             Ok(hash) => self.expects(&UsableToken::Api(hash)).await,
             Err(_) => false,
@@ -91,7 +91,7 @@ impl Registry {
     }
 
     /// As [`Self::expects_api_token`], for a join token. One of another devbox does not count.
-    pub async fn expects_join_token(&self, bearer: &SecretBytes) -> bool {
+    pub(crate) async fn expects_join_token(&self, bearer: &SecretBytes) -> bool {
         match JoinToken::parse(bearer.expose_secret()) {
             Ok(token) => {
                 let hash = JoinSecret::hash_presented(token.secret());

@@ -31,7 +31,6 @@ struct Table {
     admitting: HashMap<DevboxId, Admissions>,
 }
 
-/// The requests of one devbox that are being admitted.
 #[derive(Debug, Default)]
 struct Admissions {
     requests: usize,

@@ -52,7 +52,7 @@ impl Delivery {
     /// Returns once the devbox has sent a newer request or its identity continues elsewhere. Each
     /// devbox has at most one bundle in flight, so that one that reads slowly cannot take its
     /// account's share from the others.
-    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut claim = self.claim.clone();
         async move { claim.ended().await }
     }

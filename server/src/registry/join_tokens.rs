@@ -16,7 +16,7 @@ impl Registry {
     ///
     /// # Errors
     /// 403 if the devbox is shut down or without the devbox capability, 404.
-    pub async fn new_join_token(&self, caller: &Caller, id: &str) -> Result<JoinToken, Refusal> {
+    pub(crate) async fn new_join_token(&self, caller: &Caller, id: &str) -> Result<JoinToken, Refusal> {
         let id = DevboxId::new(id);
         let issue: JoinTokenIssue =
             self.once(caller, Action::DevboxJoinToken, self.replace_join_token(caller, &id)).await?;
@@ -30,7 +30,7 @@ impl Registry {
     ///
     /// # Errors
     /// 404 if there is no such devbox.
-    pub async fn operator_of(&self, user: &str, devbox: &str) -> Result<Caller, Refusal> {
+    pub(crate) async fn operator_of(&self, user: &str, devbox: &str) -> Result<Caller, Refusal> {
         let owner = self.store().devbox_owner(&DevboxId::new(devbox)).await?;
         let (account, _) = owner.ok_or_else(|| {
             Refusal::not_found("there is no such devbox: list an account's devboxes for their ids")

@@ -50,18 +50,12 @@ impl Registry {
     }
 
     /// Whether the state is under `key`.
-    ///
-    /// # Errors
-    /// 500.
     pub(crate) async fn is_under(&self, key: &MasterKey) -> Result<bool, Refusal> {
         Ok(self.store().meta(MetaKey::KeyCheck).await?.is_some_and(|check| key.has_wrapped(&check)))
     }
 
     /// Wraps every account's key and the devbox CAs' under `new`, all or none; returns how many
     /// records that are. Other programs have to be able to find `new` before this call.
-    ///
-    /// # Errors
-    /// 500.
     pub(crate) async fn rewrap_all(&self, new: &MasterKey, audit: &AuditRecord) -> Result<u64, Refusal> {
         let old = self.0.keyring.current();
         let rewrap = |place: Wrapped<'_>, record: &[u8]| match place {

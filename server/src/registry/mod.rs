@@ -43,7 +43,7 @@ mod master_key;
 pub(crate) mod network;
 mod open;
 mod peer;
-pub mod rate;
+pub(crate) mod rate;
 mod refusal;
 mod rekeying;
 mod retention;
@@ -56,27 +56,25 @@ mod tokens;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-pub use accounts::{AccountView, DevelopmentAccount};
+pub(crate) use accounts::AccountView;
 pub(crate) use audit::upkeep_record;
-pub use ca_rotation::AuthorityView;
+pub(crate) use ca_rotation::AuthorityView;
 pub use caller::Caller;
-pub use devboxes::{DevboxPage, DevboxQuery, DevboxView, JOIN_TOKEN_LIFETIME_MS, NewDevbox};
-pub use in_flight::Delivery;
-pub(crate) use open::check_keys;
-pub use open::{Access, OpenError};
+pub use devboxes::NewDevbox;
+pub(crate) use devboxes::{DevboxPage, DevboxQuery, DevboxView, JOIN_TOKEN_LIFETIME_MS};
+pub(crate) use in_flight::Delivery;
+pub(crate) use open::{Access, OpenError, check_keys};
 pub use peer::DevboxPeer;
 pub use refusal::{Refusal, RefusalKind};
-pub use retention::server_facts;
-pub use retries::Retry;
-pub use secrets::{SecretPage, SecretView};
-pub use tokens::TokenView;
+pub(crate) use retention::server_facts;
+pub(crate) use retries::Retry;
+pub(crate) use secrets::{SecretPage, SecretView};
+pub(crate) use tokens::TokenView;
 
 pub use crate::crypto::ApiToken;
-pub use crate::crypto::id::{AccountId, DevboxId, SecretId, TokenId};
-pub use crate::store::{
-    Action, Actor, AuditEntry, AuditPage, Budget, DevboxStatus, GatewayBinding, Scope, Scopes,
-    SecretSelector, UnknownScope,
-};
+pub(crate) use crate::crypto::id::AccountId;
+pub(crate) use crate::store::{Action, AuditEntry, AuditPage, Budget, DevboxStatus, Scopes, SecretSelector};
+pub use crate::store::{Actor, Scope};
 
 use crate::config::{DEFAULT_CERTIFICATE_LIFETIME, DEFAULT_TRUST_DOMAIN, Limits};
 use crate::crypto::Keyring;
@@ -84,15 +82,13 @@ use crate::metrics::Metrics;
 use crate::pki::CurrentAuthorities;
 use crate::store::{MetaKey, Store};
 
-/// The operator's settings.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The trust domain of devboxes' SPIFFE ids.
-    pub trust_domain: String,
-    /// How long a devbox's certificate is valid.
-    pub certificate_lifetime: Duration,
+    pub(crate) trust_domain: String,
+    pub(crate) certificate_lifetime: Duration,
     /// Budgets, until [`Registry::set_limits`] replaces them.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
 }
 
 impl Default for Settings {
@@ -138,14 +134,14 @@ impl Registry {
 
     /// Checkpoints the database before the server stops. A failure is only logged: every write is
     /// on disk already.
-    pub async fn checkpoint(&self) {
+    pub(crate) async fn checkpoint(&self) {
         if let Err(error) = self.store().checkpoint().await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the database could not be settled");
         }
     }
 
     /// Whether the database can be read and its master key is loaded. If not, the reason is logged.
-    pub async fn is_ready(&self) -> bool {
+    pub(crate) async fn is_ready(&self) -> bool {
         match self.store().meta(MetaKey::KeyCheck).await {
             Ok(Some(check)) => self.0.keyring.of(&check).is_some(),
             Ok(None) => false,
@@ -156,9 +152,7 @@ impl Registry {
         }
     }
 
-    /// The budgets.
-    #[must_use]
-    pub fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         *self.0.limits.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -167,9 +161,7 @@ impl Registry {
         *self.0.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 
-    /// The operator's settings.
-    #[must_use]
-    pub fn settings(&self) -> &Settings {
+    pub(crate) fn settings(&self) -> &Settings {
         &self.0.settings
     }
 }

@@ -82,7 +82,7 @@ pub enum OpenError {
 
 /// How far a program may change the state that it opens.
 #[derive(Debug, Clone, Copy)]
-pub enum Access<'a> {
+pub(crate) enum Access<'a> {
     /// Beside a server, perhaps of another version: the state is there, with this program's schema.
     Shared,
     /// Instead of every other server: an older schema is brought up to date.
@@ -117,7 +117,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`OpenError`]; nothing is written under a master key that is not the state's.
-    pub async fn open(
+    pub(crate) async fn open(
         state: &dyn Location,
         master: MasterKey,
         settings: Settings,
@@ -136,7 +136,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`OpenError`]; a state without its key gets no new one.
-    pub async fn open_with_own_key(
+    pub(crate) async fn open_with_own_key(
         state: &dyn Location,
         key: &Path,
         settings: Settings,
@@ -151,10 +151,7 @@ impl Registry {
 
     /// Over any store, which is set up if it is empty and `may_begin`. `place` names it in errors;
     /// hold whatever keeps other programs from setting it up meanwhile.
-    ///
-    /// # Errors
-    /// [`OpenError`].
-    pub async fn over(
+    pub(crate) async fn over(
         store: Arc<dyn Store>,
         place: String,
         master: MasterKey,

@@ -30,14 +30,11 @@ pub(super) struct Source {
 impl DevboxPeer {
     /// The same peer on a connection that is open for as long as `connection` lives: until then the
     /// identity is in use.
-    #[must_use]
-    pub fn on(self, connection: &Arc<()>) -> Self {
+    pub(crate) fn on(self, connection: &Arc<()>) -> Self {
         Self { connection: Arc::downgrade(connection), ..self }
     }
 
-    /// The devbox that the certificate names.
-    #[must_use]
-    pub fn devbox_id(&self) -> &DevboxId {
+    pub(crate) fn devbox_id(&self) -> &DevboxId {
         &self.certificate.devbox
     }
 

@@ -23,7 +23,7 @@ const MOST_KEYS: usize = 65_536;
 
 /// A bucket for each key.
 #[derive(Debug)]
-pub struct RateLimiter<K>(Mutex<Table<K>>);
+pub(crate) struct RateLimiter<K>(Mutex<Table<K>>);
 
 /// A bucket is the moment at which it will be full again.
 #[derive(Debug)]
@@ -50,13 +50,13 @@ impl<K: Eq + Hash + Clone> RateLimiter<K> {
     ///
     /// # Errors
     /// The time until the next token, if the bucket is empty.
-    pub fn take(&self, key: &K, rate: Rate) -> Result<(), Duration> {
+    pub(crate) fn take(&self, key: &K, rate: Rate) -> Result<(), Duration> {
         self.table().take(key, rate, Instant::now())
     }
 
     /// How long until the bucket of `key` has a token.
     #[must_use]
-    pub fn wait(&self, key: &K, rate: Rate) -> Duration {
+    pub(crate) fn wait(&self, key: &K, rate: Rate) -> Duration {
         let now = Instant::now();
         wait(self.table().full_at(key, rate, now), rate, now)
     }

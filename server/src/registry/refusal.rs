@@ -39,38 +39,36 @@ pub struct Refusal {
 
 impl Refusal {
     /// 400 with a stable `code` such as `name_taken`.
-    #[must_use]
-    pub fn invalid(code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn invalid(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(RefusalKind::Invalid, code, message)
     }
 
     /// 401.
-    #[must_use]
-    pub fn unauthenticated(code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn unauthenticated(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(RefusalKind::Unauthenticated, code, message)
     }
 
     /// 403.
-    #[must_use]
-    pub fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(RefusalKind::Forbidden, code, message)
     }
 
     /// 404.
-    #[must_use]
-    pub fn not_found(message: impl Into<String>) -> Self {
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(RefusalKind::NotFound, "not_found", message)
     }
 
     /// 429 with a `code` that names the budget; the same request is taken after `retry_after`.
-    #[must_use]
-    pub fn rate_limited(code: &'static str, message: impl Into<String>, retry_after: Duration) -> Self {
+    pub(crate) fn rate_limited(
+        code: &'static str,
+        message: impl Into<String>,
+        retry_after: Duration,
+    ) -> Self {
         Self { retry_after: Some(retry_after), ..Self::new(RefusalKind::RateLimited, code, message) }
     }
 
     /// 500. `detail` is for the log; the caller reads only that the server failed.
-    #[must_use]
-    pub fn internal(detail: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub(crate) fn internal(detail: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let message =
             "the server could not do this; try again, and if it persists look into the server's log";
         Self { detail: Some(detail.into()), ..Self::new(RefusalKind::Internal, "internal", message) }
@@ -87,8 +85,7 @@ impl Refusal {
     }
 
     /// A stable word for programs.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> &'static str {
         self.code
     }
 
@@ -109,14 +106,12 @@ impl Refusal {
     }
 
     /// The budget that is used up, if that is the reason.
-    #[must_use]
-    pub fn budget(&self) -> Option<Budget> {
+    pub(crate) fn budget(&self) -> Option<Budget> {
         self.budget
     }
 
     /// How long to wait before the same request is taken, if waiting helps.
-    #[must_use]
-    pub fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 

@@ -24,7 +24,7 @@ const DAY_MS: TimeMs = 86_400_000;
 
 impl Registry {
     /// Deletes expired rows from time to time, as `keep` says. Never returns.
-    pub async fn retain(&self, keep: &RetentionConfig) {
+    pub(crate) async fn retain(&self, keep: &RetentionConfig) {
         let mut looks = interval_at(Instant::now() + FIRST_LOOK, LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -40,7 +40,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`StoreError`]; rows deleted before the failure stay deleted.
-    pub async fn prune(&self, keep: &RetentionConfig) -> Result<(), StoreError> {
+    pub(crate) async fn prune(&self, keep: &RetentionConfig) -> Result<(), StoreError> {
         let now_ms = now_ms();
         let mut deleted = Vec::new();
         for what in Ended::ALL {
@@ -67,7 +67,7 @@ impl Registry {
     ///
     /// # Errors
     /// 400 if there is no such row; 500.
-    pub async fn prune_audit(&self, actor: &Actor, sequence: i64) -> Result<u64, Refusal> {
+    pub(crate) async fn prune_audit(&self, actor: &Actor, sequence: i64) -> Result<u64, Refusal> {
         let newest = self.store().audit(None, 1).await?.first().map_or(0, |newest| newest.sequence);
         if sequence > newest {
             let message = format!("the audit has no row {sequence}: its newest is {newest}");
@@ -77,10 +77,7 @@ impl Registry {
     }
 
     /// The number of the first row of the audit from `before_ms` on.
-    ///
-    /// # Errors
-    /// 500.
-    pub async fn audit_row_at(&self, before_ms: TimeMs) -> Result<i64, Refusal> {
+    pub(crate) async fn audit_row_at(&self, before_ms: TimeMs) -> Result<i64, Refusal> {
         Ok(self.find_audit_floor(before_ms).await?)
     }
 
@@ -135,7 +132,7 @@ impl Registry {
 
     /// Records that the server started or stopped. A failure is only logged, because a server with
     /// a full disk is still of use.
-    pub async fn note_server(&self, action: Action, facts: &str) {
+    pub(crate) async fn note_server(&self, action: Action, facts: &str) {
         let audit = upkeep_record(&Actor::Server, action, "server").because(facts);
         let noted = match self.store().record(&audit).await {
             Ok(()) => self.log_audit_head().await,
@@ -148,8 +145,7 @@ impl Registry {
 }
 
 /// For the audit: the version, and a digest by which a changed configuration shows.
-#[must_use]
-pub fn server_facts(config: &impl std::fmt::Debug) -> String {
+pub(crate) fn server_facts(config: &impl std::fmt::Debug) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, format!("{config:?}").as_bytes());
     format!("version {}, configuration {}", env!("CARGO_PKG_VERSION"), HEXLOWER.encode(&digest.as_ref()[..8]))
 }

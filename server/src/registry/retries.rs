@@ -18,15 +18,14 @@ use crate::store::{
 };
 
 /// A caller's own id for one request, and a digest of the request, which may hold a value.
-pub struct Retry {
+pub(crate) struct Retry {
     id: String,
     digest: Zeroizing<[u8; 32]>,
 }
 
 impl Retry {
     /// Of a request with the id `id`.
-    #[must_use]
-    pub fn new(id: String, method: &str, path: &str, body: &[u8]) -> Self {
+    pub(crate) fn new(id: String, method: &str, path: &str, body: &[u8]) -> Self {
         let mut context = Context::new(&SHA256);
         for part in [method.as_bytes(), path.as_bytes(), body] {
             context.update(&(part.len() as u64).to_be_bytes());

@@ -13,25 +13,20 @@ use crate::store::{Action, Page, SealedSecret, Secret, StoreError, TimeMs};
 /// A secret without its value. Serialises to the API's `SecretView`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SecretView {
-    /// Its identifier.
-    pub id: SecretId,
+    pub(crate) id: SecretId,
     /// Its name, unique in the account.
-    pub name: String,
-    /// When it was created.
-    pub create_time_ms: TimeMs,
-    /// When its value was last written.
-    pub update_time_ms: TimeMs,
+    pub(crate) name: String,
+    pub(crate) create_time_ms: TimeMs,
+    pub(crate) update_time_ms: TimeMs,
 }
 
 /// A part of the list of an account's secrets. Serialises to the API's `SecretListView`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SecretPage {
+pub(crate) struct SecretPage {
     /// By name.
-    pub secrets: Vec<SecretView>,
-    /// Whether there are more after these.
-    pub has_more: bool,
-    /// How many there are in all.
-    pub total_count: u64,
+    pub(crate) secrets: Vec<SecretView>,
+    pub(crate) has_more: bool,
+    pub(crate) total_count: u64,
 }
 
 impl From<Secret> for SecretView {
@@ -97,7 +92,7 @@ impl Registry {
     ///
     /// # Errors
     /// 400 for a bad value, 403 without the devbox capability, 404.
-    pub async fn update_secret(
+    pub(crate) async fn update_secret(
         &self,
         caller: &Caller,
         selector: SecretSelector<'_>,
@@ -133,7 +128,11 @@ impl Registry {
     ///
     /// # Errors
     /// 403 without the devbox capability, 404.
-    pub async fn secret(&self, caller: &Caller, selector: SecretSelector<'_>) -> Result<SecretView, Refusal> {
+    pub(crate) async fn secret(
+        &self,
+        caller: &Caller,
+        selector: SecretSelector<'_>,
+    ) -> Result<SecretView, Refusal> {
         Ok(self.find_secret(caller, selector, Action::SecretRead).await?.secret.into())
     }
 
@@ -141,7 +140,7 @@ impl Registry {
     ///
     /// # Errors
     /// 403 without the devbox capability, 404.
-    pub async fn delete_secret(
+    pub(crate) async fn delete_secret(
         &self,
         caller: &Caller,
         selector: SecretSelector<'_>,
@@ -168,7 +167,7 @@ impl Registry {
     /// # Errors
     /// 403 without the devbox capability; 404 for a `starting_after` that is no name and no
     /// secret's id.
-    pub async fn list_secrets(
+    pub(crate) async fn list_secrets(
         &self,
         caller: &Caller,
         limit: u32,
@@ -194,7 +193,6 @@ impl Registry {
         }
     }
 
-    /// The refusal for a write that the store refused.
     pub(super) fn write_refusal(&self, error: StoreError) -> Refusal {
         match error {
             StoreError::OverBudget(budget) => self.over_budget(budget),

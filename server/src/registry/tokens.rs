@@ -12,18 +12,13 @@ use crate::store::{Action, Actor, Scopes, TimeMs, Token};
 /// An API token, for people: everything but the token itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TokenView {
-    /// Its identifier.
-    pub id: TokenId,
-    /// A name for people.
-    pub name: String,
-    /// When it was created.
-    pub create_time_ms: TimeMs,
+    pub(crate) id: TokenId,
+    pub(crate) name: String,
+    pub(crate) create_time_ms: TimeMs,
     /// Its expiry. `None` if it never expires.
-    pub expire_time_ms: Option<TimeMs>,
-    /// The time of its revocation.
-    pub revoke_time_ms: Option<TimeMs>,
-    /// Its scopes.
-    pub scopes: Scopes,
+    pub(crate) expire_time_ms: Option<TimeMs>,
+    pub(crate) revoke_time_ms: Option<TimeMs>,
+    pub(crate) scopes: Scopes,
 }
 
 impl From<Token> for TokenView {
@@ -72,7 +67,7 @@ impl Registry {
     ///
     /// # Errors
     /// 404 for an unknown account.
-    pub async fn list_tokens(&self, account: &str) -> Result<Vec<TokenView>, Refusal> {
+    pub(crate) async fn list_tokens(&self, account: &str) -> Result<Vec<TokenView>, Refusal> {
         let account = self.find_account(account).await?.id;
         Ok(self.store().tokens(&account).await?.into_iter().map(TokenView::from).collect())
     }
@@ -81,7 +76,12 @@ impl Registry {
     ///
     /// # Errors
     /// 404 if the account has no such token.
-    pub async fn revoke_token(&self, actor: &Actor, account: &str, id: &str) -> Result<TokenView, Refusal> {
+    pub(crate) async fn revoke_token(
+        &self,
+        actor: &Actor,
+        account: &str,
+        id: &str,
+    ) -> Result<TokenView, Refusal> {
         let account = self.find_account(account).await?.id;
         let id = TokenId::new(id);
         let audit = attempt(actor, &account, &id, Action::TokenRevoke).done();

@@ -21,8 +21,7 @@ pub enum Actor {
 
 impl Actor {
     /// The kind of actor, for the audit's column.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Token(_) => "token",
             Self::Devbox(_) => "devbox",
@@ -31,9 +30,7 @@ impl Actor {
         }
     }
 
-    /// The actor's identifier.
-    #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         match self {
             Self::Token(id) => id.as_str(),
             Self::Devbox(id) => id.as_str(),
@@ -45,19 +42,17 @@ impl Actor {
 
 macro_rules! actions {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// The action that was done or refused.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Action {
+        pub(crate) enum Action {
             $($(#[$doc])* $name,)*
         }
 
         impl Action {
-            /// All there are.
-            pub const ALL: &[Self] = &[$(Self::$name),*];
+            #[cfg(test)]
+            pub(crate) const ALL: &[Self] = &[$(Self::$name),*];
 
             /// The stored and printed form.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
+            pub(crate) fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)*
                 }
@@ -67,51 +62,35 @@ macro_rules! actions {
 }
 
 actions! {
-    /// An account was created.
     AccountCreate = "account.create",
-    /// The devbox capability was granted or withdrawn.
     AccountCapability = "account.capability",
-    /// An API token was created.
     TokenCreate = "token.create",
-    /// An API token was revoked.
     TokenRevoke = "token.revoke",
     /// An API token was presented (only refusals are written down).
     TokenUse = "token.use",
-    /// A secret was created.
     SecretCreate = "secret.create",
     /// A secret's value was replaced.
     SecretUpdate = "secret.update",
-    /// A secret was deleted.
     SecretDelete = "secret.delete",
     /// A secret's view was read (only refusals are written down).
     SecretRead = "secret.read",
-    /// A devbox was registered.
     DevboxCreate = "devbox.create",
-    /// A devbox was shut down.
     DevboxShutdown = "devbox.shutdown",
-    /// A new join token was made for a devbox.
     DevboxJoinToken = "devbox.join_token",
     /// A copy of a devbox was refused; the row is of the machine that keeps the identity.
     DevboxClone = "devbox.clone",
     /// A devbox's view was read (only refusals are written down).
     DevboxRead = "devbox.read",
-    /// A join token was redeemed.
     DevboxEnroll = "devbox.enroll",
-    /// A certificate was renewed.
     DevboxRenew = "devbox.renew",
-    /// A copy of the state was made.
     StateBackup = "state.backup",
-    /// The state was restored from a copy.
     StateRestore = "state.restore",
     /// Rows that ended long ago were deleted: certificates, join tokens, receipts, devboxes.
     StatePrune = "state.prune",
     /// Old rows of the audit may be deleted from now on.
     AuditPrune = "audit.prune",
-    /// The server started.
     ServerStart = "server.start",
-    /// The server took up a changed configuration.
     ServerReload = "server.reload",
-    /// The server stopped.
     ServerStop = "server.stop",
     /// Every key was wrapped under a new master key.
     KeysRotate = "keys.rotate",
@@ -121,16 +100,12 @@ actions! {
     CaRotate = "ca.rotate",
     /// A devbox CA is trusted no more, before its time.
     CaRetire = "ca.retire",
-    /// A bundle was delivered.
     DevboxBundle = "devbox.bundle",
 }
 
-/// The outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was done.
+pub(crate) enum Outcome {
     Done,
-    /// It was refused.
     Refused,
     /// It had been done before: a retry got the first answer again.
     Replayed,
@@ -138,8 +113,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// The stored and printed form.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Refused => "refused",
@@ -150,61 +124,45 @@ impl Outcome {
 
 /// One row to be written, in the transaction of the write that it records.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditRecord {
-    /// Its time.
-    pub time_ms: TimeMs,
-    /// The account, if one is known.
-    pub account: Option<AccountId>,
-    /// The actor.
-    pub actor: Actor,
-    /// The action that was done or refused.
-    pub action: Action,
+pub(crate) struct AuditRecord {
+    pub(crate) time_ms: TimeMs,
+    pub(crate) account: Option<AccountId>,
+    pub(crate) actor: Actor,
+    pub(crate) action: Action,
     /// The object's identifier, or its name if it has no identifier.
-    pub object: String,
+    pub(crate) object: String,
     /// The object's name, if it has one besides its identifier.
-    pub object_name: Option<String>,
-    /// The outcome.
-    pub outcome: Outcome,
+    pub(crate) object_name: Option<String>,
+    pub(crate) outcome: Outcome,
     /// A stable word for a refusal, or a few facts.
-    pub reason: Option<String>,
-    /// The address of the actor.
-    pub remote: Option<IpAddr>,
+    pub(crate) reason: Option<String>,
+    pub(crate) remote: Option<IpAddr>,
 }
 
 /// One row as it is read back.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct AuditEntry {
+pub(crate) struct AuditEntry {
     /// Its number; later rows have greater ones.
-    pub sequence: i64,
-    /// Its time.
-    pub time_ms: TimeMs,
-    /// The account.
-    pub account: Option<String>,
-    /// The kind of actor.
-    pub actor_kind: String,
-    /// The actor's identifier.
-    pub actor: String,
-    /// The action, such as `secret.create`.
-    pub action: String,
-    /// The object's identifier.
-    pub object: String,
-    /// The object's name.
-    pub object_name: Option<String>,
-    /// `done`, `refused` or `replayed`.
-    pub outcome: String,
+    pub(crate) sequence: i64,
+    pub(crate) time_ms: TimeMs,
+    pub(crate) account: Option<String>,
+    pub(crate) actor_kind: String,
+    pub(crate) actor: String,
+    pub(crate) action: String,
+    pub(crate) object: String,
+    pub(crate) object_name: Option<String>,
+    pub(crate) outcome: String,
     /// A stable word for a refusal, or a few facts.
-    pub reason: Option<String>,
-    /// The address of the actor.
-    pub remote_address: Option<String>,
+    pub(crate) reason: Option<String>,
+    pub(crate) remote_address: Option<String>,
     /// SHA-256 over this row and the hash of the one before it, in lowercase hexadecimal; none:
     /// from before there was one.
-    pub hash: Option<String>,
+    pub(crate) hash: Option<String>,
 }
 
 impl AuditEntry {
     /// The row `record` under the number `sequence`, not yet chained.
-    #[must_use]
-    pub fn new(sequence: i64, record: &AuditRecord) -> Self {
+    pub(crate) fn new(sequence: i64, record: &AuditRecord) -> Self {
         Self {
             sequence,
             time_ms: record.time_ms,
@@ -224,7 +182,7 @@ impl AuditEntry {
 
 /// Which rows of the audit, and in which order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuditPage {
+pub(crate) enum AuditPage {
     /// Newest first, from the one before this number.
     NewestBefore(i64),
     /// Oldest first, from the one after this number.
@@ -233,11 +191,11 @@ pub enum AuditPage {
 
 /// From which row on the audit is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AuditFloor {
+pub(crate) struct AuditFloor {
     /// The number of the first row that is kept.
-    pub sequence: i64,
+    pub(crate) sequence: i64,
     /// The hash of the last row that is not.
-    pub hash: Option<super::AuditHash>,
+    pub(crate) hash: Option<super::AuditHash>,
 }
 
 #[cfg(test)]

@@ -8,17 +8,15 @@ use data_encoding::HEXLOWER;
 use super::AuditEntry;
 
 /// SHA-256.
-pub const HASH_LEN: usize = 32;
+pub(crate) const HASH_LEN: usize = 32;
 
-/// A row's hash.
-pub type AuditHash = [u8; HASH_LEN];
+pub(crate) type AuditHash = [u8; HASH_LEN];
 
 /// The hash that the first row follows.
-pub const CHAIN_START: AuditHash = [0; HASH_LEN];
+pub(crate) const CHAIN_START: AuditHash = [0; HASH_LEN];
 
 /// The hash of `entry` after a row with the hash `previous`.
-#[must_use]
-pub fn chained(previous: &AuditHash, entry: &AuditEntry) -> AuditHash {
+pub(crate) fn chained(previous: &AuditHash, entry: &AuditEntry) -> AuditHash {
     let mut context = Context::new(&SHA256);
     context.update(b"devbox-secrets audit row 1\0");
     context.update(previous);
@@ -53,18 +51,17 @@ fn add(context: &mut Context, field: Option<&str>) {
 
 /// Follows the chain, row by row.
 #[derive(Debug)]
-pub struct Chain(AuditHash);
+pub(crate) struct Chain(AuditHash);
 
 impl Chain {
     /// From the floor of the audit, or from the first row.
-    #[must_use]
-    pub fn after(floor: Option<AuditHash>) -> Self {
+    pub(crate) fn after(floor: Option<AuditHash>) -> Self {
         Self(floor.unwrap_or(CHAIN_START))
     }
 
     /// Whether `entry` is the next row. Rows from before there was a chain pass until the first
     /// that has a hash.
-    pub fn follows(&mut self, entry: &AuditEntry) -> bool {
+    pub(crate) fn follows(&mut self, entry: &AuditEntry) -> bool {
         let Some(hash) = &entry.hash else { return self.0 == CHAIN_START };
         self.0 = chained(&self.0, entry);
         *hash == HEXLOWER.encode(&self.0)

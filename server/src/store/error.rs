@@ -8,8 +8,7 @@ use thiserror::Error;
 use super::Budget;
 use crate::crypto::CryptoError;
 
-/// The driver's own error.
-pub type Cause = Box<dyn Error + Send + Sync>;
+pub(crate) type Cause = Box<dyn Error + Send + Sync>;
 
 /// A failure of the store. A write that failed left no trace.
 #[derive(Debug, Error)]
@@ -96,8 +95,7 @@ pub enum StoreError {
 
 impl StoreError {
     /// Whether the same request may succeed a moment later, because the database was only busy.
-    #[must_use]
-    pub fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         matches!(self, Self::Busy(_))
     }
 }

@@ -53,7 +53,7 @@ pub enum StateError {
 
 /// Held while a state is opened, so that two programs do not both set it up.
 #[derive(Debug)]
-pub struct OpenLock {
+pub(crate) struct OpenLock {
     _held: Box<dyn fmt::Debug + Send + Sync>,
 }
 
@@ -66,7 +66,7 @@ impl OpenLock {
 
 /// The right to serve a state. It is free again when its process is gone, however that ended.
 #[derive(Debug)]
-pub struct ServeClaim {
+pub(crate) struct ServeClaim {
     _held: Box<dyn fmt::Debug + Send + Sync>,
 }
 
@@ -79,8 +79,7 @@ impl ServeClaim {
 
 /// How much of a database was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent {
-    /// All of it.
+pub(crate) enum Extent {
     Whole,
     /// As much as the bound allowed.
     Part,
@@ -88,20 +87,16 @@ pub enum Extent {
 
 /// The place of a state in one backend.
 #[async_trait]
-pub trait Location: fmt::Debug + Send + Sync {
+pub(crate) trait Location: fmt::Debug + Send + Sync {
     /// The place, for messages.
     fn name(&self) -> String;
 
-    /// The database in it, for messages.
     fn database_name(&self) -> String;
 
     /// Whether a state was set up here, or at least started to be.
     fn has_state(&self) -> bool;
 
     /// Waits for the lock under which a state is opened and set up.
-    ///
-    /// # Errors
-    /// [`StateError::Access`].
     fn lock(&self) -> Result<OpenLock, StateError>;
 
     /// Takes the right to serve the state. Operators' commands need none.
@@ -111,9 +106,6 @@ pub trait Location: fmt::Debug + Send + Sync {
     fn claim(&self) -> Result<ServeClaim, StateError>;
 
     /// Makes room for a new state that only its owner can read. An existing state stays as it is.
-    ///
-    /// # Errors
-    /// [`StateError::Access`].
     fn prepare(&self) -> Result<(), StateError>;
 
     /// Checks the database for damage in bounded time, whatever its size.
@@ -143,7 +135,7 @@ pub trait Location: fmt::Debug + Send + Sync {
 ///
 /// # Errors
 /// [`StateError::Missing`]; others as [`new_or_existing`].
-pub fn existing(directory: &Path) -> Result<Box<dyn Location>, StateError> {
+pub(crate) fn existing(directory: &Path) -> Result<Box<dyn Location>, StateError> {
     Ok(Box::new(StateDirectory::existing(directory)?))
 }
 
@@ -151,6 +143,6 @@ pub fn existing(directory: &Path) -> Result<Box<dyn Location>, StateError> {
 ///
 /// # Errors
 /// [`StateError`] if the place cannot be used, or is open to others.
-pub fn new_or_existing(directory: &Path) -> Result<Box<dyn Location>, StateError> {
+pub(crate) fn new_or_existing(directory: &Path) -> Result<Box<dyn Location>, StateError> {
     Ok(Box::new(StateDirectory::open(directory)?))
 }

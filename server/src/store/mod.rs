@@ -16,10 +16,10 @@
 mod audit;
 mod audit_chain;
 mod error;
-pub mod location;
+pub(crate) mod location;
 mod model;
 mod scope;
-pub mod sqlite;
+pub(crate) mod sqlite;
 #[cfg(test)]
 mod suite;
 
@@ -28,19 +28,21 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-pub use audit::{Action, Actor, AuditEntry, AuditFloor, AuditPage, AuditRecord, Outcome};
-pub use audit_chain::{AuditHash, CHAIN_START, Chain, HASH_LEN, chained};
-pub use error::{Cause, StoreError};
-pub use location::{Extent, Location, OpenLock, ServeClaim, StateError};
-pub use model::{
+pub use audit::Actor;
+pub(crate) use audit::{Action, AuditEntry, AuditFloor, AuditPage, AuditRecord, Outcome};
+pub(crate) use audit_chain::{AuditHash, CHAIN_START, Chain, chained};
+pub(crate) use error::StoreError;
+pub(crate) use location::{Extent, Location, OpenLock, ServeClaim, StateError};
+pub(crate) use model::{
     Account, AdmissionState, Answered, Authority, BoundValue, Budget, BundleContents, Devbox, DevboxList,
-    DevboxStatus, ENTRY_OVERHEAD, Fingerprint, GatewayBinding, IssuedCertificate, JoinGrant, JoinRefusal,
-    JoinTokenIssue, Page, RECEIPT_LIFETIME_MS, Receipt, Renewed, RequestKey, SealedSecret, Secret,
-    SecretSelector, Token, UsableToken,
+    DevboxStatus, ENTRY_OVERHEAD, GatewayBinding, IssuedCertificate, JoinGrant, JoinRefusal, JoinTokenIssue,
+    Page, RECEIPT_LIFETIME_MS, Receipt, Renewed, RequestKey, SealedSecret, Secret, SecretSelector, Token,
+    UsableToken,
 };
-pub use scope::{Scope, Scopes, UnknownScope};
+pub use scope::Scope;
+pub(crate) use scope::Scopes;
 
-pub use crate::clock::TimeMs;
+pub(crate) use crate::clock::TimeMs;
 
 use crate::config::Limits;
 use crate::crypto::id::{AccountId, DevboxId, SecretId, TokenId};
@@ -48,33 +50,30 @@ use crate::crypto::{CryptoError, TokenHash};
 
 /// A record under the master key, by its place.
 #[derive(Debug, Clone, Copy)]
-pub enum Wrapped<'a> {
-    /// An account's key.
+pub(crate) enum Wrapped<'a> {
     Account(&'a AccountId),
-    /// The private key of a devbox CA.
     Authority,
     /// The constant that identifies the master key.
     KeyCheck,
 }
 
 /// Wraps a record under another master key.
-pub type RewrapFor<'a> = dyn Fn(Wrapped<'_>, &[u8]) -> Result<Vec<u8>, CryptoError> + Send + Sync + 'a;
+pub(crate) type RewrapFor<'a> = dyn Fn(Wrapped<'_>, &[u8]) -> Result<Vec<u8>, CryptoError> + Send + Sync + 'a;
 
 /// Seals a value for the version that it will have, under the account's wrapped key as it is in the
 /// same transaction.
-pub type SealFor<'a> = dyn Fn(&[u8], u64) -> Result<Vec<u8>, CryptoError> + Send + Sync + 'a;
+pub(crate) type SealFor<'a> = dyn Fn(&[u8], u64) -> Result<Vec<u8>, CryptoError> + Send + Sync + 'a;
 
 /// Facts of the whole state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetaKey {
+pub(crate) enum MetaKey {
     /// A constant under the master key.
     KeyCheck,
 }
 
 impl MetaKey {
     /// The stored form.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::KeyCheck => "master-key-check",
         }
@@ -83,7 +82,7 @@ impl MetaKey {
 
 /// Facts of the whole state, and of its changes.
 #[async_trait]
-pub trait Meta {
+pub(crate) trait Meta {
     /// Reads one fact.
     async fn meta(&self, key: MetaKey) -> Result<Option<Vec<u8>>, StoreError>;
 
@@ -109,9 +108,8 @@ pub trait Meta {
     async fn changed(&self) -> Result<(), StoreError>;
 }
 
-/// The devbox CAs.
 #[async_trait]
-pub trait Authorities {
+pub(crate) trait Authorities {
     /// All that are kept, newest first; also those whose time is over.
     async fn authorities(&self) -> Result<Vec<Authority>, StoreError>;
 
@@ -136,20 +134,15 @@ pub trait Authorities {
     async fn delete_authority(&self, number: i64, audit: &AuditRecord) -> Result<bool, StoreError>;
 }
 
-/// Accounts and their API tokens.
 #[async_trait]
-pub trait Accounts {
-    /// Adds an account.
-    ///
+pub(crate) trait Accounts {
     /// # Errors
     /// [`StoreError::Taken`] if the name is; [`StoreError::Rotated`] if its key was wrapped under
     /// another master key than the state's key check.
     async fn insert_account(&self, account: &Account, audit: &AuditRecord) -> Result<(), StoreError>;
 
-    /// The account with this id.
     async fn account(&self, id: &AccountId) -> Result<Option<Account>, StoreError>;
 
-    /// The account with this name.
     async fn account_by_name(&self, name: &str) -> Result<Option<Account>, StoreError>;
 
     /// All accounts, by name.
@@ -168,8 +161,6 @@ pub trait Accounts {
     /// do not exist are absent.
     async fn wakes(&self, ids: &[AccountId]) -> Result<Vec<(AccountId, u64)>, StoreError>;
 
-    /// Adds an API token.
-    ///
     /// # Errors
     /// [`StoreError::OverBudget`].
     async fn insert_token(
@@ -199,30 +190,28 @@ pub trait Accounts {
 }
 
 /// Makes another wrapped key of an account's; `None` if it stays.
-pub type ChangeKey<'a> = dyn Fn(&[u8]) -> Result<Option<Vec<u8>>, CryptoError> + Send + Sync + 'a;
+pub(crate) type ChangeKey<'a> = dyn Fn(&[u8]) -> Result<Option<Vec<u8>>, CryptoError> + Send + Sync + 'a;
 
 /// Seals a secret's record anew under the account's wrapped key, which comes first; `None` if it
 /// stays.
-pub type ResealFor<'a> =
+pub(crate) type ResealFor<'a> =
     dyn Fn(&[u8], SealedSecret) -> Result<Option<Vec<u8>>, CryptoError> + Send + Sync + 'a;
 
 /// Makes the stored form of a join token, whose secret is derived from the account's wrapped key.
 /// The key is read in the transaction of the write, so that no token is derived from a key that the
 /// account no longer has.
-pub type GrantFor<'a> = dyn Fn(&[u8]) -> Result<JoinGrant, CryptoError> + Send + Sync + 'a;
+pub(crate) type GrantFor<'a> = dyn Fn(&[u8]) -> Result<JoinGrant, CryptoError> + Send + Sync + 'a;
 
 /// A page of secrets that was re-sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resealed {
-    /// The last name of the page.
-    pub last: String,
-    /// How many values were sealed anew.
-    pub count: u64,
+pub(crate) struct Resealed {
+    pub(crate) last: String,
+    pub(crate) count: u64,
 }
 
 /// Re-keying accounts, in small transactions between those of others.
 #[async_trait]
-pub trait Rekeying {
+pub(crate) trait Rekeying {
     /// Changes an account's wrapped key and voids its join tokens that were not used, in one
     /// transaction; false if the key stays.
     async fn begin_rekey(&self, account: &AccountId, change: &ChangeKey<'_>) -> Result<bool, StoreError>;
@@ -244,9 +233,8 @@ pub trait Rekeying {
     ) -> Result<(), StoreError>;
 }
 
-/// Secrets of an account.
 #[async_trait]
-pub trait Secrets {
+pub(crate) trait Secrets {
     /// Adds a secret, whose value `seal` gives; returns the account's wakes.
     ///
     /// # Errors
@@ -261,7 +249,6 @@ pub trait Secrets {
         request: Option<&RequestKey>,
     ) -> Result<u64, StoreError>;
 
-    /// One secret.
     async fn secret(
         &self,
         account: &AccountId,
@@ -317,7 +304,7 @@ pub trait Secrets {
 
 /// Responses of writes that callers may retry.
 #[async_trait]
-pub trait Receipts {
+pub(crate) trait Receipts {
     /// The account's receipt for the caller's id `request`, unless its time is over at `now_ms`.
     async fn receipt(
         &self,
@@ -327,11 +314,8 @@ pub trait Receipts {
     ) -> Result<Option<Receipt>, StoreError>;
 }
 
-/// Devboxes of an account.
 #[async_trait]
-pub trait Devboxes {
-    /// Registers a devbox.
-    ///
+pub(crate) trait Devboxes {
     /// # Errors
     /// [`StoreError::TooLongFor`], [`StoreError::OverBudget`].
     async fn insert_devbox(
@@ -344,7 +328,6 @@ pub trait Devboxes {
         request: Option<&RequestKey>,
     ) -> Result<(), StoreError>;
 
-    /// One devbox.
     async fn devbox(&self, account: &AccountId, id: &DevboxId) -> Result<Option<Devbox>, StoreError>;
 
     /// The devboxes that `list` asks for, newest first; `None` if the account has no devbox
@@ -385,8 +368,7 @@ pub trait Devboxes {
 
 /// Identities of devboxes: queries that determine the account.
 #[async_trait]
-pub trait Identities {
-    /// The account and the status of a devbox.
+pub(crate) trait Identities {
     async fn devbox_owner(&self, id: &DevboxId) -> Result<Option<(AccountId, DevboxStatus)>, StoreError>;
 
     /// The admission state of a devbox with the certificate of this serial number (lowercase
@@ -428,9 +410,8 @@ pub trait Identities {
     ) -> Result<Option<Renewed>, StoreError>;
 }
 
-/// The append-only audit.
 #[async_trait]
-pub trait AuditLog {
+pub(crate) trait AuditLog {
     /// Writes one row that belongs to no other write: a refusal, or a delivery.
     async fn record(&self, audit: &AuditRecord) -> Result<(), StoreError>;
 
@@ -460,7 +441,7 @@ pub trait AuditLog {
 
 /// Kinds of rows that end and are kept for a while after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// Certificates that are no longer valid.
     Certificates,
     /// Join tokens that were used or have expired.
@@ -472,12 +453,9 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// All there are.
-    pub const ALL: [Self; 4] = [Self::Certificates, Self::JoinTokens, Self::Receipts, Self::Devboxes];
+    pub(crate) const ALL: [Self; 4] = [Self::Certificates, Self::JoinTokens, Self::Receipts, Self::Devboxes];
 
-    /// The printed form.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Certificates => "certificates",
             Self::JoinTokens => "join tokens",
@@ -489,7 +467,7 @@ impl Ended {
 
 /// Deletes rows that ended long ago, in small transactions between those of others.
 #[async_trait]
-pub trait Retention {
+pub(crate) trait Retention {
     /// Deletes a few of those that ended before `before_ms`; returns how many, 0 if none is left.
     async fn delete_ended(&self, what: Ended, before_ms: TimeMs) -> Result<u64, StoreError>;
 
@@ -498,8 +476,7 @@ pub trait Retention {
     async fn shrink(&self) -> Result<bool, StoreError>;
 }
 
-/// The whole state.
-pub trait Store:
+pub(crate) trait Store:
     Meta
     + Authorities
     + Accounts

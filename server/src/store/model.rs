@@ -12,7 +12,7 @@ use crate::crypto::id::{AccountId, DevboxId, JoinTokenId, SecretId, TokenId};
 
 /// Room in a bundle for an entry's lengths, ids and version, in bytes. The database's triggers
 /// count with the same number.
-pub const ENTRY_OVERHEAD: usize = 128;
+pub(crate) const ENTRY_OVERHEAD: usize = 128;
 
 /// The budgets of accounts, devboxes and tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,8 +41,7 @@ pub enum Budget {
 
 impl Budget {
     /// The word for it in metrics and errors.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Secrets => "secrets",
             Self::ValueBytes => "value_bytes",
@@ -58,46 +57,36 @@ impl Budget {
     }
 }
 
-/// An owner of secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
-    /// Its identifier.
-    pub id: AccountId,
+pub(crate) struct Account {
+    pub(crate) id: AccountId,
     /// Its name, unique in the server.
-    pub name: String,
+    pub(crate) name: String,
     /// Its key, wrapped by the master key.
-    pub wrapped_key: Vec<u8>,
+    pub(crate) wrapped_key: Vec<u8>,
     /// Whether it may use the API at all (403 without).
-    pub devbox_capability: bool,
-    /// When it was created.
-    pub create_time_ms: TimeMs,
+    pub(crate) devbox_capability: bool,
+    pub(crate) create_time_ms: TimeMs,
 }
 
 /// An API token, but for the token itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token {
-    /// Its identifier.
-    pub id: TokenId,
-    /// Its account or devbox.
-    pub account: AccountId,
+pub(crate) struct Token {
+    pub(crate) id: TokenId,
+    pub(crate) account: AccountId,
     /// A name for people; may be empty.
-    pub name: String,
-    /// When it was created.
-    pub create_time_ms: TimeMs,
+    pub(crate) name: String,
+    pub(crate) create_time_ms: TimeMs,
     /// Its expiry. `None` if it never expires.
-    pub expire_time_ms: Option<TimeMs>,
-    /// The time of its revocation.
-    pub revoke_time_ms: Option<TimeMs>,
-    /// Its scopes.
-    pub scopes: Scopes,
+    pub(crate) expire_time_ms: Option<TimeMs>,
+    pub(crate) revoke_time_ms: Option<TimeMs>,
+    pub(crate) scopes: Scopes,
 }
 
 /// Which secret of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SecretSelector<'a> {
-    /// By its name.
+pub(crate) enum SecretSelector<'a> {
     Name(&'a str),
-    /// By its identifier, `sec_…`.
     Id(&'a str),
 }
 
@@ -111,32 +100,28 @@ impl fmt::Display for SecretSelector<'_> {
 
 /// A secret, but for its value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Secret {
-    /// Its identifier.
-    pub id: SecretId,
+pub(crate) struct Secret {
+    pub(crate) id: SecretId,
     /// Its name, unique in the account.
-    pub name: String,
+    pub(crate) name: String,
     /// 1 at creation, one more at each update.
-    pub version: u64,
-    /// When it was created.
-    pub create_time_ms: TimeMs,
-    /// When its value was last written.
-    pub update_time_ms: TimeMs,
+    pub(crate) version: u64,
+    pub(crate) create_time_ms: TimeMs,
+    pub(crate) update_time_ms: TimeMs,
 }
 
 /// A secret and its value as the account's key sealed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SealedSecret {
-    /// The secret.
-    pub secret: Secret,
+pub(crate) struct SealedSecret {
+    pub(crate) secret: Secret,
     /// The record that [`crate::crypto::AccountKey`] opens.
-    pub sealed: Vec<u8>,
+    pub(crate) sealed: Vec<u8>,
 }
 
 /// Whether a devbox may still have anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum DevboxStatus {
+pub(crate) enum DevboxStatus {
     /// It may join, renew and fetch.
     Running,
     /// It may do nothing any more.
@@ -145,8 +130,7 @@ pub enum DevboxStatus {
 
 impl DevboxStatus {
     /// The stored and printed form.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
             Self::Shutdown => "shutdown",
@@ -157,59 +141,51 @@ impl DevboxStatus {
 /// A gateway binding, kept as given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct GatewayBinding {
+pub(crate) struct GatewayBinding {
     /// The gateway config's name or identifier.
-    pub gateway: String,
+    pub(crate) gateway: String,
     /// The secret's name or identifier.
-    pub secret: String,
+    pub(crate) secret: String,
 }
 
-/// A registered machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Devbox {
-    /// Its identifier.
-    pub id: DevboxId,
-    /// A name for people.
-    pub name: Option<String>,
-    /// Whether it may still have anything.
-    pub status: DevboxStatus,
-    /// When it was registered.
-    pub create_time_ms: TimeMs,
-    /// When it was shut down.
-    pub end_time_ms: Option<TimeMs>,
+pub(crate) struct Devbox {
+    pub(crate) id: DevboxId,
+    pub(crate) name: Option<String>,
+    pub(crate) status: DevboxStatus,
+    pub(crate) create_time_ms: TimeMs,
+    pub(crate) end_time_ms: Option<TimeMs>,
     /// Free text of the registrant.
-    pub metadata: BTreeMap<String, String>,
+    pub(crate) metadata: BTreeMap<String, String>,
     /// Environment name → secret. `None` for every secret of the account under its own name.
-    pub bindings: Option<BTreeMap<String, SecretId>>,
+    pub(crate) bindings: Option<BTreeMap<String, SecretId>>,
     /// Environment prefix → gateway binding.
-    pub gateways: BTreeMap<String, GatewayBinding>,
+    pub(crate) gateways: BTreeMap<String, GatewayBinding>,
 }
 
-/// A devbox CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Authority {
+pub(crate) struct Authority {
     /// Its number; later CAs have greater numbers.
-    pub number: i64,
+    pub(crate) number: i64,
     /// Its certificate, DER.
-    pub certificate: Vec<u8>,
+    pub(crate) certificate: Vec<u8>,
     /// Its private key, PKCS #8 under the master key.
-    pub wrapped_key: Vec<u8>,
+    pub(crate) wrapped_key: Vec<u8>,
     /// The end of trust in it. `None` for the CA that issues.
-    pub trusted_until_time_ms: Option<TimeMs>,
+    pub(crate) trusted_until_time_ms: Option<TimeMs>,
 }
 
-/// The stored form of a join token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct JoinGrant {
+pub(crate) struct JoinGrant {
     /// SHA-256 of the secret part.
-    pub hash: TokenHash,
+    pub(crate) hash: TokenHash,
     /// From when on it is refused.
-    pub expire_time_ms: TimeMs,
+    pub(crate) expire_time_ms: TimeMs,
 }
 
 /// A token that may be used.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum UsableToken {
+pub(crate) enum UsableToken {
     /// An API token.
     Api(TokenHash),
     /// The join token of one devbox.
@@ -218,150 +194,116 @@ pub enum UsableToken {
 
 /// A join token after the first one, but for the token itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JoinTokenIssue {
-    /// Its identifier.
-    pub id: JoinTokenId,
-    /// Its account or devbox.
-    pub devbox: DevboxId,
+pub(crate) struct JoinTokenIssue {
+    pub(crate) id: JoinTokenId,
+    pub(crate) devbox: DevboxId,
 }
 
-/// Why a join token is not redeemed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JoinRefusal {
+pub(crate) enum JoinRefusal {
     /// No such devbox, or another secret.
     Unknown,
-    /// It was redeemed before.
     Used,
-    /// Its time is over.
     Expired,
-    /// The devbox is shut down.
     Shutdown,
 }
 
-/// A certificate that was issued to a devbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IssuedCertificate {
+pub(crate) struct IssuedCertificate {
     /// Its serial number, lowercase hexadecimal.
-    pub serial: String,
-    /// When it was issued.
-    pub issue_time_ms: TimeMs,
+    pub(crate) serial: String,
+    pub(crate) issue_time_ms: TimeMs,
     /// From when on it is invalid.
-    pub not_after_time_ms: TimeMs,
+    pub(crate) not_after_time_ms: TimeMs,
 }
 
-/// The effect of a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Renewed {
+pub(crate) struct Renewed {
     /// The account's wakes, if the renewal ended a third certificate, which another machine may be
     /// using.
-    pub wakes: Option<u64>,
+    pub(crate) wakes: Option<u64>,
 }
 
 /// Everything that decides whether a devbox may have its bundle, and whether the bundle has
 /// changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AdmissionState {
-    /// Its account or devbox.
-    pub account: AccountId,
-    /// Whether it may still have anything.
-    pub status: DevboxStatus,
-    /// Whether its account may use the API at all.
-    pub devbox_capability: bool,
+pub(crate) struct AdmissionState {
+    pub(crate) account: AccountId,
+    pub(crate) status: DevboxStatus,
+    pub(crate) devbox_capability: bool,
     /// The account's revision: whether there is a newer bundle.
-    pub revision: u64,
-    /// The account's wakes.
-    pub wakes: u64,
+    pub(crate) revision: u64,
+    pub(crate) wakes: u64,
     /// The certificate's expiry. `None` if it was never issued to this devbox.
-    pub certificate_not_after_time_ms: Option<TimeMs>,
+    pub(crate) certificate_not_after_time_ms: Option<TimeMs>,
     /// How long the devbox's bundle may get, in bytes.
-    pub bundle_bytes: u64,
+    pub(crate) bundle_bytes: u64,
 }
 
 /// One value of a bundle, still sealed by the account's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BoundValue {
-    /// Its environment name in the devbox.
-    pub env: String,
-    /// The secret and its sealed value.
-    pub secret: SealedSecret,
+pub(crate) struct BoundValue {
+    pub(crate) env: String,
+    pub(crate) secret: SealedSecret,
 }
 
 /// The values of a devbox at one revision and the key to open them, from one read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BundleContents {
-    /// The account's revision.
-    pub revision: u64,
+pub(crate) struct BundleContents {
+    pub(crate) revision: u64,
     /// The account's key, wrapped by the master key.
-    pub wrapped_key: Vec<u8>,
+    pub(crate) wrapped_key: Vec<u8>,
     /// The values, in ascending byte order of `env`. Bindings to deleted secrets are absent.
-    pub values: Vec<BoundValue>,
+    pub(crate) values: Vec<BoundValue>,
 }
 
 /// A caller's own id for a write, and a keyed fingerprint of what it asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestKey {
+pub(crate) struct RequestKey {
     /// The caller's id; unique in the account for [`RECEIPT_LIFETIME_MS`].
-    pub id: String,
+    pub(crate) id: String,
     /// Of method, path and body.
-    pub fingerprint: Fingerprint,
+    pub(crate) fingerprint: Fingerprint,
 }
 
 /// HMAC-SHA-256 under a key of the account, so that a reader of the database cannot test guesses of
 /// a value against it.
-pub type Fingerprint = [u8; 32];
+pub(crate) type Fingerprint = [u8; 32];
 
 /// How long a receipt is kept, in milliseconds.
-pub const RECEIPT_LIFETIME_MS: TimeMs = 24 * 60 * 60 * 1000;
+pub(crate) const RECEIPT_LIFETIME_MS: TimeMs = 24 * 60 * 60 * 1000;
 
 /// The result of a write: rows without a value or a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Answered {
-    /// A secret that was created, updated or deleted.
+pub(crate) enum Answered {
     Secret(Secret),
-    /// A devbox that was registered or shut down.
     Devbox(Devbox),
-    /// A new join token.
     JoinToken(JoinTokenIssue),
 }
 
 /// The stored receipt of a write that a caller may retry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Receipt {
-    /// The request.
-    pub fingerprint: Fingerprint,
-    /// The result.
-    pub answer: Answered,
+pub(crate) struct Receipt {
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) answer: Answered,
 }
 
 /// Some rows of a longer list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page<T> {
+pub(crate) struct Page<T> {
     /// The rows, in the list's order.
-    pub rows: Vec<T>,
-    /// Whether there are rows after these.
-    pub has_more: bool,
+    pub(crate) rows: Vec<T>,
+    pub(crate) has_more: bool,
     /// The length of the whole list, if it was requested.
-    pub total_count: Option<u64>,
+    pub(crate) total_count: Option<u64>,
 }
 
-/// Which devboxes of an account to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DevboxList {
+pub(crate) struct DevboxList {
     /// Most rows.
-    pub limit: u32,
-    /// The last devbox of the page before.
-    pub after: Option<DevboxId>,
-    /// Only those of this status.
-    pub status: Option<DevboxStatus>,
-    /// Whether to count them all.
-    pub counted: bool,
-}
-
-impl DevboxList {
-    /// The first `limit` devboxes of any status, counted.
-    #[must_use]
-    pub fn first(limit: u32) -> Self {
-        Self { limit, after: None, status: None, counted: true }
-    }
+    pub(crate) limit: u32,
+    pub(crate) after: Option<DevboxId>,
+    pub(crate) status: Option<DevboxStatus>,
+    pub(crate) counted: bool,
 }

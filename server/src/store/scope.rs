@@ -63,8 +63,7 @@ pub struct Scopes(u8);
 
 impl Scopes {
     /// Whether `scope` is in it.
-    #[must_use]
-    pub fn has(self, scope: Scope) -> bool {
+    pub(crate) fn has(self, scope: Scope) -> bool {
         self.0 & scope.bit() != 0
     }
 

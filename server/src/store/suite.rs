@@ -302,15 +302,9 @@ async fn an_account_finds_no_row_of_another(store: Arc<dyn Store>) {
     assert_eq!(store.secrets(&stranger, "", 10).await.unwrap().total_count, Some(0));
     assert_eq!(store.secret_ids(&stranger, &[secret_id.as_str(), "KEY"]).await.unwrap(), [None, None]);
     assert_eq!(store.devbox(&stranger, &devbox.id).await.unwrap(), None);
+    assert_eq!(store.devboxes(&stranger, &first(10)).await.unwrap().unwrap().total_count, Some(0));
     assert_eq!(
-        store.devboxes(&stranger, &DevboxList::first(10)).await.unwrap().unwrap().total_count,
-        Some(0)
-    );
-    assert_eq!(
-        store
-            .devboxes(&stranger, &DevboxList { after: Some(devbox.id.clone()), ..DevboxList::first(10) })
-            .await
-            .unwrap(),
+        store.devboxes(&stranger, &DevboxList { after: Some(devbox.id.clone()), ..first(10) }).await.unwrap(),
         None
     );
     assert_eq!(store.shutdown_devbox(&stranger, &devbox.id, &done(), None).await.unwrap(), None);
@@ -448,8 +442,7 @@ async fn devboxes_are_listed_newest_first_page_by_page(store: Arc<dyn Store>) {
     let mut seen = Vec::new();
     let mut after = None;
     loop {
-        let page =
-            store.devboxes(&account, &DevboxList { after, ..DevboxList::first(3) }).await.unwrap().unwrap();
+        let page = store.devboxes(&account, &DevboxList { after, ..first(3) }).await.unwrap().unwrap();
         assert_eq!(page.total_count, Some(4));
         seen.extend(page.rows.into_iter().map(|row| (row.create_time_ms, row.id)));
         after = seen.last().map(|(_, id)| id.clone());
@@ -748,4 +741,9 @@ async fn the_watcher_pauses_under_load_and_misses_no_change(store: Arc<dyn Store
     let looks = tokio::select! { looks = looks => looks, () = load => 0 };
     // One more than four a second for the one that is under way at the end.
     assert!((1..=6).contains(&looks), "{looks} looks in a second");
+}
+
+/// The first `limit` devboxes of any status, counted.
+fn first(limit: u32) -> DevboxList {
+    DevboxList { limit, after: None, status: None, counted: true }
 }

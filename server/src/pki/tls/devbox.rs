@@ -35,7 +35,7 @@ const LISTENER_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(7 * 86_400);
 ///
 /// # Errors
 /// [`TlsError::Ca`], [`TlsError::Verifier`], [`TlsError::Issue`].
-pub fn devbox_tls(
+pub(crate) fn devbox_tls(
     authorities: &Arc<CurrentAuthorities>,
     metrics: &Arc<Metrics>,
     names: Vec<String>,

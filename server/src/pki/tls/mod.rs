@@ -22,8 +22,8 @@ use rustls::{ConfigBuilder, ServerConfig, WantsVerifier};
 use thiserror::Error;
 use tokio_rustls::TlsAcceptor;
 
-pub use devbox::devbox_tls;
-pub use files::{Content, FileError};
+pub(crate) use devbox::devbox_tls;
+pub(crate) use files::FileError;
 
 use files::Pair;
 
@@ -53,18 +53,17 @@ pub enum TlsError {
 
 /// TLS of the public listener, from files.
 #[derive(Debug)]
-pub struct PublicTls {
-    /// The listener's TLS configuration.
-    pub config: ServerConfig,
+pub(crate) struct PublicTls {
+    pub(crate) config: ServerConfig,
     /// The earliest end of a certificate in the chain.
-    pub not_after: Option<SystemTime>,
+    pub(crate) not_after: Option<SystemTime>,
 }
 
 /// Checks the files of the public listener for a start or a reload.
 ///
 /// # Errors
 /// [`FileError`], also if a certificate has expired or is not valid yet.
-pub fn check_public(files: &TlsFiles) -> Result<(), TlsError> {
+pub(crate) fn check_public(files: &TlsFiles) -> Result<(), TlsError> {
     reloaded_public_tls(files).map(drop)
 }
 
@@ -73,7 +72,7 @@ pub fn check_public(files: &TlsFiles) -> Result<(), TlsError> {
 ///
 /// # Errors
 /// [`FileError`].
-pub fn public_tls(files: &TlsFiles) -> Result<PublicTls, TlsError> {
+pub(crate) fn public_tls(files: &TlsFiles) -> Result<PublicTls, TlsError> {
     let pair = Pair::load(files)?;
     if let Err(error) = pair.check_dates() {
         tracing::error!(%error, "clients of the public listener will refuse its certificate");
@@ -85,7 +84,7 @@ pub fn public_tls(files: &TlsFiles) -> Result<PublicTls, TlsError> {
 ///
 /// # Errors
 /// As [`check_public`].
-pub fn reloaded_public_tls(files: &TlsFiles) -> Result<PublicTls, TlsError> {
+pub(crate) fn reloaded_public_tls(files: &TlsFiles) -> Result<PublicTls, TlsError> {
     public(Pair::load(files)?.into_valid()?)
 }
 
@@ -98,23 +97,21 @@ fn public(pair: Pair) -> Result<PublicTls, TlsError> {
 
 /// The TLS of a listener, which a reload may replace. Open connections keep theirs.
 #[derive(Clone)]
-pub struct TlsSource(Arc<ArcSwap<ServerConfig>>);
+pub(crate) struct TlsSource(Arc<ArcSwap<ServerConfig>>);
 
 impl TlsSource {
     /// A source of `config`.
-    #[must_use]
-    pub fn new(config: ServerConfig) -> Self {
+    pub(crate) fn new(config: ServerConfig) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(config)))
     }
 
     /// Serves new connections with `config`.
-    pub fn replace(&self, config: ServerConfig) {
+    pub(crate) fn replace(&self, config: ServerConfig) {
         self.0.store(Arc::new(config));
     }
 
     /// For one handshake.
-    #[must_use]
-    pub fn acceptor(&self) -> TlsAcceptor {
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.0.load_full())
     }
 }

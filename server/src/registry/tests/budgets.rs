@@ -275,7 +275,7 @@ async fn waiting(world: &World, peer: &DevboxPeer) -> tokio::task::JoinHandle<Re
     let state = world.state.clone();
     let peer = peer.clone();
     let directory = tempfile::tempdir().unwrap();
-    let asking = World { registry, state, _directory: directory };
+    let asking = World { registry, state, directory };
     let held = tokio::spawn(async move { fetch(&asking, &peer).await });
     wait::yielding("the request to wait", || world.registry.0.sessions.len() > 0).await;
     held

@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::GatewayBinding;
 
 fn bound(env: &str, secret: &str) -> NewDevbox {
     let secrets = Some(BTreeMap::from([(env.to_owned(), secret.to_owned())]));

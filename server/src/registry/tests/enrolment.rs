@@ -5,6 +5,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use super::*;
 use crate::clock::now_ms;
 use crate::crypto::JoinSecret;
+use crate::crypto::id::DevboxId;
 use crate::store::JoinGrant;
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod secrets;
 mod tokens;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use devbox_secrets_proto::devbox::IssuedIdentity;
 use devbox_secrets_proto::join_token::JoinToken;
@@ -32,7 +33,7 @@ use crate::store::sqlite::StateDirectory;
 struct World {
     registry: Registry,
     state: StateDirectory,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl World {
@@ -40,7 +41,7 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         let state = StateDirectory::open(directory.path()).unwrap();
         let registry = set_up(&state).await.unwrap();
-        Self { registry, state, _directory: directory }
+        Self { registry, state, directory }
     }
 
     /// A state with the account `acme`, and a caller with a token for it.
@@ -130,6 +131,19 @@ impl World {
     ) {
         assert_eq!(refusal(refused), (kind, code));
         assert_eq!(self.newest().await, (action.to_owned(), "refused".to_owned(), code.to_owned()));
+    }
+}
+
+impl Registry {
+    /// The newest `limit` rows of the audit, newest first; of one account or of all.
+    async fn audit(&self, account: Option<&AccountId>, limit: u32) -> Result<Vec<AuditEntry>, Refusal> {
+        Ok(self.store().audit(account, limit).await?)
+    }
+}
+
+impl StateDirectory {
+    fn master_key(&self) -> PathBuf {
+        self.database().with_file_name("master.key")
     }
 }
 

@@ -16,7 +16,7 @@ async fn a_state_opened_again_has_the_same_ca_and_values() {
 #[tokio::test]
 async fn another_master_key_is_refused_and_changes_nothing() {
     let world = World::new().await;
-    let other = MasterKey::create(&world.state.path().join("other.key")).unwrap();
+    let other = MasterKey::create(&world.directory.path().join("other.key")).unwrap();
     let refused = Registry::open(&world.state, other, Settings::default(), Access::Shared).await.unwrap_err();
     assert!(matches!(refused, OpenError::OtherMasterKey { .. }), "{refused:?}");
     assert!(open(&world.state).await.is_ok());

@@ -109,7 +109,7 @@ async fn no_file_of_the_state_holds_a_value_or_a_token() {
     world.secret(&caller, "KEY", "canary-3f9a7c51").await;
     let (_, join) = world.devbox(&caller, &[]).await;
     let needles = [b"canary-3f9a7c51", token.expose_secret(), join.secret().expose_secret()];
-    for file in std::fs::read_dir(world.state.path()).unwrap() {
+    for file in std::fs::read_dir(world.directory.path()).unwrap() {
         let path = file.unwrap().path();
         let content = std::fs::read(&path).unwrap();
         for needle in needles {

@@ -20,7 +20,7 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Older`], [`StoreError::Newer`], [`StoreError::Empty`]; others if it is no
     /// database of this program.
-    pub async fn open_to_read(database: &Path) -> Result<Self, StoreError> {
+    pub(crate) async fn open_to_read(database: &Path) -> Result<Self, StoreError> {
         let options = read_options(database);
         let mut connection = options.connect().await?;
         let fits = check_schema(&mut connection).await;
@@ -32,10 +32,7 @@ impl SqliteStore {
     }
 
     /// Closes every connection, so that the whole state is in its one file.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn close(self) -> Result<(), StoreError> {
+    pub(crate) async fn close(self) -> Result<(), StoreError> {
         self.watcher.into_inner().close().await?;
         self.readers.close().await;
         self.writer.close().await;
@@ -44,20 +41,14 @@ impl SqliteStore {
 
     /// Writes a consistent copy of the state, as it is at one moment, to `file`, which is empty.
     /// Others continue to read and write.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn copy_to(&self, file: &Path) -> Result<(), StoreError> {
+    pub(crate) async fn copy_to(&self, file: &Path) -> Result<(), StoreError> {
         let file = file.to_str().ok_or(StoreError::Damaged("a path that is not UTF-8"))?;
         sqlx::query("VACUUM INTO ?").bind(file).execute(&self.writer).await?;
         Ok(())
     }
 
     /// Advances the revisions of a restored state past those that devboxes have.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn advance_past_backup(&self, audit: &AuditRecord) -> Result<(), StoreError> {
+    pub(crate) async fn advance_past_backup(&self, audit: &AuditRecord) -> Result<(), StoreError> {
         let mut write = self.begin().await?;
         let update = sqlx::query("UPDATE accounts SET revision = revision + ?1, wakes = wakes + ?1")
             .bind(REVISION_LEAP);
@@ -71,10 +62,7 @@ impl SqliteStore {
     }
 
     /// The numbers of accounts, secrets and devboxes.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn counts(&self) -> Result<[(&'static str, i64); 3], StoreError> {
+    pub(crate) async fn counts(&self) -> Result<[(&'static str, i64); 3], StoreError> {
         const COUNTS: &str = "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM secrets),
                               (SELECT count(*) FROM devboxes)";
         let row = sqlx::query(COUNTS).fetch_one(&self.readers).await?;

@@ -10,14 +10,12 @@ use crate::crypto::id::{AccountId, DevboxId, SecretId};
 use crate::crypto::sealed_len;
 use crate::store::{Budget, Devbox, StoreError, TimeMs};
 
-/// An account's use of its budgets.
 struct Usage {
     secrets: u64,
     value_bytes: u64,
     /// A bundle of every secret.
     every_bytes: u64,
     running_devboxes: u64,
-    /// Whether a running devbox gets every secret.
     has_every: bool,
 }
 

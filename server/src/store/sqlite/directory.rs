@@ -13,15 +13,12 @@ use crate::store::{Extent, Location, OpenLock, ServeClaim, StateError, Store, St
 
 /// A directory that only its owner may enter.
 #[derive(Debug, Clone)]
-pub struct StateDirectory(PathBuf);
+pub(crate) struct StateDirectory(PathBuf);
 
 impl StateDirectory {
     /// Makes the directory (mode 0700) if it is absent. An empty one is closed to others; one that
     /// holds something and is open to others is refused.
-    ///
-    /// # Errors
-    /// [`StateError`].
-    pub fn open(path: &Path) -> Result<Self, StateError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, StateError> {
         Self::make(path).map_err(|source| StateError::Access { path: path.to_owned(), source })?;
         Self(path.to_owned()).closed_to_others()
     }
@@ -31,7 +28,7 @@ impl StateDirectory {
     ///
     /// # Errors
     /// [`StateError::Missing`]; others as [`StateDirectory::open`].
-    pub fn existing(path: &Path) -> Result<Self, StateError> {
+    pub(crate) fn existing(path: &Path) -> Result<Self, StateError> {
         let state = Self(path.to_owned());
         match state.database().try_exists() {
             Ok(true) => state.closed_to_others(),
@@ -60,46 +57,25 @@ impl StateDirectory {
         metadata.map(|found| found.mode()).map_err(|source| self.access(&self.0, source))
     }
 
-    /// The directory itself.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// The database.
-    #[must_use]
-    pub fn database(&self) -> PathBuf {
+    pub(crate) fn database(&self) -> PathBuf {
         self.0.join("state.sqlite3")
     }
 
     /// Whether a state was set up here before, or at least begun.
-    #[must_use]
-    pub fn has_database(&self) -> bool {
+    pub(crate) fn has_database(&self) -> bool {
         self.database().exists()
-    }
-
-    /// Where the master key is, unless the configuration names another file.
-    #[must_use]
-    pub fn master_key(&self) -> PathBuf {
-        self.0.join("master.key")
     }
 
     /// Makes the database's file (mode 0600) if it is absent. SQLite gives its companion files the
     /// same mode.
-    ///
-    /// # Errors
-    /// [`StateError::Access`].
-    pub fn touch_database(&self) -> Result<(), StateError> {
+    pub(crate) fn touch_database(&self) -> Result<(), StateError> {
         let path = self.database();
         self.private_file(&path).map(drop).map_err(|source| self.access(&path, source))
     }
 
     /// Gives a file of the state to the directory's owner: root may have made it for a server that
     /// is not root.
-    ///
-    /// # Errors
-    /// [`StateError::Access`].
-    pub fn adopt(&self, path: &Path) -> Result<(), StateError> {
+    pub(crate) fn adopt(&self, path: &Path) -> Result<(), StateError> {
         same_owner(path, &self.0).map_err(|source| self.access(path, source))
     }
 

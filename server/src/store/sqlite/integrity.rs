@@ -15,7 +15,7 @@ const MAX_PROBLEMS: usize = 20;
 
 /// How thoroughly to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
+pub(crate) enum Depth {
     /// Every page, in time that is proportional to the file.
     Quick,
     /// Also that every index agrees with its table, and that every reference has its row.
@@ -26,7 +26,7 @@ pub enum Depth {
 ///
 /// # Errors
 /// [`StoreError::Inconsistent`] with the damage; [`StoreError`] where it cannot even be read.
-pub async fn examine(database: &Path, depth: Depth) -> Result<(), StoreError> {
+pub(crate) async fn examine(database: &Path, depth: Depth) -> Result<(), StoreError> {
     let mut connection = read_options(database).connect().await?;
     let mut problems = integrity(&mut connection, depth).await?;
     if depth == Depth::Full && problems.is_empty() {
@@ -50,7 +50,7 @@ async fn integrity(connection: &mut SqliteConnection, depth: Depth) -> Result<Ve
 ///
 /// # Errors
 /// As [`examine`].
-pub async fn examine_for_start(database: &Path) -> Result<Extent, StoreError> {
+pub(crate) async fn examine_for_start(database: &Path) -> Result<Extent, StoreError> {
     let mut connection = read_options(database).connect().await?;
     let deadline = Instant::now() + START_TIME;
     let mut left = START_STEPS / STEPS_A_CALL;

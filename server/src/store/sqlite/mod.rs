@@ -26,9 +26,9 @@ mod tests;
 mod tokens;
 mod watcher;
 
-pub use directory::StateDirectory;
+pub(crate) use directory::StateDirectory;
 pub(crate) use directory::same_owner;
-pub use integrity::{Depth, examine, examine_for_start};
+pub(crate) use integrity::{Depth, examine, examine_for_start};
 
 use std::path::Path;
 use std::time::Duration;
@@ -52,9 +52,8 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const READERS: u32 = 4;
 
-/// The state in one SQLite file.
 #[derive(Debug)]
-pub struct SqliteStore {
+pub(crate) struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
     watcher: Mutex<watcher::Watcher>,
@@ -68,7 +67,7 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Older`], [`StoreError::Newer`], [`StoreError::Empty`],
     /// [`StoreError::Database`].
-    pub async fn open(state: &StateDirectory) -> Result<Self, StoreError> {
+    pub(crate) async fn open(state: &StateDirectory) -> Result<Self, StoreError> {
         let options = options(&state.database()).create_if_missing(false);
         let mut connection = options.clone().pragma("query_only", "ON").connect().await?;
         let fits = integrity::check_schema(&mut connection).await;
@@ -84,7 +83,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`StoreError::Newer`], [`StoreError::Migrate`], [`StoreError::Database`].
-    pub async fn set_up(state: &StateDirectory, _claim: &ServeClaim) -> Result<Self, StoreError> {
+    pub(crate) async fn set_up(state: &StateDirectory, _claim: &ServeClaim) -> Result<Self, StoreError> {
         Self::open_file(&state.database()).await
     }
 

@@ -14,7 +14,6 @@ const QUEUE: usize = 4 * BATCH;
 
 type Caller = oneshot::Sender<Result<(), StoreError>>;
 
-/// A row, and the channel for its result.
 struct Waiting {
     row: AuditRecord,
     done: Caller,

@@ -56,12 +56,10 @@ enum Bell {
     /// Set up at the first check, which most commands never make.
     Unhung,
     Hung(Receiver),
-    /// inotify is unavailable.
     Missing,
 }
 
 impl Watcher {
-    /// Watches this database.
     pub(super) fn new(connection: SqliteConnection, database: &Path) -> Self {
         let mut log = database.as_os_str().to_owned();
         log.push("-wal");
