@@ -116,6 +116,7 @@ impl App {
     /// [`StartError`]; nothing was served then.
     pub async fn start(config: &Config, keys: KeyPolicy, shutdown: Shutdown) -> Result<Self, StartError> {
         let (claim, registry) = open_to_serve(&config.state, settings(config), keys).await?;
+        // The start is audited only after the sockets are bound, so a failed start leaves no row.
         let listeners = Listeners::bind(config, &registry, &shutdown).await?;
         registry.note_server(Action::ServerStart, &server_facts(config)).await;
         Ok(Self { registry, listeners, shutdown, claim, retention: config.retention })
@@ -155,6 +156,7 @@ impl App {
             () = registry.watch() => {}
             () = registry.retain(&retention) => {}
         }
+        // The listeners have drained, so this is the last row of the run.
         registry.note_server(Action::ServerStop, "stopped by a signal").await;
         registry.checkpoint().await;
     }
@@ -172,6 +174,7 @@ async fn open_to_serve(
         KeyPolicy::Load => location::existing(&config.directory),
     };
     let directory = directory.map_err(StartError::State)?;
+    // The claim comes first: two servers on one state would hold separate sessions and rates.
     let claim = directory.claim().map_err(StartError::State)?;
     look_over(&*directory).await?;
     let registry = match keys {

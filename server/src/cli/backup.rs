@@ -48,8 +48,10 @@ async fn backup(config: &StateConfig, to: &Path, actor: &Actor) -> Result<(), Up
     let store = SqliteStore::open(&directory).await.map_err(&failed)?;
     let draft = Draft::new(to)?;
     store.copy_to(draft.path()).await.map_err(&failed)?;
+    // The copy is read back before it gets the name of a backup.
     examine(draft.path(), Depth::Quick).await.map_err(UpkeepError::database(draft.path().to_owned()))?;
     draft.keep()?;
+    // The row comes last, so that the audit shows no backup that failed.
     registry.note(actor, Action::StateBackup, &to.display().to_string()).await?;
     store.close().await.map_err(failed)
 }

@@ -96,12 +96,15 @@ async fn rotate(config: &StateConfig, new: &Path, actor: &Actor) -> Result<u64, 
     if registry.is_under(&key).await? {
         return if ended_one { Ok(0) } else { Err(UpkeepError::SameKey(file.clone())) };
     }
+    // The new key is on disk beside the old one before any record is under it. If this process is
+    // killed, the next run or server start finds the right key in one of the two files.
     MasterKey::stage(new, file).map_err(UpkeepError::NewMasterKey)?;
     let next = MasterKey::next_file(file);
     // Root may rotate the key of a server that is not root, and has to be able to read it.
     same_owner(&next, file).map_err(|source| file_error(&next, source))?;
     let audit = upkeep_record(actor, Action::KeysRotate, "master key");
     let count = registry.rewrap_all(&key, &audit).await?;
+    // All records are committed under the new key, so it can replace the old one.
     MasterKey::promote(file).map_err(UpkeepError::NewMasterKey)?;
     Ok(count)
 }

@@ -42,16 +42,20 @@ pub(super) async fn run(args: &RestoreArgs, state: &StateArgs) -> Result<(), Fai
 /// [`UpkeepError::StateExists`]; others if the backup is damaged, newer, or of another master key.
 async fn restore(config: &StateConfig, from: &Path, actor: &Actor) -> Result<StateSummary, UpkeepError> {
     let directory = StateDirectory::open(&config.directory).map_err(UpkeepError::State)?;
+    // The claim keeps servers out, and the lock other programs, until the state is complete.
     let _claim = directory.claim().map_err(UpkeepError::State)?;
     let _lock = directory.lock().map_err(UpkeepError::State)?;
+    // The check is under the lock: the second of two concurrent restores finds the state.
     if directory.has_database() {
         return Err(UpkeepError::StateExists(config.directory.clone()));
     }
     let master = MasterKey::load(&config.master_key_file).map_err(UpkeepError::MasterKey)?;
     let draft = Draft::new(&directory.database())?;
     copy(from, draft.path()).map_err(|source| file_error(from, source))?;
+    // A damaged backup is refused before its copy is migrated and written to.
     examine(draft.path(), Depth::Full).await.map_err(UpkeepError::database(from.to_owned()))?;
     begin_anew(draft.path(), from, actor).await?;
+    // The copy is moved into place only after every record has opened under the master key.
     let summary = check_database(draft.path(), from, master).await?;
     draft.keep()?;
     directory.adopt(&directory.database()).map_err(UpkeepError::State)?;

@@ -39,6 +39,8 @@ pub(super) async fn start(
         tracing::info!(reason = logs::chain(&error), "memory is not locked: it may be written to swap");
     }
     let (trigger, shutdown) = shutdown_signal();
+    // Signals are caught before the state opens: one that arrives during the start stops the server
+    // in order, and does not kill it halfway.
     let signals = Signals::handle()?;
     let app = App::start(config, keys, shutdown).await.map_err(Failure::Start)?;
     Ok((signals, trigger, app))

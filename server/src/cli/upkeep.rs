@@ -110,6 +110,8 @@ impl Draft {
 
     /// Flushes the whole file to disk, then links it to its final path, which must not exist.
     pub(super) fn keep(self) -> Result<(), UpkeepError> {
+        // The content is synced before the file is named: a power failure leaves no half-written
+        // file under the final name.
         let placed = File::open(&self.path).and_then(|file| file.sync_all()).and_then(|()| self.place());
         match placed {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -121,9 +123,11 @@ impl Draft {
 
     /// A hard link never replaces a file; a rename would.
     fn place(&self) -> io::Result<()> {
+        // A link fails if the name exists, while a rename would replace the file.
         fs::hard_link(&self.path, &self.place)?;
         fs::remove_file(&self.path)?;
         let parent = self.place.parent().filter(|parent| !parent.as_os_str().is_empty());
+        // The new name is on disk only after its directory is synced.
         File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
     }
 }

@@ -88,9 +88,11 @@ impl MasterKey {
     pub(crate) fn load(path: &Path) -> Result<Self, MasterKeyError> {
         let unreadable = |source| MasterKeyError::Read { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(unreadable)?;
+        // The mode is read from the open file, so the path cannot be exchanged after the check.
         if let Some(mode) = open_to_others(&file, path).map_err(unreadable)? {
             return Err(MasterKeyError::Mode { path: path.to_owned(), mode });
         }
+        // A buffer of fixed size never reallocates, so no unwiped copy of the key is left.
         let mut buffer = Zeroizing::new([0; MAX_FILE_LEN]);
         let len = read_up_to(&mut file, &mut *buffer).map_err(unreadable)?;
         let key = decode(&buffer[..len]).ok_or_else(|| MasterKeyError::Content { path: path.to_owned() })?;
@@ -164,6 +166,7 @@ impl MasterKey {
             File::open(new).and_then(|mut open| read_up_to(&mut open, &mut *buffer)).map_err(unreadable)?;
         let key = decode(&buffer[..len]).ok_or_else(|| MasterKeyError::Content { path: new.to_owned() })?;
         let next = Self::next_file(file);
+        // A rotation that was interrupted may have left a file. `write_new` never overwrites one.
         let staged = match std::fs::remove_file(&next) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => write_new(&next, &key),
@@ -177,6 +180,8 @@ impl MasterKey {
     /// [`MasterKeyError::Create`].
     pub(crate) fn promote(file: &Path) -> Result<(), MasterKeyError> {
         let renamed = match std::fs::rename(Self::next_file(file), file) {
+            // A missing staged file is fine: the rename was done before, and only its sync may be
+            // due.
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => sync_parent(file),
         };

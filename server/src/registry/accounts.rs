@@ -54,6 +54,8 @@ impl Registry {
     ) -> Result<AccountView, Refusal> {
         limits::text("an account's name", name)?;
         match self.insert_account(actor, name, devbox_capability).await {
+            // Another process has rotated the master key. One retry with the new key is enough,
+            // because rotations are rare.
             Err(StoreError::Rotated) => {
                 self.follow_rotation().await?;
                 self.insert_account(actor, name, devbox_capability).await
@@ -143,6 +145,8 @@ impl Registry {
     }
 
     pub(super) async fn find_account(&self, name_or_id: &str) -> Result<Account, Refusal> {
+        // Identifiers come first: an account that is named like another one's id does not shadow
+        // it.
         if let Some(account) = self.store().account(&AccountId::new(name_or_id)).await? {
             return Ok(account);
         }

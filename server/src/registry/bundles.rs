@@ -44,6 +44,8 @@ impl Registry {
         let deadline = Instant::now() + Duration::from_millis(u64::from(request.wait_ms.min(MAX_WAIT_MS)));
         let link = Link::parse(&request.continuity)?;
         self.check_bundle_rate(peer)?;
+        // The counter is read before the query: a change between the query and the hold is not
+        // lost.
         let looked = self.0.changes.wake_count();
         let (mut admission, mut claim) = self.begin(peer, link).await?;
         let mut held = None;
@@ -59,6 +61,7 @@ impl Registry {
             // The delay merges many changes into one response, so that the daemon's next request is
             // within its rate.
             tokio::time::sleep(self.bundle_pace(peer)).await;
+            // The devbox may have been shut down or revoked while the request was held.
             admission = self.admit_here(peer).await?;
             claim.check()?;
         }
@@ -141,6 +144,8 @@ impl Registry {
             share = self.0.in_flight.take(&admission.account, admission.bundle_bytes) => Some(share?),
             () = claim.ended() => None,
         };
+        // The wait may have been long: the devbox must still be admitted before its values are
+        // read.
         self.admit_here(peer).await?;
         claim.check()?;
         share.ok_or_else(in_use)

@@ -74,6 +74,7 @@ impl Registry {
                 self.0.authorities.replace(authorities);
                 tracing::info!("the devbox CAs have changed: the new ones are in use");
             }
+            // The CAs in use stay: one that does not load must not disconnect every devbox.
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the devbox CAs were not replaced");
             }
@@ -93,6 +94,7 @@ impl Registry {
     /// # Errors
     /// 400 if eight are trusted already.
     pub(crate) async fn rotate_ca(&self, actor: &Actor) -> Result<Vec<AuthorityView>, Refusal> {
+        // Another process may have rotated the master key or the CA since this one last read them.
         self.follow_rotation().await?;
         self.follow_authorities().await?;
         if self.list_cas().len() >= MAX_TRUSTED {

@@ -88,6 +88,7 @@ impl Registry {
     ) -> Result<Caller, Refusal> {
         let hash = ApiToken::hash_presented(bearer)
             .map_err(|error| Refusal::unauthenticated("invalid_token", error.to_string()))?;
+        // The limit comes before the query: a token over its rate costs no database read.
         self.check_exhausted(hash)?;
         let Some((token, account)) = self.store().token_by_hash(hash).await? else {
             return Err(Refusal::unauthenticated("unknown_token", "this server knows no such API token"));
@@ -111,6 +112,7 @@ impl Registry {
         let account = self.find_account(account).await?;
         let actor = Actor::Operator(user.to_owned());
         let scopes = Scope::ALL.into_iter().collect();
+        // Operators manage devboxes of accounts without the capability, too.
         Ok(Caller { account, actor, may_use_devboxes: true, scopes, remote: None, retry: None })
     }
 

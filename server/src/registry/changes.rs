@@ -124,6 +124,7 @@ impl Waiters {
     }
 
     fn announce(&mut self, wakes: u64) {
+        // The writing request and the watcher may announce one change twice, in either order.
         if wakes <= *self.wakes.borrow() {
             return;
         }

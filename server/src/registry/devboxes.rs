@@ -107,6 +107,8 @@ impl Registry {
         new: NewDevbox,
     ) -> Result<(DevboxView, JoinToken), Refusal> {
         let devbox: Devbox = self.once(caller, Action::DevboxCreate, self.register(caller, new)).await?;
+        // The token's secret is derived, not stored, so a retry of the request returns the same
+        // one.
         let secret = self.current_account_key(caller).await?.join_secret(&devbox.id);
         let token = JoinToken::new(devbox.id.as_str(), secret.into_secret(), *self.ca().fingerprint());
         Ok((devbox.into(), token.map_err(Refusal::internal)?))

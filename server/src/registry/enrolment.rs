@@ -40,6 +40,8 @@ impl Registry {
         };
         let attempt = attempt(&account, &devbox, Action::DevboxEnroll, remote);
         let hash = JoinSecret::hash_presented(token.secret());
+        // This early check spares signing for a token that is used or expired. `redeem_join`
+        // repeats it in its transaction, which decides.
         if let Err(refusal) = self.store().check_join(&devbox, hash, now_ms()).await? {
             return self.refuse(attempt, join_refusal(refusal)).await;
         }
@@ -62,6 +64,7 @@ impl Registry {
     /// 403 for a stranger's certificate, a devbox that is shut down, an identity that is in use
     /// elsewhere, or a request for another devbox; 400 for a malformed request. Audited.
     pub async fn renew(&self, peer: &DevboxPeer, csr_pem: &str) -> Result<IssuedIdentity, Refusal> {
+        // The limit comes before admission, which reads the database and may write an audit row.
         self.check_renewal_request_rate(peer)?;
         let account = self.admit(peer, Action::DevboxRenew).await?.account;
         self.refuse_renewal_elsewhere(peer, &account).await?;
@@ -97,6 +100,7 @@ impl Registry {
         let audit = attempt.clone().done().because(format!("serial {}", signed.record.serial));
         match self.store().redeem_join(devbox, hash, &signed.record, &audit).await? {
             Ok(wakes) => {
+                // The new machine starts its own session; the old one must not hold the identity.
                 self.0.sessions.forget(devbox);
                 // Held requests of earlier certificates query again, and are refused.
                 if let (Some(wakes), Some(account)) = (wakes, &attempt.account) {

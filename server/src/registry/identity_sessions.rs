@@ -148,6 +148,7 @@ impl IdentitySessions {
         let mut table = self.table();
         let move_count =
             table.admitting.get(peer.devbox_id()).map_or_else(MoveCount::default, |all| all.move_count);
+        // The identity has moved since this request was admitted, so it has to be admitted again.
         if move_count != admitted {
             return Ok(None);
         }
@@ -215,6 +216,8 @@ impl Table {
 
     fn sweep(&mut self, now_ms: TimeMs) {
         self.sessions.retain(|_, session| session.is_in_use() || session.certificate_end_ms > now_ms);
+        // The threshold doubles with the table, so the cost of a sweep is amortised over the
+        // inserts.
         self.sweep_at = FIRST_SWEEP.max(2 * self.sessions.len());
     }
 }
@@ -273,6 +276,7 @@ impl Registry {
         self.metrics().clone_refused();
         let attempt = |action| peer.attempt(Some(account.clone()), action);
         let refused = attempt(action);
+        // A copy that keeps asking must not fill the log and the audit.
         if !self.is_due(&refused, refusal, 1) {
             return;
         }

@@ -123,6 +123,7 @@ impl Registry {
         settings: Settings,
         access: Access<'_>,
     ) -> Result<Self, OpenError> {
+        // The lock covers opening and setting up, so that two processes do not both create a CA.
         let _lock = state.lock()?;
         let place = state.name();
         let store = match open_store(state, access).await? {
@@ -142,6 +143,7 @@ impl Registry {
         settings: Settings,
         access: Access<'_>,
     ) -> Result<Self, OpenError> {
+        // A new key could open no record of the existing state, so none is made.
         if state.has_state() && !key.exists() {
             return Err(OpenError::LostMasterKey { path: key.to_owned() });
         }

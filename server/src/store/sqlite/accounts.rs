@@ -17,6 +17,8 @@ use crate::store::{Account, Accounts, AuditRecord, MetaKey, StoreError, TimeMs, 
 impl Accounts for SqliteStore {
     async fn insert_account(&self, account: &Account, audit: &AuditRecord) -> Result<(), StoreError> {
         let mut write = self.begin().await?;
+        // The insert itself compares the master key's id. A rotation between wrapping and writing
+        // would otherwise leave a key that no master key opens.
         let inserted = sqlx::query(
             "INSERT INTO accounts (id, name, wrapped_key, devbox_capability, create_time_ms)
              SELECT ?1, ?2, ?3, ?4, ?5 WHERE NOT EXISTS
@@ -67,6 +69,7 @@ impl Accounts for SqliteStore {
         if updated.rows_affected() == 0 {
             return Ok(None);
         }
+        // Held requests query again, so that a withdrawal stops deliveries at once.
         self.commit_wake(write, id, audit).await.map(Some)
     }
 

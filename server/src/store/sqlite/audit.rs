@@ -90,6 +90,7 @@ pub(super) async fn insert(write: &mut SqliteConnection, audit: &AuditRecord) ->
 
 /// Adds rows to the chain, whose end is read once.
 pub(super) async fn insert_all(write: &mut SqliteConnection, rows: &[AuditRecord]) -> Result<(), StoreError> {
+    // The caller holds the write lock, so no other row can follow on the same end.
     let (mut sequence, mut hash) = chain_end(write).await?;
     for row in rows {
         sequence += 1;
@@ -102,6 +103,7 @@ pub(super) async fn insert_all(write: &mut SqliteConnection, rows: &[AuditRecord
 
 /// The number and the hash that the next row follows on.
 async fn chain_end(write: &mut SqliteConnection) -> Result<(i64, AuditHash), StoreError> {
+    // SQLite's counter, not the last row's number: a restore advances it to leave a visible gap.
     const LAST: &str = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'audit'), 0),
                                (SELECT hash FROM audit ORDER BY sequence DESC LIMIT 1)";
     let row = sqlx::query(LAST).fetch_one(write).await?;

@@ -56,8 +56,11 @@ impl Authorities for SqliteStore {
         if delete.bind(number).execute(&mut *write).await?.rows_affected() == 0 {
             return Ok(false);
         }
+        // Devboxes of any account may hold certificates of this CA, so all held requests query
+        // again.
         sqlx::query("UPDATE accounts SET wakes = wakes + 1").execute(&mut *write).await?;
         self.commit(write, audit).await?;
+        // The deleted key leaves the write-ahead log too.
         self.checkpoint_if_possible().await;
         Ok(true)
     }

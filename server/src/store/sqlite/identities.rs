@@ -52,11 +52,15 @@ impl Identities for SqliteStore {
         audit: &AuditRecord,
     ) -> Result<Result<Option<u64>, JoinRefusal>, StoreError> {
         let mut write = self.begin().await?;
+        // The check is repeated under the write lock: of two concurrent requests with one token,
+        // the second finds it used.
         if let Err(refusal) = check(&mut write, devbox, hash, audit.time_ms).await? {
             return Ok(Err(refusal));
         }
         let query = sqlx::query("UPDATE join_tokens SET use_time_ms = ? WHERE devbox_id = ?");
         query.bind(audit.time_ms).bind(devbox.as_str()).execute(&mut *write).await?;
+        // A new enrolment supersedes every earlier machine. Its certificates end in the same
+        // commit.
         let ended = end_certificates(&mut write, devbox).await?;
         insert_certificate(&mut write, devbox, certificate).await?;
         match owner(&mut write, devbox).await? {

@@ -69,6 +69,8 @@ impl SqliteStore {
     /// [`StoreError::Database`].
     pub(crate) async fn open(state: &StateDirectory) -> Result<Self, StoreError> {
         let options = options(&state.database()).create_if_missing(false);
+        // A read-only connection checks the schema first: a state of another version is refused
+        // before anything is written to it.
         let mut connection = options.clone().pragma("query_only", "ON").connect().await?;
         let fits = integrity::check_schema(&mut connection).await;
         connection.close().await?;
@@ -117,6 +119,7 @@ impl SqliteStore {
         mut write: Transaction<'static, Sqlite>,
         audit: &AuditRecord,
     ) -> Result<(), StoreError> {
+        // The row is in the write's own transaction: no change is stored without its record.
         audit::insert(&mut write, audit).await?;
         Ok(write.commit().await?)
     }
@@ -171,6 +174,8 @@ async fn woken(
 }
 
 async fn begin(writer: &SqlitePool) -> Result<Transaction<'static, Sqlite>, StoreError> {
+    // A deferred transaction that reads and then writes can fail at once with SQLITE_BUSY.
+    // IMMEDIATE takes the write lock first, so it waits for other writers.
     Ok(writer.begin_with("BEGIN IMMEDIATE").await?)
 }
 
@@ -179,6 +184,8 @@ fn options(database: &Path) -> SqliteConnectOptions {
         .filename(database)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
+        // In WAL mode, NORMAL may lose the last commits at a power failure, and with them a
+        // revocation.
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT)
@@ -195,6 +202,7 @@ fn pool(size: u32) -> PoolOptions<Sqlite> {
         .min_connections(size)
         .max_connections(size)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        // Connections to a local file do not go stale, so they are neither replaced nor tested.
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
@@ -215,6 +223,7 @@ async fn has_ended_its_transaction(connection: &mut SqliteConnection) -> Result<
 async fn migrate(writer: &SqlitePool) -> Result<(), StoreError> {
     match MIGRATIONS.run(writer).await {
         Ok(()) => Ok(()),
+        // The state has a migration that this program lacks, so a newer program has written it.
         Err(MigrateError::VersionMissing(found)) => {
             Err(StoreError::Newer { found, known: integrity::newest_schema() })
         }

@@ -36,6 +36,7 @@ impl SqliteStore {
     ) -> Result<Transaction<'static, Sqlite>, StoreError> {
         let mut write = self.begin().await?;
         let Some(request) = request else { return Ok(write) };
+        // Expired receipts go first: their ids may be used again.
         prune(&mut write, now_ms).await?;
         let query = sqlx::query("SELECT 1 FROM receipts WHERE account_id = ? AND request_id = ?");
         let query = query.bind(account.as_str()).bind(&request.id);

@@ -20,6 +20,7 @@ impl Rekeying for SqliteStore {
         if !change_key(&mut write, account, change).await? {
             return Ok(false);
         }
+        // Unused join tokens are derived from the old key, so a thief of that key can compute them.
         sqlx::query(VOID).bind(account.as_str()).execute(&mut *write).await?;
         write.commit().await?;
         Ok(true)
@@ -33,6 +34,7 @@ impl Rekeying for SqliteStore {
     ) -> Result<Option<Resealed>, StoreError> {
         let mut write = self.begin().await?;
         let key = wrapped_key(&mut write, account).await?;
+        // The page is read in the transaction of the write, so no concurrent update is overwritten.
         let page = page(&mut write, account, after).await?;
         let Some(last) = page.last().map(|secret| secret.secret.name.clone()) else { return Ok(None) };
         let mut count = 0;

@@ -24,6 +24,8 @@ impl Secrets for SqliteStore {
         request: Option<&RequestKey>,
     ) -> Result<u64, StoreError> {
         let mut write = self.begin_once(account, request, audit.time_ms).await?;
+        // The key is read in this transaction, so that no value is sealed under a key that a
+        // concurrent re-keying has just replaced.
         let key = rekeying::wrapped_key(&mut write, account).await?;
         let sealed = seal(&key, secret.version).map_err(StoreError::Seal)?;
         sqlx::query(
@@ -39,6 +41,7 @@ impl Secrets for SqliteStore {
         .bind(secret.update_time_ms)
         .execute(&mut *write)
         .await?;
+        // Triggers have counted the new row. An exceeded budget rolls the whole write back.
         budgets::check_new_secret(&mut write, account, limits).await?;
         let answer = Answered::Secret(secret.clone());
         receipts::insert(&mut write, account, request, audit.time_ms, &answer).await?;
@@ -79,6 +82,7 @@ impl Secrets for SqliteStore {
         let sealed = seal(&key, version).map_err(StoreError::Seal)?;
         budgets::check_fits_bindings(&mut write, account, id, sealed.len()).await?;
         let secret = replace(&mut write, id, version, &sealed, audit.time_ms).await?;
+        // An account that is over a lowered budget can still replace values by shorter ones.
         if sealed.len() as u64 > old_len {
             budgets::check_longer_value(&mut write, account, id, limits).await?;
         }
@@ -118,7 +122,9 @@ impl Secrets for SqliteStore {
             secret_columns!(),
             " FROM secrets WHERE account_id = ? AND name > ? ORDER BY name LIMIT ?"
         );
+        // The page and the count come from one snapshot.
         let mut read = self.readers.begin().await?;
+        // One row more than the page shows whether there is another page.
         let query = sqlx::query(AFTER).bind(account.as_str()).bind(after).bind(i64::from(limit) + 1);
         let found = query.fetch_all(&mut *read).await?;
         let mut rows: Vec<Secret> = found.iter().map(rows::secret).collect::<Result<_, _>>()?;
@@ -152,6 +158,8 @@ impl Secrets for SqliteStore {
     ) -> Result<Vec<Option<SecretId>>, StoreError> {
         let texts = serde_json::to_string(texts).map_err(|_| StoreError::Damaged("a list of names"))?;
         let query = sqlx::query(
+            // Identifiers come before names: a secret that is named like another one's identifier
+            // does not shadow it.
             "SELECT coalesce((SELECT id FROM secrets WHERE account_id = ?1 AND id = text.value),
                              (SELECT id FROM secrets WHERE account_id = ?1 AND name = text.value))
              FROM json_each(?2) AS text ORDER BY text.key",
