@@ -13,11 +13,17 @@ use crate::access::peer::{Facts, Peer, Questions, is_anonymous_group, is_anonymo
 use crate::access::policy::RuleConfig;
 use crate::access::policy::mismatch::{Found, Mismatch};
 
-#[derive(Debug)]
-struct Uid(u32);
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    User,
+    Group,
+}
 
 #[derive(Debug)]
-struct Gid(u32);
+struct Id {
+    kind: Kind,
+    wanted: u32,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
@@ -28,10 +34,8 @@ pub enum Principal {
 
 #[derive(Debug, Error)]
 enum InvalidPrincipal {
-    #[error("names the user {0:?}, which this machine does not have: create it, or give its number")]
-    User(String),
-    #[error("names the group {0:?}, which this machine does not have: create it, or give its number")]
-    Group(String),
+    #[error("names the {kind} {name:?}, which this machine does not have: create it, or give its number")]
+    Unknown { kind: &'static str, name: String },
     #[error("names {0:?}, and the user database cannot be read: give the number instead")]
     Database(String, #[source] nix::Error),
     #[error(
@@ -42,83 +46,80 @@ enum InvalidPrincipal {
 }
 
 pub(super) fn uid(rule: &RuleConfig) -> Option<Result<Condition, InvalidCondition>> {
-    let uid = rule.uid.as_ref()?.look_up(user).and_then(known_user);
-    Some(uid.map(|uid| Arc::new(Uid(uid)) as Condition).map_err(Into::into))
+    Some(Kind::User.condition(rule.uid.as_ref()?).map_err(Into::into))
 }
 
 pub(super) fn gid(rule: &RuleConfig) -> Option<Result<Condition, InvalidCondition>> {
-    let gid = rule.gid.as_ref()?.look_up(group).and_then(known_group);
-    Some(gid.map(|gid| Arc::new(Gid(gid)) as Condition).map_err(Into::into))
+    Some(Kind::Group.condition(rule.gid.as_ref()?).map_err(Into::into))
 }
 
 /// The condition that `uid` sets, for the rule that is built in.
 pub(in crate::access::policy) fn exactly_uid(uid: u32) -> Condition {
-    Arc::new(Uid(uid))
+    Arc::new(Id { kind: Kind::User, wanted: uid })
 }
 
-impl Matcher for Uid {
-    fn is_met_by_ids(&self, peer: Peer) -> Option<bool> {
-        Some(peer.uid == self.0)
+impl Kind {
+    fn condition(self, principal: &Principal) -> Result<Condition, InvalidPrincipal> {
+        let id = match principal {
+            Principal::Id(id) => *id,
+            Principal::Name(name) => self.look_up(name)?,
+        };
+        let (kind, is_anonymous) = match self {
+            Self::User => ("user", is_anonymous_user(id)),
+            Self::Group => ("group", is_anonymous_group(id)),
+        };
+        if is_anonymous {
+            return Err(InvalidPrincipal::Anonymous { kind, id });
+        }
+        Ok(Arc::new(Id { kind: self, wanted: id }))
     }
 
-    fn ask(&self, _: &mut Questions) {}
-
-    fn mismatch<'a>(&'a self, facts: &'a Facts) -> Option<Mismatch<'a>> {
-        let found = Found::Value(&facts.peer.uid);
-        (facts.peer.uid != self.0).then_some(Mismatch { fact: "uid", wanted: &self.0, found })
-    }
-}
-
-impl Matcher for Gid {
-    fn is_met_by_ids(&self, peer: Peer) -> Option<bool> {
-        Some(peer.gid == self.0)
+    fn look_up(self, name: &str) -> Result<u32, InvalidPrincipal> {
+        let (kind, found) = match self {
+            Self::User => ("user", User::from_name(name).map(|user| user.map(|user| user.uid.as_raw()))),
+            Self::Group => {
+                ("group", Group::from_name(name).map(|group| group.map(|group| group.gid.as_raw())))
+            }
+        };
+        let found = found.map_err(|error| InvalidPrincipal::Database(name.to_owned(), error))?;
+        found.ok_or_else(|| InvalidPrincipal::Unknown { kind, name: name.to_owned() })
     }
 
-    fn ask(&self, _: &mut Questions) {}
-
-    fn mismatch<'a>(&'a self, facts: &'a Facts) -> Option<Mismatch<'a>> {
-        let found = Found::Value(&facts.peer.gid);
-        (facts.peer.gid != self.0).then_some(Mismatch { fact: "gid", wanted: &self.0, found })
-    }
-}
-
-impl fmt::Display for Uid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "uid {}", self.0)
-    }
-}
-
-impl fmt::Display for Gid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "gid {}", self.0)
-    }
-}
-
-impl Principal {
-    fn look_up(&self, by_name: fn(&str) -> Result<u32, InvalidPrincipal>) -> Result<u32, InvalidPrincipal> {
+    const fn fact(self) -> &'static str {
         match self {
-            Self::Id(id) => Ok(*id),
-            Self::Name(name) => by_name(name),
+            Self::User => "uid",
+            Self::Group => "gid",
         }
     }
 }
 
-fn known_user(id: u32) -> Result<u32, InvalidPrincipal> {
-    if is_anonymous_user(id) { Err(InvalidPrincipal::Anonymous { kind: "user", id }) } else { Ok(id) }
+impl Id {
+    fn of<'a>(&self, peer: &'a Peer) -> &'a u32 {
+        match self.kind {
+            Kind::User => &peer.uid,
+            Kind::Group => &peer.gid,
+        }
+    }
 }
 
-fn known_group(id: u32) -> Result<u32, InvalidPrincipal> {
-    if is_anonymous_group(id) { Err(InvalidPrincipal::Anonymous { kind: "group", id }) } else { Ok(id) }
+impl Matcher for Id {
+    fn is_met_by_ids(&self, peer: Peer) -> Option<bool> {
+        Some(*self.of(&peer) == self.wanted)
+    }
+
+    fn ask(&self, _: &mut Questions) {}
+
+    fn mismatch<'a>(&'a self, facts: &'a Facts) -> Option<Mismatch<'a>> {
+        let id = self.of(&facts.peer);
+        let found = Found::Value(id);
+        (*id != self.wanted).then_some(Mismatch { fact: self.kind.fact(), wanted: &self.wanted, found })
+    }
 }
 
-fn user(name: &str) -> Result<u32, InvalidPrincipal> {
-    let found = User::from_name(name).map_err(|error| InvalidPrincipal::Database(name.to_owned(), error))?;
-    found.map(|user| user.uid.as_raw()).ok_or_else(|| InvalidPrincipal::User(name.to_owned()))
-}
-
-fn group(name: &str) -> Result<u32, InvalidPrincipal> {
-    let found = Group::from_name(name).map_err(|error| InvalidPrincipal::Database(name.to_owned(), error))?;
-    found.map(|group| group.gid.as_raw()).ok_or_else(|| InvalidPrincipal::Group(name.to_owned()))
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.fact(), self.wanted)
+    }
 }
 
 impl<'de> Deserialize<'de> for Principal {
