@@ -91,7 +91,8 @@ impl Client {
     /// [`TransportError`].
     pub async fn post(&mut self, post: Post<'_>) -> Result<Reply, TransportError> {
         let mut link = self.link().await?;
-        let (after, limit) = (post.patience, post.limit);
+        let after = post.patience;
+        let limit = post.limit;
         let request = self.request(post)?;
         let arrives = || self.freshness.iter().for_each(|freshness| freshness.arrives());
         let reply = match timeout(after, link.exchange(request, limit, arrives)).await {

@@ -67,7 +67,8 @@ impl Reload {
         let _turn = self.turn.lock().await;
         let sources = self.sources.clone();
         let settings = off_thread(move || config::load(sources.file.as_deref(), &sources.overrides)).await?;
-        let (policy, units) = (settings.policy, settings.credential_rules);
+        let policy = settings.policy;
+        let units = settings.credential_rules;
         let counts = Counts { rules: policy.rules().len(), credentials: units.rules().len() };
         self.launches.set_policy(policy);
         self.units.set_rules(units);

@@ -99,7 +99,8 @@ impl<'a> Image<'a> {
     /// [`InvalidImage::Version`], [`InvalidImage::Truncated`].
     pub(crate) fn parse(kind: Kind, id: &ImageId, bytes: &'a [u8]) -> Result<Self, InvalidImage> {
         let (found, rest) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(InvalidImage::Truncated)?;
-        let (pages_len, notes_len) = (length(found, 8), length(found, 12));
+        let pages_len = length(found, 8);
+        let notes_len = length(found, 12);
         if *found != header(kind, pages_len, notes_len)? {
             return Err(InvalidImage::Version);
         }

@@ -27,7 +27,8 @@ pub(super) struct Images {
 impl StoreView {
     #[must_use]
     pub(crate) fn now(&self) -> Stored {
-        let (images, now) = (self.images(), BootTime::now());
+        let images = self.images();
+        let now = BootTime::now();
         Stored {
             identity: images.identity.is_some_and(|until| now < until),
             secrets_revision: images.secrets.filter(|(_, until)| now < *until).map(|(revision, _)| revision),

@@ -28,7 +28,8 @@ pub(super) const EXPIRED: &str = "the devbox's certificate has expired without r
 /// Watches for ever. The vault itself serves no secret past its lease; this wipes secrets that no launch asks for. It waits for
 /// the expiries themselves, on clocks that count the machine's sleep.
 pub async fn watch(vault: Arc<Vault>, progress: Arc<Progress>, alarm: Alarm) -> Infallible {
-    let (mut held, mut synchronised) = (vault.changes(), progress.changes());
+    let mut held = vault.changes();
+    let mut synchronised = progress.changes();
     let mut reported = None;
     loop {
         // Before the check, so that a later change wakes.

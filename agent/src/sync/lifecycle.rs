@@ -124,9 +124,11 @@ impl Lifecycle {
             Err(error) => return error,
         };
         let mut certificate_files = CertificateFiles::watch(&self.source, identity.devbox_id()).await;
-        let (mut files, mut polls) = (self.files.clone(), self.progress.changes());
+        let mut files = self.files.clone();
+        let mut polls = self.progress.changes();
         let Self { url, times, memory, vault, freshness, progress, store, .. } = self;
-        let (vault, progress) = (Arc::clone(vault), Arc::clone(progress));
+        let vault = Arc::clone(vault);
+        let progress = Arc::clone(progress);
         let freshness = Arc::clone(freshness);
         let poller = Poller::new(url.clone(), identity, memory.clone(), vault, progress, *times, freshness);
         let mut poller = poller.keeping(store);
@@ -169,9 +171,8 @@ impl Lifecycle {
         self.vault.lose(Loss::Quiesced, QUIESCED);
         self.forget();
         service_manager::status(QUIESCED);
-        let (released, closed) =
-            (timeout(QUIESCE_TIMEOUT, self.released()), timeout(QUIESCE_TIMEOUT, self.store.closed()));
-        let (released, closed) = join!(released, closed);
+        let released = timeout(QUIESCE_TIMEOUT, self.released());
+        let (released, closed) = join!(released, timeout(QUIESCE_TIMEOUT, self.store.closed()));
         released.map_err(|_| CommandError::LaunchesInProgress)?;
         closed.map_err(io::Error::from).flatten().map_err(CommandError::Stored)?;
         report_command(Kind::Quiesce, asker, "quiesced: every value and every key is wiped");

@@ -80,9 +80,6 @@ impl<'a> Poller<'a> {
         freshness.begin();
         let client = Client::new(url, identity.config()).watched_by(Arc::clone(&freshness));
         let renewal = Renewal::first(identity.validity());
-        let backoff = Backoff::new();
-        let (highest, announced) = (None, false);
-        let store = None;
         Self {
             identity,
             client,
@@ -91,12 +88,12 @@ impl<'a> Poller<'a> {
             progress,
             times,
             freshness,
-            backoff,
+            backoff: Backoff::new(),
             steps: Steps::begin(),
-            highest,
+            highest: None,
             renewal,
-            announced,
-            store,
+            announced: false,
+            store: None,
         }
     }
 

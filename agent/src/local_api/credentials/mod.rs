@@ -69,9 +69,14 @@ pub(crate) struct UnitCredentials {
 impl UnitCredentials {
     #[must_use]
     pub(crate) fn new(vault: Arc<Vault>, rules: CredentialRules) -> Self {
-        let (rules, cgroups) = (ArcSwap::from_pointee(rules), Cgroups::of_this_machine());
-        let (freshness, metrics) = (Arc::default(), Arc::default());
-        Self { vault, freshness, rules, cgroups, patience: PATIENCE, metrics }
+        Self {
+            vault,
+            freshness: Arc::default(),
+            rules: ArcSwap::from_pointee(rules),
+            cgroups: Cgroups::of_this_machine(),
+            patience: PATIENCE,
+            metrics: Arc::default(),
+        }
     }
 
     /// Serves a unit once `freshness` confirms that the vault is current, instead of at any time

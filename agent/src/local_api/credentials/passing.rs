@@ -44,26 +44,20 @@ impl<'v> Passing<'v> {
 
     /// The time until which units wait, if they do.
     fn until(&mut self) -> Option<Instant> {
-        let Some(loss) = self.passing_loss() else {
+        let unavailable = self.vault.current().err().filter(|unavailable| unavailable.loss.code().may_pass());
+        let Some(loss) = unavailable.map(|unavailable| unavailable.loss) else {
             self.state = None;
             return None;
         };
         let now = Instant::now();
         let until = match self.state {
             Some((same, until)) if same == loss => until,
-            _ => now + self.patience_in(loss),
+            // A stopping daemon serves no unit: its successor does, from the socket's queue, which
+            // systemd keeps.
+            _ if loss == Loss::Stopping => now + UNBOUNDED,
+            _ => now + self.patience,
         };
         self.state = Some((loss, until));
         (until > now).then_some(until)
-    }
-
-    fn passing_loss(&self) -> Option<Loss> {
-        self.vault.current().err().map(|unavailable| unavailable.loss).filter(|loss| loss.code().may_pass())
-    }
-
-    /// A stopping daemon serves no unit: its successor does, from the queue of the socket that
-    /// systemd keeps.
-    fn patience_in(&self, loss: Loss) -> Duration {
-        if loss == Loss::Stopping { UNBOUNDED } else { self.patience }
     }
 }

@@ -74,7 +74,6 @@ pub(super) fn report(
 
 fn report_served(facts: &Facts, decision: Option<&Decision>, served: &Served, duration_us: u64) {
     let (unit, executable) = known(facts);
-    let (answer, count, revision) = (word(served.answer), served.count, served.revision);
     audit!(
         info,
         Kind::Launch,
@@ -82,10 +81,10 @@ fn report_served(facts: &Facts, decision: Option<&Decision>, served: &Served, du
         unit,
         executable,
         names = &*served.names,
-        count,
-        revision,
+        count = served.count,
+        revision = served.revision,
         rules = decision.map(|made| display(made.rules())),
-        answer,
+        answer = word(served.answer),
         duration_us,
         "launch"
     );
@@ -93,7 +92,8 @@ fn report_served(facts: &Facts, decision: Option<&Decision>, served: &Served, du
 
 fn report_refused(facts: &Facts, refusal: &Refusal, duration_us: u64) {
     let (unit, executable) = known(facts);
-    let (reason, rules) = (refusal.text(), refusal.reasons());
+    let reason = refusal.text();
+    let rules = refusal.reasons();
     // In the message too, because journalctl shows only that by default.
     let why = rules.unwrap_or(reason);
     audit!(

@@ -14,7 +14,8 @@ const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 
 impl Poller<'_> {
     pub(super) fn failed(&mut self, error: &SyncError) -> Duration {
-        let (arrived, message) = (Instant::now(), chain(error));
+        let arrived = Instant::now();
+        let message = chain(error);
         self.progress.metrics().sync_failed(error.kind());
         let is_news = self.progress.failed(message.clone());
         if error.reports_a_clone() {
