@@ -36,12 +36,6 @@ impl Backoff {
     }
 }
 
-impl Default for Backoff {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Random; the process id if there are no random numbers.
 fn seed() -> u64 {
     let mut bytes = [0; 8];

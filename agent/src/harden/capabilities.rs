@@ -43,7 +43,12 @@ fn give_up(kept: &CapsHashSet) -> Result<(), CapsError> {
         (CapSet::Inheritable, &none),
         (CapSet::Ambient, &none),
     ];
-    let given_up = sets.map(|(set, wanted)| reduce(set, wanted));
+    let given_up =
+        sets.map(
+            |(set, wanted)| {
+                if caps::read(None, set)? == *wanted { Ok(()) } else { caps::set(None, set, wanted) }
+            },
+        );
     given_up.into_iter().fold(bounding, Result::and)
 }
 
@@ -53,10 +58,6 @@ fn empty_bounding_set() -> Result<(), CapsError> {
     }
     let supported = caps::runtime::thread_all_supported().into_iter();
     supported.map(|capability| caps::drop(None, CapSet::Bounding, capability)).fold(Ok(()), Result::and)
-}
-
-fn reduce(set: CapSet, wanted: &CapsHashSet) -> Result<(), CapsError> {
-    if caps::read(None, set)? == *wanted { Ok(()) } else { caps::set(None, set, wanted) }
 }
 
 fn describe(kept: &CapsHashSet) -> Result<Step, CapsError> {

@@ -28,7 +28,10 @@ pub(super) fn everything() -> Step {
         Err(errno) => return Step::missing(format!("getrlimit(RLIMIT_MEMLOCK): {errno}")),
     };
     if !is_plenty(limit, may_exceed()) {
-        return Step::missing(too_small(limit));
+        let limit = limit / 1024;
+        return Step::missing(format!(
+            "the limit of locked memory is {limit} KiB: LimitMEMLOCK=64M or CAP_IPC_LOCK"
+        ));
     }
     Step::of(lock_memory(), "mlockall")
 }
@@ -48,20 +51,12 @@ fn raised_limit() -> nix::Result<u64> {
 /// The capability counts in the machine's own user namespace only, because the kernel checks it
 /// there (`can_do_mlock`).
 fn may_exceed() -> bool {
-    is_in_first_user_namespace()
-        && caps::has_cap(None, CapSet::Effective, Capability::CAP_IPC_LOCK).unwrap_or(false)
-}
-
-fn is_in_first_user_namespace() -> bool {
     fs::metadata("/proc/self/ns/user").is_ok_and(|namespace| namespace.ino() == FIRST_USER_NAMESPACE)
+        && caps::has_cap(None, CapSet::Effective, Capability::CAP_IPC_LOCK).unwrap_or(false)
 }
 
 fn is_plenty(limit: u64, may_exceed: bool) -> bool {
     may_exceed || limit == RLIM_INFINITY || limit >= ENOUGH
-}
-
-fn too_small(limit: u64) -> String {
-    format!("the limit of locked memory is {} KiB: LimitMEMLOCK=64M or CAP_IPC_LOCK", limit / 1024)
 }
 
 #[cfg(test)]

@@ -92,10 +92,6 @@ impl IdFile {
         Self { stamp, id: read_id(path) }
     }
 
-    fn is_known(&self) -> bool {
-        self.id.is_some()
-    }
-
     /// Whether the id changed. A file that is gone, or not written yet, is no change.
     fn has_changed(&mut self, path: &Path) -> bool {
         let stamp = Stamp::of(path);
@@ -181,7 +177,7 @@ impl Machine {
     pub(crate) fn watched(&self) -> CloneDetection {
         let known = self.known();
         CloneDetection {
-            machine_id: known.id.is_known(),
+            machine_id: known.id.id.is_some(),
             boot_id: known.boot.is_some(),
             vm_generation: self.log.is_some(),
         }

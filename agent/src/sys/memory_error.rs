@@ -72,19 +72,14 @@ impl MemoryError {
     }
 
     fn lock_limit(len: usize) -> Self {
-        Self::LockLimit { len, limit: LockLimit::of_this_process() }
+        let limit = getrlimit(Resource::RLIMIT_MEMLOCK).ok().map(|(soft, _)| soft);
+        Self::LockLimit { len, limit: LockLimit(limit) }
     }
 }
 
 /// The soft `RLIMIT_MEMLOCK`, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LockLimit(Option<rlim_t>);
-
-impl LockLimit {
-    fn of_this_process() -> Self {
-        Self(getrlimit(Resource::RLIMIT_MEMLOCK).ok().map(|(soft, _)| soft))
-    }
-}
 
 impl fmt::Display for LockLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

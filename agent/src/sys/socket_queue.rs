@@ -10,15 +10,10 @@ use nix::libc::{self, c_int};
 /// discards the rest (`SIOCOUTQ`, unix(7)). If the kernel cannot tell, the answer counts as read.
 #[must_use]
 pub(crate) fn has_read_all(socket: &impl AsFd) -> bool {
-    !matches!(outgoing(socket), Ok(left) if left > 0)
-}
-
-/// Bytes of kernel buffers that the peer has not read.
-fn outgoing(socket: &impl AsFd) -> Result<c_int, Errno> {
     let mut left: c_int = 0;
     // SAFETY: SIOCOUTQ, which is TIOCOUTQ's number, writes one `int` to the address, and `left` is one that outlives the call.
     let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut left) };
-    Errno::result(result).map(|_| left)
+    Errno::result(result).is_err() || left <= 0
 }
 
 #[cfg(test)]

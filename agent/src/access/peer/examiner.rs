@@ -128,10 +128,13 @@ impl Drop for Examiner {
 }
 
 impl Queue {
+    fn new(cgroups: Cgroups) -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), cgroups, remembered: Mutex::default() }
+    }
+
     /// `None` if no thread can be started.
     fn start(cgroups: Cgroups) -> Option<Arc<Self>> {
-        let (state, changed, remembered) = (Mutex::default(), Condvar::new(), Mutex::default());
-        let queue = Arc::new(Self { state, changed, cgroups, remembered });
+        let queue = Arc::new(Self::new(cgroups));
         queue.start_spare();
         let is_started = queue.lock().workers > 0;
         is_started.then_some(queue)
@@ -302,8 +305,7 @@ pub(crate) struct ByHand(Arc<Queue>);
 impl ByHand {
     pub(crate) fn examiner() -> (Examiner, Self) {
         let cgroups = Cgroups::of_this_machine();
-        let (state, changed, remembered) = (Mutex::default(), Condvar::new(), Mutex::default());
-        let queue = Arc::new(Queue { state, changed, cgroups: cgroups.clone(), remembered });
+        let queue = Arc::new(Queue::new(cgroups.clone()));
         let mut examiner = Examiner::new(cgroups);
         examiner.queue = OnceLock::from(Some(Arc::clone(&queue)));
         (examiner, Self(queue))
@@ -370,8 +372,7 @@ mod tests {
         /// Without a thread: every question waits.
         fn idle() -> Arc<Self> {
             let cgroups = Cgroups::of_this_machine();
-            let (state, changed, remembered) = (Mutex::default(), Condvar::new(), Mutex::default());
-            Arc::new(Self { state, changed, cgroups, remembered })
+            Arc::new(Self::new(cgroups))
         }
     }
 

@@ -105,7 +105,8 @@ fn digest(file: &OwnedFd, stat: &FileStat, remembered: &Mutex<Remembered>) -> Le
         // Opened through the handle, so that it is the same file even if its path was replaced.
         openat(AT_FDCWD, own_link(file).as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
     let mut readable = File::from(readable.map_err(Obstacle::Unreadable)?);
-    let digest = Digest::of(&mut readable).map_err(|error| Obstacle::Unreadable(errno_of(&error)))?;
+    let digest = Digest::of(&mut readable)
+        .map_err(|error| Obstacle::Unreadable(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)))?;
     let now = fstat(&readable).map_err(Obstacle::Unreadable)?;
     // Written to while it was read: its contents are undefined.
     if Stamp::from(&now) != stamp {
@@ -118,10 +119,6 @@ fn digest(file: &OwnedFd, stat: &FileStat, remembered: &Mutex<Remembered>) -> Le
 /// Never held while a file is read.
 fn lock(remembered: &Mutex<Remembered>) -> MutexGuard<'_, Remembered> {
     remembered.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn errno_of(error: &std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 fn seconds_since_epoch() -> i64 {

@@ -97,7 +97,7 @@ impl Policy {
     /// The positions of the rules that apply to a process.
     pub(crate) fn applying_to(&self, facts: &Facts) -> impl Iterator<Item = usize> {
         let rules = self.rules.iter().enumerate();
-        rules.filter(|(_, rule)| rule.applies_to(facts)).map(|(index, _)| index)
+        rules.filter(|(_, rule)| rule.mismatches(facts).next().is_none()).map(|(index, _)| index)
     }
 }
 
@@ -157,10 +157,6 @@ impl Rule {
 
     fn ask(&self, questions: &mut Questions) {
         self.conditions.iter().for_each(|condition| condition.ask(questions));
-    }
-
-    fn applies_to(&self, facts: &Facts) -> bool {
-        self.mismatches(facts).next().is_none()
     }
 
     /// The conditions that the process fails to meet; empty if the rule applies.
