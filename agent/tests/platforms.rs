@@ -195,7 +195,7 @@ async fn without_memfd_secret_and_the_keyring_a_launch_is_served_and_both_are_na
     assert!(status.memory.fallback_reason.is_some_and(|why| why.contains("memfd_secret")));
     assert!(!status.hardening.secret_pages.achieved);
     assert!(!status.restart.identity && status.restart.secrets_revision.is_none());
-    platform.daemon.until_logged("the kernel keyring of this user cannot be used").await;
+    platform.daemon.until_logged("the kernel keyring of this user is unavailable").await;
     platform.assert_serves().await;
 }
 
