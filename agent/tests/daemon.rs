@@ -14,20 +14,17 @@ use devbox_secretsd::status::{State, Variable};
 use hyper::StatusCode;
 use nix::sys::signal::Signal;
 
-use devbox_secrets_tests::authority::{Authority, DEVBOX, TOKEN_SECRET};
+use devbox_secrets_tests::authority::{DEVBOX, TOKEN_SECRET};
 use devbox_secrets_tests::needs;
 use support::control_plane::{ControlPlane, Script, bundle};
 use support::daemon::{Daemon, PROGRAM};
+use support::{config_file, write_config};
 
 const CANARY: &str = "canary-value-4711";
 
-fn token(authority: &Authority) -> String {
-    authority.token().expose_token().to_string()
-}
-
 async fn ready() -> (std::sync::Arc<ControlPlane>, Daemon) {
     let plane = ControlPlane::start(bundle(1, &[("API_KEY", CANARY)])).await;
-    let daemon = Daemon::start(&plane.url(), &token(&plane.authority), &[]);
+    let daemon = Daemon::start(&plane, &[]);
     daemon.until_ready().await;
     (plane, daemon)
 }
@@ -148,7 +145,7 @@ async fn a_used_token_ends_the_program_with_the_servers_reason() {
     let plane = ControlPlane::start(bundle(1, &[])).await;
     *plane.enrol_refusal.lock().unwrap() =
         Some((StatusCode::UNAUTHORIZED, "the join token was used already"));
-    let daemon = Daemon::start(&plane.url(), &token(&plane.authority), &[]);
+    let daemon = Daemon::start(&plane, &[]);
     let (status, log) = daemon.end().await;
     assert_eq!(status.code(), Some(1), "{log}");
     let last = log.lines().last().unwrap();
@@ -160,7 +157,7 @@ async fn a_used_token_ends_the_program_with_the_servers_reason() {
 async fn a_server_that_comes_late_is_waited_for_and_status_says_so() {
     let plane = ControlPlane::start(bundle(1, &[("A", CANARY)])).await;
     *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "starting up"));
-    let daemon = Daemon::start(&plane.url(), &token(&plane.authority), &[]);
+    let daemon = Daemon::start(&plane, &[]);
     let status = daemon.until(|status| status.last_error.is_some()).await;
     assert_eq!(status.state, State::Starting);
     assert!(status.reason.unwrap().contains("starting up"));
@@ -170,16 +167,11 @@ async fn a_server_that_comes_late_is_waited_for_and_status_says_so() {
 
 #[tokio::test]
 async fn rules_are_taken_up_at_sighup_and_kept_where_the_file_is_a_mistake() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("agent.toml");
-    let write = |text: &str| {
-        fs::write(&config, text).unwrap();
-        fs::set_permissions(&config, Permissions::from_mode(0o600)).unwrap();
-    };
-    write("");
+    let (_dir, config) = config_file("");
+    let write = |text: &str| write_config(&config, text);
     let plane = ControlPlane::start(bundle(1, &[("A", CANARY)])).await;
     let more = ["--config", config.to_str().unwrap()];
-    let daemon = Daemon::start(&plane.url(), &token(&plane.authority), &more);
+    let daemon = Daemon::start(&plane, &more);
     daemon.until_ready().await;
     write("[[rule]]\nuid = 0\nenv = [\"*\"]\n");
     daemon.signal(Signal::SIGHUP);

@@ -3,13 +3,13 @@
 
 mod support;
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::time::Duration;
 
 use nix::unistd::Pid;
 use tokio::time::sleep;
 
+use support::config_file;
 use support::control_plane::{ControlPlane, bundle};
 use support::daemon::Daemon;
 
@@ -19,13 +19,9 @@ const MAX_WAKES: u64 = 6;
 
 #[tokio::test]
 async fn an_idle_daemon_wakes_at_most_six_times_a_minute() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("agent.toml");
-    fs::write(&config, "[server]\npoll_wait = \"60s\"\n[log]\nlevel = \"info\"\n").unwrap();
-    fs::set_permissions(&config, Permissions::from_mode(0o600)).unwrap();
+    let (_dir, config) = config_file("[server]\npoll_wait = \"60s\"\n[log]\nlevel = \"info\"\n");
     let plane = ControlPlane::start(bundle(1, &[("A", "one")])).await;
-    let token = plane.authority.token().expose_token().to_string();
-    let daemon = Daemon::start(&plane.url(), &token, &["--config", config.to_str().unwrap()]);
+    let daemon = Daemon::start(&plane, &["--config", config.to_str().unwrap()]);
     daemon.until_ready().await;
     // Pages for launches are prepared, and a poll is held.
     plane.until(|seen| seen.bundles.len() > seen.answered).await;

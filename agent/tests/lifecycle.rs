@@ -29,13 +29,9 @@ use support::launch::launch;
 
 const RESUME: [&str; 3] = ["resume", "--join-token-file", "-"];
 
-fn token(authority: &Authority) -> String {
-    authority.token().expose_token().to_string()
-}
-
 async fn ready() -> (Arc<ControlPlane>, Daemon) {
     let plane = ControlPlane::start(bundle(1, &[("API_KEY", "one")])).await;
-    let daemon = Daemon::start(&plane.url(), &token(&plane.authority), &[]);
+    let daemon = Daemon::start(&plane, &[]);
     daemon.until_ready().await;
     (plane, daemon)
 }
@@ -55,7 +51,7 @@ async fn quiesce_leaves_nothing_and_a_fresh_token_brings_everything_back() {
     daemon.operator(&["quiesce"], "").await.success();
 
     plane.answer(bundle(2, &[("API_KEY", "two")]));
-    daemon.operator(&RESUME, &token(&plane.authority)).await.success();
+    daemon.operator(&RESUME, &plane.token()).await.success();
     let status = daemon.until(|_| true).await;
     assert_eq!((status.state, status.revision), (State::Ready, Some(2)));
     assert_eq!(plane.seen().enrolled, 2);
@@ -66,12 +62,12 @@ async fn quiesce_leaves_nothing_and_a_fresh_token_brings_everything_back() {
 async fn a_daemon_that_has_not_joined_yet_is_quiesced_as_well() {
     let plane = ControlPlane::start(bundle(1, &[])).await;
     *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "starting up"));
-    let daemon = Daemon::start(&plane.url(), &token(&plane.authority), &[]);
+    let daemon = Daemon::start(&plane, &[]);
     daemon.until(|status| status.last_error.is_some()).await;
     daemon.operator(&["quiesce"], "").await.success();
     let enrolled = plane.until(|seen| seen.open == 0).await.enrolled;
     *plane.enrol_refusal.lock().unwrap() = None;
-    daemon.operator(&RESUME, &token(&plane.authority)).await.success();
+    daemon.operator(&RESUME, &plane.token()).await.success();
     assert_eq!(plane.seen().enrolled, enrolled + 1, "no attempt was made in between");
 }
 
@@ -81,7 +77,7 @@ async fn a_used_token_leaves_it_quiesced_with_the_reason() {
     daemon.operator(&["quiesce"], "").await.success();
     *plane.enrol_refusal.lock().unwrap() =
         Some((StatusCode::UNAUTHORIZED, "the join token was used already"));
-    let refused = daemon.operator(&RESUME, &token(&plane.authority)).await;
+    let refused = daemon.operator(&RESUME, &plane.token()).await;
     assert_eq!(refused.status, 1);
     for part in ["used already", "pass it to devbox-secretsd resume"] {
         assert!(refused.stderr.contains(part), "{}", refused.stderr);
@@ -89,13 +85,13 @@ async fn a_used_token_leaves_it_quiesced_with_the_reason() {
     let status = daemon.until(|_| true).await;
     assert!(status.state == State::Quiesced && status.reason.unwrap().contains("used already"));
     *plane.enrol_refusal.lock().unwrap() = None;
-    daemon.operator(&RESUME, &token(&plane.authority)).await.success();
+    daemon.operator(&RESUME, &plane.token()).await.success();
 }
 
 #[tokio::test]
 async fn resume_refuses_an_invalid_token_and_a_daemon_that_serves() {
     let (plane, daemon) = ready().await;
-    let serving = daemon.operator(&RESUME, &token(&plane.authority)).await;
+    let serving = daemon.operator(&RESUME, &plane.token()).await;
     assert!(serving.status == 1 && serving.stderr.contains("quiesce it first"), "{}", serving.stderr);
     daemon.operator(&["quiesce"], "").await.success();
     let no_token = daemon.operator(&["resume"], "").await;
@@ -108,7 +104,7 @@ async fn a_server_that_is_away_is_waited_for_as_long_as_was_asked_and_then_goes_
     let (plane, daemon) = ready().await;
     daemon.operator(&["quiesce"], "").await.success();
     *plane.enrol_refusal.lock().unwrap() = Some((StatusCode::SERVICE_UNAVAILABLE, "starting up"));
-    let waited = daemon.operator(&[&RESUME[..], &["--wait", "1"]].concat(), &token(&plane.authority)).await;
+    let waited = daemon.operator(&[&RESUME[..], &["--wait", "1"]].concat(), &plane.token()).await;
     assert!(waited.status == 1 && waited.stderr.contains("starting up"), "{}", waited.stderr);
     *plane.enrol_refusal.lock().unwrap() = None;
     daemon.until_ready().await;
@@ -120,7 +116,7 @@ async fn a_devbox_that_was_shut_down_comes_back_without_a_restart() {
     plane.answer(Script::Refuse(StatusCode::FORBIDDEN, "the devbox was shut down"));
     daemon.until(|status| status.state == State::Lost).await;
     plane.answer(bundle(1, &[("API_KEY", "one")]));
-    daemon.operator(&RESUME, &token(&plane.authority)).await.success();
+    daemon.operator(&RESUME, &plane.token()).await.success();
     daemon.until_ready().await;
 }
 
@@ -133,7 +129,7 @@ async fn an_identity_that_went_on_elsewhere_is_wiped_and_not_used_again() {
     daemon.until(holds_nothing).await;
     let asked = plane.until(|seen| seen.open == 0).await.bundles.len();
     plane.answer(bundle(2, &[("API_KEY", "two")]));
-    daemon.operator(&RESUME, &token(&plane.authority)).await.success();
+    daemon.operator(&RESUME, &plane.token()).await.success();
     assert_eq!(plane.seen().bundles[asked], None, "the first request after it is a new identity's");
     assert!(daemon.log().contains("another machine continues as this devbox"));
 }
@@ -200,7 +196,7 @@ async fn quiesce_is_not_over_before_the_service_manager_has_let_go() {
     let plane = ControlPlane::start(bundle(1, &[("API_KEY", "one")])).await;
     let dir = tempfile::tempdir().unwrap();
     let manager = Manager::at(&dir.path().join("notify"));
-    let daemon = Daemon::notifying(&plane.url(), &token(&plane.authority), &dir.path().join("notify"));
+    let daemon = Daemon::notifying(&plane, &dir.path().join("notify"));
     daemon.until_ready().await;
     let mut quiesce = std::pin::pin!(daemon.operator(&["quiesce"], ""));
     tokio::select! {
@@ -223,7 +219,7 @@ async fn a_service_manager_that_does_not_read_stops_no_launch_and_hears_of_readi
     other.set_nonblocking(true).unwrap();
     while other.send_to(b"STATUS=of another unit", &notify).is_ok() {}
 
-    let daemon = Daemon::notifying(&plane.url(), &token(&plane.authority), &notify);
+    let daemon = Daemon::notifying(&plane, &notify);
     daemon.until_ready().await;
     assert_eq!(launch(&daemon.launch_socket()).await.unwrap(), "API_KEY=one\0");
     plane.answer(bundle(2, &[("API_KEY", "two")]));
@@ -245,7 +241,7 @@ async fn resume_warns_of_a_token_that_others_can_read() {
     let (plane, daemon) = ready().await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("token");
-    std::fs::write(&path, token(&plane.authority)).unwrap();
+    std::fs::write(&path, plane.token()).unwrap();
     let resume = ["resume", "--join-token-file", path.to_str().unwrap()];
     for (mode, is_told) in [(0o640, true), (0o600, false)] {
         std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
@@ -344,7 +340,7 @@ async fn a_certificate_that_expired_and_is_replaced_afterwards_brings_service_ba
 async fn renewal_after_renewal_leaves_no_moment_without_secrets() {
     let plane = ControlPlane::start(bundle(1, &[("API_KEY", "one")])).await;
     *plane.issued_validity.lock().unwrap() = Validity { age: Duration::from_secs(2), left: 7 };
-    let daemon = Daemon::start(&plane.url(), &token(&plane.authority), &[]);
+    let daemon = Daemon::start(&plane, &[]);
     daemon.until_ready().await;
     daemon
         .until(|status| {

@@ -28,8 +28,7 @@ const LAUNCHES: usize = 800;
 
 async fn ready(stderr: impl Into<Stdio>) -> (Arc<ControlPlane>, Daemon) {
     let plane = ControlPlane::start(bundle(1, &[("GOES", "one"), ("STAYS", "two")])).await;
-    let token = plane.authority.token().expose_token().to_string();
-    let daemon = Daemon::logging_to(stderr, &plane.url(), &token);
+    let daemon = Daemon::logging_to(stderr, &plane);
     daemon.until_ready().await;
     (plane, daemon)
 }
@@ -136,8 +135,7 @@ async fn the_last_line_of_a_refused_join_is_read_whole() {
         Some((StatusCode::UNAUTHORIZED, "the join token was used already"));
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
-    let token = plane.authority.token().expose_token().to_string();
-    let daemon = Daemon::logging_to(File::create(&log).unwrap(), &plane.url(), &token);
+    let daemon = Daemon::logging_to(File::create(&log).unwrap(), &plane);
     let (status, _) = daemon.end().await;
     assert_eq!(status.code(), Some(1));
     let log = fs::read_to_string(&log).unwrap();

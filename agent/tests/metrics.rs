@@ -4,9 +4,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -19,9 +17,9 @@ use nix::unistd::{getegid, geteuid};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
-use support::PATIENCE;
 use support::control_plane::{ControlPlane, Script, bundle};
 use support::daemon::{Daemon, PROGRAM};
+use support::{PATIENCE, config_file, write_config};
 
 const CANARY: &str = "canary-value-4711";
 const REVOCATION: &str = "devbox_secretsd_revocation_latency_seconds_count";
@@ -37,12 +35,9 @@ struct Served {
 impl Served {
     async fn start(config: &str, more: &[&str]) -> Self {
         let plane = ControlPlane::start(bundle(1, &[("API_KEY", CANARY), ("OTHER", CANARY)])).await;
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("agent.toml");
-        write(&file, config);
-        let token = plane.authority.token().expose_token().to_string();
+        let (dir, file) = config_file(config);
         let arguments = [&["--config", file.to_str().unwrap()], more].concat();
-        let daemon = Daemon::start(&plane.url(), &token, &arguments);
+        let daemon = Daemon::start(&plane, &arguments);
         daemon.until_ready().await;
         Self { plane, daemon, dir }
     }
@@ -52,7 +47,7 @@ impl Served {
     }
 
     fn reconfigure(&self, config: &str) {
-        write(&self.dir.path().join("agent.toml"), config);
+        write_config(&self.dir.path().join("agent.toml"), config);
     }
 
     fn reload(&self) -> Output {
@@ -103,11 +98,6 @@ impl Served {
         events.iter().for_each(is_documented);
         events
     }
-}
-
-fn write(path: &std::path::Path, text: &str) {
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
 }
 
 fn own_rule(env: &str) -> String {
@@ -351,8 +341,9 @@ async fn the_audit_is_told_at_the_level_of_errors_and_not_where_it_is_turned_off
 #[tokio::test]
 async fn the_audit_names_the_user_who_quiesces_or_resumes() {
     let served = Served::with_own_rule().await;
-    let token = served.plane.authority.token().expose_token().to_string();
-    for (arguments, input) in [(&["quiesce"][..], ""), (&["resume", "--join-token-file", "-"], &token)] {
+    for (arguments, input) in
+        [(&["quiesce"][..], ""), (&["resume", "--join-token-file", "-"], &served.plane.token())]
+    {
         served.daemon.operator(arguments, input).await.success();
     }
     let events = served.end().await;

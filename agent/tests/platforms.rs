@@ -38,8 +38,7 @@ struct Platform {
 impl Platform {
     async fn start(command: Command, dir: TempDir, more: &[&str]) -> Self {
         let plane = ControlPlane::start(bundle(1, &[("API_KEY", "canary-value-4711")])).await;
-        let token = plane.authority.token().expose_token().to_string();
-        Self { daemon: Daemon::on(command, dir, &plane.url(), &token, more), _plane: plane }
+        Self { daemon: Daemon::on(command, dir, &plane, &plane.url(), more), _plane: plane }
     }
 
     async fn assert_serves(&self) {
@@ -217,10 +216,9 @@ async fn a_daemon_whose_memory_is_locked_locks_less_than_32_mib() {
     std::fs::write(&config, format!("[[rule]]\nany = true\nexecutable = {program:?}\nenv = [\"*\"]\n"))
         .unwrap();
     let url = format!("https://localhost:{}", plane.address.port()).parse().unwrap();
-    let token = plane.authority.token().expose_token().to_string();
     let mut command = Command::new("env");
     command.args(["-u", "MALLOC_ARENA_MAX"]);
-    let daemon = Daemon::on(command, dir, &url, &token, &["--config", config.to_str().unwrap()]);
+    let daemon = Daemon::on(command, dir, &plane, &url, &["--config", config.to_str().unwrap()]);
     let status = daemon.until_ready().await;
     launch(&daemon.launch_socket()).await.unwrap();
     if !status.hardening.memory_locked.achieved {

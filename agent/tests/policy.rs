@@ -19,6 +19,7 @@ use nix::unistd::geteuid;
 use tempfile::TempDir;
 
 use devbox_secrets_tests::needs;
+use support::config_file;
 use support::control_plane::{ControlPlane, bundle};
 use support::daemon::{Daemon, PROGRAM};
 
@@ -36,10 +37,9 @@ struct Served {
 
 impl Served {
     async fn start(rules: &str) -> Self {
-        let (dir, config) = write(rules);
+        let (dir, config) = config_file(rules);
         let plane = ControlPlane::start(bundle(1, &[("API_KEY", CANARY), ("LD_PRELOAD", "/evil.so")])).await;
-        let token = plane.authority.token().expose_token().to_string();
-        let daemon = Daemon::start(&plane.url(), &token, &["--config", config.to_str().unwrap()]);
+        let daemon = Daemon::start(&plane, &["--config", config.to_str().unwrap()]);
         daemon.until_ready().await;
         Self { daemon, config, _dir: dir, _plane: plane }
     }
@@ -48,14 +48,6 @@ impl Served {
         let mut command = explain(pid, &self.daemon.admin_socket());
         command.args(more).output().unwrap()
     }
-}
-
-fn write(rules: &str) -> (TempDir, PathBuf) {
-    let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("agent.toml");
-    fs::write(&config, rules).unwrap();
-    fs::set_permissions(&config, Permissions::from_mode(0o600)).unwrap();
-    (dir, config)
 }
 
 fn explain(pid: u32, socket: &Path) -> Command {
@@ -179,7 +171,7 @@ fn explain_says_what_is_wrong_with_the_process_or_the_file() {
     let absent = explain(4_194_304, socket).output().unwrap();
     assert_eq!(absent.status.code(), Some(1));
     assert!(text(&absent).contains("there is no process 4194304"), "{}", text(&absent));
-    let (_dir, config) = write("[[rule]]\ncolour = 1\n");
+    let (_dir, config) = config_file("[[rule]]\ncolour = 1\n");
     let mistaken = explain(std::process::id(), socket).arg("--config").arg(config).output().unwrap();
     assert_eq!(mistaken.status.code(), Some(2));
     assert!(text(&mistaken).contains("agent.toml:2"), "{}", text(&mistaken));
@@ -190,7 +182,7 @@ fn explain_says_what_is_wrong_with_the_process_or_the_file() {
 fn the_uid_of_all_unmapped_users_is_no_user_in_a_user_namespace() {
     for user in [None, needs::root().then_some(4_711)] {
         for (key, kind) in [("uid", "user"), ("gid", "group")] {
-            let (dir, config) = write(&format!("[[rule]]\n{key} = {NOBODY}\nenv = [\"*\"]\n"));
+            let (dir, config) = config_file(&format!("[[rule]]\n{key} = {NOBODY}\nenv = [\"*\"]\n"));
             let mut command = Command::new("unshare");
             command.args(["--user", "--map-root-user", PROGRAM, "check", "--server", "https://127.0.0.1"]);
             command.arg("--join-token-file").arg("/dev/null").arg("--config").arg(&config);

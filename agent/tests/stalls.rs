@@ -3,9 +3,7 @@
 
 mod support;
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +14,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
+use support::config_file;
 use support::control_plane::{ControlPlane, Script, bundle};
 use support::daemon::Daemon;
 use support::launch::{answer, connect, launch};
@@ -36,9 +35,9 @@ impl Rig {
     /// `poll_wait`: how long the server holds a poll, in seconds.
     async fn start(poll_wait: u32) -> Self {
         let plane = ControlPlane::start(bundle(1, &[("GOES", "one"), ("STAYS", "two")])).await;
-        let token = plane.authority.token().expose_token().to_string();
-        let (dir, config) = config(poll_wait);
-        let daemon = Daemon::start(&plane.url(), &token, &["--config", config.to_str().unwrap()]);
+        let rule = format!("[[rule]]\nuid = {}\nenv = [\"*\"]\n", nix::unistd::geteuid());
+        let (dir, config) = config_file(&format!("[server]\npoll_wait = \"{poll_wait}s\"\n{rule}"));
+        let daemon = Daemon::start(&plane, &["--config", config.to_str().unwrap()]);
         daemon.until_ready().await;
         Self { plane, daemon, _config: dir }
     }
@@ -64,15 +63,6 @@ impl Rig {
         let under_way = self.plane.seen().bundles.len();
         self.plane.until(|seen| seen.answered >= under_way).await;
     }
-}
-
-fn config(poll_wait: u32) -> (TempDir, PathBuf) {
-    let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("agent.toml");
-    let rule = format!("[[rule]]\nuid = {}\nenv = [\"*\"]\n", nix::unistd::geteuid());
-    fs::write(&config, format!("[server]\npoll_wait = \"{poll_wait}s\"\n{rule}")).unwrap();
-    fs::set_permissions(&config, Permissions::from_mode(0o600)).unwrap();
-    (dir, config)
 }
 
 /// The secrets before a deletion, in one of two revisions.

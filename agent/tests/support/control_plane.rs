@@ -104,6 +104,11 @@ impl ControlPlane {
         format!("https://{}", self.address).parse().unwrap()
     }
 
+    /// A join token of its devbox, as text.
+    pub fn token(&self) -> String {
+        self.authority.token().expose_token().to_string()
+    }
+
     pub fn answer(&self, script: Script) {
         self.script.send_replace(script);
     }

@@ -15,6 +15,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use tempfile::TempDir;
 
+use super::control_plane::ControlPlane;
+
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_devbox-secretsd");
 
 /// Stopped and waited for when dropped, before its directory goes.
@@ -24,17 +26,17 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Joins at `url` with `token` from standard input, and logs everything.
-    pub fn start(url: &ServerUrl, token: &str, options: &[&str]) -> Self {
+    /// Joins with a token from standard input, and logs everything.
+    pub fn start(plane: &ControlPlane, options: &[&str]) -> Self {
         let directory = directory();
-        let daemon = joining(&directory, url, token).options(options).spawn();
+        let daemon = joining(&directory, plane, &plane.url()).options(options).spawn();
         Self { daemon, _directory: directory }
     }
 
     /// The same with a service manager that listens at the socket `notify` (sd_notify(3)).
-    pub fn notifying(url: &ServerUrl, token: &str, notify: &Path) -> Self {
+    pub fn notifying(plane: &ControlPlane, notify: &Path) -> Self {
         let directory = directory();
-        let daemon = joining(&directory, url, token).spawn_by(|mut command| {
+        let daemon = joining(&directory, plane, &plane.url()).spawn_by(|mut command| {
             command.env("NOTIFY_SOCKET", notify);
             command
         });
@@ -42,9 +44,9 @@ impl Daemon {
     }
 
     /// As [`Self::start`], with `stderr` for its standard error: [`Self::log`] is empty.
-    pub fn logging_to(stderr: impl Into<Stdio>, url: &ServerUrl, token: &str) -> Self {
+    pub fn logging_to(stderr: impl Into<Stdio>, plane: &ControlPlane) -> Self {
         let directory = directory();
-        let daemon = joining(&directory, url, token).spawn_logging_to(stderr.into());
+        let daemon = joining(&directory, plane, &plane.url()).spawn_logging_to(stderr.into());
         Self { daemon, _directory: directory }
     }
 
@@ -55,10 +57,17 @@ impl Daemon {
         Self { daemon, _directory: directory }
     }
 
-    /// Joins as [`Self::start`] does, on another platform: `platform` is a command that becomes the program named after its
-    /// arguments. The daemon's files are in `directory`, and its owner's.
-    pub fn on(platform: Command, directory: TempDir, url: &ServerUrl, token: &str, options: &[&str]) -> Self {
-        let mut setup = joining(&directory, url, token).options(options);
+    /// Joins at `url` as [`Self::start`] does, on another platform: `platform` is a command that
+    /// becomes the program named after its arguments. The daemon's files are in `directory`, and
+    /// its owner's.
+    pub fn on(
+        platform: Command,
+        directory: TempDir,
+        plane: &ControlPlane,
+        url: &ServerUrl,
+        options: &[&str],
+    ) -> Self {
+        let mut setup = joining(&directory, plane, url).options(options);
         let owner = directory.path().metadata().unwrap().uid();
         if owner != geteuid().as_raw() {
             setup = setup.user(owner, Path::new(PROGRAM));
@@ -118,6 +127,6 @@ impl Daemon {
     }
 }
 
-fn joining(directory: &TempDir, url: &ServerUrl, token: &str) -> Setup {
-    Setup::new(directory.path(), &url.to_string(), token).token_on_stdin()
+fn joining(directory: &TempDir, plane: &ControlPlane, url: &ServerUrl) -> Setup {
+    Setup::new(directory.path(), &url.to_string(), &plane.token()).token_on_stdin()
 }
