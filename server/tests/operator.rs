@@ -24,6 +24,13 @@ impl State {
         state
     }
 
+    /// With the account `acme`.
+    fn with_account() -> Self {
+        let state = Self::new();
+        state.text("account create acme");
+        state
+    }
+
     fn path(&self) -> &Path {
         self.0.path()
     }
@@ -94,8 +101,7 @@ fn the_devbox_capability_is_granted_and_withdrawn() {
 
 #[test]
 fn a_value_comes_from_standard_input_and_is_never_shown() {
-    let state = State::new();
-    state.json("account create acme", b"");
+    let state = State::with_account();
     let created = state.json("secret set --account acme KEY", b"hunter2\n");
     let updated = state.json("secret set --account acme KEY --trim-newline", b"hunter3\n");
     assert_eq!(created["id"], updated["id"]);
@@ -108,8 +114,7 @@ fn a_value_comes_from_standard_input_and_is_never_shown() {
 
 #[test]
 fn no_command_line_takes_a_value() {
-    let state = State::new();
-    state.json("account create acme", b"");
+    let state = State::with_account();
     for line in ["secret set --account acme KEY hunter2", "secret set --account acme KEY --value hunter2"] {
         assert_eq!(state.run(line, b"").status.code(), Some(2), "{line}");
     }
@@ -117,8 +122,7 @@ fn no_command_line_takes_a_value() {
 
 #[test]
 fn refused_values_are_not_repeated() {
-    let state = State::new();
-    state.json("account create acme", b"");
+    let state = State::with_account();
     let too_long = b"hunter2".repeat(20_000);
     for input in [&b"hunter2\0"[..], &too_long] {
         let error = state.error("secret set --account acme KEY", input);
@@ -129,8 +133,7 @@ fn refused_values_are_not_repeated() {
 
 #[test]
 fn a_devbox_is_registered_with_a_join_token_and_shut_down() {
-    let state = State::new();
-    state.json("account create acme", b"");
+    let state = State::with_account();
     let secret = state.json("secret set --account acme DATABASE_PASSWORD", b"v");
     let devbox = state.json("devbox register --account acme box --secret DB_PASS=DATABASE_PASSWORD", b"");
     assert_eq!(devbox["secrets"]["DB_PASS"], secret["id"]);
@@ -145,8 +148,7 @@ fn a_devbox_is_registered_with_a_join_token_and_shut_down() {
 
 #[test]
 fn the_audit_lists_actor_action_and_object() {
-    let state = State::new();
-    state.json("account create acme", b"");
+    let state = State::with_account();
     state.json("account create other", b"");
     state.json("secret set --account acme KEY", b"v");
     let audit = state.json("audit --account acme --limit 1", b"");
@@ -160,8 +162,7 @@ fn the_audit_lists_actor_action_and_object() {
 #[test]
 fn the_audit_has_the_documented_schema_and_no_other_words() {
     let document = include_str!("../../docs/audit.md");
-    let state = State::new();
-    state.json("account create acme", b"");
+    let state = State::with_account();
     state.json("secret set --account acme KEY", b"v");
     let rows = state.json("audit", b"");
     for row in rows.as_array().unwrap() {
@@ -178,8 +179,7 @@ fn the_audit_has_the_documented_schema_and_no_other_words() {
 
 #[test]
 fn an_empty_value_replaces_nothing_unless_it_is_meant() {
-    let state = State::new();
-    state.text("account create acme");
+    let state = State::with_account();
     state.json("secret set --account acme KEY", b"value");
     for (line, input) in
         [("secret set --account acme KEY", &b""[..]), ("secret set --account acme KEY --trim-newline", b"\n")]
@@ -246,8 +246,7 @@ impl Prompt {
 
 #[test]
 fn a_typed_value_is_stored_and_never_shown() {
-    let state = State::new();
-    state.text("account create acme");
+    let state = State::with_account();
     let prompt = Prompt::start(&state);
     prompt.type_in(b"canary-9ab2\n");
     let (code, shown) = prompt.end();
@@ -257,8 +256,7 @@ fn a_typed_value_is_stored_and_never_shown() {
 
 #[test]
 fn a_prompt_that_is_interrupted_leaves_the_terminal_as_it_was_and_changes_nothing() {
-    let state = State::new();
-    state.text("account create acme");
+    let state = State::with_account();
     for key in [b"\x03", b"\x1c", b"\x1a"] {
         let prompt = Prompt::start(&state);
         prompt.type_in(b"half of a val");
@@ -277,8 +275,7 @@ fn a_prompt_that_is_interrupted_leaves_the_terminal_as_it_was_and_changes_nothin
 
 #[test]
 fn the_audit_is_exported_by_the_row_and_pruned_after_its_export() {
-    let state = State::new();
-    state.text("account create acme");
+    let state = State::with_account();
     for number in 0..20 {
         state.json(&format!("secret set --account acme KEY{number}"), b"value");
     }

@@ -100,31 +100,6 @@ fn dev_announces_itself_on_one_line_and_ends_well_at_a_signal() {
 }
 
 #[test]
-fn dev_on_the_same_directory_has_the_same_account_and_a_new_token() {
-    let directory = tempfile::tempdir().unwrap();
-    let state = directory.path().join("state");
-    let first = Dev::start(&state);
-    let account = first.text("account").to_owned();
-    let token = first.text("token").to_owned();
-    first.end(Signal::SIGTERM);
-    let second = Dev::start(&state);
-    assert_eq!(second.text("account"), account);
-    assert_ne!(second.text("token"), token);
-}
-
-#[test]
-fn the_files_of_dev_are_private() {
-    let directory = tempfile::tempdir().unwrap();
-    let state = directory.path().join("state");
-    let _dev = Dev::start(&state);
-    assert_eq!(mode(&state), 0o700);
-    for entry in fs::read_dir(&state).unwrap() {
-        let path = entry.unwrap().path();
-        assert_eq!(mode(&path), 0o600, "{}", path.display());
-    }
-}
-
-#[test]
 fn memory_is_locked_wherever_no_limit_could_starve_the_server() {
     let directory = tempfile::tempdir().unwrap();
     let dev = Dev::start(&directory.path().join("state"));
