@@ -51,6 +51,20 @@ impl World {
         Self { server: server::dev_with(directory.path(), arguments).await, directory }
     }
 
+    /// Starts a server with one secret.
+    pub async fn with_secret(name: &str, value: &str) -> Self {
+        let world = Self::start().await;
+        world.api().create(name, value).await;
+        world
+    }
+
+    /// The same, with a daemon that has the secret.
+    pub async fn serving(name: &str, value: &str) -> (Self, Daemon) {
+        let world = Self::with_secret(name, value).await;
+        let daemon = world.daemon().await;
+        (world, daemon)
+    }
+
     /// The test's directory.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -30,13 +30,6 @@ const STEPS: [&str; 9] = [
     "seccomp",
 ];
 
-async fn world() -> (World, Daemon) {
-    let world = World::start().await;
-    world.api().create("API_KEY", "s3cret").await;
-    let daemon = world.daemon().await;
-    (world, daemon)
-}
-
 /// A field of proc_pid_status(5), of every thread.
 fn of_every_thread(pid: u32, field: &str) -> Vec<String> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
@@ -54,7 +47,7 @@ fn capabilities(pid: u32, set: &str) -> Vec<u64> {
 
 #[tokio::test]
 async fn no_thread_of_the_daemon_keeps_a_capability_but_to_lock_memory() {
-    let (_world, daemon) = world().await;
+    let (_world, daemon) = World::serving("API_KEY", "s3cret").await;
     let pid = daemon.program.pid();
     assert!(of_every_thread(pid, "Name").len() > 1, "the thread that prepares launches is looked at as well");
     for set in ["CapInh", "CapAmb"] {
@@ -68,15 +61,14 @@ async fn no_thread_of_the_daemon_keeps_a_capability_but_to_lock_memory() {
 #[tokio::test]
 async fn a_daemon_started_by_root_has_an_empty_bounding_set() {
     require_root!();
-    let (_world, daemon) = world().await;
+    let (_world, daemon) = World::serving("API_KEY", "s3cret").await;
     assert!(capabilities(daemon.program.pid(), "CapBnd").iter().all(|left| *left == 0));
 }
 
 #[tokio::test]
 async fn where_a_rule_names_a_program_one_thread_may_look_at_others_and_nothing_else() {
     require_root!();
-    let world = World::start().await;
-    world.api().create("API_KEY", "s3cret").await;
+    let world = World::with_secret("API_KEY", "s3cret").await;
     let shim = world.for_others(&programs::shim());
     let rule = format!("[[rule]]\nuid = {STRANGER}\nexecutable = \"{}\"\nenv = [\"*\"]\n", shim.display());
     let daemon = world.setup(&world.devbox("box").await).config(&rule).start().await;
@@ -92,7 +84,7 @@ async fn where_a_rule_names_a_program_one_thread_may_look_at_others_and_nothing_
 
 #[tokio::test]
 async fn every_thread_of_the_daemon_is_under_the_system_call_filter_and_gains_no_privileges() {
-    let (_world, daemon) = world().await;
+    let (_world, daemon) = World::serving("API_KEY", "s3cret").await;
     let pid = daemon.program.pid();
     assert!(of_every_thread(pid, "NoNewPrivs").iter().all(|value| value == "1"));
     assert!(of_every_thread(pid, "Seccomp").iter().all(|mode| mode == "2"), "2 is a filter");
@@ -115,7 +107,7 @@ async fn a_daemon_of_another_user_is_confined_as_well() {
 
 #[tokio::test]
 async fn status_tells_of_every_protection_whether_it_is_there_and_why_not() {
-    let (_world, daemon) = world().await;
+    let (_world, daemon) = World::serving("API_KEY", "s3cret").await;
     let hardening = daemon.status().await["hardening"].clone();
     for step in STEPS {
         let told = &hardening[step];
@@ -134,7 +126,7 @@ async fn status_tells_of_every_protection_whether_it_is_there_and_why_not() {
 
 #[tokio::test]
 async fn a_daemon_that_says_that_its_memory_is_locked_has_all_of_it_locked() {
-    let (_world, daemon) = world().await;
+    let (_world, daemon) = World::serving("API_KEY", "s3cret").await;
     let kib = |field| -> u64 {
         let value = status_field(daemon.program.pid(), field).unwrap();
         value.split_whitespace().next().unwrap().parse().unwrap()
@@ -180,7 +172,7 @@ async fn strict_refuses_to_start_with_anything_missing_and_says_what_and_how_to_
 
 #[tokio::test]
 async fn strict_starts_where_nothing_is_missing() {
-    let (world, daemon) = world().await;
+    let (world, daemon) = World::serving("API_KEY", "s3cret").await;
     let hardening = daemon.status().await["hardening"].clone();
     if STEPS.iter().any(|step| hardening[step]["achieved"] == false) {
         return process::say("strict_starts_where_nothing_is_missing: skipped: something is missing here");
@@ -212,7 +204,7 @@ async fn the_kernel_ends_a_daemon_whose_thread_calls_what_is_not_on_the_list() {
     if !devbox_secrets_tests::needs::program("gdb", "gdb") {
         return;
     }
-    let (_world, mut daemon) = world().await;
+    let (_world, mut daemon) = World::serving("API_KEY", "s3cret").await;
     let pid = daemon.program.pid().to_string();
     // gdb gives up with a core of its own when the process that it calls into is ended.
     let mut debugger = Command::new("prlimit");

@@ -132,8 +132,7 @@ async fn refusal(world: &World) -> Output {
 
 #[tokio::test]
 async fn a_lost_or_changed_master_key_is_refused_at_start_and_the_data_stays() {
-    let mut world = World::start().await;
-    world.api().create("KEPT", "value").await;
+    let mut world = World::with_secret("KEPT", "value").await;
     assert!(world.server.program.stop().await.success());
     let path = master_key(&world.server.state);
     let key = fs::read(&path).unwrap();

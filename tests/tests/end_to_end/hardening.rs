@@ -5,7 +5,6 @@ use std::io::IoSliceMut;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 
-use devbox_secrets_tests::daemon::Daemon;
 use devbox_secrets_tests::memory::{mappings, read_mapping, status_field};
 use devbox_secrets_tests::process;
 use devbox_secrets_tests::programs;
@@ -20,16 +19,9 @@ const STRANGER: u32 = 65_534;
 /// How the kernel refuses to read a `memfd_secret(2)` page.
 const REFUSALS: [Option<i32>; 2] = [Some(Errno::EIO as i32), Some(Errno::EFAULT as i32)];
 
-async fn world() -> (World, Daemon) {
-    let world = World::start().await;
-    world.api().create("API_KEY", "s3cret").await;
-    let daemon = world.daemon().await;
-    (world, daemon)
-}
-
 #[tokio::test]
 async fn neither_server_nor_daemon_can_dump_core() {
-    let (world, daemon) = world().await;
+    let (world, daemon) = World::serving("API_KEY", "s3cret").await;
     for pid in [world.server.program.pid(), daemon.program.pid()] {
         let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
@@ -69,7 +61,7 @@ async fn the_servers_files_in_proc_are_roots() {
 #[tokio::test]
 async fn root_cannot_read_the_pages_that_hold_the_secrets() {
     require_root!();
-    let (_world, daemon) = world().await;
+    let (_world, daemon) = World::serving("API_KEY", "s3cret").await;
     let pid = daemon.program.pid();
     let mappings = mappings(pid);
     let secret: Vec<_> = mappings.iter().filter(|mapping| mapping.name.contains("secretmem")).collect();

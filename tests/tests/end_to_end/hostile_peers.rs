@@ -13,13 +13,6 @@ use devbox_secrets_tests::world::World;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 
-async fn daemon() -> (World, Daemon) {
-    let world = World::start().await;
-    world.api().create("API_KEY", "s3cret").await;
-    let daemon = world.daemon().await;
-    (world, daemon)
-}
-
 async fn launches_go_on(daemon: &Daemon, count: usize) {
     for _ in 0..count {
         let environment = Launch::new(&daemon.socket).environment().await;
@@ -42,7 +35,7 @@ async fn last_words(stream: UnixStream) -> Vec<u8> {
 
 #[tokio::test]
 async fn nonsense_is_answered_with_an_error_and_a_closed_connection() {
-    let (_world, daemon) = daemon().await;
+    let (_world, daemon) = World::serving("API_KEY", "s3cret").await;
     for message in broken_launch_requests() {
         let answer = last_words(peer(&daemon.socket, &message).await).await;
         let header = answer.first_chunk::<HEADER_LEN>().map(AnswerHeader::decode);
@@ -61,7 +54,7 @@ async fn nonsense_is_answered_with_an_error_and_a_closed_connection() {
 
 #[tokio::test]
 async fn a_half_request_is_closed_after_its_deadline() {
-    let (_world, daemon) = daemon().await;
+    let (_world, daemon) = World::serving("API_KEY", "s3cret").await;
     let whole = launch_request(&[Item::Only(b"API_KEY")]);
     let mut halves = Vec::new();
     for len in 0..whole.len() {
@@ -77,7 +70,7 @@ async fn a_half_request_is_closed_after_its_deadline() {
 #[tokio::test]
 async fn peers_that_hang_up_at_any_point_are_forgotten() {
     require_root!();
-    let (_world, daemon) = daemon().await;
+    let (_world, daemon) = World::serving("API_KEY", "s3cret").await;
     let whole = launch_request(&[Item::Only(b"API_KEY")]);
     for len in 0..=whole.len() {
         drop(peer(&daemon.socket, &whole[..len]).await);

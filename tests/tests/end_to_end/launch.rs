@@ -17,9 +17,7 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
 
 #[tokio::test]
 async fn one_secret_reaches_the_process_and_nothing_else_does() {
-    let world = World::start().await;
-    world.api().create("API_KEY", "s3cret").await;
-    let daemon = world.daemon().await;
+    let (_world, daemon) = World::serving("API_KEY", "s3cret").await;
     let launch = Launch::new(&daemon.socket);
     assert_eq!(launch.environment().await, environment(&[("API_KEY", "s3cret")]));
 }
@@ -135,9 +133,7 @@ async fn two_hundred_launches_at_once_all_get_their_secrets() {
 #[tokio::test]
 async fn a_stopped_daemon_leaves_no_socket_and_launched_processes_run_on() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let world = World::start().await;
-        world.api().create("API_KEY", "s3cret").await;
-        let mut daemon = world.daemon().await;
+        let (_world, mut daemon) = World::serving("API_KEY", "s3cret").await;
         let mut running = Launch::new(&daemon.socket).command(&["sh", "-c", "read line; echo $line$API_KEY"]);
         running.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
         let mut running = tokio::process::Command::from(running).spawn().unwrap();

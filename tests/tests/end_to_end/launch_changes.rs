@@ -40,8 +40,7 @@ async fn an_operators_secret_reaches_the_daemon_through_the_running_server() {
 
 #[tokio::test]
 async fn launches_go_on_from_memory_while_the_server_is_dead() {
-    let mut world = World::start().await;
-    world.api().create("API_KEY", "before").await;
+    let mut world = World::with_secret("API_KEY", "before").await;
     let daemon = world.daemon().await;
     let synced = daemon.status().await.to_string();
     world.server.program.kill();
@@ -62,8 +61,7 @@ fn says_trouble(status: &str) -> bool {
 
 #[tokio::test]
 async fn a_shut_down_devbox_loses_its_secrets() {
-    let world = World::start().await;
-    world.api().create("API_KEY", "s3cret").await;
+    let world = World::with_secret("API_KEY", "s3cret").await;
     let devbox = world.devbox("box").await;
     let daemon = world.setup(&devbox).start().await;
     world.api().post_empty(&format!("/v1/devboxes/{}/shutdown", devbox.id)).await.expect(200);

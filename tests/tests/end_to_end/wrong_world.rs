@@ -52,8 +52,7 @@ async fn a_file_without_a_token_ends_the_daemon() {
 
 #[tokio::test]
 async fn a_server_that_speaks_no_tls_is_never_sent_the_token() {
-    let world = World::start().await;
-    world.api().create("API_KEY", "s3cret").await;
+    let world = World::with_secret("API_KEY", "s3cret").await;
     let devbox = world.devbox("box").await;
     let plain = world.server.ready.api.replace("http://", "https://");
     let daemon = world.setup(&devbox).server(&plain).spawn();
@@ -74,8 +73,7 @@ async fn a_server_without_tls_in_its_url_is_refused_at_once() {
 
 #[tokio::test]
 async fn a_daemon_waits_for_a_dead_server_and_launches_wait_for_the_daemon() {
-    let mut world = World::start().await;
-    world.api().create("API_KEY", "s3cret").await;
+    let mut world = World::with_secret("API_KEY", "s3cret").await;
     let devbox = world.devbox("box").await;
     world.server.program.kill();
 
@@ -142,8 +140,7 @@ async fn something_else_at_the_sockets_path_is_left_alone() {
 
 #[tokio::test]
 async fn a_second_daemon_on_one_socket_is_refused_and_the_first_goes_on() {
-    let world = World::start().await;
-    world.api().create("API_KEY", "s3cret").await;
+    let world = World::with_secret("API_KEY", "s3cret").await;
     let setup = world.setup(&world.devbox("box").await);
     let first = setup.start().await;
     let mut second = setup.spawn();

@@ -152,8 +152,7 @@ impl Writer {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_in_the_middle_of_writes_loses_none_of_them_on_the_way_to_a_devbox() {
-    let mut world = World::start().await;
-    world.api().create("COUNTER", "0").await;
+    let mut world = World::with_secret("COUNTER", "0").await;
     let daemon = world.daemon().await;
     let mut known = Known::default();
     // A loaded machine may not get through a write in some of the rounds.

@@ -247,8 +247,7 @@ async fn a_second_server_on_the_same_state_is_refused_and_the_first_serves_on() 
 #[tokio::test]
 async fn a_clock_that_jumps_loses_nothing_and_moves_no_time_backwards() {
     let Some(libfaketime) = needs::libfaketime() else { return };
-    let mut world = World::start().await;
-    world.api().create("KEY", "v").await;
+    let mut world = World::with_secret("KEY", "v").await;
     let mut last = i64::MIN;
     for clock in ["+3d", "-2d", "+0d"] {
         world.server.program.kill();

@@ -81,8 +81,7 @@ async fn observe(wipes_freed_pages: bool) -> Observed {
 async fn boot(wipes_freed_pages: bool) -> (Guest, World, Values) {
     let values = Values::random();
     let mut guest = Guest::boot(Boot { role: "devbox", wipes_freed_pages, ..Boot::default() });
-    let world = World::start().await;
-    world.api().create("CHANGED", values.first.value()).await;
+    let world = World::with_secret("CHANGED", values.first.value()).await;
     world.api().create("KEPT", values.kept.value()).await;
     let devbox = world.devbox("box").await;
     guest.step("booted").await;

@@ -27,8 +27,7 @@ env = [\"*\"]
 
 /// A world whose daemon serves the agent's user.
 pub(crate) async fn world_with(canary: &Canary) -> (World, Daemon) {
-    let world = World::start().await;
-    world.api().create("CANARY", canary.value()).await;
+    let world = World::with_secret("CANARY", canary.value()).await;
     let devbox = world.devbox("box").await;
     let daemon = world.setup(&devbox).config(RULES).start().await;
     (world, daemon)
