@@ -53,43 +53,23 @@ impl Answered {
     }
 }
 
-impl TryFrom<Answered> for Secret {
-    type Error = Refusal;
+macro_rules! answers_of_one_kind {
+    ($($kind:ident => $row:ty),*) => {$(
+        impl TryFrom<Answered> for $row {
+            type Error = Refusal;
 
-    fn try_from(answer: Answered) -> Result<Self, Refusal> {
-        match answer {
-            Answered::Secret(secret) => Ok(secret),
-            Answered::Devbox(_) | Answered::JoinToken(_) => Err(other_kind()),
+            fn try_from(answer: Answered) -> Result<Self, Refusal> {
+                match answer {
+                    Answered::$kind(row) => Ok(row),
+                    // The fingerprint covers the path, so that the answer is of the path's kind.
+                    _ => Err(Refusal::internal("a receipt holds the answer to another request")),
+                }
+            }
         }
-    }
+    )*};
 }
 
-impl TryFrom<Answered> for Devbox {
-    type Error = Refusal;
-
-    fn try_from(answer: Answered) -> Result<Self, Refusal> {
-        match answer {
-            Answered::Devbox(devbox) => Ok(devbox),
-            Answered::Secret(_) | Answered::JoinToken(_) => Err(other_kind()),
-        }
-    }
-}
-
-impl TryFrom<Answered> for JoinTokenIssue {
-    type Error = Refusal;
-
-    fn try_from(answer: Answered) -> Result<Self, Refusal> {
-        match answer {
-            Answered::JoinToken(issue) => Ok(issue),
-            Answered::Secret(_) | Answered::Devbox(_) => Err(other_kind()),
-        }
-    }
-}
-
-/// The fingerprint covers the path, so that the answer is of the path's kind.
-fn other_kind() -> Refusal {
-    Refusal::internal("a receipt holds the answer to another request")
-}
+answers_of_one_kind!(Secret => Secret, Devbox => Devbox, JoinToken => JoinTokenIssue);
 
 impl Registry {
     /// Does `write`, or returns its first result. `write` passes [`Self::request_key`] on to the

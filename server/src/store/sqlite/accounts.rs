@@ -1,4 +1,4 @@
-//! Accounts, and the look-ups of [`Accounts`] that are about tokens (in `tokens.rs`).
+//! Accounts and their API tokens.
 
 use std::collections::HashSet;
 
@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::rows::{self, account_columns};
-use super::{SqliteStore, tokens};
+use super::rows::{self, account_columns, token_columns};
+use super::{SqliteStore, budgets};
 use crate::config::Limits;
-use crate::crypto::id::{AccountId, TokenId};
+use crate::crypto::id::{AccountId, DevboxId, TokenId};
 use crate::crypto::{MASTER_KEY_ID_LEN, TokenHash};
 use crate::store::{Account, Accounts, AuditRecord, MetaKey, StoreError, TimeMs, Token, UsableToken};
 
@@ -93,11 +93,33 @@ impl Accounts for SqliteStore {
         limits: &Limits,
         audit: &AuditRecord,
     ) -> Result<(), StoreError> {
-        tokens::insert(self, token, hash, limits, audit).await
+        let mut write = self.begin().await?;
+        sqlx::query(
+            "INSERT INTO api_tokens (id, account_id, hash, name, create_time_ms, expire_time_ms, revoke_time_ms, scopes)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(token.id.as_str())
+        .bind(token.account.as_str())
+        .bind(hash.as_bytes())
+        .bind(&token.name)
+        .bind(token.create_time_ms)
+        .bind(token.expire_time_ms)
+        .bind(token.revoke_time_ms)
+        .bind(token.scopes.to_string())
+        .execute(&mut *write)
+        .await?;
+        budgets::check_new_token(&mut write, &token.account, limits, audit.time_ms).await?;
+        self.commit(write, audit).await
     }
 
     async fn tokens(&self, account: &AccountId) -> Result<Vec<Token>, StoreError> {
-        tokens::list(self, account).await
+        const OF_ACCOUNT: &str = concat!(
+            "SELECT ",
+            token_columns!(),
+            " FROM api_tokens WHERE account_id = ? ORDER BY create_time_ms, id"
+        );
+        let found = sqlx::query(OF_ACCOUNT).bind(account.as_str()).fetch_all(&self.readers).await?;
+        found.iter().map(rows::token).collect()
     }
 
     async fn revoke_token(
@@ -106,14 +128,47 @@ impl Accounts for SqliteStore {
         id: &TokenId,
         audit: &AuditRecord,
     ) -> Result<Option<Token>, StoreError> {
-        tokens::revoke(self, account, id, audit).await
+        const REVOKE: &str = concat!(
+            "UPDATE api_tokens SET revoke_time_ms = coalesce(revoke_time_ms, ?)
+             WHERE account_id = ? AND id = ? RETURNING ",
+            token_columns!()
+        );
+        let mut write = self.begin().await?;
+        let query = sqlx::query(REVOKE).bind(audit.time_ms).bind(account.as_str()).bind(id.as_str());
+        let Some(row) = query.fetch_optional(&mut *write).await? else {
+            return Ok(None);
+        };
+        let token = rows::token(&row)?;
+        self.commit(write, audit).await?;
+        Ok(Some(token))
     }
 
     async fn usable_tokens(&self, now_ms: TimeMs) -> Result<HashSet<UsableToken>, StoreError> {
-        tokens::usable(self, now_ms).await
+        const USABLE: &str = "
+            SELECT hash, NULL FROM api_tokens
+            WHERE revoke_time_ms IS NULL AND (expire_time_ms IS NULL OR expire_time_ms > ?1)
+            UNION ALL
+            SELECT hash, devbox_id FROM join_tokens WHERE use_time_ms IS NULL AND expire_time_ms > ?1";
+        let found = sqlx::query(USABLE).bind(now_ms).fetch_all(&self.readers).await?;
+        let token = |row: &SqliteRow| {
+            let hash = TokenHash::stored(row.try_get(0)?)
+                .ok_or(StoreError::Damaged("a hash of a token has another length"))?;
+            let devbox: Option<String> = row.try_get(1)?;
+            Ok(match devbox {
+                None => UsableToken::Api(hash),
+                Some(devbox) => UsableToken::Join(DevboxId::new(devbox), hash),
+            })
+        };
+        found.iter().map(token).collect()
     }
 
     async fn token_by_hash(&self, hash: TokenHash) -> Result<Option<(Token, Account)>, StoreError> {
-        tokens::by_hash(self, hash).await
+        const BY_HASH: &str = concat!("SELECT ", token_columns!(), " FROM api_tokens WHERE hash = ?");
+        let row = sqlx::query(BY_HASH).bind(hash.as_bytes()).fetch_optional(&self.readers).await?;
+        let Some(token) = row.as_ref().map(rows::token).transpose()? else {
+            return Ok(None);
+        };
+        let account = self.account(&token.account).await?;
+        Ok(account.map(|account| (token, account)))
     }
 }

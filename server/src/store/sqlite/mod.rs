@@ -23,7 +23,6 @@ mod rows;
 mod secrets;
 #[cfg(test)]
 mod tests;
-mod tokens;
 mod watcher;
 
 pub(crate) use directory::StateDirectory;
