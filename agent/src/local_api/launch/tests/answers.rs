@@ -5,20 +5,10 @@ use nix::sys::stat::fstat;
 
 use super::*;
 use crate::memory::Loss;
-use crate::sys::Backing;
 use crate::sys::test_support::{in_a_process_of_its_own, limit_locked_memory};
-use devbox_secrets_tests::needs::skipped;
 
 const VARIABLES: [(&str, &[u8]); 3] = [("API_KEY", b"k=1"), ("DB_PASS", b"two\nlines"), ("EMPTY", b"")];
 const STRINGS: &[u8] = b"API_KEY=k=1\0DB_PASS=two\nlines\0EMPTY=\0";
-
-fn has_descriptors(server: &Server) -> bool {
-    let has = server.memory.backing() == Backing::MemfdSecret;
-    if !has {
-        skipped("memfd_secret");
-    }
-    has
-}
 
 #[test]
 fn everything_granted_comes_in_one_descriptor() {

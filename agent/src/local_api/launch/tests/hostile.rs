@@ -16,10 +16,6 @@ use devbox_secrets_tests::needs;
 
 const STRANGER: u32 = 65_534;
 
-fn holding_one() -> Server {
-    Server::start().holding(&[("A", b"one")])
-}
-
 /// Reads until the server closes.
 fn closed(mut stream: &BlockingStream) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -196,7 +192,6 @@ fn a_flood_of_one_user_leaves_room_for_the_launches_of_another() {
     server.wait_for_connections(0);
 }
 
-/// Whether the server has closed the connection or announced its end.
 #[tokio::test]
 async fn a_flood_of_connections_leaves_a_turn_to_everything_else() {
     const FLOOD: u64 = 1_000;
@@ -224,6 +219,7 @@ async fn a_flood_of_connections_leaves_a_turn_to_everything_else() {
     assert!((1..FLOOD).contains(&done()), "{} connections in the first turn", done());
 }
 
+/// Whether the server has closed the connection or announced its end.
 fn is_over(stream: &BlockingStream) -> bool {
     let flags = MsgFlags::MSG_DONTWAIT;
     !matches!(nix::sys::socket::recv(stream.as_raw_fd(), &mut [0], flags), Err(nix::Error::EAGAIN))

@@ -27,7 +27,8 @@ use crate::memory::Vault;
 use crate::memory::test_support::SealedBundle;
 use crate::metrics::NoGauges;
 use crate::sys::test_support::{LIMIT, adopt, wait_until};
-use crate::sys::{BootTime, LockedPages, MemoryError, Requirement, SecretMemory};
+use crate::sys::{Backing, BootTime, LockedPages, MemoryError, Requirement, SecretMemory};
+use devbox_secrets_tests::needs::skipped;
 
 /// More than any answer or deadline takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -158,6 +159,18 @@ impl Drop for Server {
 fn has_bytes(stream: &BlockingStream) -> bool {
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
     nix::sys::socket::recv(stream.as_raw_fd(), &mut [0], flags).is_ok()
+}
+
+fn holding_one() -> Server {
+    Server::start().holding(&[("A", b"one")])
+}
+
+fn has_descriptors(server: &Server) -> bool {
+    let has = server.memory.backing() == Backing::MemfdSecret;
+    if !has {
+        skipped("memfd_secret");
+    }
+    has
 }
 
 fn own_uid_policy() -> Policy {

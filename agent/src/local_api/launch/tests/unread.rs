@@ -5,24 +5,11 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::*;
 use crate::memory::Loss;
-use crate::sys::Backing;
 use crate::sys::test_support::{become_user, block_on, in_a_process_of_its_own, limit_locked_memory};
-use devbox_secrets_tests::needs::{self, skipped};
+use devbox_secrets_tests::needs;
 
 const DEFAULT: Flags = Flags { list: false, inline: false, patient: false };
 const INLINE: Flags = Flags { inline: true, ..DEFAULT };
-
-fn holding_one() -> Server {
-    Server::start().holding(&[("A", b"one")])
-}
-
-fn has_descriptors(server: &Server) -> bool {
-    let has = server.memory.backing() == Backing::MemfdSecret;
-    if !has {
-        skipped("memfd_secret");
-    }
-    has
-}
 
 /// Six bytes of strings that were wiped, and their mark.
 const WITHDRAWN: [u8; 7] = *b"\0\0\0\0\0\0\x01";
