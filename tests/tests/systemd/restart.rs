@@ -126,7 +126,7 @@ systemctl start devbox-secrets.target
 systemctl stop devbox-secrets-server.service
 systemctl restart devbox-secretsd.service
 served || fail "not served within the lease"
-eventually "the lease's end" refused 'has been away' as agent devbox-exec -- true
+eventually "the lease's end" refused 'has been unavailable' as agent devbox-exec -- true
 before=$(main_pid)
 systemctl restart --no-block devbox-secretsd.service
 eventually "another daemon" another_than "$before"
