@@ -47,7 +47,7 @@ pub struct Limits {
     /// Certificate renewals of one devbox.
     pub renewals: Rate,
     /// Values that are being sealed or sent, of all devboxes together. One account gets at most a
-    /// quarter.
+    /// sixteenth, or one bundle.
     pub bytes_in_flight: u64,
     /// Audit rows of one account's deliveries in a minute; further deliveries are counted in one
     /// row.

@@ -2,11 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use devbox_secrets_proto::join_token::JoinToken;
 use devbox_secrets_proto::secret::SecretBytes;
 use devbox_secrets_server::app::{App, KeyPolicy};
-use devbox_secrets_server::config::Config;
+use devbox_secrets_server::config::{Config, Rate};
 use devbox_secrets_server::registry::{ApiToken, Caller, DevboxPeer, NewDevbox, Registry};
 use devbox_secrets_server::shutdown::{ShutdownTrigger, shutdown_signal};
 use devbox_secrets_tests::devbox::Applicant;
@@ -19,6 +20,9 @@ use crate::{CANARY, scratch};
 
 /// The one secret; its value is the canary.
 pub(crate) const SECRET: &str = "STORED";
+
+/// More than any fuzzer sends.
+const UNLIMITED: Rate = Rate { interval: Duration::from_micros(1), burst: 1_000_000 };
 
 thread_local! {
     /// Not a static: a test thread's end removes the state.
@@ -59,8 +63,12 @@ impl ControlPlane {
         let runtime = &*Box::leak(Box::new(runtime));
         let state = scratch::directory().expect("/dev/shm or /tmp takes a directory");
         let free_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let config =
+        let mut config =
             Config::dev(&state.path().join("state"), free_port, free_port).expect("loopback is allowed");
+        // A fuzzer sends more than a client may, and its findings must not depend on its speed.
+        config.limits.requests = UNLIMITED;
+        config.limits.bundles = UNLIMITED;
+        config.limits.renewals = UNLIMITED;
         let (running, shutdown) = shutdown_signal();
         let app = runtime.block_on(App::start(&config, KeyPolicy::Own, shutdown)).expect("a server starts");
         let (registry, api) = (app.registry().clone(), app.bound().api);
